@@ -1,0 +1,19 @@
+"""Temporal-pyramid DDIM (v prediction) on the embedded Moving Digits; all else as configs/flow.py.
+
+Paper:    TPDiff, arXiv 2503.09566, DDIM form (Eq. 10, 11).
+Command:  python -m tpdiff_jax.main --config=configs/ddim.py --workdir=runs/ddim
+Twin:     the same with --config.pyramid.frame_strides="(1,)" is ordinary DDIM.
+Hardware: two CPU cores.
+Result:   not yet run.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import flow
+
+
+def get_config() -> ConfigDict:
+    """Return the flow config with the DDIM path in its place."""
+    config = flow.get_config()
+    config.path.name = "ddim"
+    return config
