@@ -1,0 +1,21 @@
+"""Networks: one table, name -> constructor. A constructor takes the fields of its config.
+
+`MODELS["video_dit"](hidden_size=192, ...)` gives a `Network`: `init`, `apply`, `flops`,
+`null_cond`. The method never imports a network; it is handed `predict = partial(apply, params)`.
+"""
+
+from collections.abc import Callable
+
+from tpdiff_jax.models.network import Network
+from tpdiff_jax.models.video_dit import VideoDiT
+from tpdiff_jax.models.video_dit_config import VideoDiTConfig
+
+
+def make_video_dit(**fields: object) -> Network:
+    """Build the video DiT from the fields of `VideoDiTConfig`."""
+    return VideoDiT(VideoDiTConfig(**fields))  # type: ignore[arg-type]
+
+
+MODELS: dict[str, Callable[..., Network]] = {"video_dit": make_video_dit}
+
+__all__ = ["MODELS", "Network", "VideoDiT", "VideoDiTConfig", "make_video_dit"]

@@ -1,0 +1,97 @@
+"""Layers shared by the networks: normalisation, modulation, feed-forward.
+
+Parameters are float32; matrix products run in the compute dtype; every reduction (means,
+variances) runs in float32.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from tpdiff_jax.types import Array
+
+EPSILON = 1e-6
+
+
+def gelu_tanh(x: Array) -> Array:
+    """Gaussian error linear unit, tanh form (arXiv 1606.08415, section 2)."""
+    return jax.nn.gelu(x, approximate=True)
+
+
+def relu_squared(x: Array) -> Array:
+    """max(x, 0)^2 (arXiv 2109.08668, Eq. 1): no transcendental function."""
+    return jnp.square(jax.nn.relu(x))
+
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "gelu": gelu_tanh,
+    "silu": jax.nn.silu,
+    "relu_squared": relu_squared,
+}
+
+
+def layer_norm(x: Array) -> Array:
+    """Normalise each token to zero mean and unit variance, without learned scale or shift.
+
+    Args:
+        x: [..., d].
+
+    Returns:
+        (x - mean) / sqrt(var + 1e-6), same shape and dtype; moments in float32.
+    """
+    x_f32 = x.astype(jnp.float32)
+    mean = jnp.mean(x_f32, axis=-1, keepdims=True)
+    var = jnp.mean(jnp.square(x_f32), axis=-1, keepdims=True) - jnp.square(mean)
+    return ((x_f32 - mean) * jax.lax.rsqrt(jnp.maximum(var, 0.0) + EPSILON)).astype(x.dtype)
+
+
+def modulate(x: Array, shift: Array, scale: Array) -> Array:
+    """Adaptive layer norm: x (1 + scale) + shift, the same for every token of a sample.
+
+    Args:
+        x: tokens, [b, ..., d].
+        shift, scale: [b, d].
+
+    Returns:
+        Tokens, same shape and dtype as x.
+
+    Source: Peebles and Xie, DiT, arXiv 2212.09748, section 3.2.
+    """
+    return x * (1.0 + over_tokens(scale, x)) + over_tokens(shift, x)
+
+
+def over_tokens(per_sample: Array, tokens: Array) -> Array:
+    """Reshape [b, d] so that it broadcasts over the tokens [b, ..., d], in their dtype."""
+    middle = (1,) * (tokens.ndim - 2)
+    return per_sample.reshape(per_sample.shape[0], *middle, -1).astype(tokens.dtype)
+
+
+class RMSNorm(nnx.Module):
+    """x / sqrt(mean(x^2) + 1e-6) with a learned scale (arXiv 1910.07467, Eq. 4)."""
+
+    def __init__(self, dim: int):
+        self.scale = nnx.Param(jnp.ones((dim,), jnp.float32))
+
+    def __call__(self, x: Array) -> Array:
+        """[..., e] -> [..., e], same dtype; the mean in float32."""
+        x_f32 = x.astype(jnp.float32)
+        mean_square = jnp.mean(jnp.square(x_f32), axis=-1, keepdims=True)
+        return (x_f32 * jax.lax.rsqrt(mean_square + EPSILON) * self.scale[...]).astype(x.dtype)
+
+
+class FeedForward(nnx.Module):
+    """Two linear layers with an activation between: W_2 act(W_1 x)."""
+
+    def __init__(
+        self, dim: int, hidden_dim: int, activation: str, dtype: jnp.dtype, rngs: nnx.Rngs
+    ):
+        init = nnx.initializers.xavier_uniform()
+        self.inner = nnx.Linear(dim, hidden_dim, dtype=dtype, kernel_init=init, rngs=rngs)
+        self.outer = nnx.Linear(hidden_dim, dim, dtype=dtype, kernel_init=init, rngs=rngs)
+        self.activation = activation
+
+    def __call__(self, x: Array) -> Array:
+        """[..., d] -> [..., d]."""
+        return self.outer(ACTIVATIONS[self.activation](self.inner(x)))

@@ -1,0 +1,33 @@
+"""What the trainer, the sampler and the planner ask of a network."""
+
+from typing import Protocol
+
+from tpdiff_jax.types import Array, Cond, Params, PRNGKey
+
+
+class Network(Protocol):
+    """A network is a pair of pure functions and what is known about it without running it."""
+
+    def init(self, key: PRNGKey) -> Params:
+        """Fresh float32 parameters: nested dicts of arrays, nothing else."""
+        ...
+
+    def apply(
+        self,
+        params: Params,
+        x_t: Array,
+        t: Array,
+        frame_positions: Array,
+        frame_stride: int,
+        cond: Cond,
+    ) -> Array:
+        """Predict the target; arguments after `params` as in `tpdiff_jax.types.Predict`."""
+        ...
+
+    def flops(self, num_frames: int) -> float:
+        """Matrix-product FLOPs of one forward pass over one video of `num_frames` frames."""
+        ...
+
+    def null_cond(self, cond: Cond) -> Cond:
+        """The unconditional twin of a condition, for dropout and classifier-free guidance."""
+        ...

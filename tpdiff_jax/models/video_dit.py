@@ -1,0 +1,249 @@
+"""Video DiT: a transformer over frame patches, modulated by noise time, label and frame rate.
+
+A video [b, f, h, w, c] becomes tokens [b, f, l, d], one per patch; blocks of adaLN-Zero attention
+and feed-forward layers; a linear head back to patches. Two kinds of attention:
+
+    "joint"       every token sees every token of the video
+    "factorised"  tokens of a frame see each other, then tokens of a place see each other in time
+
+Frames carry their positions in the full-rate video (rotary), so that a frame kept by several
+stages of the pyramid looks the same to all of them; rows and columns are rotary too, and a learned
+table adds the absolute place in the frame. All blocks have the same shape: their parameters are
+stacked along a leading axis and scanned.
+
+Source: Peebles and Xie, arXiv 2212.09748; factorised attention as in Latte, arXiv 2401.03048.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from tpdiff_jax.models.attention import SelfAttention, attention_flops
+from tpdiff_jax.models.embeddings import (
+    FrameRateEmbedding,
+    LabelEmbedding,
+    ScalarEmbedding,
+    scalar_embedding_flops,
+)
+from tpdiff_jax.models.layers import FeedForward, layer_norm, modulate, over_tokens
+from tpdiff_jax.models.patching import frames_to_patches, patches_to_frames
+from tpdiff_jax.models.rope import axis_angles, rope_table, split_head
+from tpdiff_jax.models.video_dit_config import DTYPES, REMAT_POLICIES, VideoDiTConfig
+from tpdiff_jax.types import Array, Cond, Params, PRNGKey
+
+Tables = Mapping[str, tuple[Array, Array]]
+Part = TypeVar("Part", bound=nnx.Module)
+
+
+class Block(nnx.Module):
+    """Attention over space and time and a feed-forward layer, each x + gate f(modulate(LN x))."""
+
+    def __init__(self, config: VideoDiTConfig, rngs: nnx.Rngs):
+        d, dtype = config.hidden_size, DTYPES[config.dtype]
+        self.axes = config.attention_axes
+        self.num_modulations = 3 * config.num_sublayers
+        self.modulation = _zero_linear(d, self.num_modulations * d, jnp.float32, rngs)
+        self.attention = nnx.Dict(
+            {
+                axis: SelfAttention(d, config.num_heads, config.qk_norm, dtype, rngs)
+                for axis in self.axes
+            }
+        )
+        self.feed_forward = FeedForward(d, config.feed_forward_dim, config.activation, dtype, rngs)
+
+    def __call__(self, x: Array, condition: Array, tables: Tables) -> Array:
+        """[b, f, l, d], activated condition [b, d], rotary tables by axis -> [b, f, l, d]."""
+        modulations = jnp.split(self.modulation(condition), self.num_modulations, axis=-1)
+        for i, axis in enumerate((*self.axes, None)):
+            shift, scale, gate = modulations[3 * i : 3 * i + 3]
+            y = modulate(layer_norm(x), shift, scale)
+            y = self.feed_forward(y) if axis is None else self._attend(axis, y, tables[axis])
+            x = x + over_tokens(gate, x) * y
+        return x
+
+    def _attend(self, axis: str, x: Array, table: tuple[Array, Array]) -> Array:
+        attention = self.attention[axis]
+        if axis == "space":
+            return attention(x, table)
+        if axis == "time":
+            return attention(x.swapaxes(1, 2), table).swapaxes(1, 2)
+        return attention(x.reshape(x.shape[0], -1, x.shape[-1]), table).reshape(x.shape)
+
+
+class Stem(nnx.Module):
+    """Patches to tokens, and everything the blocks are conditioned on to one vector."""
+
+    def __init__(self, config: VideoDiTConfig, rngs: nnx.Rngs):
+        d = config.hidden_size
+        self.patch = nnx.Linear(
+            config.patch_dim,
+            d,
+            dtype=DTYPES[config.dtype],
+            kernel_init=nnx.initializers.xavier_uniform(),
+            rngs=rngs,
+        )
+        places = (config.num_places, d)
+        self.place = nnx.Param(0.02 * jax.random.normal(rngs.params(), places, jnp.float32))
+        self.time = ScalarEmbedding(d, rngs)
+        self.frame_rate = FrameRateEmbedding(d, rngs)
+        self.label = LabelEmbedding(config.num_classes, d, rngs)
+
+    def tokens(self, patches: Array) -> Array:
+        """[b, f, l, p] -> [b, f, l, d] in the compute dtype."""
+        tokens = self.patch(patches)
+        return tokens + self.place[...].astype(tokens.dtype)
+
+    def condition(self, t: Array, frame_stride: int, cond: Cond) -> Array:
+        """Sum of the embeddings, then SiLU, [b, d] float32."""
+        total = self.time(t) + self.frame_rate(frame_stride)
+        if cond is not None:
+            total = total + self.label(cond["label"])
+        return jax.nn.silu(total)
+
+
+class Head(nnx.Module):
+    """Modulated norm and a zero-initialised projection back to patches."""
+
+    def __init__(self, config: VideoDiTConfig, rngs: nnx.Rngs):
+        d = config.hidden_size
+        self.modulation = _zero_linear(d, 2 * d, jnp.float32, rngs)
+        self.patch = _zero_linear(d, config.patch_dim, DTYPES[config.dtype], rngs)
+
+    def __call__(self, x: Array, condition: Array) -> Array:
+        """[b, f, l, d], [b, d] -> [b, f, l, p] float32."""
+        shift, scale = jnp.split(self.modulation(condition), 2, axis=-1)
+        return self.patch(modulate(layer_norm(x), shift, scale)).astype(jnp.float32)
+
+
+@dataclass(frozen=True)
+class VideoDiT:
+    """The network as pure functions of a parameter tree {"stem", "blocks", "head"}.
+
+    Every leaf under "blocks" has a leading axis of `depth`.
+    """
+
+    config: VideoDiTConfig
+
+    def init(self, key: PRNGKey) -> Params:
+        """Fresh parameters, float32; the output of a fresh network is zero (adaLN-Zero)."""
+        key_stem, key_blocks, key_head = jax.random.split(key, 3)
+        block_keys = jax.random.split(key_blocks, self.config.depth)
+        return {
+            "stem": self._new(Stem, key_stem),
+            "blocks": jax.vmap(lambda k: self._new(Block, k))(block_keys),
+            "head": self._new(Head, key_head),
+        }
+
+    def apply(
+        self,
+        params: Params,
+        x_t: Array,
+        t: Array,
+        frame_positions: Array | np.ndarray,
+        frame_stride: int,
+        cond: Cond,
+    ) -> Array:
+        """Predict the training target of a stage.
+
+        Args:
+            params: what `init` returns, or a tree of the same shapes.
+            x_t: noisy video, [b, f, h, w, c].
+            t: network time, 0 to 1000, [b].
+            frame_positions: positions in the full-rate video, [f].
+            frame_stride: this stage keeps one frame in `frame_stride` (static).
+            cond: {"label": int32 [b, k]} with classes 0 .. num_classes (the last: no label),
+                or None for no condition at all.
+
+        Returns:
+            float32, [b, f, h, w, c].
+
+        Raises:
+            ValueError: if the frames are not those of the config.
+        """
+        config = self.config
+        expected = (config.frame_height, config.frame_width, config.channels)
+        if x_t.ndim != 5 or x_t.shape[2:] != expected:
+            raise ValueError(f"x_t must be [b, f, h, w, c] with frames {expected}, got {x_t.shape}")
+        stem, head = self._bind(Stem, params["stem"]), self._bind(Head, params["head"])
+        condition = stem.condition(t, frame_stride, cond)
+        tables = rotary_tables(config, frame_positions)
+        x = stem.tokens(frames_to_patches(x_t, config.patch_size))  # [b, f, l, d]
+        x = self._apply_blocks(params["blocks"], x, condition, tables)
+        return patches_to_frames(head(x, condition), config.patch_size, config.num_rows)
+
+    def flops(self, num_frames: int) -> float:
+        """Matrix-product FLOPs of one forward pass over one video of `num_frames` frames."""
+        config, d = self.config, self.config.hidden_size
+        places = config.num_places
+        tokens = float(num_frames * places)
+        keys = {"space": places, "time": num_frames, "video": tokens}
+        block = sum(attention_flops(tokens, keys[axis], d) for axis in config.attention_axes)
+        block += 4.0 * tokens * d * config.feed_forward_dim
+        block += 2.0 * d * 3 * config.num_sublayers * d
+        ends = 4.0 * tokens * config.patch_dim * d + 2.0 * d * 2 * d
+        return config.depth * block + ends + scalar_embedding_flops(d)
+
+    def null_cond(self, cond: Cond) -> Cond:
+        """Replace every label by the null class; None stays None."""
+        if cond is None:
+            return None
+        return {**cond, "label": jnp.full_like(cond["label"], self.config.num_classes)}
+
+    def _apply_blocks(self, blocks: Params, x: Array, condition: Array, tables: Tables) -> Array:
+        def step(tokens: Array, block_params: Params) -> tuple[Array, None]:
+            return self._bind(Block, block_params)(tokens, condition, tables), None
+
+        if self.config.remat != "none":
+            step = jax.checkpoint(step, policy=REMAT_POLICIES[self.config.remat])
+        if self.config.scan_layers:
+            return jax.lax.scan(step, x, blocks)[0]
+        for i in range(self.config.depth):
+            x, _ = step(x, jax.tree.map(lambda leaf, i=i: leaf[i], blocks))
+        return x
+
+    def _new(self, part: Callable[..., nnx.Module], key: PRNGKey) -> Params:
+        built = part(self.config, rngs=nnx.Rngs(key))
+        return nnx.to_pure_dict(nnx.state(built, nnx.Param))
+
+    def _bind(self, part: Callable[..., Part], params: Params) -> Part:
+        abstract = nnx.eval_shape(lambda: part(self.config, rngs=nnx.Rngs(0)))
+        graphdef, _ = nnx.split(abstract, nnx.Param)
+        return nnx.merge(graphdef, nnx.State(params))
+
+
+def rotary_tables(config: VideoDiTConfig, frame_positions: Array | np.ndarray) -> Tables:
+    """Rotary tables of each attention of a block.
+
+    Args:
+        config: the network's shape.
+        frame_positions: positions in the full-rate video, [f]; numpy where static.
+
+    Returns:
+        axis -> cos, sin [tokens of that attention, head_dim / 2].
+    """
+    places = config.num_places
+    rows, columns = np.divmod(np.arange(places), config.num_columns)
+    theta, head_dim = config.rope_theta, config.head_dim
+    if config.attention == "factorised":
+        dim_row, dim_column = split_head(head_dim, 2)
+        in_frame = (axis_angles(rows, dim_row, theta), axis_angles(columns, dim_column, theta))
+        in_time = (axis_angles(frame_positions, head_dim, theta),)
+        return {"space": rope_table(in_frame), "time": rope_table(in_time)}
+    dim_frame, dim_row, dim_column = split_head(head_dim, 3)
+    num_frames = frame_positions.shape[0]
+    in_video = (
+        axis_angles(frame_positions, dim_frame, theta).repeat(places, axis=0),
+        np.tile(axis_angles(rows, dim_row, theta), (num_frames, 1)),
+        np.tile(axis_angles(columns, dim_column, theta), (num_frames, 1)),
+    )
+    return {"video": rope_table(in_video)}
+
+
+def _zero_linear(d_in: int, d_out: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Linear:
+    zeros = nnx.initializers.zeros_init()
+    return nnx.Linear(d_in, d_out, dtype=dtype, kernel_init=zeros, rngs=rngs)

@@ -1,0 +1,123 @@
+"""Shape of the video DiT, checked before anything is built."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from tpdiff_jax.models.layers import ACTIVATIONS
+
+ATTENTIONS = ("factorised", "joint")
+DTYPES: dict[str, jnp.dtype] = {
+    "float32": jnp.dtype(jnp.float32),
+    "bfloat16": jnp.dtype(jnp.bfloat16),
+}
+REMAT_POLICIES: dict[str, Callable[..., bool] | None] = {
+    "none": None,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoDiTConfig:
+    """Shape of the network. Field names are those of the config group `model`.
+
+    Raises:
+        ValueError: naming the field, its value and what is allowed.
+    """
+
+    frame_height: int = 32
+    frame_width: int = 32
+    channels: int = 1
+    patch_size: int = 4
+    hidden_size: int = 192
+    depth: int = 6
+    num_heads: int = 3
+    mlp_ratio: float = 4.0
+    attention: str = "factorised"
+    qk_norm: bool = True
+    activation: str = "gelu"
+    rope_theta: float = 10_000.0
+    num_classes: int = 10
+    dtype: str = "float32"
+    scan_layers: bool = True
+    remat: str = "none"
+
+    def __post_init__(self) -> None:
+        for field in (
+            "frame_height", "frame_width", "channels", "patch_size", "hidden_size", "depth",
+            "num_heads", "mlp_ratio", "num_classes",
+        ):  # fmt: skip
+            if getattr(self, field) <= 0:
+                raise ValueError(f"model.{field} must be positive, got {getattr(self, field)}")
+        for field, allowed in (
+            ("attention", ATTENTIONS),
+            ("activation", tuple(ACTIVATIONS)),
+            ("dtype", tuple(DTYPES)),
+            ("remat", tuple(REMAT_POLICIES)),
+        ):
+            if getattr(self, field) not in allowed:
+                raise ValueError(
+                    f"model.{field} must be one of {allowed}, got {getattr(self, field)!r}"
+                )
+        if self.rope_theta <= 1.0:
+            raise ValueError(f"model.rope_theta must be above 1, got {self.rope_theta}")
+        for field in ("frame_height", "frame_width"):
+            if getattr(self, field) % self.patch_size:
+                raise ValueError(
+                    f"model.patch_size must divide {field} {getattr(self, field)}, "
+                    f"got {self.patch_size}"
+                )
+        self._check_heads()
+
+    def _check_heads(self) -> None:
+        num_axes = 3 if self.attention == "joint" else 2
+        head_dim, rest = divmod(self.hidden_size, self.num_heads)
+        if rest or head_dim % 2 or head_dim < 2 * num_axes:
+            raise ValueError(
+                "model.num_heads must divide hidden_size into heads of an even number of "
+                f"channels, at least {2 * num_axes}; got {self.num_heads} heads for "
+                f"{self.hidden_size} channels"
+            )
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of patches in a frame."""
+        return self.frame_height // self.patch_size
+
+    @property
+    def num_columns(self) -> int:
+        """Columns of patches in a frame."""
+        return self.frame_width // self.patch_size
+
+    @property
+    def patch_dim(self) -> int:
+        """Values in a patch."""
+        return self.patch_size**2 * self.channels
+
+    @property
+    def head_dim(self) -> int:
+        """Channels of an attention head."""
+        return self.hidden_size // self.num_heads
+
+    @property
+    def attention_axes(self) -> tuple[str, ...]:
+        """Attentions of a block, in order."""
+        return ("space", "time") if self.attention == "factorised" else ("video",)
+
+    @property
+    def num_places(self) -> int:
+        """Patches of a frame."""
+        return self.num_rows * self.num_columns
+
+    @property
+    def num_sublayers(self) -> int:
+        """Modulated layers of a block: its attentions and the feed-forward."""
+        return len(self.attention_axes) + 1
+
+    @property
+    def feed_forward_dim(self) -> int:
+        """Hidden width of the feed-forward layers."""
+        return round(self.hidden_size * self.mlp_ratio)
