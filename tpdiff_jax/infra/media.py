@@ -68,7 +68,7 @@ def write_mp4(
     if frames.shape[1] % 2 or frames.shape[2] % 2:  # 4:2:0 halves both sides
         frames = frames.repeat(2, axis=1).repeat(2, axis=2)
     buffer = io.BytesIO()
-    with av.open(buffer, mode="w", format="mp4", options={"movflags": "faststart"}) as container:
+    with av.open(buffer, mode="w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(fps))
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"

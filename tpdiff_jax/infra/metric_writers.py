@@ -1,18 +1,18 @@
 """Metrics on disk: `metrics.jsonl` and TensorBoard, written by process 0, never stopping a run.
 
 Both outputs are written synchronously. tensorboardX's own `SummaryWriter` queues events for a
-thread; when that thread dies of a full disk the queue fills and the training loop hangs, so its
-record writer is used directly. Videos become animated GIFs in `Summary.Image`, which TensorBoard
-plays; its `add_video` would need moviepy.
+thread; when that thread dies of a full disk the queue fills and the training loop hangs, so only
+its messages and checksum are used here. Videos become animated GIFs in `Summary.Image`, which
+TensorBoard plays; its `add_video` would need moviepy.
 
 A resumed run first drops the lines logged after its checkpoint, so that the file ends up with the
 steps of an uninterrupted run, each once.
 """
 
-import io
 import json
 import math
 import os
+import struct
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -20,9 +20,9 @@ from typing import Any, Protocol
 
 import numpy as np
 from absl import logging
-from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.record_writer import masked_crc32c
 
 from tpdiff_jax.infra import media
 
@@ -144,21 +144,16 @@ class JsonlSink:
 
     def __init__(self, path: Path, last_kept_step: int) -> None:
         self._path = path
-        self._last_kept_step: float = last_kept_step
-        self._file: io.FileIO | None = None
-        self._size = 0  # bytes of whole lines; anything beyond is the rest of a failed write
+        self._last_kept_step = last_kept_step
+        self._file: _RecordFile | None = None
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
         record = {"step": int(step)} | {name: _json_value(v) for name, v in scalars.items()}
         line = json.dumps(record, allow_nan=False).encode() + b"\n"
-        file = self._open()
-        if file.tell() != self._size:
-            file.truncate(self._size)
-            file.seek(self._size)
-        written = file.write(line)  # unbuffered: one system call, nothing left to lose
-        if written != len(line):
-            raise OSError(f"only {written} of {len(line)} bytes written to {self._path}")
-        self._size += len(line)
+        if self._file is None:
+            _drop_later_lines(self._path, self._last_kept_step)
+            self._file = _RecordFile(self._path)
+        self._file.append(line)
 
     def write_videos(self, step: int, videos: Mapping[str, np.ndarray], fps: int) -> None:
         """Videos have no place in a line of JSON."""
@@ -166,28 +161,19 @@ class JsonlSink:
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
-        self._file = None
-
-    def _open(self) -> io.FileIO:
-        if self._file is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            _drop_later_lines(self._path, self._last_kept_step)
-            self._file = open(self._path, "ab", buffering=0)
-            self._size = self._file.seek(0, os.SEEK_END)
-            self._last_kept_step = math.inf  # opening again after close() must drop nothing
-        return self._file
 
 
 class TensorBoardSink:
-    """TensorBoard event files; after a failure the next write starts a new file.
-
-    TensorBoard stops reading a file at its first broken record, hence the new file.
-    """
+    """One new event file per process, in TensorBoard's format (TFRecords of Event messages)."""
 
     def __init__(self, directory: Path, last_kept_step: int) -> None:
-        self._directory = directory
-        self._first_new_step: int | None = last_kept_step + 1
-        self._writer: EventsWriter | None = None
+        self._path = directory / f"events.out.tfevents.{time.time_ns()}.{os.getpid()}"
+        # In TensorBoard a START hides what earlier files logged from this step on.
+        start = SessionLog(status=SessionLog.START)
+        self._heading = _tf_record(
+            Event(wall_time=time.time(), file_version="brain.Event:2")
+        ) + _tf_record(Event(wall_time=time.time(), step=last_kept_step + 1, session_log=start))
+        self._file: _RecordFile | None = None
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
         values = {name: _json_value(value) for name, value in scalars.items()}
@@ -204,35 +190,51 @@ class TensorBoardSink:
         self._write(step, [_image_value(name, video, fps) for name, video in videos.items()])
 
     def close(self) -> None:
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            writer.close()
+        if self._file is not None:
+            self._file.close()
 
     def _write(self, step: int, values: list[Summary.Value]) -> None:
-        try:
-            writer = self._open()
-            event = Event(wall_time=time.time(), step=int(step), summary=Summary(value=values))
-            writer.write_event(event)
-            writer.flush()
-        except Exception:
-            self._writer = None
-            raise
+        event = Event(wall_time=time.time(), step=int(step), summary=Summary(value=values))
+        record = _tf_record(event)
+        if self._file is None:
+            self._file = _RecordFile(self._path)
+        self._file.append(self._heading + record)
+        self._heading = b""
 
-    def _open(self) -> EventsWriter:
-        if self._writer is None:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            # The name has the time in whole seconds only; the suffix keeps two writers apart.
-            suffix = f".{os.getpid()}.{time.time_ns()}"
-            self._writer = EventsWriter(str(self._directory / "events"), suffix)
-            if self._first_new_step is not None:
-                # In TensorBoard a START hides what earlier files logged from this step on: right
-                # for a resumed run, wrong for the second file after a failed write.
-                start = SessionLog(status=SessionLog.START)
-                self._writer.write_event(
-                    Event(wall_time=time.time(), step=self._first_new_step, session_log=start)
-                )
-                self._first_new_step = None
-        return self._writer
+
+class _RecordFile:
+    """A file that holds whole records only: what a failed append left is cut off by the next."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(path, "ab", buffering=0)
+        self._size = self._file.seek(0, os.SEEK_END)
+
+    def append(self, record: bytes) -> None:
+        if self._file.tell() != self._size:
+            self._file.truncate(self._size)
+            self._file.seek(self._size)
+        written = self._file.write(record)  # unbuffered: one system call, nothing left to lose
+        if written != len(record):
+            raise OSError(f"only {written} of {len(record)} bytes fitted")
+        self._size += len(record)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _tf_record(event: Event) -> bytes:
+    """Length, its checksum, the event, its checksum; all little-endian."""
+    data = event.SerializeToString()
+    length = struct.pack("<Q", len(data))
+    return b"".join(
+        [
+            length,
+            struct.pack("<I", masked_crc32c(length)),
+            data,
+            struct.pack("<I", masked_crc32c(data)),
+        ]
+    )
 
 
 def _image_value(name: str, video: np.ndarray, fps: int) -> Summary.Value:
@@ -265,7 +267,7 @@ def _valid_lines(content: bytes) -> Iterator[tuple[bytes, dict[str, Any]]]:
             yield line, record
 
 
-def _drop_later_lines(path: Path, last_kept_step: float) -> None:
+def _drop_later_lines(path: Path, last_kept_step: int) -> None:
     """Keeps the whole lines up to `last_kept_step`; the file is replaced in one step."""
     if not path.exists():
         return
