@@ -21,7 +21,8 @@ def _decoded(path):
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         frames = np.stack([f.to_ndarray(format="rgb24") for f in container.decode(stream)])
-        return frames, stream
+        codec = stream.codec_context
+        return frames, (codec.name, codec.pix_fmt, stream.average_rate)
 
 
 def test_to_uint8_maps_the_range_ends_and_clips_beyond():
@@ -34,10 +35,9 @@ def test_to_uint8_maps_the_range_ends_and_clips_beyond():
 def test_an_mp4_plays_back_the_frames_enlarged_by_a_whole_factor(tmp_path, channels):
     video = _moving_square(channels=channels)
     media.write_mp4(tmp_path / "new" / "a.mp4", video, fps=8, min_side=64)
-    frames, stream = _decoded(tmp_path / "new" / "a.mp4")
+    frames, coding = _decoded(tmp_path / "new" / "a.mp4")
     assert frames.shape == (6, 64, 64, 3)
-    assert stream.codec_context.name == "h264" and stream.codec_context.pix_fmt == "yuv420p"
-    assert stream.average_rate == 8
+    assert coding == ("h264", "yuv420p", 8)
     expected = video.repeat(2, axis=1).repeat(2, axis=2)
     assert np.abs(frames.astype(int) - expected.astype(int)).mean() < 2
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["a.mp4"]  # no temporary left
@@ -50,7 +50,6 @@ def test_an_mp4_of_odd_sides_is_doubled_because_420_needs_even_ones(tmp_path):
 
 def test_frames_that_are_large_enough_are_not_enlarged():
     video = _moving_square(side=64)
-    assert media.enlarge(video, 64) is not None
     np.testing.assert_array_equal(media.enlarge(video, 64), video)
     assert media.enlarge(video, 65).shape == (6, 128, 128, 1)
 
