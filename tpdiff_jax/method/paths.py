@@ -1,0 +1,201 @@
+"""Noise paths x_t = gamma_t x_0 + sigma_t eps: how signal fades and noise grows with noise time t.
+
+t runs from 0 (data) to 1 (noise). Two paths: flow matching, straight in t, and DDIM, whose
+signal scale follows a published beta schedule. Whatever a compiled program needs
+(`gamma`, `sigma`, `nu`, `network_time`) takes and returns jax arrays; the few numbers that a
+pyramid is made of are computed once, on the host, in float64 (`host_scales`, `t_from_nu`).
+"""
+
+import dataclasses
+import functools
+import math
+from typing import ClassVar, NamedTuple, TypeAlias
+
+import jax.numpy as jnp
+import numpy as np
+
+from tpdiff_jax.method.choices import check_choice
+from tpdiff_jax.types import Array, ArrayLike
+
+BETAS = ("scaled_linear", "linear")
+FINAL_ALPHAS = ("one", "first")
+PREDICTIONS = ("v", "eps")
+
+
+class Scales(NamedTuple):
+    """The path at one noise time, on the host: signal, noise, and nu = sigma / gamma."""
+
+    gamma: float
+    sigma: float
+    nu: float
+
+
+def broadcast_time(t: ArrayLike, ndim: int = 5) -> Array:
+    """Append axes to a per-sample number, so that it multiplies arrays of `ndim` axes.
+
+    Args:
+        t: one number per sample, [b] (or a scalar, which needs no axes).
+        ndim: number of axes of the arrays it meets; 5 for [b, f, h, w, c].
+
+    Returns:
+        The same numbers, [b, 1, 1, 1, 1] for five axes; a scalar stays a scalar.
+    """
+    t = jnp.asarray(t)
+    return t if t.ndim == 0 else t.reshape(t.shape + (1,) * (ndim - t.ndim))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FlowPath:
+    """Flow matching: gamma_t = 1 - t, sigma_t = t; the network predicts a velocity.
+
+    Source: arXiv 2503.09566, Eq. 4.
+    """
+
+    prediction: ClassVar[str] = "velocity"
+
+    def gamma(self, t: ArrayLike) -> Array:
+        """Signal scale 1 - t, of the shape of t."""
+        return 1.0 - jnp.asarray(t)
+
+    def sigma(self, t: ArrayLike) -> Array:
+        """Noise scale (a standard deviation) t, of the shape of t."""
+        return jnp.asarray(t)
+
+    def nu(self, t: ArrayLike) -> Array:
+        """Noise-to-signal ratio t / (1 - t), of the shape of t; infinite at t = 1."""
+        return self.sigma(t) / self.gamma(t)
+
+    def network_time(self, t: ArrayLike) -> Array:
+        """The published flow models' time unit, 1000 t, of the shape of t."""
+        return 1000.0 * jnp.asarray(t)
+
+    def host_scales(self, t: float) -> Scales:
+        """gamma, sigma and nu at noise time t, in float64."""
+        return _scales(1.0 - t, t)
+
+    def t_from_nu(self, nu: float) -> float:
+        """The noise time whose noise-to-signal ratio is nu: t = nu / (1 + nu).
+
+        Raises:
+            ValueError: nu is negative or not a number.
+        """
+        if not nu >= 0.0:
+            raise ValueError(f"nu is {nu}; the flow path reaches 0 to infinity")
+        return 1.0 if math.isinf(nu) else nu / (1.0 + nu)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DDIMPath:
+    """DDIM: gamma_t = sqrt(abar_t), sigma_t = sqrt(1 - abar_t), abar from a beta schedule.
+
+    The schedule's grid points k = 0, 1, ... sit at t_k = (k + 1) / num_grid_points, and gamma is
+    interpolated linearly between them. With `zero_terminal_snr`, sqrt(abar) is shifted and
+    stretched so that it keeps its first value and ends at 0 (arXiv 2305.08891, Algorithm 1).
+
+    Args:
+        betas: "scaled_linear" (Stable Diffusion: linear in the square root) or "linear"
+            (AnimateDiff).
+        beta_start: first beta, in (0, 1).
+        beta_end: last beta, in (0, 1), at least beta_start.
+        num_grid_points: length of the schedule, at least 2.
+        zero_terminal_snr: end at pure noise, gamma_1 = 0.
+        final_alpha: abar at t = 0: "one", or "first" for the schedule's first (diffusers calls
+            this `set_alpha_to_one=False`).
+        prediction: what the network predicts, "v" or "eps".
+
+    Raises:
+        ValueError: a value out of range, or eps prediction with zero terminal SNR: at gamma = 0
+            the noise says nothing about the data.
+
+    Source: arXiv 2503.09566, Eq. 6; arXiv 2112.10752 for the betas.
+    """
+
+    betas: str = "scaled_linear"
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+    num_grid_points: int = 1000
+    zero_terminal_snr: bool = False
+    final_alpha: str = "one"
+    prediction: str = "v"
+
+    def __post_init__(self) -> None:
+        check_choice("path.betas", self.betas, BETAS)
+        check_choice("path.final_alpha", self.final_alpha, FINAL_ALPHAS)
+        check_choice("path.prediction", self.prediction, PREDICTIONS)
+        if not 0.0 < self.beta_start < 1.0:
+            raise ValueError(f"path.beta_start is {self.beta_start}; allowed: above 0, below 1")
+        if not self.beta_start <= self.beta_end < 1.0:
+            raise ValueError(
+                f"path.beta_end is {self.beta_end}; allowed: at least path.beta_start "
+                f"({self.beta_start}), below 1"
+            )
+        if self.num_grid_points < 2:
+            raise ValueError(f"path.num_grid_points is {self.num_grid_points}; allowed: 2 or more")
+        if self.zero_terminal_snr and self.prediction == "eps":
+            raise ValueError(
+                "path.prediction is 'eps' with path.zero_terminal_snr: at t = 1 the signal is 0 "
+                "and the noise says nothing about the data; allowed: 'v'"
+            )
+
+    def gamma(self, t: ArrayLike) -> Array:
+        """Signal scale sqrt(abar_t), of the shape of t."""
+        grid, gammas = _ddim_grid(self)
+        return jnp.interp(jnp.asarray(t), jnp.asarray(grid), jnp.asarray(gammas))
+
+    def sigma(self, t: ArrayLike) -> Array:
+        """Noise scale (a standard deviation) sqrt(1 - gamma_t^2), of the shape of t."""
+        # 1 - gamma is interpolated, not subtracted: near the data its float32 digits would cancel.
+        grid, gammas = _ddim_grid(self)
+        lost = jnp.interp(jnp.asarray(t), jnp.asarray(grid), jnp.asarray(1.0 - gammas))
+        return jnp.sqrt(lost * (2.0 - lost))
+
+    def nu(self, t: ArrayLike) -> Array:
+        """Noise-to-signal ratio, of the shape of t; infinite at t = 1 with zero terminal SNR."""
+        return self.sigma(t) / self.gamma(t)
+
+    def network_time(self, t: ArrayLike) -> Array:
+        """Index of the grid point at t, max(num_grid_points t - 1, 0), of the shape of t."""
+        return jnp.maximum(self.num_grid_points * jnp.asarray(t) - 1.0, 0.0)
+
+    def host_scales(self, t: float) -> Scales:
+        """gamma, sigma and nu at noise time t, in float64."""
+        grid, gammas = _ddim_grid(self)
+        gamma = float(np.interp(t, grid, gammas))
+        lost = float(np.interp(t, grid, 1.0 - gammas))
+        return _scales(gamma, math.sqrt(lost * (2.0 - lost)))
+
+    def t_from_nu(self, nu: float) -> float:
+        """The noise time whose noise-to-signal ratio is nu, from gamma = (1 + nu^2)^(-1/2).
+
+        Raises:
+            ValueError: the path does not reach nu.
+        """
+        lowest, highest = self.host_scales(0.0).nu, self.host_scales(1.0).nu
+        if not lowest <= nu <= highest:
+            raise ValueError(f"nu is {nu}; this path reaches {lowest:.6g} to {highest:.6g}")
+        grid, gammas = _ddim_grid(self)
+        return float(np.interp(1.0 / math.hypot(1.0, nu), gammas[::-1], grid[::-1]))
+
+
+Path: TypeAlias = FlowPath | DDIMPath
+"""Any noise path; the two differ in `prediction` and in the coordinates their lines are straight
+in (see `stage_targets`)."""
+
+
+def _scales(gamma: float, sigma: float) -> Scales:
+    return Scales(gamma, sigma, sigma / gamma if gamma > 0.0 else math.inf)
+
+
+@functools.cache
+def _ddim_grid(path: DDIMPath) -> tuple[np.ndarray, np.ndarray]:
+    """Noise times 0, t_0, t_1, ..., 1 and gamma at each, in float64."""
+    num = path.num_grid_points
+    if path.betas == "scaled_linear":
+        betas = np.linspace(path.beta_start**0.5, path.beta_end**0.5, num) ** 2
+    else:
+        betas = np.linspace(path.beta_start, path.beta_end, num)
+    gammas = np.sqrt(np.cumprod(1.0 - betas))
+    if path.zero_terminal_snr:
+        gammas = gammas[0] * (gammas - gammas[-1]) / (gammas[0] - gammas[-1])
+    gamma_0 = 1.0 if path.final_alpha == "one" else gammas[0]
+    return np.arange(num + 1) / num, np.concatenate([[gamma_0], gammas])
