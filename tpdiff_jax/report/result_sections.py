@@ -1,0 +1,149 @@
+"""Report sections about what the run reached: samples, metric table, metric curves."""
+
+import base64
+from pathlib import Path
+from typing import Any
+
+from tpdiff_jax.report import markup
+from tpdiff_jax.report.charts import Series, line_chart
+from tpdiff_jax.report.markup import MISSING, escape, figure, is_number
+from tpdiff_jax.report.run_files import Run
+
+_MAX_VIDEO_BYTES = 24_000_000  # of all embedded files together: the page must stay easy to open
+_FLOORS = ("frozen", "shuffled")
+_DIRECTIONS = {"higher": 1, "lower": -1}
+_ARROWS = {1: "&uarr; higher", -1: "&darr; lower", 0: MISSING}
+
+
+def samples_section(run: Run) -> str:
+    """The animated grid and the final MP4s, embedded."""
+    parts, room = [], _MAX_VIDEO_BYTES
+    if run.grid is not None and run.grid.stat().st_size <= room:
+        room -= run.grid.stat().st_size
+        parts.append(f"<img class='grid' alt='Sampled videos' src='{_data_uri(run.grid)}'>")
+    clips = []
+    for path in run.videos:
+        if path.stat().st_size > room:
+            break
+        room -= path.stat().st_size
+        name = escape(path.stem.replace("_", " "))
+        clips.append(
+            f"<figure class='clip'><video src='{_data_uri(path)}' autoplay loop muted playsinline"
+            f" controls></video><figcaption>{name}</figcaption></figure>"
+        )
+    if clips:
+        parts.append(f"<div class='clips'>{''.join(clips)}</div>")
+    left_out = len(run.videos) - len(clips)
+    if left_out:
+        parts.append(f"<p class='small'>{left_out} more in the folder samples.</p>")
+    return f"<div class='samples'>{''.join(parts)}</div>" if parts else ""
+
+
+def results_section(run: Run) -> str:
+    """Every final metric beside the figure of real videos and of trivial ones."""
+    metrics = run.results.get("metrics") or {}
+    if not metrics:
+        return ""
+    info, references = run.results.get("metric_info") or {}, run.results.get("references") or {}
+    names = {"ceiling": "real videos", "frozen": "frozen", "shuffled": "shuffled"}
+    columns = [name for name in ("ceiling", *_FLOORS) if references.get(name)]
+    columns += sorted(name for name in references if references[name] and name not in names)
+    headers = ["metric", "better", "result"]
+    headers += [escape(names.get(column, column)) for column in columns]
+    rows = []
+    for name, value in metrics.items():
+        about = info.get(name) or {}
+        others = {column: references[column].get(name) for column in columns}
+        meaning, unit = about.get("meaning", ""), about.get("unit", "")
+        label = escape(name.replace("_", " "))
+        label += f" <small>{escape(unit)}</small>" if unit else ""
+        label += f"<p class='meaning'>{escape(meaning)}</p>" if meaning else ""
+        sign = direction(about)
+        cells = [_ARROWS[sign], f"<b>{figure(value)}</b>"]
+        cells += [figure(others[column]) for column in columns]
+        rows.append([label, *cells, _gauge(value, others, sign)])
+    headers.append("between floor and real" if "ceiling" in columns else "")
+    note = (
+        "<p class='small'>Real videos are the ceiling: the same measure on clips of the test"
+        " split. Frozen and shuffled videos are floors: real clips whose first frame stands still,"
+        " or whose frames are in random order. The bar runs from the nearest floor that is worse"
+        " than real videos up to them.</p>"
+    )
+    return note + markup.table(headers, rows, "results")
+
+
+def metric_curves_section(run: Run) -> str:
+    """One small chart per evaluation metric, with its ceiling and floors."""
+    names = dict.fromkeys(
+        name.removeprefix("eval/")
+        for line in run.evaluation
+        for name, value in line.items()
+        if name.startswith("eval/") and is_number(value)
+    )
+    references, info = run.results.get("references") or {}, run.results.get("metric_info") or {}
+    styles = [("ceiling", "real", "ceiling"), ("frozen", "frozen", "floor0")]
+    styles.append(("shuffled", "shuffled", "floor1"))
+    charts = []
+    for name in names:
+        lines = [line for line in run.evaluation if f"eval/{name}" in line]
+        levels = [(label, (references.get(k) or {}).get(name), style) for k, label, style in styles]
+        known = [(label, value, style) for label, value, style in levels if is_number(value)]
+        sign = direction(info.get(name) or {})
+        charts.append(
+            line_chart(
+                [
+                    Series(
+                        label="run",
+                        x=[line["step"] for line in lines],
+                        y=[line[f"eval/{name}"] for line in lines],
+                    )
+                ],
+                title=name.replace("_", " "),
+                note={1: "higher is better", -1: "lower is better", 0: ""}[sign],
+                references=known,
+            )
+        )
+    return f"<div class='charts'>{''.join(charts)}</div>" if any(charts) else ""
+
+
+def direction(about: dict[str, Any]) -> int:
+    """1 where a metric's higher values are better, -1 where lower ones are, 0 where neither."""
+    return _DIRECTIONS.get(str(about.get("direction", "")), 0)
+
+
+def progress_to_ceiling(value: Any, references: dict[str, Any], sign: int) -> float | None:
+    """Share of the way from floor to ceiling: (value - floor)/(ceiling - floor).
+
+    The floor is the one nearest to the ceiling among those that are worse: a floor that reaches
+    the ceiling, as a frozen video does in smoothness, tells nothing.
+
+    Returns:
+        The share (below 0: worse than the floor), or None without a direction, ceiling or floor.
+    """
+    ceiling = references.get("ceiling")
+    if not sign or not is_number(value) or not is_number(ceiling):
+        return None
+    known = [references[name] for name in _FLOORS if is_number(references.get(name))]
+    worse = [floor for floor in known if sign * (ceiling - floor) > 0]
+    if not worse:
+        return None
+    floor = max(worse) if sign > 0 else min(worse)
+    return (value - floor) / (ceiling - floor)
+
+
+def _gauge(value: Any, references: dict[str, Any], sign: int) -> str:
+    share = progress_to_ceiling(value, references, sign)
+    if share is None:
+        return MISSING
+    if share < 0:
+        return "<span class='bad'>worse than a floor</span>"
+    grade = "good" if share >= 0.8 else "fair" if share >= 0.5 else "poor"
+    return (
+        f"<span class='gauge {grade}'><span style='width:{100 * min(share, 1):.0f}%'></span></span>"
+        f" {100 * share:.0f} %"
+    )
+
+
+def _data_uri(path: Path) -> str:
+    kind = {".gif": "image/gif", ".mp4": "video/mp4"}[path.suffix]
+    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"

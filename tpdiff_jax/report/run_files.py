@@ -1,0 +1,105 @@
+"""Reads what a run left in its directory; every part may be missing."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tpdiff_jax.infra.metric_writers import METRICS_FILE, read_metrics
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run's files.
+
+    Attributes:
+        workdir: its directory.
+        config: content of `config.json`, {} when there is none.
+        results: content of `results.json`, {} when there is none.
+        train: lines of `metrics.jsonl` that training wrote.
+        evaluation: lines of `metrics.jsonl` with `eval/...` figures.
+        grid: the animated grid of the final samples, or None.
+        videos: the final samples' MP4 files, by name.
+        problems: files that could not be read, as sentences.
+    """
+
+    workdir: Path
+    config: dict[str, Any]
+    results: dict[str, Any]
+    train: list[dict[str, Any]]
+    evaluation: list[dict[str, Any]]
+    grid: Path | None
+    videos: tuple[Path, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def stages(self) -> list[dict[str, Any]]:
+        """One row a stage, as `results.json` has them."""
+        return self.results.get("stages") or []
+
+    @property
+    def num_stages(self) -> int:
+        """Stages known from the results, the config or the metrics."""
+        strides = self.config.get("pyramid", {}).get("frame_strides") or ()
+        return len(self.stages) or len(strides) or 1 + _last_stage(self.train)
+
+    def column(self, name: str) -> tuple[list[int], list[float | None]]:
+        """Steps and values of one training metric, over the lines that have it."""
+        lines = [line for line in self.train if name in line]
+        return [line["step"] for line in lines], [line[name] for line in lines]
+
+    def last(self, name: str) -> Any:
+        """The newest value of one training metric, or None."""
+        values = [v for v in self.column(name)[1] if v is not None]
+        return values[-1] if values else None
+
+
+def read_run(workdir: Path) -> Run:
+    """Reads a run's directory.
+
+    Args:
+        workdir: the directory.
+
+    Returns:
+        The run; unreadable files are named in `problems`.
+
+    Raises:
+        ValueError: there is no such directory.
+    """
+    if not workdir.is_dir():
+        raise ValueError(f"workdir: {workdir} is not a directory")
+    problems: list[str] = []
+    lines = read_metrics(workdir / METRICS_FILE)
+    evaluation = [line for line in lines if any(name.startswith("eval/") for name in line)]
+    samples = workdir / "samples"
+    grids = sorted(samples.glob("*.gif"))
+    return Run(
+        workdir=workdir,
+        config=_read_json(workdir / "config.json", problems),
+        results=_read_json(workdir / "results.json", problems),
+        train=[line for line in lines if "loss" in line],
+        evaluation=evaluation,
+        grid=grids[0] if grids else None,
+        videos=tuple(sorted(samples.glob("*.mp4"))),
+        problems=tuple(problems),
+    )
+
+
+def _read_json(path: Path, problems: list[str]) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        problems.append(f"{path.name} could not be read: {error}")
+        return {}
+    if not isinstance(content, dict):
+        problems.append(f"{path.name} holds no JSON object")
+        return {}
+    return content
+
+
+def _last_stage(lines: list[dict[str, Any]]) -> int:
+    prefix = "loss_stage_"
+    names = {name for line in lines for name in line if name.startswith(prefix)}
+    return max((int(name.removeprefix(prefix)) for name in names), default=0)
