@@ -30,6 +30,10 @@ def get_config() -> ConfigDict:
     config.model.num_heads = 4
     config.model.mlp_ratio = 4.0
     config.model.attention = "factorised"  # factorised | joint
+    config.model.activation = "gelu"
+    config.model.qk_norm = True
+    config.model.scan_layers = False  # True compiles a deep network once per block shape
+    config.model.remat = "none"  # none | dots | full
     config.model.dtype = "float32"  # compute type: float32 | bfloat16; parameters stay float32
 
     config.path = ConfigDict()
@@ -82,6 +86,7 @@ def get_config() -> ConfigDict:
     config.sample.steps_per_stage = ()  # () is an equal split of num_steps
     config.sample.solver = "euler"  # euler | second_order
     config.sample.guidance_scale = 2.0
+    config.sample.guidance_per_stage = ()  # () uses guidance_scale in every stage
     config.sample.renoise = True
     config.sample.num_videos = 16
     config.sample.batch_size = 16

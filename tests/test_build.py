@@ -1,0 +1,153 @@
+"""Configs: everything invalid is one ValueError that names the field, before anything compiles."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.tiny import set_field, tiny_config
+from tpdiff_jax import run_config
+from tpdiff_jax.build import build_experiment
+
+INVALID: list[tuple[str, Any]] = [
+    ("data.name", "imagenet"),
+    ("data.num_frames", 7),
+    ("data.num_frames", 0),
+    ("data.num_digits", 3),
+    ("data.speed_stratum", "warp"),
+    ("model.name", "unet"),
+    ("model.patch_size", 5),
+    ("model.num_heads", 5),
+    ("model.attention", "linear"),
+    ("model.dtype", "float8"),
+    ("model.remat", "some"),
+    ("model.activation", "step"),
+    ("path.name", "vp"),
+    ("pyramid.frame_strides", (4, 3, 1)),
+    ("pyramid.frame_strides", (1, 2, 4)),
+    ("pyramid.frame_strides", (4, 2)),
+    ("pyramid.frame_strides", ()),
+    ("pyramid.stage_fractions", (0.5, 0.5)),
+    ("pyramid.stage_fractions", (1.0, -1.0, 1.0)),
+    ("pyramid.downsample", "max"),
+    ("pyramid.upsample", "cubic"),
+    ("pyramid.frame_positions", "random"),
+    ("pyramid.target_unit", "second"),
+    ("pyramid.time_conditioning", "none"),
+    ("alignment.mode", "closest"),
+    ("alignment.level", "finest"),
+    ("alignment.group_size", 3),
+    ("alignment.group_size", 0),
+    ("alignment.num_candidates", 0),
+    ("optim.name", "sgd"),
+    ("optim.schedule", "linear"),
+    ("optim.learning_rate", 0.0),
+    ("optim.clip_norm", -1.0),
+    ("optim.ema_decay", 1.0),
+    ("optim.b1", 1.5),
+    ("optim.warmup_steps", -1),
+    ("train.num_steps", 0),
+    ("train.batch_size", 0),
+    ("train.seed", -1),
+    ("train.cond_dropout", 1.0),
+    ("train.stage_probs", (1.0,)),
+    ("train.log_every_steps", 0),
+    ("train.checkpoint_every_steps", 0),
+    ("train.keep_checkpoints", 0),
+    ("sample.num_steps", 2),
+    ("sample.steps_per_stage", (1, 1)),
+    ("sample.steps_per_stage", (1, 0, 1)),
+    ("sample.solver", "heun"),
+    ("sample.guidance_per_stage", (1.0, 2.0)),
+    ("sample.num_videos", 0),
+    ("eval.num_videos", 0),
+    ("eval.batch_size", 0),
+    ("mesh.data", 3),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), INVALID)
+def test_invalid_value_is_refused_naming_the_field(field: str, value: Any) -> None:
+    config = tiny_config()
+    set_field(config, field, value)
+    # A length or batch that does not fit names the field or the one it must fit.
+    with pytest.raises(ValueError, match=r"[a-z]+\.[a-z_]+") as refusal:
+        build_experiment(config)
+    assert field in str(refusal.value)
+    assert str(value) in str(refusal.value) or repr(value) in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"prediction": "eps", "zero_terminal_snr": True}, "path.prediction"),
+        ({"prediction": "x_0"}, "path.prediction"),
+        ({"betas": "cosine"}, "path.betas"),
+        ({"final_alpha": "last"}, "path.final_alpha"),
+    ],
+)
+def test_invalid_ddim_choices_are_refused(fields: dict[str, Any], named: str) -> None:
+    config = tiny_config("ddim")
+    config.path.update(fields)
+    with pytest.raises(ValueError, match=named.replace(".", r"\.")):
+        build_experiment(config)
+
+
+def test_stage_window_that_cannot_exist_names_stage_fractions() -> None:
+    config = tiny_config("ddim", pyramid__stage_fractions=(1.0, 30.0, 30.0))
+    with pytest.raises(ValueError, match=r"pyramid\.stage_fractions"):
+        build_experiment(config)
+
+
+def test_unknown_field_is_refused_with_the_nearest_known_one() -> None:
+    config = tiny_config()
+    with config.unlocked():
+        config.train.num_stepz = 3
+    with pytest.raises(ValueError, match=r"train\.num_stepz; did you mean train\.num_steps"):
+        build_experiment(config)
+
+
+def test_missing_field_is_refused() -> None:
+    config = tiny_config()
+    with config.unlocked():
+        del config.alignment.mode
+    with pytest.raises(ValueError, match=r"alignment\.mode"):
+        build_experiment(config)
+
+
+def test_overriding_the_strides_alone_gives_the_vanilla_twin() -> None:
+    experiment = build_experiment(tiny_config(pyramid__frame_strides=(1,)))
+    (stage,) = experiment.pyramid.stages
+    assert (stage.num_frames, stage.t_start, stage.t_end) == (8, 1.0, 0.0)
+    assert experiment.sampler.steps_per_stage == (3,)
+    assert experiment.train.stage_probs == (1.0,)
+
+
+def test_config_survives_json_and_the_same_config_is_the_same_run(tmp_path: Any) -> None:
+    config = tiny_config()
+    run_config.save_config(tmp_path, config)
+    loaded = run_config.load_config(tmp_path)
+    assert dict(run_config.flatten(loaded)) == dict(run_config.flatten(config))
+    run_config.check_same_run(loaded, config)
+    json.loads((tmp_path / "config.json").read_text())
+
+
+def test_length_and_periods_may_change_and_nothing_else_may() -> None:
+    saved = tiny_config()
+    longer = tiny_config(train__num_steps=99, train__log_every_steps=7)
+    run_config.check_same_run(saved, longer)
+    other = tiny_config(optim__learning_rate=0.5, alignment__mode="none")
+    with pytest.raises(run_config.ConfigMismatchError) as refusal:
+        run_config.check_same_run(saved, other)
+    text = str(refusal.value)
+    assert "optim.learning_rate: saved 0.001, now 0.5" in text
+    assert "alignment.mode: saved 'nearest', now 'none'" in text
+    assert "train.num_steps:" not in text
+
+
+@pytest.mark.parametrize("content", [None, "{not json"])
+def test_folder_without_a_readable_config_is_refused(tmp_path: Any, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ValueError, match=r"config\.json"):
+        run_config.load_config(tmp_path)

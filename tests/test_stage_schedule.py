@@ -1,0 +1,44 @@
+"""The stage of a step: a pure function, even counts, the stated probabilities."""
+
+import collections
+
+import numpy as np
+import pytest
+
+from tpdiff_jax.stage_schedule import stage_of_step, validate_stage_probs
+
+
+def test_uniform_blocks_hold_each_stage_equally_often() -> None:
+    probs = validate_stage_probs((), 3)
+    for block in range(20):
+        stages = [stage_of_step(7, step, probs) for step in range(12 * block, 12 * (block + 1))]
+        assert collections.Counter(stages) == {0: 4, 1: 4, 2: 4}
+
+
+def test_order_is_shuffled_and_depends_on_the_seed_only_through_its_value() -> None:
+    probs = validate_stage_probs((), 3)
+    runs = [[stage_of_step(seed, step, probs) for step in range(120)] for seed in (0, 1, 0)]
+    assert runs[0] == runs[2]
+    assert runs[0] != runs[1]
+    assert runs[0][:12] != runs[0][12:24]
+    backwards = [stage_of_step(0, step, probs) for step in reversed(range(120))]
+    assert backwards[::-1] == runs[0]
+
+
+def test_counts_follow_unequal_probabilities() -> None:
+    probs = validate_stage_probs((5, 3, 2), 3)
+    num_steps = 12_000
+    counts = collections.Counter(stage_of_step(3, step, probs) for step in range(num_steps))
+    shares = np.array([counts[i] for i in range(3)]) / num_steps
+    # Systematic sampling: a block of 12 errs by less than one, so 1,000 blocks by far less.
+    np.testing.assert_allclose(shares, [0.5, 0.3, 0.2], atol=5e-3)
+
+
+def test_one_stage_is_always_stage_zero() -> None:
+    assert {stage_of_step(0, step, (1.0,)) for step in range(50)} == {0}
+
+
+@pytest.mark.parametrize("probs", [(0.5, 0.5), (1.0, 0.0, 1.0), (1.0, -1.0, 1.0), (1, 1, np.nan)])
+def test_wrong_probabilities_are_refused_by_name(probs: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match=r"train\.stage_probs"):
+        validate_stage_probs(probs, 3)

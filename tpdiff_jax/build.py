@@ -1,0 +1,264 @@
+"""From a ConfigDict to typed objects: the only place that reads config fields.
+
+Each object validates itself and names the full field in its error; what spans groups is checked
+here. Nothing compiles before `build_experiment` has returned.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from tpdiff_jax import method
+from tpdiff_jax.data import DATASETS
+from tpdiff_jax.infra import mesh as mesh_lib
+from tpdiff_jax.infra.optimizer import OptimizerSpec, make_optimizer, make_schedule
+from tpdiff_jax.models import MODELS, Network
+from tpdiff_jax.run_config import ConfigReader
+from tpdiff_jax.stage_schedule import validate_stage_probs
+from tpdiff_jax.train_step import TrainTask
+
+PATHS = ("flow", "ddim")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainSpec:
+    """Fields of the config group `train`."""
+
+    num_steps: int
+    batch_size: int
+    seed: int
+    stage_probs: tuple[float, ...]
+    cond_dropout: float
+    log_every_steps: int
+    checkpoint_every_steps: int
+    sample_every_steps: int
+    eval_every_steps: int
+    keep_checkpoints: int
+
+    def __post_init__(self) -> None:
+        _check_at_least_one(
+            "train",
+            self,
+            "num_steps",
+            "batch_size",
+            "log_every_steps",
+            "checkpoint_every_steps",
+            "keep_checkpoints",
+        )
+        for name in ("sample_every_steps", "eval_every_steps", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"train.{name}={getattr(self, name)} must not be negative")
+        if not 0 <= self.cond_dropout < 1:
+            raise ValueError(f"train.cond_dropout={self.cond_dropout} must lie in [0, 1)")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GenerateSpec:
+    """How many videos to generate, how many at once, from which seed (`sample`, `eval`)."""
+
+    group: str
+    num_videos: int
+    batch_size: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        _check_at_least_one(self.group, self, "num_videos", "batch_size")
+        if self.seed < 0:
+            raise ValueError(f"{self.group}.seed={self.seed} must not be negative")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """A config as typed objects.
+
+    Attributes:
+        config: the ConfigDict, kept only to be written beside the run.
+        dataset: clips and their conditions.
+        network: the pair of pure functions `init`, `apply` and their costs.
+        task: what a training step needs.
+        train: length, batch and periods of training.
+        sampler: solver, steps and guidance.
+        sample: what to show.
+        evaluation: what to measure.
+        mesh: the devices.
+        num_data_threads: threads that render clips.
+    """
+
+    config: ConfigDict
+    dataset: Any
+    network: Network
+    task: TrainTask
+    train: TrainSpec
+    sampler: method.SamplerSpec
+    sample: GenerateSpec
+    evaluation: GenerateSpec
+    mesh: Mesh
+    num_data_threads: int
+
+    @property
+    def pyramid(self) -> method.Pyramid:
+        """The stages."""
+        return self.task.pyramid
+
+    def train_flops(self, stage_index: int) -> float:
+        """Model FLOPs of one training step of a stage: forward and twice that backward."""
+        num_frames = self.pyramid.stages[stage_index].num_frames
+        return 3.0 * self.network.flops(num_frames) * self.train.batch_size
+
+
+def build_experiment(config: ConfigDict) -> Experiment:
+    """Turn a config into typed objects.
+
+    Raises:
+        ValueError: naming the full field, its value and what is allowed.
+    """
+    read = ConfigReader(config)
+    mesh = mesh_lib.make_mesh(read("mesh.data"))
+    dataset = _build_dataset(read)
+    pyramid = _build_pyramid(read, dataset.num_frames)
+    network = _build_network(read, dataset)
+    train = _build_train(read, pyramid.num_stages)
+    alignment = _build_alignment(read, train.batch_size)
+    optimizer_spec = OptimizerSpec(
+        **read.group(
+            "optim",
+            *("name", "learning_rate", "schedule", "warmup_steps", "weight_decay"),
+            *("b1", "b2", "clip_norm", "ema_decay"),
+        )
+    )
+    schedule = make_schedule(optimizer_spec, train.num_steps)
+    task = TrainTask(
+        pyramid=pyramid,
+        alignment=alignment,
+        apply=network.apply,
+        null_cond=network.null_cond,
+        optimizer=make_optimizer(optimizer_spec, schedule),
+        schedule=schedule,
+        ema_decay=optimizer_spec.ema_decay,
+        cond_dropout=train.cond_dropout,
+    )
+    experiment = Experiment(
+        config=config,
+        dataset=dataset,
+        network=network,
+        task=task,
+        train=train,
+        sampler=_build_sampler(read, pyramid.num_stages),
+        sample=_build_generate(read, "sample"),
+        evaluation=_build_generate(read, "eval"),
+        mesh=mesh,
+        num_data_threads=read("data.num_threads"),
+    )
+    read.check_all_known()
+    for field in ("train.batch_size", "sample.batch_size", "eval.batch_size"):
+        mesh_lib.check_divisible(field, read(field), mesh)
+    if train.batch_size % jax.process_count():
+        raise ValueError(
+            f"train.batch_size={train.batch_size} must be a multiple of the number of processes, "
+            f"{jax.process_count()}"
+        )
+    return experiment
+
+
+def _build_dataset(read: ConfigReader) -> Any:
+    name = _choice(read, "data.name", DATASETS)
+    return DATASETS[name](
+        **read.group("data", "num_frames", "frame_size", "num_digits", "speed_stratum")
+    )
+
+
+def _build_path(read: ConfigReader) -> method.Path:
+    ddim_fields = read.group("path", "prediction", "betas", "zero_terminal_snr", "final_alpha")
+    if _choice(read, "path.name", PATHS) == "flow":
+        return method.FlowPath()
+    return method.DDIMPath(**ddim_fields)
+
+
+def _build_pyramid(read: ConfigReader, num_frames: int) -> method.Pyramid:
+    return method.make_pyramid(
+        _build_path(read),
+        num_frames=num_frames,
+        **read.group(
+            "pyramid",
+            *("frame_strides", "stage_fractions", "downsample", "upsample"),
+            *("frame_positions", "target_unit", "time_conditioning"),
+        ),
+    )
+
+
+def _build_network(read: ConfigReader, dataset: Any) -> Network:
+    name = _choice(read, "model.name", MODELS)
+    height, width, channels = dataset.frame_shape
+    fields = read.group(
+        "model",
+        *("patch_size", "hidden_size", "depth", "num_heads", "mlp_ratio", "attention"),
+        *("activation", "qk_norm", "dtype", "scan_layers", "remat"),
+    )
+    return MODELS[name](
+        frame_height=height,
+        frame_width=width,
+        channels=channels,
+        num_classes=dataset.num_classes,
+        **fields,
+    )
+
+
+def _build_train(read: ConfigReader, num_stages: int) -> TrainSpec:
+    names = [field.name for field in dataclasses.fields(TrainSpec)]
+    fields = read.group("train", *names)
+    fields["stage_probs"] = validate_stage_probs(fields["stage_probs"], num_stages)
+    return TrainSpec(**fields)
+
+
+def _build_alignment(read: ConfigReader, batch_size: int) -> method.AlignmentSpec:
+    spec = method.AlignmentSpec(
+        **read.group("alignment", "mode", "level", "group_size", "num_candidates")
+    )
+    if spec.mode in ("nearest", "hungarian") and batch_size % spec.group_size:
+        raise ValueError(
+            f"train.batch_size={batch_size} must be a multiple of "
+            f"alignment.group_size={spec.group_size}"
+        )
+    return spec
+
+
+def _build_sampler(read: ConfigReader, num_stages: int) -> method.SamplerSpec:
+    num_steps, steps = read("sample.num_steps"), tuple(read("sample.steps_per_stage"))
+    if not steps:
+        if num_steps < num_stages:
+            raise ValueError(
+                f"sample.num_steps={num_steps} must be at least the number of stages, {num_stages}"
+            )
+        steps = method.split_steps(num_steps, num_stages)
+    scale, per_stage = read("sample.guidance_scale"), tuple(read("sample.guidance_per_stage"))
+    for field, values in (
+        ("sample.steps_per_stage", steps),
+        ("sample.guidance_per_stage", per_stage),
+    ):
+        if values and len(values) != num_stages:
+            raise ValueError(f"{field}={values} must be () or have one entry a stage, {num_stages}")
+    return method.SamplerSpec(
+        steps_per_stage=steps,
+        guidance_scale=per_stage or (scale,) * num_stages,
+        **read.group("sample", "solver", "renoise"),
+    )
+
+
+def _build_generate(read: ConfigReader, group: str) -> GenerateSpec:
+    return GenerateSpec(group=group, **read.group(group, "num_videos", "batch_size", "seed"))
+
+
+def _choice(read: ConfigReader, field: str, allowed: Any) -> str:
+    value = read(field)
+    if value not in allowed:
+        raise ValueError(f"{field}={value!r} must be one of {', '.join(allowed)}")
+    return value
+
+
+def _check_at_least_one(group: str, spec: Any, *names: str) -> None:
+    for name in names:
+        if getattr(spec, name) < 1:
+            raise ValueError(f"{group}.{name}={getattr(spec, name)} must be at least 1")

@@ -1,0 +1,53 @@
+"""What a run has spent and how fast it goes, from step counts and the network's FLOP model."""
+
+import time
+from collections.abc import Sequence
+
+import jax
+
+from tpdiff_jax.build import Experiment
+from tpdiff_jax.infra.peak import measure_matmul_flops
+from tpdiff_jax.infra.step_window import StepWindow
+
+
+class CostMeter:
+    """Turns step counts into samples, frames, FLOPs and their rates."""
+
+    def __init__(self, experiment: Experiment, window: StepWindow) -> None:
+        """Measure the machine's peak and remember where the run stands."""
+        self._experiment = experiment
+        self._window = window
+        self.peak_flops = measure_matmul_flops() * jax.device_count()
+        self._last_counts = list(window.counts)
+        self._last_seconds = sum(window.seconds)
+        self._last_time = time.perf_counter()
+
+    def spent(self) -> dict[str, float]:
+        """Return what the run has spent so far."""
+        counts = self._window.counts
+        return {
+            "samples_seen": self._experiment.train.batch_size * sum(counts),
+            "train_flops": self._flops(counts),
+            "train_seconds": sum(self._window.seconds),
+            "skipped_steps": self._window.num_skipped,
+        }
+
+    def rates(self) -> dict[str, float]:
+        """Return the rates since the last call (videos and frames by the wall clock, FLOPs by
+        device time)."""
+        counts, seconds, now = list(self._window.counts), sum(self._window.seconds), time.perf_counter()
+        new = [a - b for a, b in zip(counts, self._last_counts, strict=True)]
+        wall, busy = now - self._last_time, max(seconds - self._last_seconds, 1e-9)
+        self._last_counts, self._last_seconds, self._last_time = counts, seconds, now
+        stages = self._experiment.pyramid.stages
+        batch_size = self._experiment.train.batch_size
+        num_frames = sum(n * stage.num_frames for n, stage in zip(new, stages, strict=True))
+        return {
+            "videos_per_second": batch_size * sum(new) / wall,
+            "frames_per_second": batch_size * num_frames / wall,
+            "flops_per_second": self._flops(new) / busy,
+            "peak_share": self._flops(new) / busy / self.peak_flops,
+        }
+
+    def _flops(self, counts: Sequence[int]) -> float:
+        return sum(n * self._experiment.train_flops(i) for i, n in enumerate(counts))

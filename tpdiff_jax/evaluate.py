@@ -1,0 +1,105 @@
+"""Measuring a network: its videos, the real data's ceiling and the floors, by the same code."""
+
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+
+from tpdiff_jax.build import Experiment
+from tpdiff_jax.evals import METRICS, evaluate_videos, reference_figures
+from tpdiff_jax.from_checkpoint import Run
+from tpdiff_jax.infra.progress import Progress
+from tpdiff_jax.results import make_results, write_json
+from tpdiff_jax.sample import Sampler, cycle_labels
+from tpdiff_jax.types import Params
+
+
+class Evaluator:
+    """Evaluates parameters of one experiment; the references are computed once."""
+
+    def __init__(self, experiment: Experiment, sampler: Sampler) -> None:
+        """Use `sampler` for the videos."""
+        self._experiment = experiment
+        self._sampler = sampler
+        self._references: dict[str, dict[str, float]] | None = None
+
+    def __call__(self, params: Params) -> dict[str, Any]:
+        """Generate `eval.num_videos` videos and measure them.
+
+        Args:
+            params: network parameters.
+
+        Returns:
+            `metrics`, `references` (`ceiling`, `frozen`, `shuffled`) and `metric_info`.
+        """
+        spec, dataset = self._experiment.evaluation, self._experiment.dataset
+        labels = cycle_labels(spec.num_videos, dataset.num_digits, dataset.num_classes)
+        is_quiet = jax.process_index() != 0
+        with Progress(
+            spec.num_videos, label="evaluate", unit="video", is_quiet=is_quiet
+        ) as progress:
+            videos = self._sampler(
+                params,
+                labels,
+                seed=spec.seed,
+                batch_size=spec.batch_size,
+                on_progress=progress.update,
+            )
+        return {
+            "metrics": evaluate_videos(videos, labels, dataset.world),
+            "references": self.references(),
+            "metric_info": {name: info._asdict() for name, info in METRICS.items()},
+        }
+
+    def references(self) -> dict[str, dict[str, float]]:
+        """Return the figures of real, frozen and frame-shuffled clips at the same N."""
+        if self._references is None:
+            spec, dataset = self._experiment.evaluation, self._experiment.dataset
+            self._references = reference_figures(dataset, spec.num_videos)
+        return self._references
+
+
+def evaluate_run(run: Run, out: pathlib.Path | None) -> pathlib.Path:
+    """Evaluate a checkpoint; write and print its figures.
+
+    Args:
+        run: the opened checkpoint.
+        out: folder; by default the run's.
+
+    Returns:
+        The file written, `evaluation_STEP.json`.
+    """
+    experiment = run.experiment
+    sampler = Sampler(experiment)
+    evaluation = Evaluator(experiment, sampler)(run.params)
+    results = make_results(
+        experiment,
+        evaluation,
+        counts={"steps": run.step, "eval_videos": experiment.evaluation.num_videos},
+        timing={"sample_flops_per_video": sampler.flops()},
+        step_seconds={},
+    )
+    folder = out or run.workdir
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"evaluation_{run.step:08d}.json"
+    write_json(path, results)
+    print(format_table(evaluation))
+    logging.info("wrote %s", path)
+    return path
+
+
+def format_table(evaluation: dict[str, Any]) -> str:
+    """Return the figures as text: the model's beside ceiling and floors."""
+    columns = {"model": evaluation["metrics"], **evaluation["references"]}
+    lines = [f"{'metric':32s}" + "".join(f"{name:>12s}" for name in columns) + "  better"]
+    for metric in evaluation["metrics"]:
+        cells = "".join(f"{_shown(column.get(metric)):>12s}" for column in columns.values())
+        direction = evaluation["metric_info"].get(metric, {}).get("direction", "")
+        lines.append(f"{metric:32s}{cells}  {direction}")
+    return "\n".join(lines)
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None or not np.isfinite(value) else f"{value:.4g}"

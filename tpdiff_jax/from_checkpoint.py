@@ -1,0 +1,93 @@
+"""A finished or running workdir as sampling and evaluation need it: experiment and parameters."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from tpdiff_jax import run_config
+from tpdiff_jax.build import Experiment, build_experiment
+from tpdiff_jax.infra.checkpoints import CheckpointError, Checkpoints
+from tpdiff_jax.initial_state import abstract_train_state
+from tpdiff_jax.types import Params
+
+GENERATE_GROUPS = ("sample", "eval")
+
+
+class GenerateFlags(NamedTuple):
+    """Command-line overrides of the groups `sample` and `eval`; None keeps the config's value."""
+
+    num_videos: int | None = None
+    seed: int | None = None
+    steps_per_stage: Sequence[str] | None = None
+    guidance_scale: Sequence[str] | None = None
+
+
+class Run(NamedTuple):
+    """A checkpoint opened for use."""
+
+    workdir: pathlib.Path
+    step: int
+    experiment: Experiment
+    params: Params
+
+
+def open_run(
+    workdir: pathlib.Path,
+    *,
+    config: ConfigDict | None = None,
+    step: int | None = None,
+    overrides: GenerateFlags | None = None,
+) -> Run:
+    """Read the config and a checkpoint of `workdir`.
+
+    Args:
+        workdir: a folder that `--mode=train` has made.
+        config: may differ from the saved one in the groups `sample` and `eval` only.
+        step: checkpoint to read; None takes the newest that can be read.
+        overrides: command-line flags, applied last.
+
+    Returns:
+        The run, with the moving average of the parameters.
+
+    Raises:
+        ValueError: when the folder is no run, the config differs or no checkpoint can be read.
+    """
+    saved = run_config.load_config(workdir)
+    if config is not None:
+        run_config.check_same_run(saved, config, free_groups=GENERATE_GROUPS)
+        for group in GENERATE_GROUPS:
+            saved[group] = config[group].copy_and_resolve_references()
+    experiment = build_experiment(_override(saved, overrides or GenerateFlags()))
+    restored = Checkpoints(workdir, create=False).restore(abstract_train_state(experiment), step)
+    if restored is None:
+        raise CheckpointError(f"{workdir} holds no checkpoint yet")
+    logging.info("read the checkpoint of step %d", restored.step)
+    return Run(workdir, restored.step, experiment, restored.state.ema_params)
+
+
+def _override(config: ConfigDict, overrides: GenerateFlags) -> ConfigDict:
+    for group in GENERATE_GROUPS:
+        if overrides.num_videos is not None:
+            config[group].num_videos = overrides.num_videos
+        if overrides.seed is not None:
+            config[group].seed = overrides.seed
+    if overrides.steps_per_stage is not None:
+        steps = _numbers("--steps_per_stage", overrides.steps_per_stage, int)
+        config.sample.steps_per_stage = tuple(steps)
+    if overrides.guidance_scale is not None:
+        scales = _numbers("--guidance_scale", overrides.guidance_scale, float)
+        if len(scales) == 1:
+            config.sample.guidance_scale, config.sample.guidance_per_stage = scales[0], ()
+        else:
+            config.sample.guidance_per_stage = tuple(scales)
+    return config
+
+
+def _numbers(flag: str, texts: Sequence[str], kind: type) -> list:
+    try:
+        return [kind(text) for text in texts]
+    except ValueError as error:
+        raise ValueError(f"{flag}={','.join(texts)} must be numbers joined by commas") from error

@@ -1,0 +1,109 @@
+"""The optimizer: AdamW or Muon, warm-up and decay, global-norm clipping."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import optax
+
+from tpdiff_jax.types import Params
+
+OPTIMIZERS = ("adamw", "muon")
+SCHEDULES = ("constant", "cosine")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerSpec:
+    """Fields of the config group `optim`.
+
+    Attributes:
+        name: `adamw`, or `muon` for matrices of the blocks with AdamW for the rest.
+        learning_rate: peak value.
+        schedule: `constant`, or `cosine` to zero at the last step; both after linear warm-up.
+        warmup_steps: clamped to a tenth of the run or, if less, to the run.
+        weight_decay: decoupled, on matrices only.
+        b1: decay of the first moment.
+        b2: decay of the second moment.
+        clip_norm: largest global gradient norm.
+        ema_decay: largest decay of the parameters' moving average.
+    """
+
+    name: str = "adamw"
+    learning_rate: float = 1e-3
+    schedule: str = "cosine"
+    warmup_steps: int = 100
+    weight_decay: float = 0.01
+    b1: float = 0.9
+    b2: float = 0.99
+    clip_norm: float = 1.0
+    ema_decay: float = 0.999
+
+    def __post_init__(self) -> None:
+        _check_choice("optim.name", self.name, OPTIMIZERS)
+        _check_choice("optim.schedule", self.schedule, SCHEDULES)
+        for field in ("learning_rate", "clip_norm"):
+            if not getattr(self, field) > 0:
+                raise ValueError(f"optim.{field}={getattr(self, field)} must be positive")
+        for field in ("warmup_steps", "weight_decay"):
+            if not getattr(self, field) >= 0:
+                raise ValueError(f"optim.{field}={getattr(self, field)} must not be negative")
+        for field in ("b1", "b2", "ema_decay"):
+            if not 0 <= getattr(self, field) < 1:
+                raise ValueError(f"optim.{field}={getattr(self, field)} must lie in [0, 1)")
+
+
+def _check_choice(field: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{field}={value!r} must be one of {', '.join(allowed)}")
+
+
+def make_schedule(spec: OptimizerSpec, num_steps: int) -> optax.Schedule:
+    """Return the learning rate as a function of applied updates.
+
+    Args:
+        spec: optimizer fields.
+        num_steps: length of the run, at least 1.
+    """
+    warmup = min(spec.warmup_steps, num_steps // 10)
+    rise = optax.linear_schedule(spec.learning_rate / (warmup + 1), spec.learning_rate, warmup)
+    if spec.schedule == "constant":
+        rest = optax.constant_schedule(spec.learning_rate)
+    else:
+        rest = optax.cosine_decay_schedule(spec.learning_rate, max(num_steps - warmup, 1))
+    return optax.join_schedules([rise, rest], [warmup])
+
+
+def make_optimizer(spec: OptimizerSpec, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """Return the gradient transformation: clip, precondition, decay, scale."""
+    if spec.name == "muon":
+        # Stacked blocks carry matrices as [depth, d_in, d_out]; each is orthogonalised by itself.
+        transform = optax.contrib.muon(
+            schedule,
+            weight_decay=spec.weight_decay,
+            adam_b1=spec.b1,
+            adam_b2=spec.b2,
+            muon_weight_dimension_numbers=_muon_matrices,
+            consistent_rms=0.2,
+        )
+    else:
+        transform = optax.adamw(
+            schedule, b1=spec.b1, b2=spec.b2, weight_decay=spec.weight_decay, mask=_is_matrix
+        )
+    return optax.chain(optax.clip_by_global_norm(spec.clip_norm), transform)
+
+
+def _is_kernel(path: tuple[Any, ...], leaf: Any) -> bool:
+    return str(getattr(path[-1], "key", path[-1])) == "kernel" and leaf.ndim >= 2
+
+
+def _is_matrix(params: Params) -> Any:
+    return jax.tree_util.tree_map_with_path(_is_kernel, params)
+
+
+def _muon_matrices(params: Params) -> Any:
+    def dimensions(path: tuple[Any, ...], leaf: Any) -> Any:
+        if not (_is_kernel(path, leaf) and leaf.ndim == 3):
+            return None
+        return optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2)
+
+    return jax.tree_util.tree_map_with_path(dimensions, params)

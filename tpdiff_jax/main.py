@@ -1,0 +1,139 @@
+"""Command line: `python -m tpdiff_jax.main --config=configs/flow.py --workdir=runs/flow`.
+
+Modes:
+  train     train to train.num_steps, resuming from the workdir's newest checkpoint; writes
+            checkpoints/, metrics.jsonl, tensorboard/, samples/, results.json and report.html.
+  sample    generate videos from a checkpoint of the workdir (no --config needed).
+  evaluate  measure a checkpoint of the workdir against the data set's exact evaluators.
+
+Every config field can be overridden: --config.train.num_steps=100,
+--config.pyramid.frame_strides="(1,)" (vanilla diffusion, the pyramid's twin).
+A config file is Python code and is run; only use files you trust.
+
+Exit codes: 0 done; 2 bad input (one line says what); 3 stopped by SIGTERM with a checkpoint saved
+(the same command goes on from there).
+"""
+
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+EXIT_BAD_INPUT = 2
+EXIT_PREEMPTED = 3
+
+MODES = ("train", "sample", "evaluate")
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Config file; required by --mode=train.", lock_config=True
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
+_MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
+_STEP = flags.DEFINE_integer(
+    "checkpoint_step", None, "sample, evaluate: checkpoint to read; default the newest."
+)
+_NUM_VIDEOS = flags.DEFINE_integer(
+    "num_videos", None, "sample, evaluate: number of videos; default from the config.", 1
+)
+_LABELS = flags.DEFINE_list(
+    "labels", [], "sample: one label a video, digits joined by '-', as in 3,7 or 3-7,0-1."
+)
+_CAPTIONS = flags.DEFINE_multi_string(
+    "caption", [], "sample: a caption, as in 'the digit 3 moves fast to the left'; repeatable."
+)
+_SEED = flags.DEFINE_integer("seed", None, "sample, evaluate: seed; default from the config.", 0)
+_STEPS_PER_STAGE = flags.DEFINE_list(
+    "steps_per_stage", None, "sample, evaluate: solver steps of each stage, as in 10,10,10."
+)
+_GUIDANCE = flags.DEFINE_list(
+    "guidance_scale", None, "sample, evaluate: guidance scale, one number or one per stage."
+)
+_OUT = flags.DEFINE_string("out", None, "sample, evaluate: output folder; default in the workdir.")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run one mode; bad input ends with one line and exit code 2."""
+    del argv
+    # Imported here: --help and a wrong flag should not wait for the whole stack.
+    from tpdiff_jax import train as train_lib
+
+    try:
+        run_mode()
+    except train_lib.Preempted as stop:
+        logging.warning("%s", stop)
+        sys.exit(EXIT_PREEMPTED)
+    except ValueError as error:
+        fail(error)
+
+
+def fail(error: Exception) -> None:
+    """Print one clear message and leave with the code for bad input."""
+    logging.debug("bad input", exc_info=error)
+    print(f"tpdiff_jax: error: {error}", file=sys.stderr)
+    sys.exit(EXIT_BAD_INPUT)
+
+
+def run_mode() -> None:
+    """Check the flags, build the experiment, hand over to the mode."""
+    from tpdiff_jax import evaluate, sample, train
+    from tpdiff_jax.build import build_experiment
+    from tpdiff_jax.from_checkpoint import GenerateFlags, open_run
+
+    if not _WORKDIR.value:
+        raise ValueError("--workdir is required")
+    workdir = pathlib.Path(_WORKDIR.value)
+    if _MODE.value == "train":
+        if _CONFIG.value is None:
+            raise ValueError("--config is required by --mode=train")
+        train.train(build_experiment(_CONFIG.value), workdir)
+        return
+    run = open_run(
+        workdir,
+        config=_CONFIG.value,
+        step=_STEP.value,
+        overrides=GenerateFlags(
+            num_videos=_NUM_VIDEOS.value,
+            seed=_SEED.value,
+            steps_per_stage=_STEPS_PER_STAGE.value,
+            guidance_scale=_GUIDANCE.value,
+        ),
+    )
+    out = pathlib.Path(_OUT.value) if _OUT.value else None
+    if _MODE.value == "sample":
+        sample.sample_run(run, _LABELS.value, _CAPTIONS.value, out)
+    else:
+        evaluate.evaluate_run(run, out)
+
+
+def parse_flags(argv: Sequence[str]) -> list[str]:
+    """Parse flags; any mistake in them, config overrides included, is bad input.
+
+    ml_collections raises many types here: AttributeError for an unknown field, TypeError and
+    ValueError for a value of the wrong type, IOError for a missing file.
+    """
+    try:
+        return flags.FLAGS(list(argv))
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        fail(error)
+        raise
+
+
+def print_help_when_asked(argv: Sequence[str]) -> None:
+    """Show modes and flags for --help; absl's own shows every flag of every library."""
+    if any(arg in ("--help", "-h", "-help") for arg in argv[1:]):
+        print(__doc__)
+        print(flags.FLAGS.module_help(sys.modules["__main__"]))
+        sys.exit(0)
+
+
+def run() -> None:
+    """Entry point."""
+    print_help_when_asked(sys.argv)
+    logging.set_verbosity(logging.INFO)
+    app.run(main, flags_parser=parse_flags)
+
+
+if __name__ == "__main__":
+    run()

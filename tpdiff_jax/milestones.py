@@ -1,0 +1,102 @@
+"""What a run shows on its way and at its end: sample videos, evaluation, results, report."""
+
+import pathlib
+
+import jax
+from absl import logging
+
+from tpdiff_jax.build import Experiment
+from tpdiff_jax.cost import CostMeter
+from tpdiff_jax.evaluate import Evaluator, format_table
+from tpdiff_jax.infra.metric_writers import MetricWriter
+from tpdiff_jax.infra.step_window import StepWindow
+from tpdiff_jax.report import write_report
+from tpdiff_jax.results import make_results, write_json
+from tpdiff_jax.sample import Sampler, cycle_labels, write_samples
+from tpdiff_jax.train_step import TrainState
+from tpdiff_jax.types import Params
+
+
+class Milestones:
+    """Periodic and final samples and evaluations; every process computes, process 0 writes."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        workdir: pathlib.Path,
+        writer: MetricWriter,
+        meter: CostMeter,
+    ) -> None:
+        """Prepare; the sampler compiles when it is first used."""
+        self._experiment = experiment
+        self._workdir = workdir
+        self._writer = writer
+        self._meter = meter
+        self._sampler = Sampler(experiment)
+        self._evaluator = Evaluator(experiment, self._sampler)
+        self._is_main = jax.process_index() == 0
+
+    def is_due(self, done: int) -> bool:
+        """Whether something is to be shown after `done` steps (the last step has `finish`)."""
+        spec = self._experiment.train
+        return done < spec.num_steps and (
+            self._is_period(done, spec.sample_every_steps)
+            or self._is_period(done, spec.eval_every_steps)
+        )
+
+    @staticmethod
+    def _is_period(done: int, period: int) -> bool:
+        return period > 0 and done % period == 0
+
+    def show(self, done: int, params: Params) -> None:
+        """Write what is due after `done` steps."""
+        spec = self._experiment.train
+        if self._is_period(done, spec.sample_every_steps):
+            self._write_samples(done, params, self._workdir / "samples" / f"step_{done:08d}")
+        if self._is_period(done, spec.eval_every_steps):
+            self._evaluate(done, params)
+
+    def finish(self, state: TrainState, window: StepWindow) -> None:
+        """Write the final samples, results.json and report.html."""
+        spec = self._experiment.train
+        self._write_samples(spec.num_steps, state.ema_params, self._workdir / "samples")
+        evaluation = self._evaluate(spec.num_steps, state.ema_params)
+        if not self._is_main:
+            return
+        counts = {
+            "steps": spec.num_steps,
+            "updates": int(state.num_updates),
+            "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+            "eval_videos": self._experiment.evaluation.num_videos,
+            "failed_metric_writes": self._writer.num_failed_writes,
+        }
+        timing = {
+            **self._meter.spent(),
+            "peak_flops_per_second": self._meter.peak_flops,
+            "sample_flops_per_video": self._sampler.flops(),
+        }
+        results = make_results(
+            self._experiment,
+            evaluation,
+            counts=counts,
+            timing=timing,
+            step_seconds=window.mean_step_seconds(),
+        )
+        write_json(self._workdir / "results.json", results)
+        write_report(self._workdir)
+        logging.info("results:\n%s", format_table(evaluation))
+        logging.info("report: %s", self._workdir / "report.html")
+
+    def _write_samples(self, done: int, params: Params, folder: pathlib.Path) -> None:
+        spec, dataset = self._experiment.sample, self._experiment.dataset
+        labels = cycle_labels(spec.num_videos, dataset.num_digits, dataset.num_classes)
+        videos = self._sampler(params, labels, seed=spec.seed, batch_size=spec.batch_size)
+        if self._is_main:
+            frames = write_samples(folder, videos, labels)
+            self._writer.write_videos(done, {"samples": frames})
+
+    def _evaluate(self, done: int, params: Params) -> dict:
+        evaluation = self._evaluator(params)
+        scalars = {f"eval/{name}": value for name, value in evaluation["metrics"].items()}
+        self._writer.write_scalars(done, {**scalars, **self._meter.spent()})
+        return evaluation

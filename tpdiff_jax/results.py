@@ -1,0 +1,116 @@
+"""results.json: the figures a run ended with, and everything needed to judge them."""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from tpdiff_jax.build import Experiment
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "scipy")
+_CURVE_POINTS = 201
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that decide the numbers."""
+    out = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        out[name] = importlib.metadata.version(name)
+    return out
+
+
+def device_facts() -> dict[str, Any]:
+    """Return what the run ran on."""
+    devices = jax.devices()
+    return {
+        "platform": devices[0].platform,
+        "kind": devices[0].device_kind,
+        "num_devices": len(devices),
+        "num_processes": jax.process_count(),
+        "cpu_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "machine": platform.machine(),
+    }
+
+
+def stage_table(experiment: Experiment, step_seconds: Mapping[int, float]) -> list[dict[str, Any]]:
+    """Return one row a stage: window, frames, cost of a forward pass, measured step time."""
+    return [
+        {
+            "index": i,
+            "frame_stride": stage.frame_stride,
+            "num_frames": stage.num_frames,
+            "t_start": float(stage.t_start),
+            "t_end": float(stage.t_end),
+            "flops_per_video": experiment.network.flops(stage.num_frames),
+            "step_seconds": step_seconds.get(i),
+            "steps": experiment.sampler.steps_per_stage[i],
+        }
+        for i, stage in enumerate(experiment.pyramid.stages)
+    ]
+
+
+def schedule_curves(experiment: Experiment) -> dict[str, list[float]]:
+    """Return gamma and sigma over noise time, for the picture of the stage windows."""
+    t = np.linspace(0.0, 1.0, _CURVE_POINTS)
+    path = experiment.pyramid.path
+    return {
+        "t": t.tolist(),
+        "gamma": np.asarray(path.gamma(t), np.float64).tolist(),
+        "sigma": np.asarray(path.sigma(t), np.float64).tolist(),
+    }
+
+
+def make_results(
+    experiment: Experiment,
+    evaluation: Mapping[str, Any],
+    *,
+    counts: Mapping[str, Any],
+    timing: Mapping[str, Any],
+    step_seconds: Mapping[int, float],
+) -> dict[str, Any]:
+    """Return the content of results.json.
+
+    Args:
+        experiment: the run.
+        evaluation: `metrics`, `references` and `metric_info` from `evaluate`.
+        counts: steps, samples, videos evaluated, parameters.
+        timing: seconds and rates.
+        step_seconds: median training-step time by stage.
+    """
+    return {
+        **evaluation,
+        "counts": dict(counts),
+        "seeds": {
+            "train": experiment.train.seed,
+            "sample": experiment.sample.seed,
+            "eval": experiment.evaluation.seed,
+        },
+        "versions": versions(),
+        "device": device_facts(),
+        "stages": stage_table(experiment, step_seconds),
+        "schedule": schedule_curves(experiment),
+        "timing": dict(timing),
+    }
+
+
+def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
+    """Write JSON in one step; NaN and infinities become null."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
+    os.replace(temporary, path)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(item) for item in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if np.isfinite(value) else None
+    return int(value) if isinstance(value, np.integer) else value

@@ -1,0 +1,120 @@
+"""The resolved config beside the run: saved as JSON, compared on resume, read back by other modes.
+
+A Python config is code and is only ever run from the command line's `--config`; a run folder is
+read as JSON, never executed.
+"""
+
+import difflib
+import json
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+
+FILE_NAME = "config.json"
+_MISSING = "(absent)"
+
+
+class ConfigMismatchError(ValueError):
+    """The workdir belongs to a run of another config."""
+
+
+def save_config(workdir: pathlib.Path, config: ConfigDict) -> None:
+    """Write `config` as JSON into the workdir."""
+    text = json.dumps(config.to_dict(), indent=2, sort_keys=True)
+    (workdir / FILE_NAME).write_text(text + "\n")
+
+
+def load_config(workdir: pathlib.Path) -> ConfigDict:
+    """Read the config a run was started with.
+
+    Raises:
+        ValueError: when there is none or it is not JSON.
+    """
+    path = workdir / FILE_NAME
+    if not path.is_file():
+        raise ValueError(f"{workdir} is not a run folder: {path} does not exist")
+    try:
+        fields = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    return ConfigDict(_lists_to_tuples(fields))
+
+
+def check_same_run(saved: ConfigDict, config: ConfigDict, *, free_groups: tuple[str, ...] = ()) -> None:
+    """Refuse a config that differs from the saved one in more than length and periods.
+
+    Args:
+        saved: config of the existing run.
+        config: config asked for now.
+        free_groups: whole groups that may differ as well.
+
+    Raises:
+        ConfigMismatchError: with one line for each field that differs.
+    """
+    old, new = dict(flatten(saved)), dict(flatten(config))
+    lines = []
+    for name in sorted(old.keys() | new.keys()):
+        before, after = old.get(name, _MISSING), new.get(name, _MISSING)
+        if before != after and not _may_change(name, free_groups):
+            lines.append(f"  {name}: saved {before!r}, now {after!r}")
+    if lines:
+        raise ConfigMismatchError(
+            "the workdir holds a run of another config (only train.num_steps and *_every_steps "
+            "may change):\n" + "\n".join(lines)
+        )
+
+
+def _may_change(name: str, free_groups: tuple[str, ...]) -> bool:
+    is_length = name == "train.num_steps" or name.endswith("_every_steps")
+    return is_length or name.split(".", 1)[0] in free_groups
+
+
+def flatten(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (`group.field`, value) of every field."""
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _lists_to_tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _lists_to_tuples(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return tuple(_lists_to_tuples(item) for item in value)
+    return value
+
+
+class ConfigReader:
+    """Reads fields of a ConfigDict and remembers which, so that unknown ones can be refused."""
+
+    def __init__(self, config: ConfigDict) -> None:
+        """Read from `config`."""
+        self._fields = dict(flatten(config))
+        self._read: set[str] = set()
+
+    def __call__(self, name: str) -> Any:
+        """Return the field `group.field`.
+
+        Raises:
+            ValueError: when the config lacks it.
+        """
+        if name not in self._fields:
+            raise ValueError(f"the config lacks the field {name}")
+        self._read.add(name)
+        return self._fields[name]
+
+    def group(self, group: str, *names: str) -> dict[str, Any]:
+        """Return `{name: value}` of several fields of one group."""
+        return {name: self(f"{group}.{name}") for name in names}
+
+    def check_all_known(self) -> None:
+        """Raise ValueError naming the first field that nothing reads."""
+        for name in self._fields:
+            if name not in self._read:
+                close = difflib.get_close_matches(name, self._read, n=1)
+                hint = f"; did you mean {close[0]}?" if close else ""
+                raise ValueError(f"unknown config field {name}{hint}")

@@ -1,0 +1,202 @@
+"""Sampling videos: one compiled program for all stages and jumps, the same video at any batch size.
+
+The noise of video j is a pure function of (seed, j); batches are padded to a fixed size, so how
+many videos are asked for at once changes nothing.
+"""
+
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+
+from tpdiff_jax import method
+from tpdiff_jax.build import Experiment
+from tpdiff_jax.from_checkpoint import Run
+from tpdiff_jax.infra import media
+from tpdiff_jax.infra import mesh as mesh_lib
+from tpdiff_jax.infra.progress import Progress
+from tpdiff_jax.types import Array, Cond, Params
+
+FRAMES_PER_SECOND = 8
+GRID_SIZE = 16
+
+
+class Sampler:
+    """Generates videos from parameters; compiles once for each batch size."""
+
+    def __init__(self, experiment: Experiment, spec: method.SamplerSpec | None = None) -> None:
+        """Prepare sampling.
+
+        Args:
+            experiment: what the parameters belong to.
+            spec: solver, steps and guidance; by default the experiment's.
+        """
+        self._experiment = experiment
+        self._spec = spec or experiment.sampler
+        replicated = mesh_lib.sharding(experiment.mesh)
+        batched = mesh_lib.sharding(experiment.mesh, "batch")
+        self._run = jax.jit(
+            self._sample, in_shardings=(replicated, batched, batched), out_shardings=batched
+        )
+
+    def _sample(self, params: Params, sample_keys: Array, cond: Cond) -> Array:
+        experiment = self._experiment
+
+        def predict(
+            x_t: Array, t: Array, frame_positions: Array, frame_stride: int, cond: Cond
+        ) -> Array:
+            return experiment.network.apply(params, x_t, t, frame_positions, frame_stride, cond)
+
+        return method.sample(
+            predict,
+            experiment.pyramid,
+            self._spec,
+            sample_keys,
+            experiment.dataset.frame_shape,
+            cond,
+            experiment.network.null_cond(cond),
+        )
+
+    def __call__(
+        self,
+        params: Params,
+        labels: np.ndarray,
+        *,
+        seed: int,
+        batch_size: int,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> np.ndarray:
+        """Generate one video for each row of `labels`.
+
+        Args:
+            params: network parameters (the moving average, as a rule).
+            labels: [n, num_digits] int32.
+            seed: video j depends on (seed, j, labels[j]) and nothing else.
+            batch_size: videos at once; the last batch is padded.
+            on_progress: called with the number of finished videos.
+
+        Returns:
+            Videos [n, f, h, w, c], float32, about [-1, 1].
+        """
+        num_videos = len(labels)
+        key = jax.random.key(seed)
+        batches = []
+        for start in range(0, num_videos, batch_size):
+            index = np.arange(start, start + batch_size)
+            rows = np.asarray(labels, np.int32)[np.minimum(index, num_videos - 1)]
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.asarray(index))
+            batches.append(np.asarray(self._run(params, keys, {"label": rows})))
+            if on_progress is not None:
+                on_progress(min(start + batch_size, num_videos))
+        return np.concatenate(batches)[:num_videos]
+
+    def flops(self) -> float:
+        """Model FLOPs of one video: calls of every stage, twice where guidance is on."""
+        experiment, total = self._experiment, 0.0
+        for stage, steps, scale in zip(
+            experiment.pyramid.stages,
+            self._spec.steps_per_stage,
+            self._spec.guidance_scale,
+            strict=True,
+        ):
+            calls = steps * (1 if scale == 1.0 else 2)
+            total += calls * experiment.network.flops(stage.num_frames)
+        return total
+
+
+def cycle_labels(num_videos: int, num_digits: int, num_classes: int) -> np.ndarray:
+    """Return [num_videos, num_digits] labels that go through all classes evenly."""
+    j = np.arange(num_videos)
+    columns = [(j // num_classes**k + j * (k > 0)) % num_classes for k in range(num_digits)]
+    return np.stack(columns, axis=1).astype(np.int32)
+
+
+def write_samples(folder: pathlib.Path, videos: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Write one MP4 a video and an animated GIF grid of the first ones.
+
+    Returns:
+        The videos as uint8, as written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    frames = media.to_uint8(videos)
+    names = ["-".join(str(d) for d in row) for row in labels]
+    for j, (video, name) in enumerate(zip(frames, names, strict=True)):
+        media.write_mp4(folder / f"{j:04d}_label_{name}.mp4", video, fps=FRAMES_PER_SECOND)
+    media.write_gif_grid(
+        folder / "grid.gif", frames[:GRID_SIZE], fps=FRAMES_PER_SECOND, captions=names[:GRID_SIZE]
+    )
+    return frames
+
+
+def sample_run(
+    run: Run, labels: Sequence[str], captions: Sequence[str], out: pathlib.Path | None
+) -> pathlib.Path:
+    """Generate videos from a checkpoint and write them.
+
+    Args:
+        run: the opened checkpoint.
+        labels: entries of `--labels`.
+        captions: entries of `--caption`.
+        out: folder; by default one named by step and seed in the run's `samples/`.
+
+    Returns:
+        The folder written.
+
+    Raises:
+        ValueError: when labels or captions do not fit the data set.
+    """
+    experiment, spec = run.experiment, run.experiment.sample
+    rows = labels_from_flags(experiment.dataset, labels, captions, spec.num_videos)
+    folder = out or run.workdir / "samples" / f"step_{run.step:08d}_seed_{spec.seed}"
+    sampler = Sampler(experiment)
+    with Progress(len(rows), label="sample", unit="video") as progress:
+        videos = sampler(
+            run.params,
+            rows,
+            seed=spec.seed,
+            batch_size=spec.batch_size,
+            on_progress=progress.update,
+        )
+    write_samples(folder, videos, rows)
+    logging.info("wrote %d videos and grid.gif to %s", len(rows), folder)
+    return folder
+
+
+def labels_from_flags(
+    dataset: Any, labels: Sequence[str], captions: Sequence[str], num_videos: int
+) -> np.ndarray:
+    """Return label rows from `--labels` or `--captions`, repeated to `num_videos` rows.
+
+    Args:
+        dataset: knows the number of digits and classes, and reads captions.
+        labels: one entry a video; digits of one video joined by `-`, as in `3-7`.
+        captions: one caption a video.
+        num_videos: rows to return; entries are repeated or cut to it.
+
+    Raises:
+        ValueError: when both are given, or an entry does not fit the dataset.
+    """
+    if labels and captions:
+        raise ValueError("give --labels or --captions, not both")
+    if captions:
+        rows = dataset.captions_to_labels(captions)
+    elif labels:
+        rows = np.asarray([_parse_label(dataset, entry) for entry in labels], np.int32)
+    else:
+        return cycle_labels(num_videos, dataset.num_digits, dataset.num_classes)
+    return rows[np.arange(num_videos) % len(rows)]
+
+
+def _parse_label(dataset: Any, entry: str) -> list[int]:
+    parts = entry.strip().split("-")
+    is_valid = all(part.isdigit() and int(part) < dataset.num_classes for part in parts)
+    if not is_valid or len(parts) != dataset.num_digits:
+        raise ValueError(
+            f"--labels entry {entry!r} must be {dataset.num_digits} number(s) from 0 to "
+            f"{dataset.num_classes - 1}, joined by '-'"
+        )
+    return [int(part) for part in parts]

@@ -1,0 +1,192 @@
+"""Training: read it top to bottom.
+
+    open the workdir -> restore -> compile one step per stage -> loop -> final figures
+
+The stage of a step, its batch and its random numbers are pure functions of (seed, step), so the
+loop holds no state but `TrainState`, and a resumed run equals an uninterrupted one bit for bit.
+"""
+
+import concurrent.futures
+import functools
+import pathlib
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from absl import logging
+from clu import parameter_overview
+
+from tpdiff_jax import run_config
+from tpdiff_jax.build import Experiment
+from tpdiff_jax.cost import CostMeter
+from tpdiff_jax.data import make_iterator
+from tpdiff_jax.infra import mesh as mesh_lib
+from tpdiff_jax.infra.checkpoints import Checkpoints, Restored
+from tpdiff_jax.infra.metric_writers import open_metric_writer
+from tpdiff_jax.infra.progress import Progress
+from tpdiff_jax.infra.step_window import StepWindow
+from tpdiff_jax.initial_state import abstract_train_state, make_state
+from tpdiff_jax.milestones import Milestones
+from tpdiff_jax.stage_schedule import stage_of_step
+from tpdiff_jax.train_step import TrainState, train_step
+from tpdiff_jax.types import Array, PRNGKey
+
+StepFunction = Callable[[TrainState, Any, PRNGKey], tuple[TrainState, dict[str, Array]]]
+
+
+class Preempted(Exception):
+    """The run was asked to stop; its checkpoint is on disk."""
+
+
+def train(experiment: Experiment, workdir: pathlib.Path) -> None:
+    """Train from the newest checkpoint, or from the start, to `train.num_steps`.
+
+    Raises:
+        ValueError: when the workdir belongs to another config or its checkpoints are unreadable.
+        Preempted: after SIGTERM, with a checkpoint saved.
+    """
+    spec = experiment.train
+    is_main = jax.process_index() == 0
+
+    # ---- open the workdir
+    open_workdir(experiment, workdir)
+    checkpoints = Checkpoints(workdir, keep=spec.keep_checkpoints)
+    key_init, key_steps = jax.random.split(jax.random.key(spec.seed))
+
+    # ---- restore, or start
+    abstract_state = abstract_train_state(experiment)
+    restored = checkpoints.restore(abstract_state)
+    first_step = restored.step if restored else 0
+    state = restored.state if restored else make_state(experiment, key_init)
+    log_start(restored, state)
+    window = StepWindow(experiment.pyramid.num_stages, restored.totals if restored else None)
+    meter = CostMeter(experiment, window)
+    writer = open_metric_writer(
+        workdir,
+        restored_step=restored.step if restored else None,
+        process_index=jax.process_index(),
+    )
+
+    # ---- compile: one step a stage, side by side
+    step_functions = compile_steps(experiment, abstract_state, key_steps)
+    milestones = Milestones(experiment, workdir, writer, meter)
+    batches = iterate_batches(experiment, first_step)
+    progress = Progress(spec.num_steps, initial=first_step, is_quiet=not is_main)
+
+    # ---- loop
+    with writer, progress, StopSignal() as stop:
+        for step in range(first_step, spec.num_steps):
+            batch = next(batches)
+            stage = stage_of_step(spec.seed, step, spec.stage_probs)
+            dispatched_at = time.perf_counter()
+            state, metrics = step_functions[stage](state, batch, key_steps)
+            window.dispatched(stage, metrics, dispatched_at)
+            done = step + 1
+            is_last = done == spec.num_steps
+
+            if is_last or done % spec.log_every_steps == 0:
+                scalars = window.close() | meter.rates() | meter.spent()
+                writer.write_scalars(done, {"stage": stage, **scalars})
+                progress.update(done, loss=scalars["loss"], stage=stage)
+            if is_last or stop.is_set or done % spec.checkpoint_every_steps == 0:
+                checkpoints.save(done, state, window.totals())
+            checkpoints.poll()
+            if stop.is_set and not is_last:
+                checkpoints.close()
+                raise Preempted(f"stopped after step {done}; the same command goes on from there")
+            if milestones.is_due(done):
+                window.wait()
+                milestones.show(done, state.ema_params)
+
+        # ---- final figures
+        checkpoints.close()
+        milestones.finish(state, window)
+
+
+def open_workdir(experiment: Experiment, workdir: pathlib.Path) -> None:
+    """Make the workdir, or check that it holds a run of the same config; write config.json."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    if (workdir / run_config.FILE_NAME).exists():
+        run_config.check_same_run(run_config.load_config(workdir), experiment.config)
+    elif (workdir / "checkpoints").exists():
+        raise ValueError(f"{workdir} holds checkpoints but no {run_config.FILE_NAME}")
+    if jax.process_index() == 0:
+        run_config.save_config(workdir, experiment.config)
+
+
+def log_start(restored: Restored | None, state: TrainState) -> None:
+    """Say what the run trains and where it starts."""
+    overview = parameter_overview.get_parameter_overview(dict(state.params), include_stats=False)
+    logging.info("parameters:\n%s", overview)
+    if restored is None:
+        logging.info("no checkpoint in the workdir: starting at step 0")
+    else:
+        logging.info("resumed from the checkpoint of step %d", restored.step)
+
+
+def compile_steps(
+    experiment: Experiment, abstract_state: TrainState, key: PRNGKey
+) -> list[StepFunction]:
+    """Compile one training step per stage, ahead of time and in parallel."""
+    mesh, dataset = experiment.mesh, experiment.dataset
+    replicated, batched = mesh_lib.sharding(mesh), mesh_lib.sharding(mesh, "batch")
+    batch_size = experiment.train.batch_size
+    video_shape = (batch_size, dataset.num_frames, *dataset.frame_shape)
+    label_shape = (batch_size, dataset.num_digits)
+    abstract_batch = {
+        "video": jax.ShapeDtypeStruct(video_shape, jnp.float32, sharding=batched),
+        "cond": {"label": jax.ShapeDtypeStruct(label_shape, jnp.int32, sharding=batched)},
+    }
+
+    def compile_stage(stage_index: int) -> StepFunction:
+        step = jax.jit(
+            functools.partial(train_step, experiment.task, stage_index),
+            in_shardings=(replicated, batched, replicated),
+            out_shardings=replicated,
+            donate_argnums=0,
+        )
+        return step.lower(abstract_state, abstract_batch, key).compile()
+
+    start = time.perf_counter()
+    num_stages = experiment.pyramid.num_stages
+    with concurrent.futures.ThreadPoolExecutor(num_stages) as pool:
+        functions = list(pool.map(compile_stage, range(num_stages)))
+    logging.info("compiled %d stages in %.1f s", num_stages, time.perf_counter() - start)
+    return functions
+
+
+def iterate_batches(experiment: Experiment, first_step: int) -> Iterator[Any]:
+    """Yield the batch of each step from `first_step` on, as global arrays on the mesh."""
+    for batch in make_iterator(
+        experiment.dataset,
+        split="train",
+        seed=experiment.train.seed,
+        batch_size=experiment.train.batch_size,
+        start_step=first_step,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        num_threads=experiment.num_data_threads,
+    ):
+        fields = {"video": batch["video"], "cond": batch["cond"]}
+        yield mesh_lib.put_batch(experiment.mesh, fields)
+
+
+class StopSignal:
+    """Set by SIGTERM, the notice of preemption, while used as a context manager."""
+
+    def __init__(self) -> None:
+        """Start unset."""
+        self.is_set = False
+
+    def __enter__(self) -> "StopSignal":
+        self._previous = signal.signal(signal.SIGTERM, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGTERM, self._previous)
+
+    def _handle(self, *_: object) -> None:
+        self.is_set = True
