@@ -298,22 +298,24 @@ def test_periodic_samples_in_subfolders_are_not_the_final_ones(tmp_path):
 @pytest.mark.parametrize(
     "value, ceiling, frozen, shuffled, sign, expected",
     [
-        (0.9, 1.0, 0.2, 0.6, 1, 0.75),  # from the better floor, 0.6
-        (3.0, 1.0, 9.0, 5.0, -1, 0.5),  # lower is better: from 5
-        (0.9, 1.0, 1.0, 0.6, 1, 0.75),  # a floor that reaches the ceiling tells nothing
-        (0.5, 1.0, 1.0, 1.0, 1, None),
-        (0.5, 1.0, 0.6, 0.55, 1, -0.25),  # worse than a floor
+        (0.9, 1.0, 0.2, 0.6, 1, (0.75, True)),  # from the better floor, 0.6
+        (3.0, 1.0, 9.0, 5.0, -1, (0.5, True)),  # lower is better: from 5
+        (0.9, 1.0, 1.0, 0.6, 1, (0.75, True)),  # a floor that reaches the ceiling tells nothing
+        (0.5, 1.0, 0.6, 0.55, 1, (-0.25, True)),  # worse than a floor
+        (0.6, 0.8, 0.79, 0.8, 1, (0.75, False)),  # no floor clearly below: share of the ceiling
+        (0.6, 0.8, None, None, 1, (0.75, False)),
+        (0.5, 1.0, 1.0, 1.0, -1, None),  # a share of the ceiling means nothing here
         (0.5, 1.0, 0.2, 0.1, 0, None),  # no direction
         (0.5, None, 0.2, 0.1, 1, None),
         (None, 1.0, 0.2, 0.1, 1, None),
     ],
 )
-def test_progress_runs_from_the_nearest_worse_floor_to_the_ceiling(
+def test_progress_runs_from_the_nearest_clearly_worse_floor_to_the_ceiling(
     value, ceiling, frozen, shuffled, sign, expected
 ):
     references = {"ceiling": ceiling, "frozen": frozen, "shuffled": shuffled}
-    share = progress_to_ceiling(value, references, sign)
-    assert share == (None if expected is None else pytest.approx(expected))
+    progress = progress_to_ceiling(value, references, sign)
+    assert progress == (None if expected is None else pytest.approx(expected))
 
 
 def test_costs_are_relative_to_the_full_rate_stage():

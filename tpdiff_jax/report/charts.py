@@ -107,7 +107,7 @@ def line_chart(
             f" y1='{plot.y(value):.1f}' y2='{plot.y(value):.1f}'/>"
         )
     parts += [_line(plot, s) for s in drawn]
-    entries = [(escape(s.label), s.style, False) for s in drawn if s.label]
+    entries = [(escape(s.label), s.style, False) for s in drawn if len(drawn) > 1]
     entries += [
         (f"{escape(label)} {figure(value, 3)}", style, True) for label, value, style in references
     ]
@@ -181,8 +181,8 @@ def framed(content: str, plot: Plot, *, title: str, note: str = "", legend: str 
 
 
 def legend(entries: Sequence[tuple[str, str, bool]]) -> str:
-    """A legend of (label HTML, style, is dashed); nothing for a single unbroken line."""
-    if len(entries) < 2 and not any(is_dashed for _, _, is_dashed in entries):
+    """A legend of (label HTML, style, is dashed); nothing where there is nothing to tell apart."""
+    if not entries:
         return ""
     items = "".join(
         f"<span class='key'><svg viewBox='0 0 18 8'><line class='{'ref' if is_dashed else 'line'}"

@@ -11,6 +11,7 @@ from tpdiff_jax.report.run_files import Run
 
 _MAX_VIDEO_BYTES = 24_000_000  # of all embedded files together: the page must stay easy to open
 _FLOORS = ("frozen", "shuffled")
+_CLEARLY_WORSE = 0.1  # of the ceiling
 _DIRECTIONS = {"higher": 1, "lower": -1}
 _ARROWS = {1: "&uarr; higher", -1: "&darr; lower", 0: MISSING}
 
@@ -28,8 +29,8 @@ def samples_section(run: Run) -> str:
         room -= path.stat().st_size
         name = escape(path.stem.replace("_", " "))
         clips.append(
-            f"<figure class='clip'><video src='{_data_uri(path)}' autoplay loop muted playsinline"
-            f" controls></video><figcaption>{name}</figcaption></figure>"
+            f"<figure class='clip'><video src='{_data_uri(path)}' autoplay loop muted playsinline>"
+            f"</video><figcaption>{name}</figcaption></figure>"
         )
     if clips:
         parts.append(f"<div class='clips'>{''.join(clips)}</div>")
@@ -62,12 +63,13 @@ def results_section(run: Run) -> str:
         cells = [_ARROWS[sign], f"<b>{figure(value)}</b>"]
         cells += [figure(others[column]) for column in columns]
         rows.append([label, *cells, _gauge(value, others, sign)])
-    headers.append("between floor and real" if "ceiling" in columns else "")
+    headers.append("towards real videos" if "ceiling" in columns else "")
     note = (
         "<p class='small'>Real videos are the ceiling: the same measure on clips of the test"
         " split. Frozen and shuffled videos are floors: real clips whose first frame stands still,"
-        " or whose frames are in random order. The bar runs from the nearest floor that is worse"
-        " than real videos up to them.</p>"
+        " or whose frames are in random order. The bar runs from the nearest floor that is clearly"
+        " worse than real videos up to them; without such a floor it is the share of their"
+        " figure.</p>"
     )
     return note + markup.table(headers, rows, "results")
 
@@ -111,36 +113,48 @@ def direction(about: dict[str, Any]) -> int:
     return _DIRECTIONS.get(str(about.get("direction", "")), 0)
 
 
-def progress_to_ceiling(value: Any, references: dict[str, Any], sign: int) -> float | None:
-    """Share of the way from floor to ceiling: (value - floor)/(ceiling - floor).
+def progress_to_ceiling(
+    value: Any, references: dict[str, Any], sign: int
+) -> tuple[float, bool] | None:
+    """How far a figure has come: (value - floor)/(ceiling - floor), or value/ceiling.
 
-    The floor is the one nearest to the ceiling among those that are worse: a floor that reaches
-    the ceiling, as a frozen video does in smoothness, tells nothing.
+    The floor is the one nearest to the ceiling among those that are clearly worse. Others tell
+    nothing: frozen and shuffled real videos are as smooth or as legible as real ones. Without a
+    floor a metric whose higher values are better is compared with the ceiling itself.
+
+    Args:
+        value: the run's figure.
+        references: figures of `ceiling`, `frozen` and `shuffled`; any may be missing.
+        sign: 1 where higher is better, -1 where lower is, 0 where neither.
 
     Returns:
-        The share (below 0: worse than the floor), or None without a direction, ceiling or floor.
+        The share and whether it starts at a floor (then below 0 is worse than the floor), or None
+        without a direction or ceiling, or where neither form applies.
     """
     ceiling = references.get("ceiling")
     if not sign or not is_number(value) or not is_number(ceiling):
         return None
     known = [references[name] for name in _FLOORS if is_number(references.get(name))]
-    worse = [floor for floor in known if sign * (ceiling - floor) > 0]
-    if not worse:
-        return None
-    floor = max(worse) if sign > 0 else min(worse)
-    return (value - floor) / (ceiling - floor)
+    margin = _CLEARLY_WORSE * abs(ceiling)
+    worse = [floor for floor in known if sign * (ceiling - floor) > margin]
+    if worse:
+        floor = max(worse) if sign > 0 else min(worse)
+        return (value - floor) / (ceiling - floor), True
+    return (value / ceiling, False) if sign > 0 and ceiling > 0 else None
 
 
 def _gauge(value: Any, references: dict[str, Any], sign: int) -> str:
-    share = progress_to_ceiling(value, references, sign)
-    if share is None:
+    progress = progress_to_ceiling(value, references, sign)
+    if progress is None:
         return MISSING
+    share, starts_at_floor = progress
     if share < 0:
         return "<span class='bad'>worse than a floor</span>"
     grade = "good" if share >= 0.8 else "fair" if share >= 0.5 else "poor"
+    kind = "" if starts_at_floor else " <small>of real</small>"
     return (
         f"<span class='gauge {grade}'><span style='width:{100 * min(share, 1):.0f}%'></span></span>"
-        f" {100 * share:.0f} %"
+        f" {100 * share:.0f} %{kind}"
     )
 
 

@@ -14,7 +14,8 @@ from tpdiff_jax.report.markup import escape, figure, is_number
 
 _WIDTH = 1040.0
 _CURVES_HEIGHT = 190.0
-_LANE_HEIGHT = 30.0
+_LANE_HEIGHT = 38.0
+_BAR_HEIGHT = 22.0
 _NU_RANGE = (0.01, 100.0)
 
 
@@ -39,7 +40,7 @@ def schedule_figure(schedule: dict[str, Any], stages: Sequence[dict[str, Any]]) 
     if len(points) < 2:
         return ""
     lanes_top = 2 * _CURVES_HEIGHT + 6
-    height = lanes_top + _LANE_HEIGHT * len(stages) + 38
+    height = lanes_top + _LANE_HEIGHT * len(stages) + 34
     scales = _plot(top=10.0, below=height - _CURVES_HEIGHT, y_range=(0.0, 1.05), height=height)
     ratio = _plot(
         top=_CURVES_HEIGHT + 14,
@@ -123,20 +124,22 @@ def _lanes(time: Plot, stages: Sequence[dict[str, Any]]) -> str:
         window = f"t = {figure(stage['t_start'])} to {figure(stage['t_end'])}"
         parts.append(
             f"<rect class='bar c{i % 6}' x='{left:.1f}' y='{top:.1f}' rx='4'"
-            f" width='{right - left:.1f}' height='{_LANE_HEIGHT - 10:.1f}'>"
+            f" width='{right - left:.1f}' height='{_BAR_HEIGHT:.1f}'>"
             f"<title>{name}, {window}</title></rect>"
         )
         is_inside = right - left > 210
         parts.append(
-            f"<text class='lane{' inside' if is_inside else ''}' y='{top + 14:.1f}'"
+            f"<text class='lane{' inside' if is_inside else ''}' y='{top + 15:.1f}'"
             + (f" x='{left + 10:.1f}'" if is_inside else f" x='{right + 8:.1f}'")
             + f">{name}, {window}</text>"
         )
         if i > 0:
             start = time.x(stages[i - 1]["t_end"])
+            before = top - _LANE_HEIGHT + _BAR_HEIGHT
+            middle = (before + top) / 2
             parts.append(
-                f"<path class='jump' marker-end='url(#head)' d='M{start:.1f},{top - 10:.1f}"
-                f" L{start:.1f},{top - 5:.1f} L{left:.1f},{top - 5:.1f} L{left:.1f},{top:.1f}'/>"
+                f"<path class='jump' marker-end='url(#head)' d='M{start - 1:.1f},{before:.1f}"
+                f" V{middle:.1f} H{left + 1:.1f} V{top:.1f}'/>"
             )
     return "".join(parts)
 

@@ -51,8 +51,8 @@ def cost_section(run: Run) -> str:
         return ""
     flops, times = relative(stages, "flops_per_video"), relative(stages, "step_seconds")
     headers = ["stage", "stride", "frames", "t from", "t to", "sampling steps"]
-    headers += ["forward FLOPs a video", "FLOPs to full rate", "training step"]
-    headers += ["step to full rate", "measured / predicted"]
+    headers += ["forward FLOPs a video", "FLOPs over full rate", "training step"]
+    headers += ["step over full rate", "measured / predicted"]
     rows = []
     for i, stage in enumerate(stages):
         cells = [figure(stage.get(name)) for name in ("frame_stride", "num_frames")]
@@ -66,7 +66,7 @@ def cost_section(run: Run) -> str:
     chart = bar_chart(
         groups,
         [bar for bar in bars if any(v is not None for v in bar[2])],
-        title="Cost of a training step relative to full rate",
+        title="Training step over full rate",
         show=lambda value: figure(value, 2),
     )
     curves = line_chart(
@@ -115,7 +115,7 @@ def _savings(
     sampling = [stage.get("steps") for stage in run.stages]
     rows = [
         ("Training cost against full rate, FLOP model", training, flops),
-        ("measured", training, times),
+        ("Training cost against full rate, measured", training, times),
         ("Sampling cost against full rate, FLOP model", sampling, flops),
     ]
     return [
