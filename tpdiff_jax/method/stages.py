@@ -21,6 +21,7 @@ import numpy as np
 from tpdiff_jax.method.choices import check_choice
 from tpdiff_jax.method.paths import FlowPath, Path
 from tpdiff_jax.method.temporal_pyramid import (
+    UPSAMPLES,
     Resampling,
     check_frame_strides,
     check_num_frames,
@@ -177,6 +178,7 @@ def make_pyramid(
     the covariance for any U, frames are counted from 0, and stage 0 is not blurred by U.
     """
     check_choice("pyramid.frame_positions", frame_positions, FRAME_POSITIONS)
+    check_choice("pyramid.upsample", upsample, UPSAMPLES)  # one stage would never use it
     strides, lengths = tuple(frame_strides), (num_frames, *other_num_frames)
     check_frame_strides(strides)
     for length in lengths:

@@ -1,0 +1,263 @@
+"""Training points: ends, straightness and targets against the paper's equations in numpy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tpdiff_jax.method.paths import DDIMPath, FlowPath
+from tpdiff_jax.method.stage_targets import (
+    output_to_data_and_noise,
+    output_to_velocity,
+    sample_times,
+    stage_end_points,
+    stage_videos,
+    training_point,
+)
+from tpdiff_jax.method.stages import make_pyramid
+
+DDIM_PATHS = [
+    DDIMPath(),
+    DDIMPath(prediction="eps"),
+    DDIMPath(zero_terminal_snr=True),
+    DDIMPath(final_alpha="first", betas="linear"),
+]
+PATHS = [FlowPath(), *DDIM_PATHS]
+PYRAMIDS = [
+    make_pyramid(path, num_frames=num_frames, downsample=downsample, upsample=upsample)
+    for path in PATHS
+    for num_frames, downsample, upsample in [
+        (8, "stride", "nearest"),
+        (8, "mean", "linear"),
+        (9, "stride", "nearest_next"),
+    ]
+]
+STAGES = [(pyramid, index) for pyramid in PYRAMIDS for index in range(3)]
+FLOW_STAGES = [(p, i) for p, i in STAGES if isinstance(p.path, FlowPath)]
+DDIM_STAGES = [(p, i) for p, i in STAGES if isinstance(p.path, DDIMPath)]
+LATER_DDIM_STAGES = [(p, i) for p, i in DDIM_STAGES if i > 0]
+
+
+def draw(pyramid, index, batch_size=3):
+    """A video, a noise of the stage's shape, and times inside its window."""
+    rng = np.random.default_rng(0)
+    stage = pyramid.stages[index]
+    x_0 = rng.standard_normal((batch_size, pyramid.num_frames, 2, 3, 2)).astype(np.float32)
+    eps = rng.standard_normal((batch_size, stage.num_frames, 2, 3, 2)).astype(np.float32)
+    t = rng.uniform(stage.t_end, stage.t_start, batch_size).astype(np.float32)
+    return x_0, eps, t
+
+
+def ends_in_numpy(pyramid, index, x_0, eps):
+    """Eq. 7 and 8 in float64, from the matrices; and x_i, c_i."""
+    stage = pyramid.stages[index]
+
+    def along_frames(matrix, x):
+        return np.einsum("gf,bfhwc->bghwc", matrix, x.astype(np.float64))
+
+    x_i = c_i = along_frames(stage.downsample.matrix, x_0)
+    if index > 0:
+        coarse = along_frames(pyramid.stages[index - 1].downsample.matrix, x_0)
+        c_i = along_frames(stage.jump.upsample.matrix, coarse)
+    x_start = stage.gamma_start * c_i + stage.sigma_start * eps
+    x_end = stage.gamma_end * x_i + stage.sigma_end * eps
+    return x_start, x_end, x_i, c_i
+
+
+def wide(t):
+    return t.reshape(-1, 1, 1, 1, 1)
+
+
+def test_what_the_stage_before_knew_is_its_frames_repeated():
+    pyramid = make_pyramid(FlowPath(), num_frames=8)
+    x_0 = np.random.default_rng(0).standard_normal((2, 8, 1, 1, 1)).astype(np.float32)
+    x_1, c_1 = stage_videos(pyramid, 1, x_0)
+    np.testing.assert_array_equal(x_1, x_0[:, [0, 2, 4, 6]])
+    np.testing.assert_array_equal(c_1, x_0[:, [0, 0, 4, 4]])
+
+
+def test_stage_0_is_not_blurred():
+    pyramid = make_pyramid(FlowPath(), num_frames=8)
+    x_0 = np.random.default_rng(0).standard_normal((2, 8, 1, 1, 1)).astype(np.float32)
+    x_0_kept, c_0 = stage_videos(pyramid, 0, x_0)
+    np.testing.assert_array_equal(x_0_kept, x_0[:, [0, 4]])
+    np.testing.assert_array_equal(c_0, x_0_kept)
+
+
+@pytest.mark.parametrize(("pyramid", "index"), STAGES)
+def test_end_points_are_eq_7_and_8(pyramid, index):
+    x_0, eps, _ = draw(pyramid, index)
+    x_start, x_end, _, _ = ends_in_numpy(pyramid, index, x_0, eps)
+    got_start, got_end = stage_end_points(pyramid, index, x_0, eps)
+    np.testing.assert_allclose(got_start, x_start, atol=2e-6)
+    np.testing.assert_allclose(got_end, x_end, atol=2e-6)
+
+
+@pytest.mark.parametrize(("pyramid", "index"), STAGES)
+def test_the_line_joins_the_end_points(pyramid, index):
+    stage = pyramid.stages[index]
+    x_0, eps, t = draw(pyramid, index)
+    x_start, x_end, _, _ = ends_in_numpy(pyramid, index, x_0, eps)
+    at_start = training_point(pyramid, index, x_0, eps, jnp.full_like(t, stage.t_start))
+    at_end = training_point(pyramid, index, x_0, eps, jnp.full_like(t, stage.t_end))
+    np.testing.assert_allclose(at_start.x_t, x_start, atol=1e-5)
+    np.testing.assert_allclose(at_end.x_t, x_end, atol=1e-5)
+
+
+@pytest.mark.parametrize(("pyramid", "index"), FLOW_STAGES)
+def test_flow_point_is_eq_12_and_its_velocity_the_derivative(pyramid, index):
+    stage = pyramid.stages[index]
+    x_0, eps, t = draw(pyramid, index)
+    x_start, x_end, _, _ = ends_in_numpy(pyramid, index, x_0, eps)
+    u = wide((t - stage.t_end) / (stage.t_start - stage.t_end))
+    point = training_point(pyramid, index, x_0, eps, t)
+    np.testing.assert_allclose(point.x_t, (1 - u) * x_end + u * x_start, atol=5e-6)
+    velocity = (x_start - x_end) / (stage.t_start - stage.t_end)
+    np.testing.assert_allclose(point.target, velocity, atol=1e-5)
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_stage_unit_is_the_papers_velocity_and_is_turned_back(index):
+    pyramid = make_pyramid(FlowPath(), num_frames=8, target_unit="stage")
+    stage = pyramid.stages[index]
+    x_0, eps, t = draw(pyramid, index)
+    x_start, x_end, _, _ = ends_in_numpy(pyramid, index, x_0, eps)
+    point = training_point(pyramid, index, x_0, eps, t)
+    np.testing.assert_allclose(point.target, x_start - x_end, atol=5e-6)
+    per_time = (x_start - x_end) / (stage.t_start - stage.t_end)
+    np.testing.assert_allclose(
+        output_to_velocity(pyramid, index, point.target), per_time, atol=1e-5
+    )
+    time_unit = make_pyramid(FlowPath(), num_frames=8)
+    assert output_to_velocity(time_unit, index, point.target) is point.target
+
+
+@pytest.mark.parametrize(("pyramid", "index"), LATER_DDIM_STAGES)
+def test_ddim_point_is_eq_10_and_11(pyramid, index):
+    """In the paper's own form, from the end points only: not the code's a_i and detail."""
+    stage = pyramid.stages[index]
+    x_0, eps, t = draw(pyramid, index)
+    x_start, x_end, _, _ = ends_in_numpy(pyramid, index, x_0, eps)
+    scales = [pyramid.path.host_scales(float(one)) for one in t]
+    gamma_t, sigma_t, nu_t = (wide(np.array(column)) for column in zip(*scales, strict=True))
+    slope = x_end / stage.gamma_end - x_start / stage.gamma_start
+    eps_i = slope / (stage.nu_end - stage.nu_start)
+    x_t = gamma_t * (x_start / stage.gamma_start + (nu_t - stage.nu_start) * eps_i)
+    point = training_point(pyramid, index, x_0, eps, t)
+    np.testing.assert_allclose(point.x_t, x_t, atol=1e-5)
+    if pyramid.path.prediction == "eps":
+        np.testing.assert_allclose(point.target, eps_i, atol=1e-5)
+    else:
+        a_i = (x_t - sigma_t * eps_i) / gamma_t
+        np.testing.assert_allclose(point.target, gamma_t * eps_i - sigma_t * a_i, atol=2e-5)
+
+
+@pytest.mark.parametrize(("pyramid", "index"), DDIM_STAGES)
+def test_exact_ddim_output_gives_back_the_stages_data_and_noise(pyramid, index):
+    stage = pyramid.stages[index]
+    x_0, eps, t = draw(pyramid, index)
+    _, _, x_i, c_i = ends_in_numpy(pyramid, index, x_0, eps)
+    a_i, eps_i = x_i, eps
+    if index > 0:
+        a_i = stage.nu_start * x_i - stage.nu_end * c_i
+        a_i = a_i / (stage.nu_start - stage.nu_end)
+        eps_i = eps - (x_i - c_i) / (stage.nu_start - stage.nu_end)
+    point = training_point(pyramid, index, x_0, eps, t)
+    got_a, got_eps = output_to_data_and_noise(pyramid, point.x_t, t, point.target)
+    np.testing.assert_allclose(got_a, a_i, atol=1e-4)
+    np.testing.assert_allclose(got_eps, eps_i, atol=1e-5)
+
+
+def test_output_to_data_and_noise_takes_one_time_for_the_batch():
+    pyramid = make_pyramid(DDIMPath(), num_frames=8)
+    x_t, output = np.random.default_rng(0).standard_normal((2, 3, 8, 1, 1, 1)).astype(np.float32)
+    one = output_to_data_and_noise(pyramid, x_t, jnp.float32(0.5), output)
+    many = output_to_data_and_noise(pyramid, x_t, jnp.full(3, 0.5), output)
+    np.testing.assert_array_equal(one, many)
+
+
+@pytest.mark.parametrize("t", [0.0, 0.3, 1.0])
+def test_v_is_a_rotation(t):
+    """x_t and v_t are (a, eps) turned by one angle, so the squared lengths agree."""
+    pyramid = make_pyramid(DDIMPath(zero_terminal_snr=True), num_frames=8)
+    x_t, output = np.random.default_rng(0).standard_normal((2, 3, 8, 1, 1, 1)).astype(np.float32)
+    a_i, eps_i = output_to_data_and_noise(pyramid, x_t, jnp.float32(t), output)
+    np.testing.assert_allclose(a_i**2 + eps_i**2, x_t**2 + output**2, rtol=1e-5)
+
+
+@pytest.mark.parametrize("unit", ["time", "stage"])
+def test_one_stage_is_plain_flow_matching_exactly(unit):
+    pyramid = make_pyramid(FlowPath(), num_frames=8, frame_strides=(1,), target_unit=unit)
+    x_0, eps, t = draw(pyramid, 0)
+    point = training_point(pyramid, 0, x_0, eps, t)
+    np.testing.assert_array_equal(point.x_t, (1 - wide(t)) * x_0 + wide(t) * eps)
+    np.testing.assert_array_equal(point.target, eps - x_0)
+
+
+@pytest.mark.parametrize("path", DDIM_PATHS)
+def test_one_stage_is_plain_ddim_training(path):
+    pyramid = make_pyramid(path, num_frames=8, frame_strides=(1,))
+    x_0, eps, t = draw(pyramid, 0)
+    gamma_t, sigma_t = wide(np.asarray(path.gamma(t))), wide(np.asarray(path.sigma(t)))
+    point = training_point(pyramid, 0, x_0, eps, t)
+    np.testing.assert_array_equal(point.x_t, gamma_t * x_0 + sigma_t * eps)
+    is_eps = path.prediction == "eps"
+    expected = eps if is_eps else gamma_t * eps - sigma_t * x_0
+    np.testing.assert_array_equal(point.target, expected)
+
+
+@pytest.mark.parametrize("path", [FlowPath(), DDIMPath(zero_terminal_snr=True)])
+def test_pure_noise_is_a_finite_training_point(path):
+    pyramid = make_pyramid(path, num_frames=8)
+    x_0, eps, t = draw(pyramid, 0)
+    point = training_point(pyramid, 0, x_0, eps, jnp.ones_like(t))
+    np.testing.assert_allclose(point.x_t, eps, atol=1e-6)
+    assert np.all(np.isfinite(point.target))
+
+
+@pytest.mark.parametrize(("pyramid", "index"), STAGES)
+def test_compiled_points_equal_eager_points(pyramid, index):
+    arguments = draw(pyramid, index)
+    eager = training_point(pyramid, index, *arguments)
+    compiled = jax.jit(lambda *a: training_point(pyramid, index, *a))(*arguments)
+    for one, other in zip(compiled, eager, strict=True):
+        assert one.dtype == jnp.float32
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_times_are_stratified_over_the_window(index):
+    pyramid = make_pyramid(FlowPath(), num_frames=16)
+    stage = pyramid.stages[index]
+    t = np.asarray(sample_times(pyramid, index, jax.random.key(3), 64), np.float64)
+    assert t.shape == (64,) and t.min() >= stage.t_end - 1e-7 and t.max() < stage.t_start
+    stratum = (t - stage.t_end) / (stage.t_start - stage.t_end) * 64
+    np.testing.assert_array_equal(np.sort(np.floor(stratum + 1e-4)), np.arange(64))
+
+
+def test_every_position_of_the_batch_sees_the_whole_window():
+    pyramid = make_pyramid(FlowPath(), num_frames=16, frame_strides=(1,))
+    keys = jax.random.split(jax.random.key(0), 4000)
+    t = jax.vmap(lambda key: sample_times(pyramid, 0, key, 4))(keys)
+    # Uniform on [0, 1]: mean 1/2, variance 1/12; standard errors 0.0046 and 0.0012 of 4000.
+    np.testing.assert_allclose(t.mean(0), 0.5, atol=0.023)
+    np.testing.assert_allclose(t.var(0), 1 / 12, atol=0.006)
+
+
+def test_times_depend_on_the_key_only():
+    pyramid = make_pyramid(FlowPath(), num_frames=16)
+    one, same, other = (sample_times(pyramid, 1, jax.random.key(seed), 8) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one, same)
+    assert not np.array_equal(one, other)
+
+
+def test_shapes_that_do_not_fit_are_refused_while_tracing():
+    pyramid = make_pyramid(FlowPath(), num_frames=8)
+    x_0, eps, t = draw(pyramid, 1)
+    for arguments in [(x_0[:, :4], eps, t), (x_0, eps[:, :2], t), (x_0, eps, t[:2])]:
+        with pytest.raises(AssertionError):
+            training_point(pyramid, 1, *arguments)
+    with pytest.raises(AssertionError):
+        stage_end_points(pyramid, 1, x_0, eps[:, :2])
+    with pytest.raises(AssertionError):
+        output_to_data_and_noise(pyramid, eps, t, eps[:, :2])

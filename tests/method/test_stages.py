@@ -1,0 +1,244 @@
+"""Stages: windows, frame counts and positions against the paper's numbers and closed forms."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from tpdiff_jax.method.paths import DDIMPath, FlowPath
+from tpdiff_jax.method.stages import make_pyramid
+
+PATHS = [
+    FlowPath(),
+    DDIMPath(),
+    DDIMPath(betas="linear"),
+    DDIMPath(zero_terminal_snr=True),
+    DDIMPath(final_alpha="first", prediction="eps"),
+]
+SHAPES = [
+    ((4, 2, 1), 16),
+    ((8, 4, 2, 1), 16),
+    ((8, 2, 1), 16),
+    ((8, 4, 1), 16),
+    ((4, 2, 1), 21),
+    ((8, 2, 1), 17),
+    ((1,), 16),
+]
+UPSAMPLES = ["nearest", "nearest_next", "linear"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(("frame_strides", "num_frames"), SHAPES)
+@pytest.mark.parametrize("upsample", ["nearest", "linear"])
+@pytest.mark.parametrize("downsample", ["stride", "mean"])
+def test_each_stage_starts_at_root_l_times_the_ratio_the_last_ended_at(
+    path, frame_strides, num_frames, upsample, downsample
+):
+    pyramid = make_pyramid(
+        path,
+        num_frames=num_frames,
+        frame_strides=frame_strides,
+        downsample=downsample,
+        upsample=upsample,
+    )
+    assert pyramid.stages[0].t_start == 1.0 and pyramid.stages[-1].t_end == 0.0
+    for previous, stage in zip(pyramid.stages[:-1], pyramid.stages[1:], strict=True):
+        eigenvalue = np.linalg.norm(stage.jump.upsample.matrix, ord=2) ** 2
+        expected = math.sqrt(eigenvalue) * previous.nu_end
+        assert stage.nu_start == pytest.approx(expected, rel=1e-9)
+        assert stage.t_start > previous.t_end > stage.t_end
+        assert stage.jump.scale == pytest.approx(stage.gamma_start / previous.gamma_end, rel=1e-12)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_stage_numbers_are_the_path_at_the_window_ends(path):
+    for stage in make_pyramid(path, num_frames=16).stages:
+        for end in ("start", "end"):
+            t = getattr(stage, f"t_{end}")
+            got = [getattr(stage, f"{name}_{end}") for name in ("gamma", "sigma")]
+            np.testing.assert_allclose(got, [path.gamma(t), path.sigma(t)], atol=2e-6)
+            ratio = got[1] / got[0] if got[0] else math.inf
+            assert getattr(stage, f"nu_{end}") == pytest.approx(ratio, rel=1e-12)
+
+
+def test_flow_windows_are_those_worked_out_by_hand():
+    # s = sqrt(2) e / (1 - e + sqrt(2) e)
+    pyramid = make_pyramid(FlowPath(), num_frames=16)
+    windows = [(stage.t_start, stage.t_end) for stage in pyramid.stages]
+    expected = [(1.0, 2 / 3), (0.7388, 1 / 3), (0.4142, 0.0)]
+    np.testing.assert_allclose(windows, expected, atol=5e-5)
+    assert pyramid.stages[1].jump.scale == pytest.approx(0.784, abs=5e-4)
+
+
+def test_one_stage_is_the_whole_path():
+    for path in PATHS:
+        pyramid = make_pyramid(path, num_frames=16, frame_strides=(1,))
+        (stage,) = pyramid.stages
+        assert (stage.t_start, stage.t_end, stage.jump) == (1.0, 0.0, None)
+        assert (pyramid.num_stages, pyramid.num_frames) == (1, 16)
+        np.testing.assert_array_equal(stage.downsample.matrix, np.eye(16))
+
+
+@pytest.mark.parametrize(
+    ("strides", "num_frames", "counts"),
+    [
+        ((4, 2, 1), 16, [4, 8, 16]),
+        ((8, 4, 2, 1), 16, [2, 4, 8, 16]),
+        ((8, 2, 1), 16, [2, 8, 16]),
+        ((8, 4, 1), 16, [2, 4, 16]),
+        ((4, 2, 1), 21, [6, 11, 21]),
+        ((1,), 7, [7]),
+    ],
+)
+@pytest.mark.parametrize("upsample", UPSAMPLES)
+def test_frame_counts(strides, num_frames, counts, upsample):
+    pyramid = make_pyramid(
+        FlowPath(), num_frames=num_frames, frame_strides=strides, upsample=upsample
+    )
+    assert [stage.num_frames for stage in pyramid.stages] == counts
+    assert [len(stage.frame_positions) for stage in pyramid.stages] == counts
+    assert [stage.frame_stride for stage in pyramid.stages] == list(strides)
+
+
+@pytest.mark.parametrize(
+    ("fractions", "ends"),
+    [
+        ((), [2 / 3, 1 / 3, 0]),
+        ((1, 1, 1), [2 / 3, 1 / 3, 0]),
+        ((2, 1, 1), [0.5, 0.25, 0]),
+        ((0.1, 0.1, 0.2), [0.75, 0.5, 0]),
+    ],
+)
+def test_window_ends_cut_the_unit_interval_in_proportion(fractions, ends):
+    pyramid = make_pyramid(FlowPath(), num_frames=16, stage_fractions=fractions)
+    np.testing.assert_allclose([stage.t_end for stage in pyramid.stages], ends, atol=1e-15)
+
+
+@pytest.mark.parametrize(("factor", "limit"), [(2, 0.940), (4, 0.875), (8, 0.803)])
+def test_scaled_linear_betas_bound_the_first_window_end(factor, limit):
+    def make(end):
+        return make_pyramid(
+            DDIMPath(), num_frames=16, frame_strides=(factor, 1), stage_fractions=(1 - end, end)
+        )
+
+    assert make(limit - 0.001).stages[1].t_start <= 1.0
+    with pytest.raises(ValueError, match=r"pyramid\.stage_fractions") as error:
+        make(limit + 0.001)
+    allowed = float(str(error.value).split()[-1])
+    assert allowed == pytest.approx(limit, abs=6e-4)
+
+
+def test_zero_terminal_snr_has_no_such_bound():
+    path = DDIMPath(zero_terminal_snr=True)
+    pyramid = make_pyramid(path, num_frames=16, stage_fractions=(0.01, 0.5, 0.49))
+    assert pyramid.stages[0].nu_start == math.inf
+    assert pyramid.stages[1].t_start < 1.0
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "downsample", "positions"),
+    [
+        (8, "stride", [[0, 4], [0, 2, 4, 6], range(8)]),
+        (8, "mean", [[1.5, 5.5], [0.5, 2.5, 4.5, 6.5], range(8)]),
+        (9, "stride", [[0, 4, 8], [0, 2, 4, 6, 8], range(9)]),
+        (9, "mean", [[1.5, 5.5, 8], [0.5, 2.5, 4.5, 6.5, 8], range(9)]),
+    ],
+)
+def test_consistent_positions_are_d_applied_to_the_frame_numbers(num_frames, downsample, positions):
+    pyramid = make_pyramid(FlowPath(), num_frames=num_frames, downsample=downsample)
+    for stage, expected in zip(pyramid.stages, positions, strict=True):
+        assert stage.frame_positions.dtype == np.float32
+        np.testing.assert_array_equal(stage.frame_positions, list(expected))
+
+
+def test_naive_positions_count_each_stages_frames():
+    pyramid = make_pyramid(FlowPath(), num_frames=8, frame_positions="naive")
+    for stage in pyramid.stages:
+        np.testing.assert_array_equal(stage.frame_positions, np.arange(stage.num_frames))
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_noise_time_conditioning_tells_the_time_itself(path):
+    pyramid = make_pyramid(path, num_frames=16)
+    for index, stage in enumerate(pyramid.stages):
+        for t in (stage.t_start, stage.t_end):
+            np.testing.assert_allclose(pyramid.network_time(index, t), path.network_time(t))
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_stage_slices_give_each_stage_its_own_times(path):
+    pyramid = make_pyramid(path, num_frames=16, time_conditioning="stage_slices")
+    upper = 1.0
+    for index, stage in enumerate(pyramid.stages):
+        middle = (stage.t_start + stage.t_end) / 2
+        times = np.float32([stage.t_end, middle, stage.t_start])
+        expected = path.network_time(np.float32([stage.t_end, (stage.t_end + upper) / 2, upper]))
+        np.testing.assert_allclose(pyramid.network_time(index, times), expected, atol=1e-3)
+        upper = stage.t_end
+
+
+@pytest.mark.parametrize("conditioning", ["noise_time", "stage_slices"])
+def test_time_conditioning_changes_nothing_for_one_stage(conditioning):
+    t = np.linspace(0, 1, 7, dtype=np.float32)
+    for path in PATHS:
+        pyramid = make_pyramid(
+            path, num_frames=16, frame_strides=(1,), time_conditioning=conditioning
+        )
+        np.testing.assert_array_equal(pyramid.network_time(0, t), path.network_time(t))
+
+
+def test_lengths_that_share_a_network_share_their_windows():
+    lengths = (8, 16, 24)
+    windows = []
+    for length in lengths:
+        others = tuple(other for other in lengths if other != length)
+        pyramid = make_pyramid(
+            FlowPath(), num_frames=length, upsample="linear", other_num_frames=others
+        )
+        windows.append([(stage.t_start, stage.t_end) for stage in pyramid.stages])
+        for stage in pyramid.stages[1:]:
+            up, factor = stage.jump.upsample.matrix, stage.jump.noise_factor.matrix
+            covariance = up @ up.T / stage.jump.eigenvalue + factor @ factor
+            np.testing.assert_allclose(covariance, np.eye(length // stage.frame_stride), atol=1e-13)
+    np.testing.assert_array_equal(windows[0], windows[1])
+    np.testing.assert_array_equal(windows[0], windows[2])
+
+
+def test_pyramids_are_frozen_and_usable_as_static_arguments():
+    pyramid = make_pyramid(FlowPath(), num_frames=16)
+    assert hash(pyramid) == hash(pyramid)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        pyramid.target_unit = "stage"
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"num_frames": 18}, "data.num_frames"),
+        ({"other_num_frames": (18,)}, "data.num_frames"),
+        ({"frame_strides": (4, 3, 1)}, "pyramid.frame_strides"),
+        ({"stage_fractions": (1.0, 1.0)}, "pyramid.stage_fractions"),
+        ({"stage_fractions": (1.0, 0.0, 1.0)}, "pyramid.stage_fractions"),
+        ({"stage_fractions": (1.0, math.nan, 1.0)}, "pyramid.stage_fractions"),
+        ({"stage_fractions": (1.0, math.inf, 1.0)}, "pyramid.stage_fractions"),
+        ({"downsample": "max"}, "pyramid.downsample"),
+        ({"upsample": "cubic"}, "pyramid.upsample"),
+        ({"frame_positions": "learned"}, "pyramid.frame_positions"),
+        ({"target_unit": "second"}, "pyramid.target_unit"),
+        ({"time_conditioning": "none"}, "pyramid.time_conditioning"),
+    ],
+)
+def test_refuses_by_field_name(changes, field):
+    with pytest.raises(ValueError, match=field.replace(".", r"\.")):
+        make_pyramid(FlowPath(), **{"num_frames": 16, **changes})
+
+
+def test_stage_unit_of_velocity_needs_a_path_with_velocities():
+    with pytest.raises(ValueError, match=r"pyramid\.target_unit"):
+        make_pyramid(DDIMPath(), num_frames=16, target_unit="stage")
+
+
+def test_an_unknown_upsampling_is_refused_even_if_no_stage_would_use_it():
+    with pytest.raises(ValueError, match=r"pyramid\.upsample"):
+        make_pyramid(FlowPath(), num_frames=16, frame_strides=(1,), upsample="cubic")

@@ -1,0 +1,199 @@
+"""Frame maps: D and U as tables by hand, L and the noise factor as matrix identities."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tpdiff_jax.method.temporal_pyramid import (
+    Resampling,
+    check_frame_strides,
+    check_num_frames,
+    downsampling_matrix,
+    largest_eigenvalue,
+    noise_factor_matrix,
+    upsampling_matrix,
+)
+
+LENGTHS = [(16, 4, 2), (16, 2, 1), (16, 8, 2), (21, 4, 2), (21, 2, 1), (17, 8, 2), (9, 8, 1)]
+EVERY_U = [
+    (*length, downsample, upsample)
+    for length in LENGTHS
+    for downsample in ("stride", "mean")
+    for upsample in ("nearest", "nearest_next", "linear")
+]
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "stride", "kept"),
+    [
+        (8, 1, range(8)),
+        (8, 4, [0, 4]),
+        (16, 8, [0, 8]),
+        (21, 4, [0, 4, 8, 12, 16, 20]),
+        (21, 2, range(0, 21, 2)),
+        (1, 4, [0]),
+    ],
+)
+def test_stride_keeps_every_rth_frame(num_frames, stride, kept):
+    matrix = downsampling_matrix(num_frames, stride, "stride")
+    np.testing.assert_array_equal(matrix @ np.arange(num_frames), list(kept))
+    np.testing.assert_array_equal(matrix.sum(1), 1)
+
+
+def test_mean_averages_blocks_and_the_last_causal_block_is_one_frame():
+    matrix = downsampling_matrix(5, 2, "mean")
+    half = 0.5
+    expected = [[half, half, 0, 0, 0], [0, 0, half, half, 0], [0, 0, 0, 0, 1]]
+    np.testing.assert_array_equal(matrix, expected)
+
+
+@pytest.mark.parametrize(("num_frames", "coarse", "fine"), [(16, 4, 2), (16, 8, 2), (8, 8, 1)])
+def test_means_of_means_are_the_longer_means(num_frames, coarse, fine):
+    fine_frames = downsampling_matrix(num_frames, fine, "mean")
+    again = downsampling_matrix(len(fine_frames), coarse // fine, "mean")
+    expected = downsampling_matrix(num_frames, coarse, "mean")
+    np.testing.assert_allclose(again @ fine_frames, expected, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "upsample", "source"),
+    [
+        (8, "nearest", [0, 0, 0, 0, 1, 1, 1, 1]),
+        (9, "nearest", [0, 0, 0, 0, 1, 1, 1, 1, 2]),
+        (9, "nearest_next", [0, 1, 1, 1, 1, 2, 2, 2, 2]),
+        (8, "nearest_next", [0, 1, 1, 1, 1, 1, 1, 1]),
+    ],
+)
+def test_nearest_copies_the_frames_it_says(num_frames, upsample, source):
+    matrix = upsampling_matrix(num_frames, 4, 1, "stride", upsample)
+    np.testing.assert_array_equal(matrix, np.eye(matrix.shape[1])[source])
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "downsample", "expected"),
+    [
+        (8, "stride", [[1, 0], [0.75, 0.25], [0.5, 0.5], [0.25, 0.75], *[[0, 1]] * 4]),
+        # Block centres 1.5 and 5.5: held before the first and after the last.
+        (8, "mean", [[1, 0], [1, 0], [0.875, 0.125], [0.625, 0.375],
+                     [0.375, 0.625], [0.125, 0.875], [0, 1], [0, 1]]),
+        (5, "stride", [[1, 0], [0.75, 0.25], [0.5, 0.5], [0.25, 0.75], [0, 1]]),
+        # The one-frame last block is centred on its frame, 4; the first on 1.5.
+        (5, "mean", [[1, 0], [1, 0], [0.8, 0.2], [0.4, 0.6], [0, 1]]),
+    ],
+)  # fmt: skip
+def test_linear_interpolates_positions_and_holds_at_the_ends(num_frames, downsample, expected):
+    matrix = upsampling_matrix(num_frames, 4, 1, downsample, "linear")
+    np.testing.assert_allclose(matrix, expected, atol=1e-15)
+
+
+@pytest.mark.parametrize("case", EVERY_U)
+def test_a_still_video_survives_every_u(case):
+    np.testing.assert_allclose(upsampling_matrix(*case).sum(1), 1.0, atol=1e-15)
+
+
+@pytest.mark.parametrize("upsample", ["nearest", "nearest_next", "linear"])
+def test_kept_frames_survive_going_up_and_down_again(upsample):
+    matrix = upsampling_matrix(21, 4, 2, "stride", upsample)
+    np.testing.assert_allclose(matrix[::2], np.eye(6), atol=1e-15)
+
+
+def test_block_means_undo_repetition():
+    down = downsampling_matrix(16, 4, "mean")
+    up = upsampling_matrix(16, 4, 1, "mean", "nearest")
+    np.testing.assert_allclose(down @ up, np.eye(4), atol=1e-15)
+
+
+@pytest.mark.parametrize("case", EVERY_U)
+def test_eigenvalue_is_the_spectral_radius_of_u_u_transposed(case):
+    matrix = upsampling_matrix(*case)
+    expected = np.linalg.norm(matrix, ord=2) ** 2
+    assert largest_eigenvalue(matrix) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "factor", "upsample", "expected"),
+    [
+        (16, 2, "nearest", 2),
+        (16, 8, "nearest", 8),
+        (17, 4, "nearest", 4),
+        (17, 4, "nearest_next", 4),
+        (16, 4, "nearest_next", 7),  # the last kept frame: its own group, and three past it
+        (1, 4, "nearest", 1),
+    ],
+)
+def test_eigenvalue_of_copies_is_the_largest_group(num_frames, factor, upsample, expected):
+    matrix = upsampling_matrix(num_frames, factor, 1, "stride", upsample)
+    assert largest_eigenvalue(matrix) == pytest.approx(expected, rel=1e-14)
+
+
+@pytest.mark.parametrize("surplus", [1.0, 1.3])
+@pytest.mark.parametrize("case", EVERY_U)
+def test_noise_factor_is_the_symmetric_root_for_any_large_enough_l(case, surplus):
+    up = upsampling_matrix(*case)
+    eigenvalue = surplus * largest_eigenvalue(up)
+    factor = noise_factor_matrix(up, eigenvalue)
+    np.testing.assert_allclose(factor, factor.T, atol=1e-14)
+    assert np.linalg.eigvalsh(factor)[0] > -1e-7
+    expected = np.eye(len(up)) - up @ up.T / eigenvalue
+    np.testing.assert_allclose(factor @ factor, expected, atol=1e-14)
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_noise_factor_of_repetition_takes_the_block_mean_away(factor):
+    up = upsampling_matrix(16, factor, 1, "stride", "nearest")
+    z = np.random.default_rng(0).standard_normal(16)
+    blocks = z.reshape(-1, factor)
+    expected = (blocks - blocks.mean(1, keepdims=True)).reshape(-1)
+    np.testing.assert_allclose(noise_factor_matrix(up, factor) @ z, expected, atol=1e-13)
+
+
+@pytest.mark.parametrize("lead", [(), (3,), (2, 3)])
+@pytest.mark.parametrize("upsample", ["nearest", "linear"])
+def test_resampling_acts_on_the_frame_axis_only(lead, upsample):
+    up = upsampling_matrix(9, 4, 1, "stride", upsample)
+    x = np.random.default_rng(0).standard_normal((*lead, 3, 2, 4, 1)).astype(np.float32)
+    got = jax.jit(Resampling(matrix=up))(x)
+    expected = np.moveaxis(np.tensordot(up, x, axes=(1, len(lead))), 0, len(lead))
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+    assert got.dtype == jnp.float32
+
+
+def test_copies_are_bit_exact():
+    x = jax.random.normal(jax.random.key(0), (2, 3, 2, 2, 1))
+    up = Resampling(matrix=upsampling_matrix(9, 4, 1, "stride", "nearest"))
+    np.testing.assert_array_equal(up(x), np.asarray(x)[:, [0, 0, 0, 0, 1, 1, 1, 1, 2]])
+    np.testing.assert_array_equal(Resampling(matrix=np.eye(3))(x), x)
+
+
+@pytest.mark.parametrize("strides", [(1,), (2, 1), (4, 2, 1), (8, 4, 2, 1), (8, 2, 1), (6, 3, 1)])
+def test_strides_that_divide_each_other_pass(strides):
+    check_frame_strides(strides)
+
+
+@pytest.mark.parametrize(
+    "strides", [(), (2,), (4, 2), (1, 2), (4, 3, 1), (2, 2, 1), (4, 0, 1), (0,), (-2, 1)]
+)
+def test_other_strides_are_refused(strides):
+    with pytest.raises(ValueError, match=r"pyramid\.frame_strides"):
+        check_frame_strides(strides)
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "stride"), [(16, 4), (17, 4), (4, 4), (1, 4), (7, 1), (1, 1)]
+)
+def test_lengths_that_fit_pass(num_frames, stride):
+    check_num_frames(num_frames, stride)
+
+
+@pytest.mark.parametrize(("num_frames", "stride"), [(18, 4), (15, 4), (0, 4), (0, 1), (-4, 4)])
+def test_other_lengths_are_refused(num_frames, stride):
+    with pytest.raises(ValueError, match=r"data\.num_frames"):
+        check_num_frames(num_frames, stride)
+
+
+def test_unknown_modes_are_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"pyramid\.downsample is 'max'.*'stride', 'mean'"):
+        downsampling_matrix(8, 2, "max")
+    with pytest.raises(ValueError, match=r"pyramid\.upsample is 'cubic'.*'nearest_next'"):
+        upsampling_matrix(8, 2, 1, "stride", "cubic")
