@@ -21,7 +21,7 @@ _METRICS = {
     "identity_consistency": (0.91, 0.986, 1.0, 0.98, "higher", "", "Same digit in every frame."),
     "speed_histogram_distance": (0.11, 0.02, 1.4, 2.2, "lower", "pixels", "Against real speeds."),
     "frechet_distance": (41.0, 6.3, 210.0, 95.0, "lower", "", "In a fixed feature space."),
-    "nearest_train_distance": (3.1, 3.3, 3.2, 3.3, "neither", "", "Small means memorised."),
+    "nearest_train_distance": (3.1, 3.3, 3.2, 3.3, "match", "1", "Small means memorised."),
 }
 
 
@@ -296,25 +296,28 @@ def test_periodic_samples_in_subfolders_are_not_the_final_ones(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "value, ceiling, frozen, shuffled, sign, expected",
+    "value, ceiling, frozen, shuffled, direction, expected",
     [
-        (0.9, 1.0, 0.2, 0.6, 1, (0.75, True)),  # from the better floor, 0.6
-        (3.0, 1.0, 9.0, 5.0, -1, (0.5, True)),  # lower is better: from 5
-        (0.9, 1.0, 1.0, 0.6, 1, (0.75, True)),  # a floor that reaches the ceiling tells nothing
-        (0.5, 1.0, 0.6, 0.55, 1, (-0.25, True)),  # worse than a floor
-        (0.6, 0.8, 0.79, 0.8, 1, (0.75, False)),  # no floor clearly below: share of the ceiling
-        (0.6, 0.8, None, None, 1, (0.75, False)),
-        (0.5, 1.0, 1.0, 1.0, -1, None),  # a share of the ceiling means nothing here
-        (0.5, 1.0, 0.2, 0.1, 0, None),  # no direction
-        (0.5, None, 0.2, 0.1, 1, None),
-        (None, 1.0, 0.2, 0.1, 1, None),
+        (0.9, 1.0, 0.2, 0.6, "higher", (0.75, True)),  # from the better floor, 0.6
+        (3.0, 1.0, 9.0, 5.0, "lower", (0.5, True)),  # from 5
+        (0.9, 1.0, 1.0, 0.6, "higher", (0.75, True)),  # a floor at the ceiling tells nothing
+        (0.5, 1.0, 0.6, 0.55, "higher", (-0.25, True)),  # worse than a floor
+        (0.6, 0.8, 0.79, 0.8, "higher", (0.75, False)),  # no floor clearly below
+        (0.6, 0.8, None, None, "higher", (0.75, False)),
+        (1.5, 2.0, 4.0, 1.0, "match", (0.5, True)),  # 0.5 off, the nearer floor is 1 off
+        (2.5, 2.0, 4.0, 1.0, "match", (0.5, True)),  # to either side
+        (2.5, 2.0, 2.0, 2.1, "match", (0.75, False)),
+        (0.5, 1.0, 1.0, 1.0, "lower", None),  # a share of the ceiling means nothing here
+        (0.5, 1.0, 0.2, 0.1, "", None),
+        (0.5, None, 0.2, 0.1, "higher", None),
+        (None, 1.0, 0.2, 0.1, "higher", None),
     ],
 )
 def test_progress_runs_from_the_nearest_clearly_worse_floor_to_the_ceiling(
-    value, ceiling, frozen, shuffled, sign, expected
+    value, ceiling, frozen, shuffled, direction, expected
 ):
     references = {"ceiling": ceiling, "frozen": frozen, "shuffled": shuffled}
-    progress = progress_to_ceiling(value, references, sign)
+    progress = progress_to_ceiling(value, references, direction)
     assert progress == (None if expected is None else pytest.approx(expected))
 
 

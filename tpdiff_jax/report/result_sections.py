@@ -12,8 +12,12 @@ from tpdiff_jax.report.run_files import Run
 _MAX_VIDEO_BYTES = 24_000_000  # of all embedded files together: the page must stay easy to open
 _FLOORS = ("frozen", "shuffled")
 _CLEARLY_WORSE = 0.1  # of the ceiling
-_DIRECTIONS = {"higher": 1, "lower": -1}
-_ARROWS = {1: "&uarr; higher", -1: "&darr; lower", 0: MISSING}
+_BETTER = {"higher": "&uarr; higher", "lower": "&darr; lower", "match": "= real"}
+_CHART_NOTES = {
+    "higher": "higher is better",
+    "lower": "lower is better",
+    "match": "best where real videos are",
+}
 
 
 def samples_section(run: Run) -> str:
@@ -57,12 +61,12 @@ def results_section(run: Run) -> str:
         others = {column: references[column].get(name) for column in columns}
         meaning, unit = about.get("meaning", ""), about.get("unit", "")
         label = escape(name.replace("_", " "))
-        label += f" <small>{escape(unit)}</small>" if unit else ""
+        label += f" <small>{escape(unit)}</small>" if unit not in ("", "1") else ""
         label += f"<p class='meaning'>{escape(meaning)}</p>" if meaning else ""
-        sign = direction(about)
-        cells = [_ARROWS[sign], f"<b>{figure(value)}</b>"]
+        direction = about.get("direction", "")
+        cells = [_BETTER.get(direction, MISSING), f"<b>{figure(value)}</b>"]
         cells += [figure(others[column]) for column in columns]
-        rows.append([label, *cells, _gauge(value, others, sign)])
+        rows.append([label, *cells, _gauge(value, others, direction)])
     headers.append("towards real videos" if "ceiling" in columns else "")
     note = (
         "<p class='small'>Real videos are the ceiling: the same measure on clips of the test"
@@ -90,7 +94,7 @@ def metric_curves_section(run: Run) -> str:
         lines = [line for line in run.evaluation if f"eval/{name}" in line]
         levels = [(label, (references.get(k) or {}).get(name), style) for k, label, style in styles]
         known = [(label, value, style) for label, value, style in levels if is_number(value)]
-        sign = direction(info.get(name) or {})
+        direction = (info.get(name) or {}).get("direction", "")
         charts.append(
             line_chart(
                 [
@@ -101,59 +105,61 @@ def metric_curves_section(run: Run) -> str:
                     )
                 ],
                 title=name.replace("_", " "),
-                note={1: "higher is better", -1: "lower is better", 0: ""}[sign],
+                note=_CHART_NOTES.get(direction, ""),
                 references=known,
             )
         )
     return f"<div class='charts'>{''.join(charts)}</div>" if any(charts) else ""
 
 
-def direction(about: dict[str, Any]) -> int:
-    """1 where a metric's higher values are better, -1 where lower ones are, 0 where neither."""
-    return _DIRECTIONS.get(str(about.get("direction", "")), 0)
-
-
 def progress_to_ceiling(
-    value: Any, references: dict[str, Any], sign: int
+    value: Any, references: dict[str, Any], direction: str
 ) -> tuple[float, bool] | None:
     """How far a figure has come: (value - floor)/(ceiling - floor), or value/ceiling.
 
     The floor is the one nearest to the ceiling among those that are clearly worse. Others tell
     nothing: frozen and shuffled real videos are as smooth or as legible as real ones. Without a
-    floor a metric whose higher values are better is compared with the ceiling itself.
+    floor a metric whose higher values are better is compared with the ceiling itself. Where a
+    figure should match the ceiling, its distance from it takes the figure's place.
 
     Args:
         value: the run's figure.
         references: figures of `ceiling`, `frozen` and `shuffled`; any may be missing.
-        sign: 1 where higher is better, -1 where lower is, 0 where neither.
+        direction: "higher", "lower" or "match"; anything else has no better side.
 
     Returns:
         The share and whether it starts at a floor (then below 0 is worse than the floor), or None
         without a direction or ceiling, or where neither form applies.
     """
     ceiling = references.get("ceiling")
-    if not sign or not is_number(value) or not is_number(ceiling):
+    if direction not in _BETTER or not is_number(value) or not is_number(ceiling):
         return None
+
+    def shortfall(number: float) -> float:  # 0 at the ceiling, positive where worse
+        gap = {"higher": ceiling - number, "lower": number - ceiling}
+        return gap.get(direction, abs(number - ceiling))
+
     known = [references[name] for name in _FLOORS if is_number(references.get(name))]
-    margin = _CLEARLY_WORSE * abs(ceiling)
-    worse = [floor for floor in known if sign * (ceiling - floor) > margin]
+    worse = [gap for gap in map(shortfall, known) if gap > _CLEARLY_WORSE * abs(ceiling)]
     if worse:
-        floor = max(worse) if sign > 0 else min(worse)
-        return (value - floor) / (ceiling - floor), True
-    return (value / ceiling, False) if sign > 0 and ceiling > 0 else None
+        return 1 - shortfall(value) / min(worse), True
+    if direction == "lower" or ceiling <= 0:
+        return None
+    return 1 - shortfall(value) / ceiling, False
 
 
-def _gauge(value: Any, references: dict[str, Any], sign: int) -> str:
-    progress = progress_to_ceiling(value, references, sign)
+def _gauge(value: Any, references: dict[str, Any], direction: str) -> str:
+    progress = progress_to_ceiling(value, references, direction)
     if progress is None:
         return MISSING
     share, starts_at_floor = progress
-    if share < 0:
+    if share < 0 and starts_at_floor:
         return "<span class='bad'>worse than a floor</span>"
     grade = "good" if share >= 0.8 else "fair" if share >= 0.5 else "poor"
     kind = "" if starts_at_floor else " <small>of real</small>"
+    width = 100 * min(max(share, 0), 1)
     return (
-        f"<span class='gauge {grade}'><span style='width:{100 * min(share, 1):.0f}%'></span></span>"
+        f"<span class='gauge {grade}'><span style='width:{width:.0f}%'></span></span>"
         f" {100 * share:.0f} %{kind}"
     )
 
