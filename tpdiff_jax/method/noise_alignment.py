@@ -1,0 +1,225 @@
+"""Data-noise alignment: give each video a near noise before it is noised.
+
+A stage takes the noise along its line as constant; the fewer other videos share a noise, the
+better that holds and the straighter the learned paths. Pairing by a permutation within a group
+leaves the noise of the group exactly N(0, I).
+
+Where to pair. Let eps_0 be paired with D_{r_0}(x_0) at the coarsest stage only, and lift it
+
+    eps_i = U eps_{i-1} / sqrt(L) + (I - U U^T / L)^{1/2} z_i,     z_i fresh for each video
+
+Then a stage's start point is, path by path, what the jump makes of the end point of the stage
+before, and the pyramid stays exact (stage 0 starting exactly). Pairing anew in every stage, as
+the paper does, trains each stage on another coupling than the jump hands on.
+
+The noise of a video is a function of its own key alone. Paired noise is regenerated from
+permuted keys, so between devices only keys and scores travel, never noise.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from tpdiff_jax.method.choices import check_choice
+from tpdiff_jax.method.stage_transition import lift_noise
+from tpdiff_jax.method.stages import Pyramid
+from tpdiff_jax.types import Array, PRNGKey
+
+MODES = ("nearest", "hungarian", "candidates", "none")
+LEVELS = ("coarsest", "stage")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AlignmentSpec:
+    """How noise is paired with videos.
+
+    Args:
+        mode: "nearest" (greedy one-to-one pairing within a group), "hungarian" (the optimal
+            one-to-one pairing), "candidates" (the nearest of a few fresh noises per video; it
+            moves the mean of the noise towards the video, by 0.84, 1.16, 1.44, 1.91 standard
+            deviations for 4, 8, 16, 64 candidates and unit-variance data of any dimension, so no
+            exactness is left), or "none".
+        level: "coarsest" (pair once and lift, exact) or "stage" (pair in every stage, the
+            paper's).
+        group_size: videos per group. Fixed by the config, never a device's or host's share, so
+            that the pairing does not change with their number.
+        num_candidates: noises drawn per video in mode "candidates".
+
+    Raises:
+        ValueError: an unknown choice or a number below 1.
+    """
+
+    mode: str = "nearest"
+    level: str = "coarsest"
+    group_size: int = 16
+    num_candidates: int = 4
+
+    def __post_init__(self) -> None:
+        check_choice("alignment.mode", self.mode, MODES)
+        check_choice("alignment.level", self.level, LEVELS)
+        for field in ("group_size", "num_candidates"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"alignment.{field} is {getattr(self, field)}; allowed: 1 or more")
+
+
+def aligned_noise(
+    pyramid: Pyramid,
+    stage_index: int,
+    x_0: Array,
+    sample_keys: PRNGKey,
+    spec: AlignmentSpec,
+    *,
+    replicate: Callable[[Array], Array] = lambda x: x,
+) -> tuple[Array, dict[str, Array]]:
+    """Draw the noise of a training batch, paired with its videos.
+
+    Args:
+        pyramid: the stages.
+        stage_index: the stage i to draw noise for.
+        x_0: full-rate videos, [b, F, h, w, c]. One with a non-finite value counts as zero.
+        sample_keys: one typed key per video, [b].
+        spec: how to pair.
+        replicate: where groups span devices, puts an array on all of them (say
+            `with_sharding_constraint` to an unsharded layout): every device then draws the
+            noise it scores itself. Results do not depend on it.
+
+    Returns:
+        eps: noise of stage i's shape, float32, [b, f_i, h, w, c].
+        stats: float32 scalars: "alignment_gain", 1 minus the mean squared distance of the pairs
+            over that of the noise as drawn, where it was paired; "noise_mean" and "noise_var"
+            of eps.
+
+    Raises:
+        ValueError: the batch is not a multiple of the group size, or not of the keys' number.
+
+    Source: arXiv 2503.09566, Algorithm 1. Differs from the paper: the coarsest level and the
+    modes "nearest" and "candidates" (arXiv 2406.12303) are added.
+    """
+    if sample_keys.shape != x_0.shape[:1]:
+        raise ValueError(f"sample_keys has shape {sample_keys.shape}; allowed: {x_0.shape[:1]}")
+    is_paired = spec.mode in ("nearest", "hungarian")
+    if is_paired and x_0.shape[0] % spec.group_size:
+        raise ValueError(
+            f"alignment.group_size is {spec.group_size}; allowed: divisors of the batch size "
+            f"{x_0.shape[0]} (train.batch_size)"
+        )
+    # Unpaired noise is white, lifted or not: drawing it at the stage itself is cheaper.
+    level = 0 if spec.level == "coarsest" and spec.mode != "none" else stage_index
+    x = pyramid.stages[level].downsample(x_0).astype(jnp.float32)
+    squared_norm = jnp.sum(x**2, axis=(1, 2, 3, 4), keepdims=True)
+    x = jnp.where(jnp.isfinite(squared_norm), x, 0.0)
+    level_keys = jax.vmap(jax.random.fold_in, (0, None))(sample_keys, level)
+    if is_paired:
+        eps, gain = _pair_within_groups(x, level_keys, spec, replicate)
+    elif spec.mode == "candidates":
+        eps, gain = _nearest_candidate(x, level_keys, spec.num_candidates)
+    else:
+        eps, gain = _draw(level_keys, x.shape[1:]), jnp.float32(0.0)
+    for fine in range(level + 1, stage_index + 1):
+        z_keys = jax.vmap(jax.random.fold_in, (0, None))(sample_keys, fine)
+        z = _draw(z_keys, (pyramid.stages[fine].num_frames, *x_0.shape[2:]))
+        eps = lift_noise(pyramid, fine, eps, z)  # [b, f_fine, h, w, c]
+    return eps, {"alignment_gain": gain, "noise_mean": jnp.mean(eps), "noise_var": jnp.var(eps)}
+
+
+def _draw(keys: PRNGKey, shape: tuple[int, ...]) -> Array:
+    """White noise, one video per key, [b, *shape]."""
+    return jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32))(keys)
+
+
+def _pair_within_groups(
+    x: Array, keys: PRNGKey, spec: AlignmentSpec, replicate: Callable[[Array], Array]
+) -> tuple[Array, Array]:
+    """Noise paired one to one within groups, [b, f, h, w, c], and its gain."""
+    group_shape = (-1, spec.group_size)
+    keys = replicate(keys)
+    eps = replicate(_draw(keys, x.shape[1:]))
+    x_rows, eps_rows = (a.reshape(*group_shape, a[0].size) for a in (x, eps))  # [n, g, d]
+    scores = replicate(
+        jnp.einsum("nid,njd->nij", x_rows, eps_rows, precision=jax.lax.Precision.HIGHEST)
+    )
+    pairing = {"nearest": pair_nearest, "hungarian": pair_hungarian}[spec.mode]
+    permutation = jax.vmap(pairing)(scores)  # [n, g]
+    paired_keys = jnp.take_along_axis(keys.reshape(group_shape), permutation, axis=1).ravel()
+    chosen = jnp.take_along_axis(scores, permutation[..., None], axis=2)[..., 0]
+    drawn = jnp.diagonal(scores, axis1=1, axis2=2)
+    # |x - eps|^2 = |x|^2 + |eps|^2 - 2 <x, eps>: a permutation changes only the last term.
+    unpaired = jnp.sum(x**2) + jnp.sum(eps**2) - 2.0 * jnp.sum(drawn)
+    return _draw(paired_keys, x.shape[1:]), 2.0 * jnp.sum(chosen - drawn) / unpaired
+
+
+def pair_nearest(scores: Array) -> Array:
+    """Greedy one-to-one pairing: the nearest pair first, each video and each noise once.
+
+    The scores are double-centred first. That moves every pairing's total by the same amount,
+    and greedy then no longer spends itself on videos of large norm: it reaches 0.93 instead of
+    0.83 of the optimum in groups of 16. The noise as drawn is kept where greedy loses to it.
+
+    Args:
+        scores: <x_i, eps_j>, [g, g].
+
+    Returns:
+        The noise j of each video i, a permutation, int32, [g].
+    """
+    rows, columns = jnp.mean(scores, 1, keepdims=True), jnp.mean(scores, 0, keepdims=True)
+    centred = scores - rows - columns + jnp.mean(scores)
+    size = scores.shape[0]
+
+    def pair_next(_: int, state: tuple[Array, Array]) -> tuple[Array, Array]:
+        left, permutation = state
+        i, j = jnp.divmod(jnp.argmax(left), size)
+        left = left.at[i, :].set(-jnp.inf).at[:, j].set(-jnp.inf)
+        return left, permutation.at[i].set(j.astype(jnp.int32))
+
+    empty = jnp.zeros(size, jnp.int32)
+    _, permutation = jax.lax.fori_loop(0, size, pair_next, (centred, empty))
+    return _unless_worse(permutation, centred)
+
+
+def pair_hungarian(scores: Array) -> Array:
+    """The one-to-one pairing of the largest total score.
+
+    Args:
+        scores: <x_i, eps_j>, [g, g].
+
+    Returns:
+        The noise j of each video i, a permutation, int32, [g].
+
+    Source: arXiv 2503.09566, Algorithm 1.
+    """
+    i, j = optax.assignment.hungarian_algorithm(-scores)
+    permutation = jnp.zeros(scores.shape[0], jnp.int32).at[i].set(j.astype(jnp.int32))
+    return _unless_worse(permutation, scores)
+
+
+def _unless_worse(permutation: Array, scores: Array) -> Array:
+    """The permutation, or the identity where that scores at least as much."""
+    identity = jnp.arange(scores.shape[0], dtype=jnp.int32)
+    is_better = jnp.sum(scores[identity, permutation]) > jnp.trace(scores)
+    return jnp.where(is_better, permutation, identity)
+
+
+def _nearest_candidate(x: Array, keys: PRNGKey, num_candidates: int) -> tuple[Array, Array]:
+    """The nearest of several noises per video, [b, f, h, w, c], and its gain.
+
+    Candidates stream through, only the best distance and its index stay, and the winner is drawn
+    once more: memory does not grow with their number.
+    """
+    candidate_keys = jax.vmap(jax.random.fold_in)
+
+    def draw(index: Array) -> Array:
+        return _draw(candidate_keys(keys, index), x.shape[1:])
+
+    def keep_nearest(best: tuple[Array, Array], m: Array) -> tuple[tuple[Array, Array], Array]:
+        index = jnp.full(x.shape[0], m)
+        distance = jnp.sum((x - draw(index)) ** 2, axis=(1, 2, 3, 4))
+        is_nearer = distance < best[0]
+        nearest = jnp.where(is_nearer, distance, best[0]), jnp.where(is_nearer, index, best[1])
+        return nearest, jnp.sum(distance)
+
+    start = jnp.full(x.shape[0], jnp.inf), jnp.zeros(x.shape[0], jnp.int32)
+    best, totals = jax.lax.scan(keep_nearest, start, jnp.arange(num_candidates, dtype=jnp.int32))
+    return draw(best[1]), 1.0 - jnp.sum(best[0]) / totals[0]
