@@ -104,7 +104,8 @@ def _fit_axis(
     reach = SPEED_SEARCH_REACH * world.max_speed
     grid = np.arange(-reach, reach, SPEED_SEARCH_STEP * world.digit_scale)
     best = np.full(len(x), np.inf)
-    start, velocity = x[:, 0].copy(), np.zeros(len(x))
+    start: FloatArray = x[:, 0].copy()
+    velocity: FloatArray = np.zeros(len(x))
     for pin in np.unique(np.linspace(0, f - 1, min(f, MAX_PINS)).astype(int)):
         starts = x[:, pin, None] - grid * pin  # [r, v]
         path = reflect(starts[..., None] + grid[:, None] * times, world.low, world.high)
