@@ -187,9 +187,9 @@ def test_importing_the_method_loads_no_other_part():
         " 'tensorboardX')"
         " or m.startswith('tpdiff_jax.') and m.split('.')[1] not in ('method', 'types')])"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == "[]"
 
 
