@@ -172,7 +172,7 @@ def hat_weights(positions: FloatArray, size: int, width: float = 1.0) -> FloatAr
     Args:
         positions: p in pixels, [...].
         size: number of pixels.
-        width: half width of the triangle; 1 is bilinear splatting (or interpolation).
+        width: half width of the triangle; 1 is bilinear interpolation.
 
     Returns:
         Weights, [..., size].
@@ -196,10 +196,10 @@ def splat(
         Ink, float64, [f, frame_size, frame_size].
     """
     scale = world.digit_scale
-    glyph = np.kron(glyph, np.ones((scale, scale))) if scale > 1 else glyph
-    centroid = scale * centroid + 0.5 * (scale - 1)
-    offsets = np.arange(GLYPH_SIZE * scale)[:, None] - centroid  # [8 scale, 2]
-    pixels = path[:, None, :] + offsets  # [f, 8 scale, 2]
-    rows = hat_weights(pixels[..., 0], world.frame_size)  # [f, 8 scale, h]
-    columns = hat_weights(pixels[..., 1], world.frame_size)  # [f, 8 scale, w]
-    return rows.transpose(0, 2, 1) @ (glyph @ columns)
+    offsets = scale * (np.arange(GLYPH_SIZE) - centroid[:, None])  # [2, 8]
+    positions = path[..., None] + offsets  # [f, 2, 8]
+    distance = np.abs(np.arange(world.frame_size) - positions[..., None])  # [f, 2, 8, size]
+    # A glyph pixel is `scale` ink pixels wide: the sum of their hats is this trapezoid.
+    weights = np.clip(0.5 * (scale + 1) - distance, 0.0, 1.0)
+    rows, columns = weights[:, 0].transpose(0, 2, 1), weights[:, 1]
+    return rows @ (glyph @ columns)
