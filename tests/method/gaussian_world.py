@@ -1,0 +1,252 @@
+"""A world in which the optimal network is known in closed form: Gaussian videos of one pixel.
+
+Let x_0 ~ N(m, S) over the F frames of a video with h = w = c = 1, and let w = (x_0, eps) with
+eps ~ N(0, I) of stage i's shape and cov(x_0, eps) = G, 0 unless noise is coupled to data:
+
+    mean(w) = (m, 0),    cov(w) = W = [[S, G], [G^T, I]]
+
+With D_r, U the down- and upsampling matrices, x_i = D_{r_i} x_0 and c_i = U D_{r_{i-1}} x_0
+(c_0 = x_0 at stride r_0), everything on a stage's training path is a matrix times w:
+
+    flow:  xs = gamma_s c_i + sigma_s eps,    xe = gamma_e x_i + sigma_e eps
+           x_t = (1-u) xe + u xs,  u = (t-e)/(s-e),     target = (xs - xe)/(s - e)
+    DDIM:  a_i = (nu_s x_i - nu_e c_i)/(nu_s - nu_e),   eps_i = eps - (x_i - c_i)/(nu_s - nu_e)
+           (a_0 = x_i, eps_0 = eps)
+           x_t = gamma_t a_i + sigma_t eps_i,           target = eps_i or gamma_t eps_i - sigma_t a_i
+
+so with x_t = A w and target = B w the least-squares predictor, which is what training converges
+to, is a Gaussian conditional mean:
+
+    E[target | x_t] = B mean(w) + B W A^T (A W A^T)^{-1} (x_t - A mean(w))
+
+It is affine in x_t, and so is the whole sampler: its output is M_0 n_0 + sum_i M_i z_i + k in the
+start noise and the jumps' noises. Pushing 0 and all basis vectors through the real sampler gives
+k and every M, hence the exact mean and covariance of what it samples, with no Monte-Carlo error.
+
+Nothing here comes from the package under test but the stage windows (s_i, e_i): scales, matrices
+and formulas are written out again, in float64.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tpdiff_jax.method.paths import FlowPath
+from tpdiff_jax.method.samplers import sample_from_noise
+from tpdiff_jax.method.stages import Pyramid
+
+
+def path_scales(path, t):
+    """gamma_t and sigma_t, from the paths' definitions; t a number or a traced scalar."""
+    if isinstance(path, FlowPath):
+        return 1.0 - t, t * 1.0
+    betas = np.linspace(path.beta_start**0.5, path.beta_end**0.5, 1000) ** 2
+    gammas = np.sqrt(np.cumprod(1.0 - betas))
+    if path.zero_terminal_snr:
+        gammas = (gammas - gammas[-1]) * gammas[0] / (gammas[0] - gammas[-1])
+    gammas = np.concatenate([[1.0], gammas])
+    gamma = jnp.interp(t, jnp.linspace(0.0, 1.0, 1001), jnp.asarray(gammas))
+    return gamma, jnp.sqrt(1.0 - gamma**2)
+
+
+def downsampling(num_frames, stride, mode):
+    """D_r as a matrix, [f, F]: one frame in r, or block means (the last block may be short)."""
+    kept = range(0, num_frames, stride)
+    matrix = np.zeros((len(kept), num_frames))
+    for row, first in enumerate(kept):
+        if mode == "stride":
+            matrix[row, first] = 1.0
+        else:
+            last = min(first + stride, num_frames)
+            matrix[row, first:last] = 1.0 / (last - first)
+    return matrix
+
+
+def upsampling(num_frames, coarse_stride, fine_stride, down, up):
+    """U as a matrix, [f_fine, f_coarse]: repetition, or interpolation held at both ends."""
+    coarse = downsampling(num_frames, coarse_stride, down) @ np.arange(num_frames)
+    fine = downsampling(num_frames, fine_stride, down) @ np.arange(num_frames)
+    matrix = np.zeros((len(fine), len(coarse)))
+    for row, position in enumerate(fine):
+        if up == "nearest_next":
+            kept = -(-row * fine_stride // coarse_stride)  # fine frames in ((k-1) n, k n] copy k
+            matrix[row, min(kept, len(coarse) - 1)] = 1.0
+            continue
+        if up == "nearest" or len(coarse) == 1:
+            matrix[row, min(row * fine_stride // coarse_stride, len(coarse) - 1)] = 1.0
+            continue
+        right = int(np.clip(np.searchsorted(coarse, position), 1, len(coarse) - 1))
+        share = (position - coarse[right - 1]) / (coarse[right] - coarse[right - 1])
+        share = np.clip(share, 0.0, 1.0)
+        matrix[row, right - 1], matrix[row, right] = 1.0 - share, share
+    return matrix
+
+
+def symmetric_root(matrix):
+    """The symmetric positive square root."""
+    values, vectors = np.linalg.eigh(matrix)
+    return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+
+
+@dataclasses.dataclass(frozen=True)
+class GaussianWorld:
+    """Gaussian videos, seen through one pyramid.
+
+    Args:
+        pyramid: the pyramid under test (only its path, strides and windows are read).
+        down: D, "stride" or "mean".
+        up: U, "nearest", "nearest_next" or "linear".
+        mean: m, [F].
+        cov: S, [F, F].
+        couplings: G of each stage, [F, f_i], or () for noise independent of data.
+    """
+
+    pyramid: Pyramid
+    down: str
+    up: str
+    mean: np.ndarray
+    cov: np.ndarray
+    couplings: tuple[np.ndarray, ...] = ()
+
+    def videos(self, i):
+        """x_i and c_i as matrices on x_0, both [f_i, F]."""
+        stages, num_frames = self.pyramid.stages, len(self.mean)
+        stride = stages[i].frame_stride
+        own = downsampling(num_frames, stride, self.down)
+        if i == 0:
+            return own, own
+        before = stages[i - 1].frame_stride
+        matrix = upsampling(num_frames, before, stride, self.down, self.up)
+        return own, matrix @ downsampling(num_frames, before, self.down)
+
+    def point_and_target(self, i, t):
+        """A and B: x_t and target as matrices on w = (x_0, eps), both [f_i, F + f_i]."""
+        path, stage = self.pyramid.path, self.pyramid.stages[i]
+        own, known = self.videos(i)
+        f = len(own)
+        x, c, eps = (np.hstack([m, e]) for m, e in (
+            (own, np.zeros((f, f))), (known, np.zeros((f, f))), (np.zeros_like(own), np.eye(f))))  # fmt: skip
+        gamma_s, sigma_s = path_scales(path, stage.t_start)
+        gamma_e, sigma_e = path_scales(path, stage.t_end)
+        if isinstance(path, FlowPath):
+            length = stage.t_start - stage.t_end
+            start, end = gamma_s * c + sigma_s * eps, gamma_e * x + sigma_e * eps
+            u = (t - stage.t_end) / length
+            target = start - end if self.pyramid.target_unit == "stage" else (start - end) / length
+            return (1.0 - u) * end + u * start, target
+        a_i, eps_i = x, eps
+        if i > 0:
+            nu_s, nu_e = sigma_s / gamma_s, sigma_e / gamma_e
+            a_i = (nu_s * x - nu_e * c) / (nu_s - nu_e)
+            eps_i = eps - (x - c) / (nu_s - nu_e)
+        gamma_t, sigma_t = path_scales(path, t)
+        x_t = gamma_t * a_i + sigma_t * eps_i
+        return x_t, eps_i if path.prediction == "eps" else gamma_t * eps_i - sigma_t * a_i
+
+    def joint(self, i):
+        """mean(w) and cov(w) of stage i, [F + f_i] and [F + f_i, F + f_i]."""
+        f, num_frames = self.pyramid.stages[i].num_frames, len(self.mean)
+        coupling = self.couplings[i] if self.couplings else np.zeros((num_frames, f))
+        mean = np.concatenate([self.mean, np.zeros(f)])
+        return mean, np.block([[self.cov, coupling], [coupling.T, np.eye(f)]])
+
+    def conditional(self, i, t):
+        """mean(x_t), cov(x_t), mean(target) and the gain cov(target, x_t) cov(x_t)^{-1}."""
+        point, target = self.point_and_target(i, t)
+        mean, cov = self.joint(i)
+        cov_point = point @ cov @ point.T
+        gain = jnp.linalg.solve(cov_point, point @ cov @ target.T).T
+        return point @ mean, cov_point, target @ mean, gain
+
+    def stage_of(self, x_t):
+        """The stage whose frame count the network input has."""
+        counts = [stage.num_frames for stage in self.pyramid.stages]
+        return counts.index(x_t.shape[1])
+
+    def time_of(self, network_time):
+        """Noise time from the network's (above the path's first grid point)."""
+        offset = 0.0 if isinstance(self.pyramid.path, FlowPath) else 1.0
+        return (network_time.astype(jnp.result_type(float)) + offset) / 1000.0
+
+    def predict(self, x_t, t, frame_positions, frame_stride, cond):
+        """The optimal network: E[target | x_t]; all samples of a batch share their time."""
+        i, time = self.stage_of(x_t), self.time_of(t[0])
+        mean_point, _, mean_target, gain = self.conditional(i, time)
+        centred = x_t[..., 0, 0, 0] - mean_point  # [b, f]
+        return (mean_target + centred @ gain.T)[..., None, None, None]
+
+    def start_law(self):
+        """Mean and covariance of xs_0: not N(0, I) where the path ends with signal left."""
+        start, _ = self.point_and_target(0, self.pyramid.stages[0].t_start)
+        mean, cov = self.joint(0)
+        return np.asarray(start @ mean), np.asarray(start @ cov @ start.T)
+
+
+def sampled_law(world, spec, *, start_law=None, predict=None):
+    """Exact mean and covariance of what the real sampler returns, by affine propagation.
+
+    Args:
+        world: supplies pyramid and predictor.
+        spec: the sampler's.
+        start_law: mean and covariance of the start; N(0, I) by default.
+        predict: another affine predictor.
+
+    Returns:
+        mean [F] and covariance [F, F], float64.
+    """
+    counts = [stage.num_frames for stage in world.pyramid.stages]
+    basis = np.concatenate([np.zeros((1, sum(counts))), np.eye(sum(counts))])
+    noises = tuple(
+        jnp.asarray(part)[..., None, None, None]
+        for part in np.split(basis, np.cumsum(counts)[:-1], axis=1)
+    )
+    run = jax.jit(
+        lambda *ns: sample_from_noise(predict or world.predict, world.pyramid, spec, ns)
+    )
+    out = np.asarray(run(*noises))[..., 0, 0, 0]
+    offset, columns = out[0], (out[1:] - out[0]).T  # [F], [F, sum f_i]
+    start, jumps = columns[:, : counts[0]], columns[:, counts[0] :]
+    start_mean, start_cov = start_law or (np.zeros(counts[0]), np.eye(counts[0]))
+    return offset + start @ start_mean, start @ start_cov @ start.T + jumps @ jumps.T
+
+
+def law_error(world, law):
+    """Relative errors of mean and covariance against the data's (Euclidean, Frobenius)."""
+    mean, cov = law
+    return (
+        np.linalg.norm(mean - world.mean) / np.linalg.norm(world.mean),
+        np.linalg.norm(cov - world.cov) / np.linalg.norm(world.cov),
+    )
+
+
+def moving_video_law(num_frames, seed=0):
+    """A mean that changes over frames, and a covariance that decays with frame distance."""
+    frames = np.arange(num_frames)
+    mean = 1.0 + 0.8 * np.sin(0.9 * frames) + 0.05 * frames
+    distance = np.abs(frames[:, None] - frames)
+    spread = 0.7 + 0.3 * np.random.default_rng(seed).random(num_frames)
+    return mean, spread[:, None] * spread * (0.85**distance * np.cos(0.3 * distance))
+
+
+def gaussian_coupling(world, level, correlation):
+    """cov(x_0, eps_i) of each stage for noise tied to whitened data.
+
+        eps = correlation V^{-1/2} (y - mean(y)) + sqrt(1 - correlation^2) xi,   V = cov(y)
+
+    with y = D_{r_i} x_0 in every stage ("stage"), or with y = D_{r_0} x_0 in stage 0 only, and
+    eps_i = U eps_{i-1} / sqrt(L) + (fresh noise) after it ("coarsest").
+    """
+    couplings, num_frames = [], len(world.mean)
+    strides = [stage.frame_stride for stage in world.pyramid.stages]
+    for i, stride in enumerate(strides):
+        if i == 0 or level == "stage":
+            own = downsampling(num_frames, stride, world.down)
+            whitening = np.linalg.inv(symmetric_root(own @ world.cov @ own.T))
+            couplings.append(correlation * world.cov @ own.T @ whitening)
+        else:
+            up = upsampling(num_frames, strides[i - 1], stride, world.down, world.up)
+            largest = np.linalg.eigvalsh(up @ up.T)[-1]
+            couplings.append(couplings[-1] @ up.T / np.sqrt(largest))
+    return tuple(couplings)
