@@ -1,0 +1,145 @@
+"""From finished runs to one summary: figures at equal cost, differences over seeds, speed-ups."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from experiments.curves import AXES, Curve, common_end, value_at
+from experiments.grids import Arm
+from experiments.speedup import TARGET_SHARES, speed_up
+from experiments.statistics import paired_difference, t_interval
+
+LEVELS = (0.25, 0.5, 0.75, 1.0)
+
+
+def summarize(
+    arms: Sequence[Arm], curves: Sequence[Curve], speedup_metrics: Sequence[str]
+) -> dict[str, Any]:
+    """Return everything that the tables and figures show, ready for JSON.
+
+    Args:
+        arms: what is compared, and with what.
+        curves: one for each run that has measured anything.
+        speedup_metrics: figures whose speed-up is asked for.
+
+    Returns:
+        `arms`, `equal` (axis -> tables at common positions), `speedups`, `references`,
+        `metric_info`, `versions`, `device` and `curves`.
+
+    Raises:
+        ValueError: when a speed-up is asked for a figure that has none.
+    """
+    finished = [curve for curve in curves if curve.results is not None]
+    facts = finished[0].results or {} if finished else {}
+    info = facts.get("metric_info", {})
+    baselines = {arm.name: arm.baseline for arm in arms if arm.baseline}
+    return {
+        "arms": [_arm_row(arm.name, curves) for arm in arms],
+        "equal": {axis: equal_tables(curves, baselines, axis) for axis in AXES},
+        "speedups": speedup_rows(
+            curves, baselines, {m: info[m] for m in speedup_metrics if m in info}
+        ),
+        "references": facts.get("references", {}),
+        "metric_info": info,
+        "versions": facts.get("versions", {}),
+        "device": facts.get("device", {}),
+        "curves": [_curve_row(curve) for curve in curves],
+    }
+
+
+def equal_tables(
+    curves: Sequence[Curve], baselines: Mapping[str, str], axis: str
+) -> list[dict[str, Any]]:
+    """Return figures at common positions of one axis.
+
+    The positions are shares of the largest one that every finished run has reached.
+
+    Args:
+        curves: the runs.
+        baselines: arm -> the arm it is compared with.
+        axis: "samples", "flops" or "seconds".
+
+    Returns:
+        For each position: `at`, `share`, `values` (arm -> metric -> interval over seeds) and
+        `differences` (arm -> metric -> interval of the paired difference).
+    """
+    end = common_end(curves, axis)
+    return [_equal_table(curves, baselines, axis, share, end) for share in LEVELS if end > 0]
+
+
+def _equal_table(
+    curves: Sequence[Curve], baselines: Mapping[str, str], axis: str, share: float, end: float
+) -> dict[str, Any]:
+    values: dict[str, dict[str, dict[int, float]]] = {}
+    for curve in curves:
+        for metric, y in curve.y.items():
+            value = value_at(curve.x[axis], y, share * end)
+            by_seed = values.setdefault(curve.arm, {}).setdefault(metric, {})
+            if value is not None:
+                by_seed[curve.seed] = value
+    differences = {
+        arm: {
+            metric: _plain(paired_difference(by_seed, values[baseline].get(metric, {})))
+            for metric, by_seed in values[arm].items()
+        }
+        for arm, baseline in baselines.items()
+        if arm in values and baseline in values
+    }
+    shown = {
+        arm: {metric: _plain(t_interval(list(v.values()))) for metric, v in metrics.items()}
+        for arm, metrics in values.items()
+    }
+    return {"at": share * end, "share": share, "values": shown, "differences": differences}
+
+
+def speedup_rows(
+    curves: Sequence[Curve], baselines: Mapping[str, str], infos: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return one row for each arm, figure, axis and target share; pairs share a seed."""
+    runs = {(curve.arm, curve.seed): curve for curve in curves if curve.results is not None}
+    rows = []
+    for arm, baseline in baselines.items():
+        seeds = [seed for name, seed in runs if name == arm and (baseline, seed) in runs]
+        pairs = [(runs[baseline, seed], runs[arm, seed]) for seed in seeds]
+        for metric, info in infos.items():
+            for axis in AXES:
+                for share in TARGET_SHARES:
+                    found = speed_up(pairs, metric, info, axis, share)
+                    row = {"arm": arm, "baseline": baseline, "metric": metric, "axis": axis}
+                    rows.append({**row, "share": share, **_plain_speedup(found)})
+    return rows
+
+
+def _plain_speedup(found: Any) -> dict[str, Any]:
+    if found is None:
+        return {"ratio": None}
+    return {k: v._asdict() if hasattr(v, "_asdict") else v for k, v in found._asdict().items()}
+
+
+def _plain(interval: Any) -> dict[str, Any] | None:
+    return None if interval is None else interval._asdict()
+
+
+def _arm_row(name: str, curves: Sequence[Curve]) -> dict[str, Any]:
+    """Return what the finished runs of an arm took, and the figures they ended with."""
+    own = [curve for curve in curves if curve.arm == name and curve.results is not None]
+    metrics = dict.fromkeys(metric for curve in own for metric in curve.y)
+    return {
+        "arm": name,
+        "seeds": [curve.seed for curve in own],
+        **{axis: _plain(t_interval([curve.end(axis) for curve in own])) for axis in AXES},
+        "steps": [(curve.results or {})["counts"]["steps"] for curve in own],
+        "final": {
+            metric: _plain(t_interval([c.y[metric][-1] for c in own if metric in c.y]))
+            for metric in metrics
+        },
+    }
+
+
+def _curve_row(curve: Curve) -> dict[str, Any]:
+    return {
+        "arm": curve.arm,
+        "seed": curve.seed,
+        "is_finished": curve.results is not None,
+        "x": {axis: x.tolist() for axis, x in curve.x.items()},
+        "y": {metric: y.tolist() for metric, y in curve.y.items()},
+    }

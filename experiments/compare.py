@@ -1,0 +1,162 @@
+"""Run a grid of training runs and show what they say.
+
+    python -m experiments.compare --grid=main --out=runs/main --config.train.num_steps=2000
+
+Grids: experiments/grids.py. Every `--config.GROUP.FIELD=VALUE` goes to all runs; arms override it.
+`train.num_steps` and the periods are those of the grid's reference arm; the other arms train for
+equal training FLOPs. The same command resumes what is unfinished and skips what is finished.
+
+Writes into --out: runs/ARM_seed_N/ (ordinary run folders, their output in log.txt), summary.json,
+summary.md, curves.png, curves.svg.
+
+Exit codes: 0 done; 1 some run failed, the summary shows the others; 2 bad input; 3 stopped.
+"""
+
+import argparse
+import pathlib
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.aggregate import summarize
+from experiments.curves import read_curve
+from experiments.figures import draw_curves
+from experiments.grids import GRIDS, Arm, Grid
+from experiments.markdown import write_summary
+from experiments.plan import PlannedRun, parse_overrides, plan_runs
+from experiments.run_queue import LOG_FILE, Stopped, run_all
+from experiments.speedup import figure_to_cost
+from tpdiff_jax.evals import METRICS as INFOS
+from tpdiff_jax.results import write_json
+
+EXIT_FAILED, EXIT_BAD_INPUT, EXIT_STOPPED = 1, 2, 3
+METRICS = (
+    *("label_accuracy", "identity_consistency", "speed_wasserstein", "velocity_error"),
+    *("even_odd_step", "stray_ink", "frechet"),
+)
+SPEEDUP_METRICS = ("frechet", "speed_wasserstein", "label_accuracy", "identity_consistency")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Plan, run, summarize; return the exit code."""
+    options, rest = _parser().parse_known_args(argv)
+    try:
+        overrides = parse_overrides(rest)
+        check_metrics(_names(options.metrics), _names(options.speedup))
+        grid = GRIDS[options.grid]
+        arms = select_arms(grid, _names(options.arms))
+        _use_cpu_for_planning()
+        seeds = [int(seed) for seed in _names(options.seeds)]
+        runs = plan_runs(grid, arms, overrides, seeds, options.out)
+        show_plan(runs)
+        if options.only == "plan":
+            return 0
+        failed = run_all(runs, workers=options.workers) if options.only != "summary" else []
+    except ValueError as error:
+        print(f"compare: error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except Stopped as stop:
+        print(f"compare: {stop}", file=sys.stderr)
+        return EXIT_STOPPED
+    setting = {"grid": options.grid, "seeds": seeds, "overrides": overrides}
+    shown = _names(options.metrics), _names(options.speedup)
+    write_outputs(options.out, arms, runs, setting, *shown)
+    for run in failed:
+        print(f"failed: {run.workdir.name}, see {run.workdir / LOG_FILE}", file=sys.stderr)
+    return EXIT_FAILED if failed else 0
+
+
+def select_arms(grid: Grid, names: Sequence[str]) -> list[Arm]:
+    """Return the arms of these names and their baselines; all of the grid for no names.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    known = [arm.name for arm in grid.arms]
+    if unknown := sorted(set(names) - set(known)):
+        raise ValueError(f"--arms: no {', '.join(unknown)}; there are {', '.join(known)}")
+    keep = {*names, *(grid.arm(name).baseline for name in names)}
+    return [arm for arm in grid.arms if arm.name in keep or not names]
+
+
+def check_metrics(shown: Sequence[str], speedup: Sequence[str]) -> None:
+    """Raise ValueError for a figure that is unknown, or has no speed-up, before hours of runs."""
+    known = {info.name: info._asdict() for info in INFOS}
+    for name in [*shown, *speedup]:
+        if name not in known:
+            raise ValueError(f"no figure is called {name}; there are {', '.join(known)}")
+    for name in speedup:
+        figure_to_cost(np.empty(0), known[name])
+
+
+def show_plan(runs: Sequence[PlannedRun]) -> None:
+    """Print one line for each run."""
+    for run in runs:
+        state = "finished" if run.is_finished() else f"{run.steps_done()} done"
+        print(f"{run.workdir.name:40s} {run.num_steps:7d} steps {run.flops:9.3g} FLOP  {state}")
+
+
+def write_outputs(
+    out: pathlib.Path,
+    arms: Sequence[Arm],
+    runs: Sequence[PlannedRun],
+    setting: dict[str, Any],
+    metrics: Sequence[str],
+    speedup_metrics: Sequence[str],
+) -> None:
+    """Write summary.json, summary.md and the curves."""
+    curves = [read_curve(run.arm, run.seed, run.workdir) for run in runs]
+    curves = [curve for curve in curves if curve.y]
+    summary = summarize(arms, curves, speedup_metrics)
+    commands = {run.workdir.name: shlex.join(["python", *run.command()[1:]]) for run in runs}
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "summary.json", {**setting, **summary, "commands": commands})
+    page = write_summary(f"Grid {setting['grid']}", summary, metrics)
+    (out / "summary.md").write_text(page)
+    draw_curves(out / "curves", curves, metrics, summary["references"])
+    print(f"wrote {out / 'summary.md'}, summary.json, curves.png, curves.svg")
+
+
+def _use_cpu_for_planning() -> None:
+    """Keep accelerators free for the runs: this process only counts FLOPs."""
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")
+
+
+def _names(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.compare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--grid", required=True, choices=sorted(GRIDS))
+    parser.add_argument("--out", required=True, type=pathlib.Path, help="output folder")
+    parser.add_argument("--seeds", default="0,1,2", help="values of train.seed")
+    parser.add_argument("--arms", default="", help="only these, with their baselines")
+    parser.add_argument(
+        "--workers", type=int, default=1, help="runs at a time; above 1, each on its own cores"
+    )
+    parser.add_argument(
+        "--only",
+        choices=("all", "plan", "summary"),
+        default="all",
+        help="stop early, or only sum up",
+    )
+    parser.add_argument("--metrics", default=",".join(METRICS), help="figures in tables and curves")
+    parser.add_argument(
+        "--speedup", default=",".join(SPEEDUP_METRICS), help="figures to speed up to"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,155 @@
+"""Grids: which runs are compared. A grid is a name, its arms and the arm each is compared with.
+
+An arm is a config file and the fields it changes; every arm trains for as many steps as cost the
+training FLOPs of the grid's reference arm. Adding an experiment is adding an entry to `GRIDS`.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+# `frame_strides=(1,)` alone makes the twin; the rest undoes what only fits several stages.
+VANILLA: dict[str, Any] = {
+    "pyramid.frame_strides": (1,),
+    "pyramid.stage_fractions": (),
+    "train.stage_probs": (),
+    "sample.steps_per_stage": (),
+    "sample.guidance_per_stage": (),
+}
+# Written out, so that an ablation keeps its meaning when the defaults of the config move.
+ABLATION_BASE: dict[str, Any] = {
+    "pyramid.frame_strides": (4, 2, 1),
+    "pyramid.downsample": "stride",
+    "pyramid.upsample": "nearest",
+    "pyramid.frame_positions": "consistent",
+    "pyramid.target_unit": "time",
+    "pyramid.time_conditioning": "noise_time",
+    "alignment.mode": "nearest",
+    "alignment.level": "coarsest",
+}
+DDIM_BASE: dict[str, Any] = {
+    "path.prediction": "v",
+    "path.betas": "scaled_linear",
+    "path.zero_terminal_snr": False,
+    "path.final_alpha": "one",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One thing to compare.
+
+    Attributes:
+        name: in tables, figures and folder names.
+        overrides: `group.field` -> value; they win over the command line's.
+        config: config file, from the repository root.
+        baseline: name of the arm that this one is compared with; None for a baseline.
+    """
+
+    name: str
+    overrides: Mapping[str, Any]
+    config: str = "configs/flow.py"
+    baseline: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Arms that share a budget.
+
+    Attributes:
+        arms: what is compared.
+        reference: arm whose `train.num_steps` is taken as given and sets the FLOPs of all.
+    """
+
+    arms: tuple[Arm, ...]
+    reference: str
+
+    def __post_init__(self) -> None:
+        names = [arm.name for arm in self.arms]
+        if len(set(names)) < len(names):
+            raise ValueError(f"arms share a name: {names}")
+        for name in [self.reference, *(arm.baseline for arm in self.arms if arm.baseline)]:
+            if name not in names:
+                raise ValueError(f"no arm is called {name}; there are {', '.join(names)}")
+
+    def arm(self, name: str) -> Arm:
+        """Return the arm of that name."""
+        return next(arm for arm in self.arms if arm.name == name)
+
+
+def ablation(base: Mapping[str, Any], changes: Mapping[str, Mapping[str, Any]], **arm: Any) -> Grid:
+    """Return a grid of a base arm and one arm for each change of it.
+
+    Args:
+        base: overrides of every arm.
+        changes: name of an arm -> what it changes.
+        **arm: further fields of every arm.
+    """
+    changed = tuple(
+        Arm(name=name, overrides={**base, **change}, baseline="base", **arm)
+        for name, change in changes.items()
+    )
+    return Grid(arms=(Arm(name="base", overrides=base, **arm), *changed), reference="base")
+
+
+def _main() -> Grid:
+    arms = []
+    for path in ("flow", "ddim"):
+        config, vanilla = f"configs/{path}.py", f"{path}_vanilla"
+        arms.append(Arm(name=f"{path}_pyramid", overrides={}, config=config, baseline=vanilla))
+        arms.append(Arm(name=vanilla, overrides=VANILLA, config=config))
+    return Grid(arms=tuple(arms), reference="flow_pyramid")
+
+
+def _factors() -> Grid:
+    """Pyramid alone, alignment alone, both, against neither."""
+    none, nearest = {"alignment.mode": "none"}, {"alignment.mode": "nearest"}
+    arms = (
+        Arm(name="neither", overrides=VANILLA | none),
+        Arm(name="alignment", overrides=VANILLA | nearest, baseline="neither"),
+        Arm(name="pyramid", overrides=none, baseline="neither"),
+        Arm(name="both", overrides=nearest, baseline="neither"),
+    )
+    return Grid(arms=arms, reference="both")
+
+
+GRIDS: dict[str, Grid] = {
+    "main": _main(),
+    "factors": _factors(),
+    "ablations": ablation(
+        ABLATION_BASE,
+        {
+            "alignment_none": {"alignment.mode": "none"},
+            "alignment_hungarian": {"alignment.mode": "hungarian"},
+            "alignment_candidates": {"alignment.mode": "candidates"},
+            "level_stage": {"alignment.level": "stage"},
+            "paper_alignment": {"alignment.mode": "hungarian", "alignment.level": "stage"},
+            "positions_naive": {"pyramid.frame_positions": "naive"},
+            "target_stage": {"pyramid.target_unit": "stage"},
+            "downsample_mean": {"pyramid.downsample": "mean"},
+            "upsample_linear": {"pyramid.upsample": "linear"},
+            "time_stage_slices": {"pyramid.time_conditioning": "stage_slices"},
+        },
+    ),
+    "ddim_ablations": ablation(
+        ABLATION_BASE | DDIM_BASE,
+        {
+            "prediction_eps": {"path.prediction": "eps"},
+            "betas_linear": {"path.betas": "linear"},
+            "zero_terminal_snr": {"path.zero_terminal_snr": True},
+            "alignment_none": {"alignment.mode": "none"},
+            "level_stage": {"alignment.level": "stage"},
+        },
+        config="configs/ddim.py",
+    ),
+    "strides": ablation(
+        ABLATION_BASE,
+        {
+            "strides_1": VANILLA,
+            "strides_2_1": {"pyramid.frame_strides": (2, 1)},
+            "strides_4_1": {"pyramid.frame_strides": (4, 1)},
+            "strides_8_2_1": {"pyramid.frame_strides": (8, 2, 1)},
+            "strides_8_4_2_1": {"pyramid.frame_strides": (8, 4, 2, 1)},
+        },
+    ),
+}

@@ -1,0 +1,158 @@
+"""The summary as Markdown: tables at equal cost, paired differences, speed-ups."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+NONE = "-"
+_UNITS = {"samples": "videos", "flops": "FLOP", "seconds": "s"}
+_ARROWS = {"higher": " (higher)", "lower": " (lower)", "match": " (match real)"}
+_NOTES = """\
+Values are means over seeds ± standard deviation; differences and speed-ups carry 95 % Student
+intervals over paired seeds. Figures between two evaluations lie on the straight line between
+them; nothing is extrapolated: `-` was not reached or not measured. FLOPs are the network's matrix
+products, forward and backward, by its FLOP model; seconds are training-step time on this machine,
+evaluation and compilation excluded. Where the learning rate decays over a run, points before a
+run's end show less than a run of that length would reach."""
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a number with few digits; `-` for none."""
+    if value is None or not math.isfinite(value):
+        return NONE
+    if 10**digits <= abs(value) < 1e5:
+        return f"{value:.0f}"
+    return f"{value:.{digits}g}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.2e}"
+
+
+def mean_and_sd(interval: Mapping[str, Any] | None) -> str:
+    """Return `mean ± sd`; the mean alone for a single seed."""
+    if interval is None:
+        return NONE
+    sd = interval["sd"]
+    return number(interval["mean"]) + (f" ± {number(sd, 2)}" if sd is not None else "")
+
+
+def mean_and_bounds(interval: Mapping[str, Any] | None) -> str:
+    """Return `mean [low, high]`, in bold where the interval excludes 0."""
+    if interval is None:
+        return NONE
+    mean, low, high = (interval[name] for name in ("mean", "low", "high"))
+    sign = "+" if mean > 0 else ""
+    if low is None:
+        return f"{sign}{number(mean)} (n = {interval['n']})"
+    text = f"{sign}{number(mean)} [{number(low)}, {number(high)}]"
+    return f"**{text}**" if low > 0 or high < 0 else text
+
+
+def bounded(value: Mapping[str, Any] | None) -> str:
+    """Return a number with its kind of bound in front."""
+    if value is None or value["kind"] == "?":
+        return NONE
+    return ("" if value["kind"] == "=" else value["kind"]) + number(value["value"])
+
+
+def write_summary(title: str, summary: Mapping[str, Any], metrics: Sequence[str]) -> str:
+    """Return the whole page.
+
+    Args:
+        title: heading.
+        summary: what `aggregate.summarize` returned.
+        metrics: figures to show; the JSON file has all.
+    """
+    known = [metric for metric in metrics if metric in summary["metric_info"]]
+    parts = [f"# {title}", _NOTES, _device_line(summary), "## Runs", _runs_table(summary)]
+    parts += ["## Figures of the finished runs", _final_table(summary, known)]
+    for axis, tables in summary["equal"].items():
+        for entry in tables:
+            parts += [_equal_heading(axis, entry), _values_table(entry, known)]
+            if entry["share"] == 1.0 and entry["differences"]:
+                parts += ["Arm minus its baseline:", _differences_table(entry, known)]
+    if summary["speedups"]:
+        parts += ["## Speed-up to the same quality", _speedup_note(), _speedup_table(summary)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _device_line(summary: Mapping[str, Any]) -> str:
+    device, versions = summary["device"], summary["versions"]
+    facts = [
+        f"{name} {device[name]}" for name in ("platform", "kind", "cpu_cores") if name in device
+    ]
+    facts += [f"{name} {versions[name]}" for name in ("jax", "python") if name in versions]
+    return "Measured on: " + ", ".join(facts) + "."
+
+
+def _runs_table(summary: Mapping[str, Any]) -> str:
+    rows = [
+        [
+            row["arm"],
+            " ".join(map(str, row["seeds"])) or NONE,
+            " ".join(map(str, sorted(set(row["steps"])))) or NONE,
+            *(mean_and_sd(row[axis]) for axis in _UNITS),
+        ]
+        for row in summary["arms"]
+    ]
+    return table(["arm", "seeds", "steps", "videos", "FLOP", "seconds"], rows)
+
+
+def _metric_header(summary: Mapping[str, Any], metrics: Sequence[str]) -> list[str]:
+    info = summary["metric_info"]
+    return [metric + _ARROWS.get(info[metric]["direction"], "") for metric in metrics]
+
+
+def _final_table(summary: Mapping[str, Any], metrics: Sequence[str]) -> str:
+    rows = [
+        [row["arm"], *(mean_and_sd(row["final"].get(metric)) for metric in metrics)]
+        for row in summary["arms"]
+    ]
+    for name, values in summary["references"].items():
+        rows.append([f"*{name}*", *(number(values.get(metric)) for metric in metrics)])
+    return table(["arm", *_metric_header(summary, metrics)], rows)
+
+
+def _equal_heading(axis: str, entry: Mapping[str, Any]) -> str:
+    at = f"{entry['at']:.3g} {_UNITS[axis]}"
+    return f"## At equal {axis}: {at} ({entry['share']:.0%} of what every run has reached)"
+
+
+def _values_table(entry: Mapping[str, Any], metrics: Sequence[str]) -> str:
+    rows = [
+        [arm, *(mean_and_sd(values.get(metric)) for metric in metrics)]
+        for arm, values in entry["values"].items()
+    ]
+    return table(["arm", *metrics], rows)
+
+
+def _differences_table(entry: Mapping[str, Any], metrics: Sequence[str]) -> str:
+    rows = [
+        [arm, *(mean_and_bounds(values.get(metric)) for metric in metrics)]
+        for arm, values in entry["differences"].items()
+    ]
+    return table(["arm", *metrics], rows)
+
+
+def _speedup_note() -> str:
+    return (
+        "Targets are what the baseline has reached at shares of its own budget. `>` before a cost "
+        "says that the target was not reached within it; `<` before a speed-up is then its bound."
+    )
+
+
+def _speedup_table(summary: Mapping[str, Any]) -> str:
+    header = ["arm", "baseline", "figure", "axis", "target at", "baseline needs", "arm needs"]
+    rows = []
+    for row in summary["speedups"]:
+        cells = [row["arm"], row["baseline"], row["metric"], row["axis"], f"{row['share']:.0%}"]
+        if row["ratio"] is None:
+            rows.append([*cells, NONE, NONE, NONE, NONE])
+            continue
+        span = f" [{number(row['low'])}, {number(row['high'])}]" if row["low"] is not None else ""
+        cells += [bounded(row["baseline_x"]), bounded(row["arm_x"]), bounded(row["ratio"]) + span]
+        rows.append([*cells, f"{row['num_reached']} of {row['num_seeds']}"])
+    return table([*header, "speed-up", "reached"], rows)

@@ -1,0 +1,210 @@
+"""From a grid to runs: how long each trains, in which folder, by which command.
+
+Every run is the ordinary command line of the package. Training FLOPs come from the FLOP model of
+the network; a step of stage i counts with the probability of that stage.
+"""
+
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from experiments.grids import Arm, Grid
+from tpdiff_jax import run_config
+from tpdiff_jax.build import Experiment, build_experiment
+from tpdiff_jax.infra.metric_writers import METRICS_FILE, read_metrics
+
+_PREFIX = "--config."
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlannedRun:
+    """One training run.
+
+    Attributes:
+        arm: name of the arm.
+        seed: `train.seed`.
+        workdir: the run's folder.
+        config_file: config file of the arm.
+        overrides: `group.field` -> text on the command line.
+        config: the config that these give.
+        num_steps: training steps.
+        flops: expected training FLOPs.
+    """
+
+    arm: str
+    seed: int
+    workdir: pathlib.Path
+    config_file: str
+    overrides: Mapping[str, str]
+    config: ConfigDict
+    num_steps: int
+    flops: float
+
+    def command(self) -> list[str]:
+        """Return the command line that starts or resumes the run."""
+        return [
+            *(sys.executable, "-m", "tpdiff_jax.main"),
+            *(f"--config={self.config_file}", f"--workdir={self.workdir}"),
+            *overrides_to_flags(self.overrides),
+        ]
+
+    def is_finished(self) -> bool:
+        """Whether the run has written its results."""
+        return (self.workdir / "results.json").is_file()
+
+    def steps_done(self) -> int:
+        """Return the steps that the run has logged so far."""
+        lines = read_metrics(self.workdir / METRICS_FILE)
+        return max((line["step"] for line in lines), default=0)
+
+
+def plan_runs(
+    grid: Grid,
+    arms: Sequence[Arm],
+    base: Mapping[str, str],
+    seeds: Sequence[int],
+    out: pathlib.Path,
+) -> list[PlannedRun]:
+    """Return the runs of a grid, seed by seed, so that every arm is seen early.
+
+    Args:
+        grid: its reference arm sets the budget.
+        arms: what to compare.
+        base: overrides of every run, `group.field` -> text; an arm's own win.
+        seeds: values of `train.seed`.
+        out: parent of the runs' folders.
+
+    Raises:
+        ValueError: when a config is invalid, or a folder holds another run than the planned one.
+    """
+    reference = _open_arm(grid.arm(grid.reference), base)
+    flops_per_step = mean_step_flops(reference)
+    runs = []
+    for arm in arms:
+        experiment = _open_arm(arm, base)
+        num_steps = equal_flops_steps(
+            reference.train.num_steps, flops_per_step, mean_step_flops(experiment)
+        )
+        texts = merge_overrides(base, arm.overrides)
+        for field in ("eval_every_steps", "sample_every_steps"):
+            period = equal_share_period(
+                getattr(reference.train, field), reference.train.num_steps, num_steps
+            )
+            texts[f"train.{field}"] = str(period)
+        texts["train.num_steps"] = str(num_steps)
+        for seed in seeds:
+            own = texts | {"train.seed": str(seed)}
+            run = PlannedRun(
+                arm=arm.name,
+                seed=seed,
+                workdir=out / "runs" / f"{arm.name}_seed_{seed}",
+                config_file=arm.config,
+                overrides=own,
+                config=read_config(arm.config, own),
+                num_steps=num_steps,
+                flops=num_steps * mean_step_flops(experiment),
+            )
+            check_folder(run)
+            runs.append(run)
+    return sorted(runs, key=lambda run: seeds.index(run.seed))
+
+
+def equal_flops_steps(reference_steps: int, reference_flops: float, own_flops: float) -> int:
+    """Return the steps that cost what the reference's cost, to the nearest step, at least 1.
+
+    Args:
+        reference_steps: steps of the reference.
+        reference_flops: mean FLOPs of a step of the reference.
+        own_flops: mean FLOPs of a step of the arm.
+    """
+    return max(1, round(reference_steps * reference_flops / own_flops))
+
+
+def equal_share_period(reference_period: int, reference_steps: int, own_steps: int) -> int:
+    """Return the period that falls at the same shares of the budget as the reference's.
+
+    Rounded up, so that the last period never ends one step before the run does. 0 stays 0.
+    """
+    return -(-own_steps * reference_period // reference_steps)
+
+
+def mean_step_flops(experiment: Experiment) -> float:
+    """Return the expected FLOPs of a training step over the stages."""
+    probs = experiment.train.stage_probs
+    return sum(p * experiment.train_flops(i) for i, p in enumerate(probs))
+
+
+def parse_overrides(arguments: Sequence[str]) -> dict[str, str]:
+    """Return `group.field` -> text from arguments such as `--config.train.num_steps=100`.
+
+    Raises:
+        ValueError: when an argument is anything else.
+    """
+    overrides = {}
+    for argument in arguments:
+        name, equals, text = argument.removeprefix(_PREFIX).partition("=")
+        if not argument.startswith(_PREFIX) or not equals:
+            raise ValueError(f"{argument} must be an option, or --config.GROUP.FIELD=VALUE")
+        overrides[name] = text
+    return overrides
+
+
+def merge_overrides(base: Mapping[str, str], own: Mapping[str, Any]) -> dict[str, str]:
+    """Return both as text; `own` wins."""
+    return {**base, **{name: str(value) for name, value in own.items()}}
+
+
+def overrides_to_flags(overrides: Mapping[str, str]) -> list[str]:
+    """Return the overrides as command-line flags."""
+    return [f"{_PREFIX}{name}={text}" for name, text in overrides.items()]
+
+
+def read_config(config_file: str, overrides: Mapping[str, str]) -> ConfigDict:
+    """Return the config that the command line would give.
+
+    Raises:
+        ValueError: for an unknown field or a value of the wrong type.
+    """
+    arguments = ["plan", f"--config={config_file}", *overrides_to_flags(overrides)]
+    values = flags.FlagValues()
+    holder = config_flags.DEFINE_config_file(
+        "config", None, lock_config=True, flag_values=values, sys_argv=arguments
+    )
+    try:
+        values(arguments)
+    except (flags.Error, AttributeError, KeyError, TypeError, OSError) as error:
+        raise ValueError(str(error)) from error
+    return holder.value
+
+
+def check_folder(run: PlannedRun) -> None:
+    """Refuse to reuse a folder whose run differs in any field from the planned one.
+
+    Raises:
+        ValueError: with the fields that differ.
+    """
+    if not (run.workdir / run_config.FILE_NAME).exists():
+        return
+    saved = dict(run_config.flatten(run_config.load_config(run.workdir)))
+    planned = dict(run_config.flatten(run.config))
+    names = sorted(saved.keys() | planned.keys())
+    lines = [
+        f"  {name}: there {saved.get(name)!r}, planned {planned.get(name)!r}"
+        for name in names
+        if saved.get(name) != planned.get(name)
+    ]
+    if lines:
+        raise ValueError(
+            f"{run.workdir} holds another run; choose another --out:\n" + "\n".join(lines)
+        )
+
+
+def _open_arm(arm: Arm, base: Mapping[str, str]) -> Experiment:
+    """Build an arm's experiment for its costs, on whatever devices there are here."""
+    texts = merge_overrides(base, arm.overrides) | {"mesh.data": "-1"}
+    return build_experiment(read_config(arm.config, texts))

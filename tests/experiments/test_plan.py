@@ -1,0 +1,112 @@
+"""Plans: equal FLOPs over the arms, ordinary commands, no folder reused for another run."""
+
+import pytest
+
+from experiments.compare import select_arms
+from experiments.grids import GRIDS, VANILLA, Arm, Grid
+from experiments.plan import (
+    equal_flops_steps,
+    equal_share_period,
+    parse_overrides,
+    plan_runs,
+    read_config,
+)
+from experiments.run_queue import split_cores
+from tests.tiny import SIZES
+from tpdiff_jax import run_config
+
+MAIN = GRIDS["main"]
+BASE = {name: str(value) for name, value in SIZES.items()} | {
+    "train.num_steps": "1200",
+    "train.eval_every_steps": "120",
+}
+
+
+def test_steps_of_equal_flops():
+    assert equal_flops_steps(1200, 7.0, 12.0) == 700
+    assert equal_flops_steps(1200, 5.0, 5.0) == 1200
+    assert equal_flops_steps(1, 1.0, 100.0) == 1
+
+
+@pytest.mark.parametrize("steps, period", [(700, 70), (699, 70), (1200, 120), (3, 1)])
+def test_evaluations_fall_at_the_same_shares(steps, period):
+    """Ten evaluations of 1200 steps stay at most ten, the last at the end."""
+    assert equal_share_period(120, 1200, steps) == period
+    assert equal_share_period(0, 1200, steps) == 0
+
+
+def test_the_arms_of_a_grid_cost_the_same_within_a_step(tmp_path):
+    runs = plan_runs(MAIN, MAIN.arms, BASE, [0, 1], tmp_path)
+    assert [(run.arm, run.seed) for run in runs[:4]] == [
+        ("flow_pyramid", 0),
+        ("flow_vanilla", 0),
+        ("ddim_pyramid", 0),
+        ("ddim_vanilla", 0),
+    ]
+    pyramid, vanilla = runs[0], runs[1]
+    assert pyramid.num_steps == 1200
+    assert vanilla.num_steps < 1200
+    assert vanilla.flops == pytest.approx(pyramid.flops, abs=vanilla.flops / vanilla.num_steps / 2)
+    assert {run.seed for run in runs[4:]} == {1}
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_every_grid_gives_valid_configs(name, tmp_path):
+    runs = plan_runs(GRIDS[name], GRIDS[name].arms, BASE | {"sample.num_steps": "4"}, [0], tmp_path)
+    assert len(runs) == len(GRIDS[name].arms)
+    assert len({str(run.config.to_dict()) for run in runs}) == len(runs)
+
+
+def test_the_command_line_gives_the_planned_config(tmp_path):
+    run = plan_runs(MAIN, MAIN.arms, BASE, [3], tmp_path)[1]
+    flags = [flag for flag in run.command() if flag.startswith("--config.")]
+    config = read_config("configs/flow.py", parse_overrides(flags))
+    assert config == run.config
+    assert config.pyramid.frame_strides == (1,)
+    assert (config.train.seed, config.train.num_steps) == (3, run.num_steps)
+
+
+def test_a_folder_of_another_run_is_refused(tmp_path):
+    run = plan_runs(MAIN, MAIN.arms, BASE, [0], tmp_path)[0]
+    run.workdir.mkdir(parents=True)
+    run_config.save_config(run.workdir, run.config)
+    assert plan_runs(MAIN, MAIN.arms, BASE, [0], tmp_path)[0].config == run.config
+    with pytest.raises(ValueError, match="optim.learning_rate: there 0.001, planned 0.002"):
+        plan_runs(MAIN, MAIN.arms, BASE | {"optim.learning_rate": "2e-3"}, [0], tmp_path)
+
+
+def test_bad_overrides_are_named():
+    with pytest.raises(ValueError, match="--confg.train.seed=1 must be"):
+        parse_overrides(["--confg.train.seed=1"])
+    with pytest.raises(ValueError, match="--config.train.seed must be"):
+        parse_overrides(["--config.train.seed"])
+    with pytest.raises(ValueError, match="speed_limit"):
+        read_config("configs/flow.py", {"train.speed_limit": "1"})
+    with pytest.raises(ValueError, match="many"):
+        read_config("configs/flow.py", {"train.num_steps": "many"})
+
+
+def test_workers_share_no_core():
+    assert split_cores([0, 1], 2) == [[0], [1]]
+    assert split_cores([0, 1, 4, 5, 6], 2) == [[0, 1], [4, 5, 6]]
+    for workers in (0, 3):
+        with pytest.raises(ValueError, match=f"--workers={workers}"):
+            split_cores([0, 1], workers)
+
+
+def test_grids_refuse_unknown_baselines_and_names_used_twice():
+    one = Arm(name="one", overrides={})
+    with pytest.raises(ValueError, match="share a name"):
+        Grid(arms=(one, one), reference="one")
+    with pytest.raises(ValueError, match="no arm is called two"):
+        Grid(arms=(one, Arm(name="three", overrides=VANILLA, baseline="two")), reference="one")
+
+
+def test_selected_arms_bring_their_baseline_and_keep_the_budget(tmp_path):
+    arms = select_arms(MAIN, ["ddim_pyramid"])
+    assert [arm.name for arm in arms] == ["ddim_pyramid", "ddim_vanilla"]
+    assert select_arms(MAIN, []) == list(MAIN.arms)
+    runs = plan_runs(MAIN, arms, BASE, [0], tmp_path)
+    assert runs == plan_runs(MAIN, MAIN.arms, BASE, [0], tmp_path)[2:]
+    with pytest.raises(ValueError, match="--arms: no best"):
+        select_arms(MAIN, ["best"])
