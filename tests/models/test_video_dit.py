@@ -1,0 +1,249 @@
+"""The video DiT: what its output depends on, and that its cost and layouts are what they claim."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tpdiff_jax.models import MODELS, VideoDiT, VideoDiTConfig
+from tpdiff_jax.models.embeddings import scalar_embedding_flops
+
+ATTENTIONS = ("factorised", "joint")
+POSITIONS = np.array([0.0, 2.0, 4.0], np.float32)
+COND = {"label": np.array([[3], [7]], np.int32)}
+T = jnp.array([100.0, 900.0])
+
+
+def small(**fields):
+    shape = {"frame_height": 8, "frame_width": 12, "channels": 2, "patch_size": 4}
+    width = {"hidden_size": 24, "depth": 2, "num_heads": 2, "mlp_ratio": 2.0}
+    return VideoDiT(VideoDiTConfig(**(shape | width | fields)))
+
+
+def randomised(network, seed=0):
+    """Parameters with every zero-initialised gate and head opened."""
+    leaves, tree = jax.tree.flatten(network.init(jax.random.key(seed)))
+    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
+    moved = [a + 0.2 * jax.random.normal(k, a.shape) for a, k in zip(leaves, keys, strict=True)]
+    return jax.tree.unflatten(tree, moved)
+
+
+def noise(num_frames=3, seed=0):
+    shape = (2, num_frames, 8, 12, 2)
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
+
+
+@partial(jax.jit, static_argnames=("network", "stride"))
+def apply(network, params, x, t, positions, stride, cond):
+    return network.apply(params, x, t, positions, stride, cond)
+
+
+def run(network, params, x=None, t=T, positions=POSITIONS, stride=2, cond=COND):
+    """Apply the network, compiled once per shape; frame positions are traced."""
+    x = noise(len(positions)) if x is None else x
+    return apply(network, params, x, t, positions, stride, cond)
+
+
+def dot_flops(jaxpr):
+    """FLOPs of every dot_general of a jaxpr, inner jaxprs included."""
+    total = 0.0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            lhs = equation.invars[0].aval.shape
+            inner = np.prod([lhs[axis] for axis in contracted])
+            total += 2.0 * inner * np.prod(equation.outvars[0].aval.shape)
+        for value in equation.params.values():
+            inner_jaxpr = getattr(value, "jaxpr", value)
+            if hasattr(inner_jaxpr, "eqns"):
+                total += dot_flops(inner_jaxpr)
+    return total
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_a_fresh_network_predicts_zero(attention):
+    network = small(attention=attention)
+    output = run(network, network.init(jax.random.key(0)))
+    assert output.shape == (2, 3, 8, 12, 2)
+    assert output.dtype == jnp.float32
+    np.testing.assert_array_equal(output, 0.0)
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_parameters_are_nested_dicts_of_float32_with_stacked_blocks(attention):
+    params = small(attention=attention, depth=3).init(jax.random.key(0))
+
+    def check(tree):
+        assert type(tree) is dict
+        for value in tree.values():
+            if isinstance(value, dict):
+                check(value)
+            else:
+                assert isinstance(value, jax.Array)
+                assert value.dtype == jnp.float32
+
+    check(params)
+    assert set(params) == {"stem", "blocks", "head"}
+    assert all(leaf.shape[0] == 3 for leaf in jax.tree.leaves(params["blocks"]))
+    kernels = params["blocks"]["feed_forward"]["inner"]["kernel"]
+    assert np.abs(kernels[0] - kernels[1]).max() > 0.01
+
+
+def test_init_is_a_function_of_the_key():
+    network = small()
+    same = [network.init(jax.random.key(1)) for _ in range(2)]
+    jax.tree.map(np.testing.assert_array_equal, *same)
+    other = network.init(jax.random.key(2))
+    assert np.abs(other["stem"]["place"] - same[0]["stem"]["place"]).max() > 0.0
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_permuting_frames_with_their_positions_permutes_the_output(attention):
+    network = small(attention=attention)
+    params, x, order = randomised(network), noise(4), np.array([2, 0, 3, 1])
+    positions = np.array([0.0, 4.0, 8.0, 12.0], np.float32)
+    expected = run(network, params, x, positions=positions)[:, order]
+    result = run(network, params, x[:, order], positions=positions[order])
+    np.testing.assert_allclose(result, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_only_differences_of_frame_positions_matter_and_they_do(attention):
+    network = small(attention=attention)
+    params = randomised(network)
+    output = run(network, params)
+    np.testing.assert_allclose(run(network, params, positions=POSITIONS + 9.0), output, atol=5e-5)
+    naive = run(network, params, positions=np.arange(3, dtype=np.float32))
+    assert np.abs(naive - output).max() > 1e-3
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_traced_frame_positions_give_the_static_ones_output(attention):
+    network = small(attention=attention)
+    params = randomised(network)
+    static = jax.jit(lambda x: network.apply(params, x, T, POSITIONS, 2, COND))(noise())
+    np.testing.assert_allclose(run(network, params), static, atol=5e-5)
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_time_stride_label_and_every_frame_reach_every_frame(attention):
+    network = small(attention=attention)
+    params, x = randomised(network), noise()
+    output = run(network, params, x)
+    others = {
+        "time": run(network, params, x, t=T + 50.0),
+        "stride": run(network, params, x, stride=4),
+        "label": run(network, params, x, cond={"label": np.array([[4], [8]])}),
+        "no label": run(network, params, x, cond=network.null_cond(COND)),
+        "no condition": run(network, params, x, cond=None),
+        "last frame": run(network, params, x.at[:, -1].add(1.0)),
+    }
+    for name, other in others.items():
+        change = np.abs(other - output).max(axis=(0, 2, 3, 4))
+        assert change.min() > 1e-4, name
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_samples_do_not_see_each_other(attention):
+    network = small(attention=attention)
+    params, x = randomised(network), noise()
+    changed = run(network, params, x.at[1].add(1.0))
+    np.testing.assert_allclose(changed[0], run(network, params, x)[0], atol=1e-5)
+
+
+def test_space_attention_mixes_places_and_time_attention_mixes_frames():
+    network = small(depth=1)
+    params, x = randomised(network), noise()
+    without_space = jax.tree.map(jnp.copy, params)
+    gates = slice(2 * 24, 3 * 24)
+    modulation = without_space["blocks"]["modulation"]
+    modulation["kernel"] = modulation["kernel"].at[:, :, gates].set(0.0)
+    modulation["bias"] = modulation["bias"].at[:, gates].set(0.0)
+    moved = x.at[:, 0, :4, :4].add(1.0)
+    change = np.abs(run(network, without_space, moved) - run(network, without_space, x))
+    assert change[:, 1, :4, :4].max() > 1e-4
+    np.testing.assert_array_equal(change[:, :, 4:], 0.0)
+    full_change = np.abs(run(network, params, moved) - run(network, params, x))
+    assert full_change[:, 1, 4:].max() > 1e-4
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_scanned_and_unrolled_blocks_and_rematerialised_ones_agree(attention):
+    reference = small(attention=attention)
+    params, x = randomised(reference), noise()
+
+    def loss(network):
+        return jax.jit(jax.value_and_grad(lambda p: jnp.mean(run(network, p, x) ** 2)))
+
+    value, grads = loss(reference)(params)
+    for fields in ({"scan_layers": False}, {"remat": "dots"}, {"remat": "full"}):
+        other_value, other_grads = loss(small(attention=attention, **fields))(params)
+        np.testing.assert_allclose(other_value, value, rtol=1e-5)
+        for a, b in zip(jax.tree.leaves(other_grads), jax.tree.leaves(grads), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5 * max(1.0, float(np.abs(b).max())))
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_bfloat16_stays_near_float32_and_every_parameter_gets_a_gradient(attention):
+    network, half = small(attention=attention), small(attention=attention, dtype="bfloat16")
+    params = randomised(network)
+    output, output_half = run(network, params), run(half, params)
+    assert output_half.dtype == jnp.float32
+    error = np.sqrt(np.mean((output_half - output) ** 2) / np.mean(output**2))
+    assert 0.0 < error < 0.03
+    for one in (network, half):
+        grads = jax.jit(jax.grad(lambda p, one=one: jnp.mean(run(one, p) ** 2)))(params)
+        for path, leaf in jax.tree.leaves_with_path(grads):
+            assert leaf.dtype == jnp.float32
+            assert np.isfinite(leaf).all(), jax.tree_util.keystr(path)
+            assert np.abs(leaf).max() > 0.0, jax.tree_util.keystr(path)
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("num_frames", [4, 16])
+def test_flops_are_exactly_those_of_the_matrix_products(attention, num_frames):
+    network = small(attention=attention, scan_layers=False)
+    params = network.init(jax.random.key(0))
+    positions = np.arange(num_frames, dtype=np.float32)
+    jaxpr = jax.make_jaxpr(lambda x: network.apply(params, x, T, positions, 1, COND))(
+        noise(num_frames)
+    )
+    frame_rate = scalar_embedding_flops(24)  # once a batch, not once a video
+    assert dot_flops(jaxpr.jaxpr) == 2 * network.flops(num_frames) + frame_rate
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_flops_are_near_the_compilers_where_matrix_products_dominate(attention):
+    network = VideoDiT(
+        VideoDiTConfig(
+            patch_size=8, hidden_size=256, depth=1, num_heads=2, attention=attention,
+            scan_layers=False,
+        )
+    )  # fmt: skip
+    params = jax.eval_shape(network.init, jax.random.key(0))
+    x, positions = jax.ShapeDtypeStruct((1, 8, 32, 32, 1), jnp.float32), np.arange(8.0)
+    t, cond = jax.ShapeDtypeStruct((1,), jnp.float32), {"label": np.zeros((1, 1), np.int32)}
+    compiled = jax.jit(lambda p, x, t: network.apply(p, x, t, positions, 1, cond))
+    counted = compiled.lower(params, x, t).cost_analysis()["flops"]
+    assert 1.0 < counted / network.flops(8) < 1.05
+
+
+def test_null_condition_replaces_labels_and_keeps_everything_else():
+    network = small(num_classes=10)
+    null = network.null_cond({"label": np.array([[3, 7]], np.int32), "other": "kept"})
+    np.testing.assert_array_equal(null["label"], [[10, 10]])
+    assert null["other"] == "kept"
+    assert network.null_cond(None) is None
+
+
+def test_frames_of_another_size_are_refused():
+    network = small()
+    with pytest.raises(ValueError, match=r"x_t must be \[b, f, h, w, c\]"):
+        run(network, network.init(jax.random.key(0)), jnp.zeros((2, 3, 8, 8, 2)))
+
+
+def test_the_table_builds_networks_from_the_fields_of_their_config():
+    network = MODELS["video_dit"](hidden_size=48, num_heads=2)
+    assert network == VideoDiT(VideoDiTConfig(hidden_size=48, num_heads=2))
