@@ -17,7 +17,9 @@ def dot_product_attention(q: Array, k: Array, v: Array) -> Array:
     """softmax(q k^T / sqrt(e)) v, the softmax in float32.
 
     Args:
-        q, k, v: [..., l, n, e].
+        q: queries, [..., l, n, e].
+        k: keys, [..., l, n, e].
+        v: values, [..., l, n, e].
 
     Returns:
         [..., l, n, e], dtype of v.

@@ -52,7 +52,8 @@ def modulate(x: Array, shift: Array, scale: Array) -> Array:
 
     Args:
         x: tokens, [b, ..., d].
-        shift, scale: [b, d].
+        shift: [b, d].
+        scale: [b, d].
 
     Returns:
         Tokens, same shape and dtype as x.
