@@ -12,7 +12,7 @@ With D_r, U the down- and upsampling matrices, x_i = D_{r_i} x_0 and c_i = U D_{
            x_t = (1-u) xe + u xs,  u = (t-e)/(s-e),     target = (xs - xe)/(s - e)
     DDIM:  a_i = (nu_s x_i - nu_e c_i)/(nu_s - nu_e),   eps_i = eps - (x_i - c_i)/(nu_s - nu_e)
            (a_0 = x_i, eps_0 = eps)
-           x_t = gamma_t a_i + sigma_t eps_i,           target = eps_i or gamma_t eps_i - sigma_t a_i
+           x_t = gamma_t a_i + sigma_t eps_i,     target = eps_i or gamma_t eps_i - sigma_t a_i
 
 so with x_t = A w and target = B w the least-squares predictor, which is what training converges
 to, is a Gaussian conditional mean:
@@ -126,8 +126,8 @@ class GaussianWorld:
         path, stage = self.pyramid.path, self.pyramid.stages[i]
         own, known = self.videos(i)
         f = len(own)
-        x, c, eps = (np.hstack([m, e]) for m, e in (
-            (own, np.zeros((f, f))), (known, np.zeros((f, f))), (np.zeros_like(own), np.eye(f))))  # fmt: skip
+        x, c = (np.hstack([video, np.zeros((f, f))]) for video in (own, known))
+        eps = np.hstack([np.zeros_like(own), np.eye(f)])
         gamma_s, sigma_s = path_scales(path, stage.t_start)
         gamma_e, sigma_e = path_scales(path, stage.t_end)
         if isinstance(path, FlowPath):
@@ -202,8 +202,10 @@ def sampled_law(world, spec, *, start_law=None, predict=None):
         jnp.asarray(part)[..., None, None, None]
         for part in np.split(basis, np.cumsum(counts)[:-1], axis=1)
     )
+    # Compiling is all the cost: the program runs for milliseconds, so it need not be optimised.
     run = jax.jit(
-        lambda *ns: sample_from_noise(predict or world.predict, world.pyramid, spec, ns)
+        lambda *ns: sample_from_noise(predict or world.predict, world.pyramid, spec, ns),
+        compiler_options={"xla_backend_optimization_level": 0},
     )
     out = np.asarray(run(*noises))[..., 0, 0, 0]
     offset, columns = out[0], (out[1:] - out[0]).T  # [F], [F, sum f_i]

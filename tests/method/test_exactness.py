@@ -209,13 +209,13 @@ def test_two_component_mixture_keeps_its_law_along_the_separating_direction(path
         return sum(w * normal_cdf((x - direction @ world.mean) / spread)
                    for w, world in zip(mixture.weights, worlds, strict=True))  # fmt: skip
 
-    num = 4000
+    num = 2500
     keys = jax.random.split(jax.random.key(0), 3)
     noises = tuple(jax.random.normal(key, (num, stage.num_frames, 1, 1, 1))
                    for key, stage in zip(keys, base.pyramid.stages, strict=True))  # fmt: skip
     distance = {}
     for renoise in (True, False):
-        spec = steps_spec(base, 40, renoise=renoise)
+        spec = steps_spec(base, 32, renoise=renoise)
         run = jax.jit(lambda ns, spec=spec: sample_from_noise(
             mixture.predict, base.pyramid, spec, ns))  # fmt: skip
         distance[renoise] = kolmogorov_distance(

@@ -13,11 +13,10 @@ before, and the pyramid stays exact (stage 0 starting exactly). Pairing anew in 
 the paper does, trains each stage on another coupling than the jump hands on.
 
 The noise of a video is a function of its own key alone. Paired noise is regenerated from
-permuted keys, so between devices only keys and scores travel, never noise.
+permuted keys, so that noise need not travel between devices.
 """
 
 import dataclasses
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -72,7 +71,7 @@ def aligned_noise(
     sample_keys: PRNGKey,
     spec: AlignmentSpec,
     *,
-    replicate: Callable[[Array], Array] = lambda x: x,
+    batch_sharding: jax.sharding.NamedSharding | None = None,
 ) -> tuple[Array, dict[str, Array]]:
     """Draw the noise of a training batch, paired with its videos.
 
@@ -82,9 +81,9 @@ def aligned_noise(
         x_0: full-rate videos, [b, F, h, w, c]. One with a non-finite value counts as zero.
         sample_keys: one typed key per video, [b].
         spec: how to pair.
-        replicate: where groups span devices, puts an array on all of them (say
-            `with_sharding_constraint` to an unsharded layout): every device then draws the
-            noise it scores itself. Results do not depend on it.
+        batch_sharding: where groups span devices, how the batch axis is laid out. Each device
+            then draws all noise that its videos meet, and only keys and scores travel; left to
+            itself, the compiler gathers a group's noise. Results do not depend on it.
 
     Returns:
         eps: noise of stage i's shape, float32, [b, f_i, h, w, c].
@@ -113,7 +112,7 @@ def aligned_noise(
     x = jnp.where(jnp.isfinite(squared_norm), x, 0.0)
     level_keys = jax.vmap(jax.random.fold_in, (0, None))(sample_keys, level)
     if is_paired:
-        eps, gain = _pair_within_groups(x, level_keys, spec, replicate)
+        eps, gain = _pair_within_groups(x, level_keys, spec, batch_sharding)
     elif spec.mode == "candidates":
         eps, gain = _nearest_candidate(x, level_keys, spec.num_candidates)
     else:
@@ -130,17 +129,28 @@ def _draw(keys: PRNGKey, shape: tuple[int, ...]) -> Array:
     return jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32))(keys)
 
 
+def _replicate(x: Array, batch_sharding: jax.sharding.NamedSharding | None) -> Array:
+    """The array, on every device of the mesh."""
+    if batch_sharding is None:
+        return x
+    whole = jax.sharding.NamedSharding(batch_sharding.mesh, jax.sharding.PartitionSpec())
+    return jax.lax.with_sharding_constraint(x, whole)
+
+
 def _pair_within_groups(
-    x: Array, keys: PRNGKey, spec: AlignmentSpec, replicate: Callable[[Array], Array]
+    x: Array, keys: PRNGKey, spec: AlignmentSpec, batch_sharding: jax.sharding.NamedSharding | None
 ) -> tuple[Array, Array]:
     """Noise paired one to one within groups, [b, f, h, w, c], and its gain."""
     group_shape = (-1, spec.group_size)
-    keys = replicate(keys)
-    eps = replicate(_draw(keys, x.shape[1:]))
+    keys = _replicate(keys, batch_sharding)
+    eps = _replicate(_draw(keys, x.shape[1:]), batch_sharding)
     x_rows, eps_rows = (a.reshape(*group_shape, a[0].size) for a in (x, eps))  # [n, g, d]
-    scores = replicate(
-        jnp.einsum("nid,njd->nij", x_rows, eps_rows, precision=jax.lax.Precision.HIGHEST)
-    )
+    scores = jnp.einsum("nid,njd->nij", x_rows, eps_rows, precision=jax.lax.Precision.HIGHEST)
+    if batch_sharding is not None:
+        # Rows stay with their videos until they are scored; else the videos would be gathered.
+        rows = scores.reshape(x.shape[0], spec.group_size)
+        scores = jax.lax.with_sharding_constraint(rows, batch_sharding).reshape(scores.shape)
+    scores = _replicate(scores, batch_sharding)
     pairing = {"nearest": pair_nearest, "hungarian": pair_hungarian}[spec.mode]
     permutation = jax.vmap(pairing)(scores)  # [n, g]
     paired_keys = jnp.take_along_axis(keys.reshape(group_shape), permutation, axis=1).ravel()
