@@ -26,7 +26,8 @@ from experiments.curves import read_curve
 from experiments.figures import draw_curves
 from experiments.grids import GRIDS, Arm, Grid
 from experiments.markdown import write_summary
-from experiments.plan import PlannedRun, parse_overrides, plan_runs
+from experiments.overrides import parse_overrides
+from experiments.plan import PlannedRun, plan_runs
 from experiments.run_queue import LOG_FILE, Stopped, run_all
 from experiments.speedup import figure_to_cost
 from tpdiff_jax.evals import METRICS as INFOS

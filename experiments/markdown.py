@@ -6,6 +6,7 @@ from typing import Any
 
 NONE = "-"
 _UNITS = {"samples": "videos", "flops": "FLOP", "seconds": "s"}
+_SHOWN_SHARES = (0.5, 1.0)
 _ARROWS = {"higher": " (higher)", "lower": " (lower)", "match": " (match real)"}
 _NOTES = """\
 Values are means over seeds ± standard deviation; differences and speed-ups carry 95 % Student
@@ -64,13 +65,13 @@ def write_summary(title: str, summary: Mapping[str, Any], metrics: Sequence[str]
     Args:
         title: heading.
         summary: what `aggregate.summarize` returned.
-        metrics: figures to show; the JSON file has all.
+        metrics: figures to show; the JSON file has all, at more positions.
     """
     known = [metric for metric in metrics if metric in summary["metric_info"]]
     parts = [f"# {title}", _NOTES, _device_line(summary), "## Runs", _runs_table(summary)]
     parts += ["## Figures of the finished runs", _final_table(summary, known)]
     for axis, tables in summary["equal"].items():
-        for entry in tables:
+        for entry in (entry for entry in tables if entry["share"] in _SHOWN_SHARES):
             parts += [_equal_heading(axis, entry), _values_table(entry, known)]
             if entry["share"] == 1.0 and entry["differences"]:
                 parts += ["Arm minus its baseline:", _differences_table(entry, known)]

@@ -8,17 +8,14 @@ import dataclasses
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from experiments.grids import Arm, Grid
+from experiments.overrides import merge_overrides, overrides_to_flags, read_config
 from tpdiff_jax import run_config
 from tpdiff_jax.build import Experiment, build_experiment
 from tpdiff_jax.infra.metric_writers import METRICS_FILE, read_metrics
-
-_PREFIX = "--config."
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -137,49 +134,6 @@ def mean_step_flops(experiment: Experiment) -> float:
     """Return the expected FLOPs of a training step over the stages."""
     probs = experiment.train.stage_probs
     return sum(p * experiment.train_flops(i) for i, p in enumerate(probs))
-
-
-def parse_overrides(arguments: Sequence[str]) -> dict[str, str]:
-    """Return `group.field` -> text from arguments such as `--config.train.num_steps=100`.
-
-    Raises:
-        ValueError: when an argument is anything else.
-    """
-    overrides = {}
-    for argument in arguments:
-        name, equals, text = argument.removeprefix(_PREFIX).partition("=")
-        if not argument.startswith(_PREFIX) or not equals:
-            raise ValueError(f"{argument} must be an option, or --config.GROUP.FIELD=VALUE")
-        overrides[name] = text
-    return overrides
-
-
-def merge_overrides(base: Mapping[str, str], own: Mapping[str, Any]) -> dict[str, str]:
-    """Return both as text; `own` wins."""
-    return {**base, **{name: str(value) for name, value in own.items()}}
-
-
-def overrides_to_flags(overrides: Mapping[str, str]) -> list[str]:
-    """Return the overrides as command-line flags."""
-    return [f"{_PREFIX}{name}={text}" for name, text in overrides.items()]
-
-
-def read_config(config_file: str, overrides: Mapping[str, str]) -> ConfigDict:
-    """Return the config that the command line would give.
-
-    Raises:
-        ValueError: for an unknown field or a value of the wrong type.
-    """
-    arguments = ["plan", f"--config={config_file}", *overrides_to_flags(overrides)]
-    values = flags.FlagValues()
-    holder = config_flags.DEFINE_config_file(
-        "config", None, lock_config=True, flag_values=values, sys_argv=arguments
-    )
-    try:
-        values(arguments)
-    except (flags.Error, AttributeError, KeyError, TypeError, OSError) as error:
-        raise ValueError(str(error)) from error
-    return holder.value
 
 
 def check_folder(run: PlannedRun) -> None:

@@ -4,13 +4,8 @@ import pytest
 
 from experiments.compare import select_arms
 from experiments.grids import GRIDS, VANILLA, Arm, Grid
-from experiments.plan import (
-    equal_flops_steps,
-    equal_share_period,
-    parse_overrides,
-    plan_runs,
-    read_config,
-)
+from experiments.overrides import parse_overrides, read_config
+from experiments.plan import equal_flops_steps, equal_share_period, plan_runs
 from experiments.run_queue import split_cores
 from tests.tiny import SIZES
 from tpdiff_jax import run_config

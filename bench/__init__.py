@@ -1,0 +1,1 @@
+"""Benchmarks: what the method costs, as ratios from one interleaved run."""

@@ -1,0 +1,159 @@
+"""What `bench.cost` times: compiled training steps, noise draws, network calls and samplers."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from experiments.grids import VANILLA
+from experiments.overrides import merge_overrides, read_config
+from tpdiff_jax import method
+from tpdiff_jax.build import Experiment, build_experiment
+from tpdiff_jax.initial_state import abstract_train_state, make_state
+from tpdiff_jax.sample import Sampler, cycle_labels
+from tpdiff_jax.train import compile_steps, iterate_batches
+from tpdiff_jax.types import Array
+
+Case = Callable[[], Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Twins:
+    """The same config with its pyramid and as vanilla diffusion."""
+
+    pyramid: Experiment
+    vanilla: Experiment
+
+    def by_name(self) -> dict[str, Experiment]:
+        """Return both under their names."""
+        return {"pyramid": self.pyramid, "vanilla": self.vanilla}
+
+
+def build_twins(config_file: str, overrides: Mapping[str, str]) -> Twins:
+    """Build both experiments.
+
+    Raises:
+        ValueError: for an invalid config.
+    """
+    vanilla = read_config(config_file, merge_overrides(overrides, VANILLA))
+    return Twins(
+        pyramid=build_experiment(read_config(config_file, overrides)),
+        vanilla=build_experiment(vanilla),
+    )
+
+
+def with_alignment(experiment: Experiment, mode: str) -> Experiment:
+    """Return the experiment with another alignment mode."""
+    alignment = dataclasses.replace(experiment.task.alignment, mode=mode)
+    return dataclasses.replace(experiment, task=experiment.task._replace(alignment=alignment))
+
+
+def step_name(twin: str, mode: str, stage_index: int) -> str:
+    """Return the name of a training step's case."""
+    return f"step/{twin}/{mode}/{stage_index}"
+
+
+def noise_name(mode: str, stage_index: int) -> str:
+    """Return the name of a noise draw's case."""
+    return f"noise/{mode}/{stage_index}"
+
+
+def call_name(twin: str, stage_index: int) -> str:
+    """Return the name of a network call's case."""
+    return f"call/{twin}/{stage_index}"
+
+
+def sample_name(twin: str) -> str:
+    """Return the name of a sampler's case."""
+    return f"sample/{twin}"
+
+
+def step_cases(twins: Twins, modes: Sequence[str]) -> dict[str, Case]:
+    """Return the training steps: every stage and mode, and the vanilla twin's.
+
+    One state runs through all of them: both twins have the same network, and the mode changes no
+    shape, so that memory holds one state only.
+    """
+    key = jax.random.key(twins.pyramid.train.seed)
+    held = [make_state(twins.pyramid, key)]
+    batch = next(iter(iterate_batches(twins.pyramid, 0)))
+    own_mode = twins.pyramid.task.alignment.mode
+    cases: dict[str, Case] = {}
+
+    def add(twin: str, mode: str, experiment: Experiment) -> None:
+        functions = compile_steps(experiment, abstract_train_state(experiment), key)
+        for stage_index, function in enumerate(functions):
+
+            def call(function: Any = function) -> Any:
+                held[0], metrics = function(held[0], batch, key)
+                return metrics
+
+            cases[step_name(twin, mode, stage_index)] = call
+
+    for mode in dict.fromkeys((own_mode, *modes)):
+        add("pyramid", mode, with_alignment(twins.pyramid, mode))
+    add("vanilla", own_mode, twins.vanilla)
+    return cases
+
+
+def noise_cases(twins: Twins, modes: Sequence[str]) -> dict[str, Case]:
+    """Return the noise draws of the pyramid alone, for every stage and mode."""
+    experiment = twins.pyramid
+    video = next(iter(iterate_batches(experiment, 0)))["video"]
+    keys = jax.random.split(jax.random.key(0), experiment.train.batch_size)
+    cases: dict[str, Case] = {}
+    for mode in modes:
+        spec = with_alignment(experiment, mode).task.alignment
+        for stage_index in range(experiment.pyramid.num_stages):
+            draw = functools.partial(
+                method.aligned_noise, experiment.pyramid, stage_index, spec=spec
+            )
+            cases[noise_name(mode, stage_index)] = functools.partial(jax.jit(draw), video, keys)
+    return cases
+
+
+def sampling_cases(twins: Twins) -> dict[str, Case]:
+    """Return whole samplers, and single network calls of every stage as samplers make them."""
+    cases: dict[str, Case] = {}
+    for twin, experiment in twins.by_name().items():
+        dataset, batch_size = experiment.dataset, experiment.sample.batch_size
+        params = make_state(experiment, jax.random.key(experiment.train.seed)).params
+        labels = cycle_labels(batch_size, dataset.num_digits, dataset.num_classes)
+        cases[sample_name(twin)] = functools.partial(
+            Sampler(experiment), params, labels, seed=0, batch_size=batch_size
+        )
+        for stage_index in range(experiment.pyramid.num_stages):
+            x_t, cond = _call_inputs(experiment, stage_index), {"label": jnp.asarray(labels)}
+            call = jax.jit(functools.partial(network_call, experiment, stage_index))
+            cases[call_name(twin, stage_index)] = functools.partial(call, params, x_t, cond)
+    return cases
+
+
+def network_call(
+    experiment: Experiment, stage_index: int, params: Any, x_t: Array, cond: Any
+) -> Array:
+    """One call of a stage's network with the sampler's guidance, [b, f_i, h, w, c]."""
+    stage = experiment.pyramid.stages[stage_index]
+    predict = method.guided(
+        functools.partial(experiment.network.apply, params),
+        experiment.sampler.guidance_scale[stage_index],
+        experiment.network.null_cond(cond),
+    )
+    t = jnp.full(x_t.shape[:1], 500.0, jnp.float32)
+    return predict(x_t, t, jnp.asarray(stage.frame_positions), stage.frame_stride, cond)
+
+
+def call_flops(experiment: Experiment, stage_index: int) -> float:
+    """Return the FLOPs of `network_call`, twice the network's where guidance is on."""
+    frames = experiment.pyramid.stages[stage_index].num_frames
+    twice = 1 if experiment.sampler.guidance_scale[stage_index] == 1.0 else 2
+    return twice * experiment.network.flops(frames) * experiment.sample.batch_size
+
+
+def _call_inputs(experiment: Experiment, stage_index: int) -> Array:
+    frames = experiment.pyramid.stages[stage_index].num_frames
+    shape = (experiment.sample.batch_size, frames, *experiment.dataset.frame_shape)
+    return jax.random.normal(jax.random.key(stage_index), shape, jnp.float32)

@@ -1,0 +1,83 @@
+"""Timing several things in turn, so that noise of the machine meets all of them alike.
+
+Every round times each case once, in a fresh random order. What is reported are ratios of cases
+within a round, then their median and quartiles over the rounds: a slow minute then cancels.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+_MAX_CALLS = 1000
+
+
+class Quartiles(NamedTuple):
+    """Median and the quartiles around it."""
+
+    median: float
+    low: float
+    high: float
+
+
+def time_interleaved(
+    cases: Mapping[str, Callable[[], Any]],
+    *,
+    rounds: int,
+    min_seconds: float,
+    seed: int = 0,
+    on_round: Callable[[int], None] = lambda done: None,
+) -> dict[str, FloatArray]:
+    """Time all cases round by round.
+
+    Args:
+        cases: name -> a function that starts the work and returns what to wait for.
+        rounds: how often each case is timed.
+        min_seconds: a timing repeats its case until it takes about this long, so that the time
+            of a dispatch does not count where work is short.
+        seed: of the orders.
+        on_round: called with the number of finished rounds.
+
+    Returns:
+        name -> seconds of one call in each round, [rounds].
+    """
+    for call in cases.values():  # compile, and touch memory for the first time
+        jax.block_until_ready(call())
+    calls = {name: calls_for(_seconds_of(call, 1), min_seconds) for name, call in cases.items()}
+    rng = np.random.default_rng(seed)
+    names = list(cases)
+    seconds = {name: np.zeros(rounds) for name in names}
+    for r in range(rounds):
+        for k in rng.permutation(len(names)):
+            seconds[names[k]][r] = _seconds_of(cases[names[k]], calls[names[k]])
+        on_round(r + 1)
+    return seconds
+
+
+def calls_for(seconds: float, min_seconds: float) -> int:
+    """Return how many calls of `seconds` each take `min_seconds`, at least 1."""
+    return max(1, min(_MAX_CALLS, math.ceil(min_seconds / max(seconds, 1e-9))))
+
+
+def _seconds_of(call: Callable[[], Any], num_calls: int) -> float:
+    start = time.perf_counter()
+    for _ in range(num_calls):
+        out = call()
+    jax.block_until_ready(out)
+    return (time.perf_counter() - start) / num_calls
+
+
+def quartiles(values: FloatArray) -> Quartiles:
+    """Return median and quartiles."""
+    low, median, high = np.quantile(values, (0.25, 0.5, 0.75))
+    return Quartiles(float(median), float(low), float(high))
+
+
+def weighted_sum(columns: Sequence[FloatArray], weights: Sequence[float]) -> FloatArray:
+    """Return the weighted sum of timings, round by round, [rounds]."""
+    return np.sum([w * c for w, c in zip(weights, columns, strict=True)], axis=0)

@@ -1,0 +1,234 @@
+"""Evaluate one trained network under many samplers; nothing is trained again.
+
+    python -m experiments.sampling --workdirs=runs/flow --out=runs/sampling --seeds=0,1,2
+
+Give several runs that differ in their seed, as in --workdirs=runs/a,runs/b: the spread is then
+over runs, otherwise over sampling seeds. Every variant starts from the same noises, so differences
+to `base` are paired. Finished measurements in --out are kept.
+
+Writes sampling.json, sampling.md, frontier.png, frontier.svg and points/, one file a measurement.
+Exit codes: 0 done; 2 bad input.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from experiments.compare import METRICS as SHOWN
+from experiments.compare import check_metrics
+from experiments.sampling_tables import draw_frontier, summarize_points, write_page
+from tpdiff_jax import run_config
+from tpdiff_jax.build import Experiment, build_experiment
+from tpdiff_jax.evals import METRICS, evaluate_videos
+from tpdiff_jax.evaluate import Evaluator, RealClips
+from tpdiff_jax.from_checkpoint import Run, open_run
+from tpdiff_jax.infra.progress import Progress
+from tpdiff_jax.results import device_facts, versions, write_json
+from tpdiff_jax.sample import Sampler, cycle_labels
+
+EXIT_BAD_INPUT = 2
+STEPS = (10, 20, 60)
+GUIDANCE_SCALES = (1.0, 1.5, 2.0, 3.0, 4.0)
+
+
+def make_variants(num_stages: int, guidance_scale: float) -> dict[str, dict[str, Any]]:
+    """Return the variants: name -> fields of the config group `sample`.
+
+    Args:
+        num_stages: stages of the network; renoising and scales per stage need several.
+        guidance_scale: the run's own scale, which `base` uses.
+    """
+    base: dict[str, Any] = {
+        "num_steps": 30,
+        "steps_per_stage": (),
+        "solver": "euler",
+        "renoise": True,
+        "guidance_scale": guidance_scale,
+        "guidance_per_stage": (),
+    }
+    changes: dict[str, dict[str, Any]] = {"base": {}, "second_order": {"solver": "second_order"}}
+    for steps in (steps for steps in STEPS if steps >= num_stages):
+        changes[f"steps_{steps}"] = {"num_steps": steps}
+        changes[f"second_order_steps_{steps}"] = {"num_steps": steps, "solver": "second_order"}
+    for scale in (scale for scale in GUIDANCE_SCALES if scale != guidance_scale):
+        changes[f"guidance_{scale:g}"] = {"guidance_scale": scale}
+    if num_stages > 1:
+        ones = (1.0,) * (num_stages - 1)
+        changes["no_renoise"] = {"renoise": False}
+        changes["guidance_coarsest_only"] = {"guidance_per_stage": (guidance_scale, *ones)}
+        changes["guidance_finest_only"] = {"guidance_per_stage": (*ones, guidance_scale)}
+    return {name: base | change for name, change in changes.items()}
+
+
+class Bench:
+    """One trained network, its variants' samplers and the real clips to compare with."""
+
+    def __init__(self, workdir: pathlib.Path, num_videos: int | None) -> None:
+        """Open the newest checkpoint of a run; samplers compile when first used."""
+        config = run_config.load_config(workdir)
+        if num_videos is not None:
+            config.eval.num_videos = num_videos
+        self.run: Run = open_run(workdir, config=config)
+        self.variants = make_variants(
+            self.run.experiment.pyramid.num_stages, config.sample.guidance_scale
+        )
+        self.experiments: dict[str, Experiment] = {}
+        for name, fields in self.variants.items():
+            config.sample.update(fields)
+            self.experiments[name] = build_experiment(config)
+        self._samplers: dict[str, Sampler] = {}
+        self._real: RealClips | None = None
+
+    def real(self) -> RealClips:
+        """Return real clips and references; the same for all variants and seeds."""
+        if self._real is None:
+            experiment = self.run.experiment
+            self._real = Evaluator(experiment, Sampler(experiment)).real_clips()
+        return self._real
+
+    def key(self, name: str, seed: int) -> dict[str, Any]:
+        """Return what identifies a measurement."""
+        return {
+            "workdir": str(self.run.workdir),
+            "checkpoint_step": self.run.step,
+            "num_videos": self.run.experiment.evaluation.num_videos,
+            "variant": name,
+            "sample": {field: _as_json(value) for field, value in self.variants[name].items()},
+            "seed": seed,
+        }
+
+    def measure(self, name: str, seed: int) -> dict[str, Any]:
+        """Generate, time and evaluate videos of one variant."""
+        spec, dataset = self.run.experiment.evaluation, self.run.experiment.dataset
+        labels = cycle_labels(spec.num_videos, dataset.num_digits, dataset.num_classes)
+        if name not in self._samplers:
+            self._samplers[name] = Sampler(self.experiments[name])
+            warm_up = labels[: spec.batch_size]
+            self._samplers[name](self.run.params, warm_up, seed=seed, batch_size=spec.batch_size)
+        start = time.perf_counter()
+        videos = self._samplers[name](
+            self.run.params, labels, seed=seed, batch_size=spec.batch_size
+        )
+        seconds = time.perf_counter() - start
+        num_generated = -(-spec.num_videos // spec.batch_size) * spec.batch_size
+        real = self.real()
+        sampler = self.experiments[name].sampler
+        return {
+            **self.key(name, seed),
+            "metrics": evaluate_videos(
+                videos, labels, real_videos=real.videos, world=dataset.world
+            ),
+            "references": real.references,
+            "seconds_per_video": seconds / num_generated,
+            "flops_per_video": self._samplers[name].flops(),
+            "steps_per_stage": list(sampler.steps_per_stage),
+            "guidance_per_stage": list(sampler.guidance_scale),
+        }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure what is missing, then sum up; return the exit code."""
+    options = _parser().parse_args(argv)
+    try:
+        shown = options.metrics.split(",")
+        check_metrics(shown, [])
+        seeds = [int(seed) for seed in options.seeds.split(",")]
+        workdirs = [pathlib.Path(name) for name in options.workdirs.split(",")]
+        only = options.variants.split(",") if options.variants else []
+        points = measure_all(workdirs, seeds, only, options.num_videos, options.out)
+    except ValueError as error:
+        print(f"sampling: error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    info = {metric.name: metric._asdict() for metric in METRICS}
+    summary = summarize_points(points) | {"metric_info": info}
+    summary |= {"device": device_facts(), "versions": versions()}
+    write_json(options.out / "sampling.json", {**summary, "points": points})
+    (options.out / "sampling.md").write_text(write_page(summary, shown))
+    draw_frontier(options.out / "frontier", summary, shown)
+    print(f"wrote {options.out / 'sampling.md'}, sampling.json, frontier.png, frontier.svg")
+    return 0
+
+
+def measure_all(
+    workdirs: Sequence[pathlib.Path],
+    seeds: Sequence[int],
+    only: Sequence[str],
+    num_videos: int | None,
+    out: pathlib.Path,
+) -> list[dict[str, Any]]:
+    """Return one measurement for each run, seed and variant; those on disk are read.
+
+    Args:
+        workdirs: trained runs.
+        seeds: sampling seeds.
+        only: names of variants, `base` is added; none asks for all.
+        num_videos: videos of each measurement; None takes `eval.num_videos` of the run.
+        out: output folder.
+
+    Raises:
+        ValueError: for a folder without a checkpoint or an unknown variant.
+    """
+    folder = out / "points"
+    folder.mkdir(parents=True, exist_ok=True)
+    points: list[dict[str, Any]] = []
+    for number, workdir in enumerate(workdirs):
+        bench = Bench(workdir, num_videos)
+        names = select_variants(list(bench.variants), only)
+        todo = [(seed, name) for seed in seeds for name in names]
+        with Progress(len(todo), label=f"sampling {workdir.name}", unit="variant") as progress:
+            for done, (seed, name) in enumerate(todo, 1):
+                path = folder / f"{number}_{workdir.name}_{name}_seed_{seed}.json"
+                point = read_point(path, bench.key(name, seed))
+                if point is None:
+                    point = bench.measure(name, seed)
+                    write_json(path, point)
+                points.append(point)
+                progress.update(done, variant=name, seed=str(seed))
+    return points
+
+
+def select_variants(known: Sequence[str], only: Sequence[str]) -> list[str]:
+    """Return the variants asked for, `base` among them; all for none.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if unknown := sorted(set(only) - set(known)):
+        raise ValueError(f"--variants: no {', '.join(unknown)}; there are {', '.join(known)}")
+    return [name for name in known if not only or name in only or name == "base"]
+
+
+def read_point(path: pathlib.Path, key: dict[str, Any]) -> dict[str, Any] | None:
+    """Return a measurement from disk if it is the one of `key`."""
+    if not path.is_file():
+        return None
+    point = json.loads(path.read_text())
+    return point if all(point.get(name) == value for name, value in key.items()) else None
+
+
+def _as_json(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.sampling",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--workdirs", required=True, help="trained runs, joined by commas")
+    parser.add_argument("--out", required=True, type=pathlib.Path, help="output folder")
+    parser.add_argument("--seeds", default="0,1,2", help="sampling seeds")
+    parser.add_argument("--variants", default="", help="only these, and base")
+    parser.add_argument("--num_videos", type=int, help="videos of each; default eval.num_videos")
+    parser.add_argument("--metrics", default=",".join(SHOWN), help="figures to show")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
