@@ -16,7 +16,9 @@ without a division by gamma, which may be 0. c = 0 is first order; second order 
                                                                                 (DPM-Solver++ 2M)
 
 On non-uniform grids, too. p, q, c are numbers of the grid alone: float64, on the host. c is 0 on
-a stage's first step, so that history never crosses a jump, and where nu is 0 or infinite.
+a stage's first step, so that history never crosses a jump, and where nu is 0 or infinite. On a
+grid uniform in t, DDIM's second order lowers the error several times but not its order: towards
+the data nu falls like the square root of t, and the steps in log(nu) do not shrink.
 """
 
 import dataclasses
