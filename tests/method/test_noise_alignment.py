@@ -220,12 +220,14 @@ DEVICE_SCRIPT = """
     keys = jax.random.split(jax.random.key(1), 32)
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     split, whole = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
-    report = {"devices": jax.device_count()}
+    report, alone = {"devices": jax.device_count()}, {}
     cases = (("nearest", None), ("nearest", split), ("hungarian", split), ("candidates", None))
     for mode, sharding in cases:
         spec = AlignmentSpec(mode=mode, group_size=16)  # a group spans four devices
         run = lambda x, k: aligned_noise(pyramid, 1, x, k, spec, batch_sharding=sharding)
-        eps, stats = jax.jit(lambda x, k: aligned_noise(pyramid, 1, x, k, spec))(x_0, keys)
+        if mode not in alone:
+            alone[mode] = jax.jit(lambda x, k: aligned_noise(pyramid, 1, x, k, spec))(x_0, keys)
+        eps, stats = alone[mode]
         many = jax.jit(run, in_shardings=(split, split), out_shardings=(split, whole))
         many = many.lower(x_0, keys).compile()
         eps_many, stats_many = many(*jax.device_put((x_0, keys), (split, split)))
@@ -239,7 +241,8 @@ DEVICE_SCRIPT = """
 
 
 def test_pairing_does_not_depend_on_the_number_of_devices():
-    env = dict(os.environ, XLA_FLAGS="--xla_force_host_platform_device_count=8")
+    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    env = dict(os.environ, XLA_FLAGS=flags)
     script = textwrap.dedent(DEVICE_SCRIPT)
     done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True,
                           timeout=300, check=False)  # fmt: skip
