@@ -66,6 +66,7 @@ def measure(
     seconds: dict[str, FloatArray] = {}
     all_modes = ("none", *modes) if "alignment" in parts else ()
     if "training" in parts or "alignment" in parts:
+        print("compiling the training steps", file=sys.stderr)
         cases = cost_cases.step_cases(twins, all_modes)
         cases |= cost_cases.noise_cases(twins, all_modes)
         seconds |= _time("training", cases, options.rounds, options)
@@ -107,6 +108,7 @@ def twin_facts(experiment: Experiment) -> Twin:
 def _time(
     label: str, cases: Mapping[str, Callable[[], Any]], rounds: int, options: argparse.Namespace
 ) -> dict[str, FloatArray]:
+    print(f"warming up {len(cases)} cases", file=sys.stderr)
     with Progress(rounds, label=label, unit="round") as progress:
         return time_interleaved(
             cases,
