@@ -16,4 +16,5 @@ def get_config() -> ConfigDict:
     """Return the flow config with the DDIM path in its place."""
     config = flow.get_config()
     config.path.name = "ddim"
+    config.path.prediction = "v"
     return config

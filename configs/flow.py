@@ -38,7 +38,7 @@ def get_config() -> ConfigDict:
 
     config.path = ConfigDict()
     config.path.name = "flow"  # flow | ddim
-    config.path.prediction = "v"  # ddim only: v | eps
+    config.path.prediction = "velocity"  # flow: velocity | data; ddim: v | eps | data
     config.path.betas = "scaled_linear"  # ddim only: scaled_linear | linear
     config.path.zero_terminal_snr = False  # ddim only
     config.path.final_alpha = "one"  # ddim only: one | first

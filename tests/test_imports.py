@@ -46,7 +46,7 @@ METHOD_LAYERS = (
     {"choices", "guidance", "losses"},
     {"paths", "temporal_pyramid"},
     {"stages"},
-    {"stage_targets", "stage_transition"},
+    {"stage_targets", "stage_transition", "network_outputs"},
     {"noise_alignment", "samplers"},
 )
 METHOD_LIBRARIES = {"jax", "numpy", "optax", "chex"}

@@ -8,12 +8,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted(
-    path for folder in ("tpdiff_jax", "configs", "launch") for path in (ROOT / folder).rglob("*.py")
+    path
+    for folder in ("tpdiff_jax", "configs", "experiments", "bench", "launch")
+    for path in (ROOT / folder).rglob("*.py")
 )
 TEXT_SUFFIXES = {".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".cff", ".sh", ".css", ".json", ""}
 TEXTS = [
     path
-    for folder in ("tpdiff_jax", "configs", "launch", "docs", ".ci")
+    for folder in ("tpdiff_jax", "configs", "experiments", "bench", "launch", "docs", ".ci")
     for path in sorted((ROOT / folder).rglob("*"))
     if path.is_file() and path.suffix in TEXT_SUFFIXES and "__pycache__" not in path.parts
 ]

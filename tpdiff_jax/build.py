@@ -139,6 +139,7 @@ def build_experiment(config: ConfigDict) -> Experiment:
         schedule=schedule,
         ema_decay=optimizer_spec.ema_decay,
         cond_dropout=train.cond_dropout,
+        batch_sharding=mesh_lib.sharding(mesh, "batch") if mesh.size > 1 else None,
     )
     experiment = Experiment(
         config=config,
@@ -171,10 +172,11 @@ def _build_dataset(read: ConfigReader) -> Any:
 
 
 def _build_path(read: ConfigReader) -> method.Path:
-    ddim_fields = read.group("path", "prediction", "betas", "zero_terminal_snr", "final_alpha")
+    ddim_fields = read.group("path", "betas", "zero_terminal_snr", "final_alpha")
+    prediction = read("path.prediction")
     if _choice(read, "path.name", PATHS) == "flow":
-        return method.FlowPath()
-    return method.DDIMPath(**ddim_fields)
+        return method.FlowPath(prediction=prediction)
+    return method.DDIMPath(prediction=prediction, **ddim_fields)
 
 
 def _build_pyramid(read: ConfigReader, num_frames: int) -> method.Pyramid:

@@ -33,9 +33,9 @@ class CostMeter:
         }
 
     def rates(self) -> dict[str, float]:
-        """Return the rates since the last call (videos and frames by the wall clock, FLOPs by
-        device time)."""
-        counts, seconds, now = list(self._window.counts), sum(self._window.seconds), time.perf_counter()
+        """Return the rates since the last call: videos by the clock, FLOPs by device time."""
+        counts, seconds = list(self._window.counts), sum(self._window.seconds)
+        now = time.perf_counter()
         new = [a - b for a, b in zip(counts, self._last_counts, strict=True)]
         wall, busy = now - self._last_time, max(seconds - self._last_seconds, 1e-9)
         self._last_counts, self._last_seconds, self._last_time = counts, seconds, now

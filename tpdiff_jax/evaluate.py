@@ -1,19 +1,27 @@
 """Measuring a network: its videos, the real data's ceiling and the floors, by the same code."""
 
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from absl import logging
 
 from tpdiff_jax.build import Experiment
+from tpdiff_jax.data import stack_clips
 from tpdiff_jax.evals import METRICS, evaluate_videos, reference_figures
 from tpdiff_jax.from_checkpoint import Run
 from tpdiff_jax.infra.progress import Progress
 from tpdiff_jax.results import make_results, write_json
 from tpdiff_jax.sample import Sampler, cycle_labels
 from tpdiff_jax.types import Params
+
+
+class RealClips(NamedTuple):
+    """Real test clips to compare with, and the figures of as many others."""
+
+    videos: np.ndarray
+    references: dict[str, dict[str, float]]
 
 
 class Evaluator:
@@ -23,7 +31,7 @@ class Evaluator:
         """Use `sampler` for the videos."""
         self._experiment = experiment
         self._sampler = sampler
-        self._references: dict[str, dict[str, float]] | None = None
+        self._real: RealClips | None = None
 
     def __call__(self, params: Params) -> dict[str, Any]:
         """Generate `eval.num_videos` videos and measure them.
@@ -47,18 +55,24 @@ class Evaluator:
                 batch_size=spec.batch_size,
                 on_progress=progress.update,
             )
+        real, world = self.real_clips(), dataset.world
         return {
-            "metrics": evaluate_videos(videos, labels, dataset.world),
-            "references": self.references(),
-            "metric_info": {name: info._asdict() for name, info in METRICS.items()},
+            "metrics": evaluate_videos(videos, labels, real_videos=real.videos, world=world),
+            "references": real.references,
+            "metric_info": {metric.name: metric._asdict() for metric in METRICS},
         }
 
-    def references(self) -> dict[str, dict[str, float]]:
-        """Return the figures of real, frozen and frame-shuffled clips at the same N."""
-        if self._references is None:
+    def real_clips(self) -> RealClips:
+        """Return real test clips and the figures of other real, frozen and shuffled ones."""
+        if self._real is None:
             spec, dataset = self._experiment.evaluation, self._experiment.dataset
-            self._references = reference_figures(dataset, spec.num_videos)
-        return self._references
+            n = spec.num_videos
+            clips = stack_clips(dataset, "test", spec.seed, 2 * n)
+            references = reference_figures(
+                clips["video"][:n], clips["video"][n:], clips["label"][n:], world=dataset.world
+            )
+            self._real = RealClips(clips["video"][:n], references)
+        return self._real
 
 
 def evaluate_run(run: Run, out: pathlib.Path | None) -> pathlib.Path:

@@ -21,6 +21,8 @@ from collections.abc import Sequence
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from tpdiff_jax.infra.console import set_up_console
+
 EXIT_BAD_INPUT = 2
 EXIT_PREEMPTED = 3
 
@@ -114,10 +116,19 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     ValueError for a value of the wrong type, IOError for a missing file.
     """
     try:
-        return flags.FLAGS(list(argv))
+        rest = flags.FLAGS(list(argv))
+        check_config_file()
+        return rest
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         fail(error)
         raise
+
+
+def check_config_file() -> None:
+    """Raise ValueError when --config names no file; ml_collections would say so much later."""
+    path = config_flags.get_config_filename(flags.FLAGS["config"]) if _CONFIG.present else None
+    if path is not None and not pathlib.Path(path).is_file():
+        raise ValueError(f"--config={path} is not a file")
 
 
 def print_help_when_asked(argv: Sequence[str]) -> None:
@@ -131,7 +142,7 @@ def print_help_when_asked(argv: Sequence[str]) -> None:
 def run() -> None:
     """Entry point."""
     print_help_when_asked(sys.argv)
-    logging.set_verbosity(logging.INFO)
+    set_up_console()
     app.run(main, flags_parser=parse_flags)
 
 

@@ -42,7 +42,9 @@ def load_config(workdir: pathlib.Path) -> ConfigDict:
     return ConfigDict(_lists_to_tuples(fields))
 
 
-def check_same_run(saved: ConfigDict, config: ConfigDict, *, free_groups: tuple[str, ...] = ()) -> None:
+def check_same_run(
+    saved: ConfigDict, config: ConfigDict, *, free_groups: tuple[str, ...] = ()
+) -> None:
     """Refuse a config that differs from the saved one in more than length and periods.
 
     Args:

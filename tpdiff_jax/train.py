@@ -7,7 +7,7 @@ loop holds no state but `TrainState`, and a resumed run equals an uninterrupted 
 """
 
 import concurrent.futures
-import functools
+import json
 import pathlib
 import signal
 import time
@@ -62,6 +62,9 @@ def train(experiment: Experiment, workdir: pathlib.Path) -> None:
     first_step = restored.step if restored else 0
     state = restored.state if restored else make_state(experiment, key_init)
     log_start(restored, state)
+    if first_step >= spec.num_steps and is_complete(workdir, first_step):
+        logging.info("the run is complete: %s", workdir / "results.json")
+        return
     window = StepWindow(experiment.pyramid.num_stages, restored.totals if restored else None)
     meter = CostMeter(experiment, window)
     writer = open_metric_writer(
@@ -91,15 +94,16 @@ def train(experiment: Experiment, workdir: pathlib.Path) -> None:
                 scalars = window.close() | meter.rates() | meter.spent()
                 writer.write_scalars(done, {"stage": stage, **scalars})
                 progress.update(done, loss=scalars["loss"], stage=stage)
+            # Shown before saved: a run that dies in between resumes earlier and shows it again.
+            if milestones.is_due(done):
+                window.wait()
+                milestones.show(done, state.ema_params)
             if is_last or stop.is_set or done % spec.checkpoint_every_steps == 0:
                 checkpoints.save(done, state, window.totals())
             checkpoints.poll()
             if stop.is_set and not is_last:
                 checkpoints.close()
                 raise Preempted(f"stopped after step {done}; the same command goes on from there")
-            if milestones.is_due(done):
-                window.wait()
-                milestones.show(done, state.ema_params)
 
         # ---- final figures
         checkpoints.close()
@@ -115,6 +119,12 @@ def open_workdir(experiment: Experiment, workdir: pathlib.Path) -> None:
         raise ValueError(f"{workdir} holds checkpoints but no {run_config.FILE_NAME}")
     if jax.process_index() == 0:
         run_config.save_config(workdir, experiment.config)
+
+
+def is_complete(workdir: pathlib.Path, num_steps: int) -> bool:
+    """Whether results.json holds the final figures of a run of this length."""
+    path = workdir / "results.json"
+    return path.is_file() and json.loads(path.read_text())["counts"]["steps"] == num_steps
 
 
 def log_start(restored: Restored | None, state: TrainState) -> None:
@@ -142,8 +152,12 @@ def compile_steps(
     }
 
     def compile_stage(stage_index: int) -> StepFunction:
+        def step_function(state: TrainState, batch: Any, key: PRNGKey) -> Any:
+            return train_step(experiment.task, stage_index, state, batch, key)
+
+        step_function.__name__ = f"train_stage_{stage_index}"  # shown by profilers and logs
         step = jax.jit(
-            functools.partial(train_step, experiment.task, stage_index),
+            step_function,
             in_shardings=(replicated, batched, replicated),
             out_shardings=replicated,
             donate_argnums=0,

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import NamedSharding
 
 from tpdiff_jax import method
 from tpdiff_jax.types import Array, Cond, Params, PRNGKey
@@ -49,6 +50,8 @@ class TrainTask(NamedTuple):
         schedule: learning rate as a function of applied updates (logged only).
         ema_decay: largest decay of the moving average, in [0, 1).
         cond_dropout: probability of training a sample without its condition.
+        batch_sharding: how batches lie on several devices; None on one. Noise is then drawn where
+            it is used and only keys and scores travel.
     """
 
     pyramid: method.Pyramid
@@ -59,6 +62,7 @@ class TrainTask(NamedTuple):
     schedule: optax.Schedule
     ema_decay: float
     cond_dropout: float
+    batch_sharding: NamedSharding | None = None
 
 
 def init_state(task: TrainTask, init: Callable[[PRNGKey], Params], key: PRNGKey) -> TrainState:
@@ -136,7 +140,9 @@ def stage_loss(
     key_time, key_noise, key_dropout = jax.random.split(key, 3)
 
     sample_keys = jax.vmap(jax.random.fold_in, (None, 0))(key_noise, jnp.arange(batch_size))
-    eps, metrics = method.aligned_noise(pyramid, stage_index, x_0, sample_keys, task.alignment)
+    eps, metrics = method.aligned_noise(
+        pyramid, stage_index, x_0, sample_keys, task.alignment, batch_sharding=task.batch_sharding
+    )
     t = method.sample_times(pyramid, stage_index, key_time, batch_size)
     x_t, target = method.training_point(pyramid, stage_index, x_0, eps, t)
     cond = drop_condition(task, batch["cond"], key_dropout, batch_size)
@@ -144,7 +150,8 @@ def stage_loss(
     network_time = pyramid.network_time(stage_index, t)
     positions = jnp.asarray(stage.frame_positions)
     output = task.apply(params, x_t, network_time, positions, stage.frame_stride, cond)
-    return jnp.mean(method.mean_squared_error(output, target)), metrics
+    error = method.mean_squared_error(output, target)  # [b]
+    return jnp.mean(method.loss_weight(pyramid, t) * error), metrics
 
 
 def drop_condition(task: TrainTask, cond: Cond, key: PRNGKey, batch_size: int) -> Cond:

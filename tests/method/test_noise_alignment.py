@@ -137,9 +137,7 @@ def test_paper_level_pairs_each_stage_with_its_own_frames():
 @pytest.mark.parametrize("upsample", ["nearest", "linear"])
 @pytest.mark.parametrize("path", [FlowPath(), DDIMPath(zero_terminal_snr=True)])
 @pytest.mark.parametrize("mode", ["nearest", "candidates"])
-def test_lifted_noise_starts_each_stage_where_the_jump_leaves_it_path_by_path(
-    path, upsample, mode
-):
+def test_lifted_noise_starts_each_stage_where_the_jump_leaves_it_path_by_path(path, upsample, mode):
     """xs_i - (gamma_s/gamma_e) U xe_{i-1} is sigma_s times the fresh part of the same noise."""
     pyramid = make_pyramid(path, num_frames=8, frame_strides=(4, 2, 1), upsample=upsample)
     x_0, keys = make_batch(4)

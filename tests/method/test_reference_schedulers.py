@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from tpdiff_jax.method.network_outputs import output_to_data_and_noise
 from tpdiff_jax.method.paths import DDIMPath, FlowPath
 from tpdiff_jax.method.samplers import SamplerSpec, sample_from_noise
-from tpdiff_jax.method.stage_targets import output_to_data_and_noise, training_point
+from tpdiff_jax.method.stage_targets import training_point
 from tpdiff_jax.method.stages import make_pyramid
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}

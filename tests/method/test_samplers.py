@@ -40,8 +40,10 @@ def solver_errors(path, predict, exact, solver, grid_of):
 FLOW_GRIDS = {
     "uniform": lambda steps: np.linspace(1.0, 0.0, steps + 1),
     "quadratic": lambda steps: np.linspace(1.0, 0.0, steps + 1) ** 2,
-    "uneven": lambda steps: np.linspace(1.0, 0.0, steps + 1)
-    + 0.2 / steps * np.sin(2.5 * np.arange(steps + 1)) * (np.arange(steps + 1) % steps > 0),
+    "uneven": lambda steps: (
+        np.linspace(1.0, 0.0, steps + 1)
+        + 0.2 / steps * np.sin(2.5 * np.arange(steps + 1)) * (np.arange(steps + 1) % steps > 0)
+    ),
 }
 
 

@@ -5,10 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tpdiff_jax.method.network_outputs import output_to_data_and_noise, output_to_velocity
 from tpdiff_jax.method.paths import DDIMPath, FlowPath
 from tpdiff_jax.method.stage_targets import (
-    output_to_data_and_noise,
-    output_to_velocity,
     sample_times,
     stage_end_points,
     stage_videos,
@@ -126,10 +125,10 @@ def test_stage_unit_is_the_papers_velocity_and_is_turned_back(index):
     np.testing.assert_allclose(point.target, x_start - x_end, atol=5e-6)
     per_time = (x_start - x_end) / (stage.t_start - stage.t_end)
     np.testing.assert_allclose(
-        output_to_velocity(pyramid, index, point.target), per_time, atol=1e-5
+        output_to_velocity(pyramid, index, point.x_t, t, point.target), per_time, atol=1e-5
     )
     time_unit = make_pyramid(FlowPath(), num_frames=8)
-    assert output_to_velocity(time_unit, index, point.target) is point.target
+    assert output_to_velocity(time_unit, index, point.x_t, t, point.target) is point.target
 
 
 @pytest.mark.parametrize(("pyramid", "index"), LATER_DDIM_STAGES)

@@ -1,1 +1,1 @@
-"""What surrounds training: devices, checkpoints, optimizer, writers, media. Nothing of the method."""
+"""What surrounds training: devices, checkpoints, optimizer, writers, media; no method."""

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 
 
-def measure_matmul_flops(dtype: str = "float32", size: int | None = None, repeats: int = 5) -> float:
+def measure_matmul_flops(
+    dtype: str = "float32", size: int | None = None, repeats: int = 5
+) -> float:
     """Return the best rate of a square matrix product on one device, FLOP/s.
 
     Args:

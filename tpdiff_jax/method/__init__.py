@@ -14,6 +14,7 @@
     xs_i, xe_i        x_start, x_end              end points of the stage's training path
     a_i, eps_i        a_i, eps_i                  DDIM: its line is gamma_t a_i + sigma_t eps_i
     v_i               target of prediction "v"    gamma_t eps_i - sigma_t a_i
+    m_i               target of "data" for flow   where the stage's line would meet t = 0
     b f h w c         axes of every video         batch, frames, height, width, channels
 
 Stages are listed in the order in which sampling runs them: stage 0 is the coarsest (the paper's
@@ -24,8 +25,8 @@ Public names, by file:
     paths             FlowPath, DDIMPath, Path, Scales, broadcast_time
     temporal_pyramid  Resampling
     stages            make_pyramid, Pyramid, Stage, Jump
-    stage_targets     sample_times, training_point, TrainingPoint, stage_videos, stage_end_points,
-                      output_to_velocity, output_to_data_and_noise
+    stage_targets     sample_times, training_point, TrainingPoint, stage_videos, stage_end_points
+    network_outputs   output_to_velocity, output_to_data_and_noise, loss_weight
     stage_transition  stage_transition, lift_noise
     noise_alignment   AlignmentSpec, aligned_noise, pair_nearest, pair_hungarian
     samplers          SamplerSpec, sample, sample_from_noise, split_steps
@@ -37,6 +38,11 @@ Public names, by file:
 from tpdiff_jax.method.choices import check_choice
 from tpdiff_jax.method.guidance import guided
 from tpdiff_jax.method.losses import mean_squared_error
+from tpdiff_jax.method.network_outputs import (
+    loss_weight,
+    output_to_data_and_noise,
+    output_to_velocity,
+)
 from tpdiff_jax.method.noise_alignment import (
     AlignmentSpec,
     aligned_noise,
@@ -47,8 +53,6 @@ from tpdiff_jax.method.paths import DDIMPath, FlowPath, Path, Scales, broadcast_
 from tpdiff_jax.method.samplers import SamplerSpec, sample, sample_from_noise, split_steps
 from tpdiff_jax.method.stage_targets import (
     TrainingPoint,
-    output_to_data_and_noise,
-    output_to_velocity,
     sample_times,
     stage_end_points,
     stage_videos,
@@ -75,6 +79,7 @@ __all__ = [
     "check_choice",
     "guided",
     "lift_noise",
+    "loss_weight",
     "make_pyramid",
     "mean_squared_error",
     "output_to_data_and_noise",

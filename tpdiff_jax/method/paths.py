@@ -9,7 +9,7 @@ pyramid is made of are computed once, on the host, in float64 (`host_scales`, `t
 import dataclasses
 import functools
 import math
-from typing import ClassVar, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +19,8 @@ from tpdiff_jax.types import Array, ArrayLike
 
 BETAS = ("scaled_linear", "linear")
 FINAL_ALPHAS = ("one", "first")
-PREDICTIONS = ("v", "eps")
+FLOW_PREDICTIONS = ("velocity", "data")
+DDIM_PREDICTIONS = ("v", "eps", "data")
 
 
 class Scales(NamedTuple):
@@ -46,12 +47,22 @@ def broadcast_time(t: ArrayLike, ndim: int = 5) -> Array:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FlowPath:
-    """Flow matching: gamma_t = 1 - t, sigma_t = t; the network predicts a velocity.
+    """Flow matching: gamma_t = 1 - t, sigma_t = t.
+
+    Args:
+        prediction: what the network predicts: "velocity", or "data", the stage's clean video, from
+            which the velocity follows (see `network_outputs`).
+
+    Raises:
+        ValueError: an unknown prediction.
 
     Source: arXiv 2503.09566, Eq. 4.
     """
 
-    prediction: ClassVar[str] = "velocity"
+    prediction: str = "velocity"
+
+    def __post_init__(self) -> None:
+        check_choice("path.prediction", self.prediction, FLOW_PREDICTIONS)
 
     def gamma(self, t: ArrayLike) -> Array:
         """Signal scale 1 - t, of the shape of t."""
@@ -101,7 +112,7 @@ class DDIMPath:
         zero_terminal_snr: end at pure noise, gamma_1 = 0.
         final_alpha: abar at t = 0: "one", or "first" for the schedule's first (diffusers calls
             this `set_alpha_to_one=False`).
-        prediction: what the network predicts, "v" or "eps".
+        prediction: what the network predicts, "v", "eps" or "data" (a_i).
 
     Raises:
         ValueError: a value out of range, or eps prediction with zero terminal SNR: at gamma = 0
@@ -121,7 +132,7 @@ class DDIMPath:
     def __post_init__(self) -> None:
         check_choice("path.betas", self.betas, BETAS)
         check_choice("path.final_alpha", self.final_alpha, FINAL_ALPHAS)
-        check_choice("path.prediction", self.prediction, PREDICTIONS)
+        check_choice("path.prediction", self.prediction, DDIM_PREDICTIONS)
         if not 0.0 < self.beta_start < 1.0:
             raise ValueError(f"path.beta_start is {self.beta_start}; allowed: above 0, below 1")
         if not self.beta_start <= self.beta_end < 1.0:

@@ -32,8 +32,8 @@ import numpy as np
 
 from tpdiff_jax.method.choices import check_choice
 from tpdiff_jax.method.guidance import guided
+from tpdiff_jax.method.network_outputs import output_to_data_and_noise, output_to_velocity
 from tpdiff_jax.method.paths import DDIMPath, FlowPath
-from tpdiff_jax.method.stage_targets import output_to_data_and_noise, output_to_velocity
 from tpdiff_jax.method.stage_transition import stage_transition
 from tpdiff_jax.method.stages import Pyramid
 from tpdiff_jax.types import Array, Cond, Predict, PRNGKey
@@ -252,7 +252,7 @@ def _run_stage(
             data, noise = output_to_data_and_noise(pyramid, x, t, output)
             first_order, memory = p * data + q * noise, data
         else:
-            velocity = output_to_velocity(pyramid, stage_index, output)
+            velocity = output_to_velocity(pyramid, stage_index, x, t, output)
             first_order, memory = p * x + q * velocity, velocity
         return (first_order + c * (memory - memory_before), memory), None
 

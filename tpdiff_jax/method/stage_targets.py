@@ -22,6 +22,11 @@ c_0 = x_0 at its own stride, where Eq. 7 would blur it; its line is then the pla
 x_t = gamma_t x + sigma_t eps, and is computed so (nu_s may be infinite). With one stage this is
 ordinary flow matching and ordinary DDIM training, exactly.
 
+What a straight line says of the data: a_i for DDIM; for flow the point where the line would meet
+t = 0, the same all along it and x_0 for one stage:
+
+    m_i = x_t - t dx/dt = (s gamma_e x_i - e gamma_s c_i)/(s - e)
+
 Source: arXiv 2503.09566, Section 3.2.
 """
 
@@ -120,7 +125,8 @@ def training_point(
     """The point at noise time t of the line between a stage's end points, and its target.
 
     The target is dx/dt for flow ("stage" unit: dx/du = (s - e) dx/dt, the paper's), and v_i or
-    eps_i for DDIM, as the path's `prediction` says.
+    eps_i for DDIM, as the path's `prediction` says; for "data" it is the line's data, m_i for
+    flow and a_i for DDIM.
 
     Args:
         pyramid: the pyramid.
@@ -151,12 +157,15 @@ def _flow_point(
     length = stage.t_start - stage.t_end
     if stage.jump is None:
         x_t = pyramid.path.gamma(t) * x_i + pyramid.path.sigma(t) * eps
-        velocity = eps - x_i
+        velocity, data = eps - x_i, x_i
     else:
         u = (t - stage.t_end) / length
         # sigma is linear in t, so the noise terms of the two ends add up to t eps.
         x_t = (1.0 - u) * stage.gamma_end * x_i + u * stage.gamma_start * c_i + t * eps
-        velocity = eps - (stage.gamma_end * x_i - stage.gamma_start * c_i) / length
+        detail = (stage.gamma_end * x_i - stage.gamma_start * c_i) / length
+        velocity, data = eps - detail, stage.gamma_end * x_i + stage.t_end * detail
+    if pyramid.path.prediction == "data":
+        return TrainingPoint(x_t, data)
     return TrainingPoint(x_t, velocity * length if pyramid.target_unit == "stage" else velocity)
 
 
@@ -172,50 +181,6 @@ def _ddim_point(
     x_t = gamma_t * a_i + sigma_t * eps_i
     if pyramid.path.prediction == "eps":
         return TrainingPoint(x_t, eps_i)
+    if pyramid.path.prediction == "data":
+        return TrainingPoint(x_t, a_i)
     return TrainingPoint(x_t, gamma_t * eps_i - sigma_t * a_i)
-
-
-def output_to_velocity(pyramid: Pyramid, stage_index: int, output: Array) -> Array:
-    """dx/dt from the output of a flow network: dx/du / (s - e), or the output itself.
-
-    Args:
-        pyramid: a pyramid on the flow path.
-        stage_index: i.
-        output: the network's prediction, [b, f, h, w, c].
-
-    Returns:
-        The velocity in t, [b, f, h, w, c].
-
-    Source: arXiv 2503.09566, Eq. 13.
-    """
-    if pyramid.target_unit == "time":
-        return output
-    stage = pyramid.stages[stage_index]
-    return output / (stage.t_start - stage.t_end)
-
-
-def output_to_data_and_noise(
-    pyramid: Pyramid, x_t: Array, t: Array, output: Array
-) -> tuple[Array, Array]:
-    """a_i and eps_i from the output of a DDIM network.
-
-        v:    a_i = gamma_t x_t - sigma_t v,         eps_i = sigma_t x_t + gamma_t v
-        eps:  a_i = (x_t - sigma_t eps) / gamma_t,   eps_i = eps
-
-    Args:
-        pyramid: a pyramid on the DDIM path.
-        x_t: noisy video, [b, f, h, w, c].
-        t: its noise time, [b] or a scalar.
-        output: the network's prediction, [b, f, h, w, c].
-
-    Returns:
-        The stage's data prediction a_i and noise prediction eps_i, both [b, f, h, w, c].
-
-    Source: arXiv 2503.09566, Eq. 11; arXiv 2202.00512 for v.
-    """
-    chex.assert_equal_shape([x_t, output])
-    t = broadcast_time(t, x_t.ndim)
-    gamma_t, sigma_t = pyramid.path.gamma(t), pyramid.path.sigma(t)
-    if pyramid.path.prediction == "eps":
-        return (x_t - sigma_t * output) / gamma_t, output
-    return gamma_t * x_t - sigma_t * output, sigma_t * x_t + gamma_t * output

@@ -1,0 +1,83 @@
+"""The command line: help that helps, one clear line and exit code 2 for bad input."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from tests.tiny import REPO, flags_of_sizes
+
+FLOW = "--config=configs/flow.py"
+
+
+def run_main(*arguments: str, timeout: float = 300.0) -> subprocess.CompletedProcess[str]:
+    """Run the command as a user does."""
+    return subprocess.run(
+        [sys.executable, "-m", "tpdiff_jax.main", *arguments],
+        cwd=REPO,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def test_help_explains_modes_and_exit_codes() -> None:
+    out = run_main("--help")
+    assert out.returncode == 0
+    for word in ("--mode", "--config", "--workdir", "sample", "evaluate", "Exit codes", "--labels"):
+        assert word in out.stdout
+    assert "xml" not in out.stdout, "flags of other libraries are not ours to show"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ([FLOW], "--workdir"),
+        (["--workdir=W"], "--config"),
+        ([FLOW, "--workdir=W", "--mode=fly"], "mode"),
+        ([FLOW, "--workdir=W", "--config.train.num_stepz=3"], "num_stepz"),
+        ([FLOW, "--workdir=W", "--config.train.num_steps=many"], "num_steps"),
+        ([FLOW, "--workdir=W", "--config.pyramid.frame_strides=(4,3,1)"], "pyramid.frame_strides"),
+        ([FLOW, "--workdir=W", "--config.alignment.mode=closest"], "alignment.mode"),
+        (["--config=configs/nothing.py", "--workdir=W"], "nothing.py"),
+        (["--workdir=W", "--mode=sample"], "config.json"),
+        (["--workdir=W", "--mode=evaluate"], "config.json"),
+        (["--workdir=W", "--mode=sample", "--num_videos=0"], "num_videos"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_exit_code_2(
+    arguments: list[str], named: str, tmp_path: pathlib.Path
+) -> None:
+    out = run_main(*(argument.replace("=W", f"={tmp_path}") for argument in arguments))
+    assert out.returncode == 2, out.stderr
+    assert "Traceback" not in out.stderr
+    (line,) = [line for line in out.stderr.splitlines() if line.startswith("tpdiff_jax: error:")]
+    assert named in line
+
+
+@pytest.mark.slow
+def test_train_sample_evaluate_and_resume_as_a_user(tmp_path: pathlib.Path) -> None:
+    workdir = tmp_path / "run"
+    command = [FLOW, f"--workdir={workdir}", *flags_of_sizes()]
+    first = run_main(*command)
+    assert first.returncode == 0, first.stderr
+    assert "label_accuracy" in first.stderr
+    again = run_main(*command)
+    assert again.returncode == 0, again.stderr
+    assert "resumed from the checkpoint of step 6" in again.stderr
+    other = run_main(*command, "--config.optim.learning_rate=0.5")
+    assert other.returncode == 2
+    assert "optim.learning_rate: saved 0.001, now 0.5" in other.stderr
+    sampled = run_main(
+        "--mode=sample", f"--workdir={workdir}", "--labels=3,1", f"--out={tmp_path}/s"
+    )
+    assert sampled.returncode == 0, sampled.stderr
+    assert {p.name for p in (tmp_path / "s").iterdir()} >= {"0000_label_3.mp4", "grid.gif"}
+    evaluated = run_main("--mode=evaluate", f"--workdir={workdir}", "--num_videos=4")
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert "ceiling" in evaluated.stdout
+    assert (workdir / "evaluation_00000006.json").is_file()

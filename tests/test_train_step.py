@@ -1,0 +1,145 @@
+"""The train step with a two-parameter network: loss, guard, averages and dropout by hand."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tpdiff_jax import method
+from tpdiff_jax.train_step import TrainTask, init_state, stage_loss, train_step
+
+BATCH, FRAMES, SIZE = 4, 8, 2
+NULL_LABEL = 10
+
+
+def linear_network(params: Any, x_t: Any, t: Any, positions: Any, stride: int, cond: Any) -> Any:
+    """Answer a x_t + b label: simple enough for expected values by hand."""
+    del t, positions, stride
+    label = cond["label"].astype(jnp.float32)[:, 0].reshape(-1, 1, 1, 1, 1)
+    return params["a"] * x_t + params["b"] * label
+
+
+def make_task(**changes: Any) -> TrainTask:
+    """Return a vanilla flow task with plain SGD; `changes` replace fields."""
+    fields: dict[str, Any] = {
+        "pyramid": method.make_pyramid(
+            method.FlowPath(), num_frames=FRAMES, frame_strides=changes.pop("strides", (1,))
+        ),
+        "alignment": method.AlignmentSpec(mode="none"),
+        "apply": linear_network,
+        "null_cond": lambda cond: {"label": jnp.full_like(cond["label"], NULL_LABEL)},
+        "optimizer": optax.sgd(0.1),
+        "schedule": optax.constant_schedule(0.1),
+        "ema_decay": 0.999,
+        "cond_dropout": 0.0,
+    }
+    return TrainTask(**(fields | changes))
+
+
+def init(key: Any) -> dict[str, Any]:
+    """Return a = 1, b = 0."""
+    del key
+    return {"a": jnp.ones(()), "b": jnp.zeros(())}
+
+
+@pytest.fixture
+def batch() -> dict[str, Any]:
+    video = np.random.default_rng(0).uniform(-1, 1, (BATCH, FRAMES, SIZE, SIZE, 1))
+    label = np.arange(BATCH, dtype=np.int32)[:, None]
+    return {"video": jnp.asarray(video, jnp.float32), "cond": {"label": jnp.asarray(label)}}
+
+
+def test_one_stage_is_ordinary_flow_matching(batch: dict[str, Any]) -> None:
+    task, key = make_task(), jax.random.key(3)
+    loss, _ = stage_loss(task, 0, init(key), batch, key)
+    key_time, key_noise, _ = jax.random.split(key, 3)
+    sample_keys = jax.vmap(jax.random.fold_in, (None, 0))(key_noise, jnp.arange(BATCH))
+    eps, _ = method.aligned_noise(task.pyramid, 0, batch["video"], sample_keys, task.alignment)
+    t = np.asarray(method.sample_times(task.pyramid, 0, key_time, BATCH)).reshape(-1, 1, 1, 1, 1)
+    x_0, eps = np.asarray(batch["video"]), np.asarray(eps)
+    expected = np.mean(((1 - t) * x_0 + t * eps - (eps - x_0)) ** 2)
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+
+def test_first_update_is_gradient_descent_and_the_average_follows(batch: dict[str, Any]) -> None:
+    task, key = make_task(), jax.random.key(3)
+    state = init_state(task, init, key)
+    new, metrics = jax.jit(train_step, static_argnums=(0, 1))(task, 0, state, batch, key)
+    step_key = jax.random.fold_in(key, 0)
+    grads = jax.grad(lambda p: stage_loss(task, 0, p, batch, step_key)[0])(state.params)
+    for name in ("a", "b"):
+        expected = state.params[name] - 0.1 * grads[name]
+        np.testing.assert_allclose(new.params[name], expected, rtol=1e-5)
+        # The average warms up: its first decay is min(0.999, 1/10).
+        average = 0.1 * state.params[name] + 0.9 * new.params[name]
+        np.testing.assert_allclose(new.ema_params[name], average, rtol=1e-5)
+    np.testing.assert_allclose(metrics["grad_norm"], np.hypot(*grads.values()), rtol=1e-5)
+    assert (int(new.step), int(new.num_updates)) == (1, 1)
+    assert float(metrics["is_skipped"]) == 0.0
+
+
+@pytest.mark.parametrize("poison", ["one pixel of data", "parameters' gradient"])
+def test_a_bad_step_is_as_if_it_had_never_been_applied(batch: dict[str, Any], poison: str) -> None:
+    task = make_task(optimizer=optax.adam(optax.linear_schedule(0.1, 0.0, 10)))
+    key = jax.random.key(0)
+    state = init_state(task, init, key)
+    step = jax.jit(train_step, static_argnums=(0, 1))
+    state, _ = step(task, 0, state, batch, key)
+    bad_task, bad_batch = task, batch
+    if poison == "one pixel of data":
+        bad_batch = batch | {"video": batch["video"].at[1, 2, 0, 0, 0].set(jnp.nan)}
+    else:
+        bad_task = task._replace(
+            apply=lambda params, x_t, *rest: (
+                linear_network(params, x_t, *rest) + 0.0 * jnp.sqrt(params["b"] * 0.0)
+            )
+        )
+    skipped, metrics = step(bad_task, 0, state, bad_batch, key)
+    assert float(metrics["is_skipped"]) == 1.0
+    assert int(skipped.step) == int(state.step) + 1
+    kept = skipped._replace(step=state.step)
+    for before, after in zip(jax.tree.leaves(state), jax.tree.leaves(kept), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_the_guard_acts_from_the_very_first_step(batch: dict[str, Any]) -> None:
+    task, key = make_task(), jax.random.key(0)
+    state = init_state(task, init, key)
+    bad = batch | {"video": jnp.full_like(batch["video"], jnp.inf)}
+    skipped, metrics = train_step(task, 0, state, bad, key)
+    assert float(metrics["is_skipped"]) == 1.0
+    assert int(skipped.num_updates) == 0
+    assert float(skipped.params["a"]) == 1.0
+
+
+def test_randomness_moves_on_with_the_step(batch: dict[str, Any]) -> None:
+    task, key = make_task(optimizer=optax.sgd(0.0)), jax.random.key(0)
+    state = init_state(task, init, key)
+    state, first = train_step(task, 0, state, batch, key)
+    _, second = train_step(task, 0, state, batch, key)
+    assert float(first["loss"]) != float(second["loss"])
+
+
+@pytest.mark.parametrize("stage_index", [0, 1, 2])
+def test_dropped_conditions_are_null_at_the_stated_rate(
+    batch: dict[str, Any], stage_index: int
+) -> None:
+    seen = []
+
+    def spy(params: Any, x_t: Any, t: Any, positions: Any, stride: int, cond: Any) -> Any:
+        seen.append(np.asarray(cond["label"]))
+        assert len(positions) == x_t.shape[1] == FRAMES // stride
+        return linear_network(params, x_t, t, positions, stride, cond)
+
+    task = make_task(strides=(4, 2, 1), apply=spy, cond_dropout=0.25)
+    with jax.disable_jit():
+        for seed in range(40):
+            stage_loss(task, stage_index, init(None), batch, jax.random.key(seed))
+    labels = np.stack(seen)  # [runs, b, 1]
+    is_null = labels == NULL_LABEL
+    # 160 draws of probability 0.25: four standard deviations are 0.137.
+    assert abs(is_null.mean() - 0.25) < 0.137
+    assert np.all(is_null | (labels == np.arange(BATCH)[:, None]))

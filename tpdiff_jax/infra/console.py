@@ -1,0 +1,26 @@
+"""What appears on the terminal: this package's lines, and other libraries' warnings only."""
+
+import logging
+import pathlib
+
+from absl import logging as absl_logging
+
+_PACKAGE = pathlib.Path(__file__).resolve().parents[1]
+
+
+def set_up_console() -> None:
+    """Show this package's information lines; of all other libraries warnings and worse.
+
+    Orbax reports every phase of every save at the same level as our own lines; they would bury
+    the few lines that a user reads.
+    """
+    absl_logging.set_verbosity(absl_logging.INFO)
+    handler = absl_logging.get_absl_handler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.addFilter(is_worth_showing)
+
+
+def is_worth_showing(record: logging.LogRecord) -> bool:
+    """Whether a log record belongs on the terminal."""
+    is_ours = _PACKAGE in pathlib.Path(record.pathname).resolve().parents
+    return is_ours or record.levelno >= logging.WARNING
