@@ -18,6 +18,7 @@ VANILLA: dict[str, Any] = {
 }
 # Written out, so that an ablation keeps its meaning when the defaults of the config move.
 ABLATION_BASE: dict[str, Any] = {
+    "path.prediction": "data",
     "pyramid.frame_strides": (4, 2, 1),
     "pyramid.downsample": "stride",
     "pyramid.upsample": "nearest",
@@ -28,9 +29,8 @@ ABLATION_BASE: dict[str, Any] = {
     "alignment.level": "coarsest",
 }
 DDIM_BASE: dict[str, Any] = {
-    "path.prediction": "v",
     "path.betas": "scaled_linear",
-    "path.zero_terminal_snr": False,
+    "path.zero_terminal_snr": True,
     "path.final_alpha": "one",
 }
 
@@ -77,16 +77,28 @@ class Grid:
         return next(arm for arm in self.arms if arm.name == name)
 
 
-def ablation(base: Mapping[str, Any], changes: Mapping[str, Mapping[str, Any]], **arm: Any) -> Grid:
+def ablation(
+    base: Mapping[str, Any],
+    changes: Mapping[str, Mapping[str, Any]],
+    baselines: Mapping[str, str] | None = None,
+    **arm: Any,
+) -> Grid:
     """Return a grid of a base arm and one arm for each change of it.
 
     Args:
         base: overrides of every arm.
         changes: name of an arm -> what it changes.
+        baselines: name of an arm -> the arm it is compared with, where that is not the base.
         **arm: further fields of every arm.
     """
+    baselines = baselines or {}
     changed = tuple(
-        Arm(name=name, overrides={**base, **change}, baseline="base", **arm)
+        Arm(
+            name=name,
+            overrides={**base, **change},
+            baseline=baselines.get(name, "base"),
+            **arm,
+        )
         for name, change in changes.items()
     )
     return Grid(arms=(Arm(name="base", overrides=base, **arm), *changed), reference="base")
@@ -125,18 +137,21 @@ GRIDS: dict[str, Grid] = {
             "level_stage": {"alignment.level": "stage"},
             "paper_alignment": {"alignment.mode": "hungarian", "alignment.level": "stage"},
             "positions_naive": {"pyramid.frame_positions": "naive"},
-            "target_stage": {"pyramid.target_unit": "stage"},
+            "velocity": {"path.prediction": "velocity"},
+            "velocity_stage_unit": {"path.prediction": "velocity", "pyramid.target_unit": "stage"},
             "downsample_mean": {"pyramid.downsample": "mean"},
             "upsample_linear": {"pyramid.upsample": "linear"},
             "time_stage_slices": {"pyramid.time_conditioning": "stage_slices"},
         },
+        baselines={"velocity_stage_unit": "velocity"},
     ),
     "ddim_ablations": ablation(
         ABLATION_BASE | DDIM_BASE,
         {
-            "prediction_eps": {"path.prediction": "eps"},
+            "prediction_v": {"path.prediction": "v"},
+            "prediction_eps": {"path.prediction": "eps", "path.zero_terminal_snr": False},
             "betas_linear": {"path.betas": "linear"},
-            "zero_terminal_snr": {"path.zero_terminal_snr": True},
+            "plain_terminal_snr": {"path.zero_terminal_snr": False},
             "alignment_none": {"alignment.mode": "none"},
             "level_stage": {"alignment.level": "stage"},
         },

@@ -33,6 +33,8 @@ INVALID: list[tuple[str, Any]] = [
     ("pyramid.upsample", "cubic"),
     ("pyramid.frame_positions", "random"),
     ("pyramid.target_unit", "second"),
+    ("pyramid.target_unit", "stage"),  # the default predicts data
+    ("path.prediction", "eps"),  # ddim only
     ("pyramid.time_conditioning", "none"),
     ("alignment.mode", "closest"),
     ("alignment.level", "finest"),
@@ -104,6 +106,15 @@ def test_unknown_field_is_refused_with_the_nearest_known_one() -> None:
     with config.unlocked():
         config.train.num_stepz = 3
     with pytest.raises(ValueError, match=r"train\.num_stepz; did you mean train\.num_steps"):
+        build_experiment(config)
+
+
+@pytest.mark.parametrize("group", ["model", "data"])
+def test_field_that_the_chosen_network_or_data_set_lacks_is_refused(group: str) -> None:
+    config = tiny_config()
+    with config.unlocked():
+        config[group].colour = "red"
+    with pytest.raises(ValueError, match=rf"{group}\.name=.*colour"):
         build_experiment(config)
 
 

@@ -5,6 +5,7 @@ here. Nothing compiles before `build_experiment` has returned.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -166,9 +167,20 @@ def build_experiment(config: ConfigDict) -> Experiment:
 
 def _build_dataset(read: ConfigReader) -> Any:
     name = _choice(read, "data.name", DATASETS)
-    return DATASETS[name](
-        **read.group("data", "num_frames", "frame_size", "num_digits", "speed_stratum")
+    return _construct(
+        read, "data", DATASETS[name], read.rest_of_group("data", "name", "num_threads")
     )
+
+
+def _construct(
+    read: ConfigReader, group: str, constructor: Callable[..., Any], fields: dict[str, Any]
+) -> Any:
+    """Call a registered constructor; a field that it lacks is the user's mistake."""
+    try:
+        return constructor(**fields)
+    except TypeError as error:
+        name = read(f"{group}.name")
+        raise ValueError(f"fields of {group} do not fit {group}.name={name!r}: {error}") from error
 
 
 def _build_path(read: ConfigReader) -> method.Path:
@@ -194,18 +206,14 @@ def _build_pyramid(read: ConfigReader, num_frames: int) -> method.Pyramid:
 def _build_network(read: ConfigReader, dataset: Any) -> Network:
     name = _choice(read, "model.name", MODELS)
     height, width, channels = dataset.frame_shape
-    fields = read.group(
-        "model",
-        *("patch_size", "hidden_size", "depth", "num_heads", "mlp_ratio", "attention"),
-        *("activation", "qk_norm", "dtype", "scan_layers", "remat"),
-    )
-    return MODELS[name](
-        frame_height=height,
-        frame_width=width,
-        channels=channels,
-        num_classes=dataset.num_classes,
-        **fields,
-    )
+    given_by_data = {
+        "frame_height": height,
+        "frame_width": width,
+        "channels": channels,
+        "num_classes": dataset.num_classes,
+    }
+    fields = read.rest_of_group("model", "name")
+    return _construct(read, "model", MODELS[name], fields | given_by_data)
 
 
 def _build_train(read: ConfigReader, num_stages: int) -> TrainSpec:

@@ -113,6 +113,15 @@ class ConfigReader:
         """Return `{name: value}` of several fields of one group."""
         return {name: self(f"{group}.{name}") for name in names}
 
+    def rest_of_group(self, group: str, *read_elsewhere: str) -> dict[str, Any]:
+        """Return `{name: value}` of a whole group but for some fields: a constructor's arguments.
+
+        The constructor then decides which names exist.
+        """
+        prefix = f"{group}."
+        names = [name.removeprefix(prefix) for name in self._fields if name.startswith(prefix)]
+        return self.group(group, *(name for name in names if name not in read_elsewhere))
+
     def check_all_known(self) -> None:
         """Raise ValueError naming the first field that nothing reads."""
         for name in self._fields:

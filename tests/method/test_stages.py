@@ -237,6 +237,8 @@ def test_refuses_by_field_name(changes, field):
 def test_stage_unit_of_velocity_needs_a_path_with_velocities():
     with pytest.raises(ValueError, match=r"pyramid\.target_unit"):
         make_pyramid(DDIMPath(), num_frames=16, target_unit="stage")
+    with pytest.raises(ValueError, match=r"pyramid\.target_unit"):
+        make_pyramid(FlowPath(prediction="data"), num_frames=16, target_unit="stage")
 
 
 def test_an_unknown_upsampling_is_refused_even_if_no_stage_would_use_it():

@@ -19,12 +19,16 @@ from tpdiff_jax.method.paths import broadcast_time
 from tpdiff_jax.method.stages import Pyramid
 from tpdiff_jax.types import Array
 
-MIN_SIGMA = 0.05
-"""Smallest noise scale in the weight of data prediction: below it the weight stays constant."""
+MIN_SIGMA = 0.2
+"""Smallest noise scale in the weight of data prediction: below it the weight stays constant.
+
+The paper of data prediction takes 0.05; then nearly all of the loss comes from the smallest t,
+where the sample has all but its last digits.
+"""
 
 
 def loss_weight(pyramid: Pyramid, t: Array) -> Array:
-    """Weight of a sample's squared error: 1, or for data prediction 1/max(sigma_t, 0.05)^2.
+    """Weight of a sample's squared error: 1, or for data prediction 1/max(sigma_t, 0.2)^2.
 
     Args:
         pyramid: the pyramid.

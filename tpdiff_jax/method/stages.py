@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tpdiff_jax.method.choices import check_choice
-from tpdiff_jax.method.paths import FlowPath, Path
+from tpdiff_jax.method.paths import Path
 from tpdiff_jax.method.temporal_pyramid import (
     UPSAMPLES,
     Resampling,
@@ -99,10 +99,10 @@ class Pyramid:
     def __post_init__(self) -> None:
         check_choice("pyramid.target_unit", self.target_unit, TARGET_UNITS)
         check_choice("pyramid.time_conditioning", self.time_conditioning, TIME_CONDITIONINGS)
-        if self.target_unit == "stage" and not isinstance(self.path, FlowPath):
+        if self.target_unit == "stage" and self.path.prediction != "velocity":
             raise ValueError(
-                "pyramid.target_unit is 'stage', which is a unit of velocity, with path.name "
-                "'ddim', which predicts v or eps; allowed: 'time'"
+                "pyramid.target_unit is 'stage', which is a unit of velocity, with "
+                f"path.prediction {self.path.prediction!r}; allowed: 'time'"
             )
 
     @property

@@ -1,0 +1,61 @@
+"""The number of devices changes nothing but speed: same losses, and checkpoints move over."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.tiny import REPO
+
+LOSSES = """
+import sys, pathlib, json
+from tests.tiny import tiny_config
+from tpdiff_jax import train
+from tpdiff_jax.build import build_experiment
+from tpdiff_jax.infra.metric_writers import read_metrics
+
+workdir, num_steps = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+config = tiny_config(
+    train__num_steps=num_steps, train__log_every_steps=1, optim__schedule="constant",
+    train__checkpoint_every_steps=10, optim__warmup_steps=1, sample__num_videos=1,
+)
+train.train(build_experiment(config), workdir)
+lines = read_metrics(workdir / "metrics.jsonl")
+print(json.dumps([line["loss"] for line in lines if "loss" in line]))
+"""
+
+
+def losses_on(num_devices: int, workdir: pathlib.Path, num_steps: int) -> np.ndarray:
+    """Train in a process with that many forced host devices; return the loss of every step."""
+    flags = f"--xla_force_host_platform_device_count={num_devices} " + os.environ["XLA_FLAGS"]
+    out = subprocess.run(
+        [sys.executable, "-c", LOSSES, str(workdir), str(num_steps)],
+        cwd=REPO,
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert out.returncode == 0, out.stderr
+    return np.array(json.loads(out.stdout.splitlines()[-1]))
+
+
+@pytest.mark.slow
+def test_1_2_and_8_devices_give_the_same_losses_and_resume_each_others_runs(
+    tmp_path: pathlib.Path,
+) -> None:
+    one = losses_on(1, tmp_path / "1", 20)
+    assert len(one) == 20
+    for num_devices in (2, 8):
+        several = losses_on(num_devices, tmp_path / str(num_devices), 20)
+        np.testing.assert_allclose(several[0], one[0], rtol=1e-6)
+        np.testing.assert_allclose(several, one, rtol=1e-5)
+    # A run begun on two devices, stopped at step 10, goes on on eight.
+    losses_on(2, tmp_path / "moved", 10)
+    moved = losses_on(8, tmp_path / "moved", 20)
+    np.testing.assert_allclose(moved, one, rtol=1e-5)
