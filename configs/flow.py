@@ -25,13 +25,13 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict()
     config.model.name = "video_dit"
     config.model.patch_size = 8
-    config.model.hidden_size = 256
+    config.model.hidden_size = 128
     config.model.depth = 4
-    config.model.num_heads = 4
+    config.model.num_heads = 2
     config.model.mlp_ratio = 4.0
     config.model.attention = "factorised"  # factorised | joint
     config.model.activation = "gelu"
-    config.model.qk_norm = True
+    config.model.qk_norm = False
     config.model.scan_layers = True  # scan over blocks: compiles one, and keeps CPU fusions small
     config.model.remat = "none"  # none | dots | full
     config.model.dtype = "float32"  # compute type: float32 | bfloat16; parameters stay float32
@@ -55,14 +55,14 @@ def get_config() -> ConfigDict:
     config.alignment = ConfigDict()
     config.alignment.mode = "nearest"  # nearest | hungarian | candidates | none
     config.alignment.level = "coarsest"  # coarsest | stage
-    config.alignment.group_size = 32
+    config.alignment.group_size = 16
     config.alignment.num_candidates = 4  # candidates only
 
     config.optim = ConfigDict()
-    config.optim.name = "adamw"  # adamw | muon
-    config.optim.learning_rate = 1e-3
+    config.optim.name = "muon"  # adamw | muon
+    config.optim.learning_rate = 6e-3
     config.optim.schedule = "cosine"  # constant | cosine
-    config.optim.warmup_steps = 100
+    config.optim.warmup_steps = 50
     config.optim.weight_decay = 0.01
     config.optim.b1 = 0.9
     config.optim.b2 = 0.99
@@ -70,13 +70,13 @@ def get_config() -> ConfigDict:
     config.optim.ema_decay = 0.998
 
     config.train = ConfigDict()
-    config.train.num_steps = 2000
-    config.train.batch_size = 32
+    config.train.num_steps = 4000
+    config.train.batch_size = 16
     config.train.seed = 0
     config.train.stage_probs = ()  # () is uniform
     config.train.cond_dropout = 0.1  # share of samples trained without their label
     config.train.log_every_steps = 50
-    config.train.checkpoint_every_steps = 500
+    config.train.checkpoint_every_steps = 1000
     config.train.sample_every_steps = 1000
     config.train.eval_every_steps = 1000
     config.train.keep_checkpoints = 3

@@ -14,6 +14,8 @@ SIZES: dict[str, Any] = {
     "model.num_heads": 2,
     "model.patch_size": 8,
     "alignment.group_size": 8,
+    "optim.name": "adamw",
+    "optim.learning_rate": 1e-3,
     "optim.warmup_steps": 2,
     "train.num_steps": 6,
     "train.batch_size": 8,
