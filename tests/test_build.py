@@ -96,7 +96,9 @@ def test_invalid_ddim_choices_are_refused(fields: dict[str, Any], named: str) ->
 
 
 def test_stage_window_that_cannot_exist_names_stage_fractions() -> None:
-    config = tiny_config("ddim", pyramid__stage_fractions=(1.0, 30.0, 30.0))
+    config = tiny_config(
+        "ddim", path__zero_terminal_snr=False, pyramid__stage_fractions=(1.0, 30.0, 30.0)
+    )
     with pytest.raises(ValueError, match=r"pyramid\.stage_fractions"):
         build_experiment(config)
 
