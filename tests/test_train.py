@@ -196,6 +196,20 @@ def test_another_config_is_refused_and_a_longer_run_goes_on(
     assert run_config.load_config(tmp_path).train.num_steps == 3
 
 
+def test_a_length_that_the_run_has_passed_is_refused_and_a_complete_run_is_left_alone(
+    finished: pathlib.Path,
+) -> None:
+    before = (finished / "metrics.jsonl").read_bytes()
+    train.train(build_experiment(tiny_config()), finished)
+    assert (finished / "metrics.jsonl").read_bytes() == before
+    config = run_config.load_config(finished)
+    try:
+        with pytest.raises(ValueError, match=r"train\.num_steps=3 is below step 6"):
+            train.train(build_experiment(tiny_config(train__num_steps=3)), finished)
+    finally:
+        run_config.save_config(finished, config)
+
+
 def test_checkpoints_without_a_config_are_refused(tmp_path: pathlib.Path) -> None:
     (tmp_path / "checkpoints" / "3").mkdir(parents=True)
     with pytest.raises(ValueError, match=r"config\.json"):

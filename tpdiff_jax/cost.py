@@ -1,7 +1,8 @@
 """What a run has spent and how fast it goes, from step counts and the network's FLOP model."""
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 
@@ -48,6 +49,13 @@ class CostMeter:
             "flops_per_second": self._flops(new) / busy,
             "peak_share": self._flops(new) / busy / self.peak_flops,
         }
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the time inside out of the rates: it goes into something else than training."""
+        start = time.perf_counter()
+        yield
+        self._last_time += time.perf_counter() - start
 
     def _flops(self, counts: Sequence[int]) -> float:
         return sum(n * self._experiment.train_flops(i) for i, n in enumerate(counts))

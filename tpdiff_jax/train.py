@@ -45,7 +45,8 @@ def train(experiment: Experiment, workdir: pathlib.Path) -> None:
     """Train from the newest checkpoint, or from the start, to `train.num_steps`.
 
     Raises:
-        ValueError: when the workdir belongs to another config or its checkpoints are unreadable.
+        ValueError: when the workdir belongs to another config, is past `train.num_steps` or its
+            checkpoints are unreadable.
         Preempted: after SIGTERM, with a checkpoint saved.
     """
     spec = experiment.train
@@ -62,7 +63,12 @@ def train(experiment: Experiment, workdir: pathlib.Path) -> None:
     first_step = restored.step if restored else 0
     state = restored.state if restored else make_state(experiment, key_init)
     log_start(restored, state)
-    if first_step >= spec.num_steps and is_complete(workdir, first_step):
+    if first_step > spec.num_steps:
+        raise ValueError(
+            f"train.num_steps={spec.num_steps} is below step {first_step}, which {workdir} has "
+            "already reached"
+        )
+    if first_step == spec.num_steps and is_complete(workdir, first_step):
         logging.info("the run is complete: %s", workdir / "results.json")
         return
     window = StepWindow(experiment.pyramid.num_stages, restored.totals if restored else None)
@@ -97,7 +103,8 @@ def train(experiment: Experiment, workdir: pathlib.Path) -> None:
             # Shown before saved: a run that dies in between resumes earlier and shows it again.
             if milestones.is_due(done):
                 window.wait()
-                milestones.show(done, state.ema_params)
+                with meter.paused():
+                    milestones.show(done, state.ema_params)
             if is_last or stop.is_set or done % spec.checkpoint_every_steps == 0:
                 checkpoints.save(done, state, window.totals())
             checkpoints.poll()
