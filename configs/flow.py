@@ -7,9 +7,9 @@ Hardware: two CPU cores, 17 minutes, 3.9 GB.
 Result:   one seed: label accuracy 0.984 (real clips 0.961), identity over frames 0.655 (0.993),
           speed histogram 0.387 px/frame from real (0.067; frozen clips 1.643).
 
-Chosen in short trials on one core each: data prediction gave digits where velocity prediction of
-the same cost still gave noise, Muon learned faster than AdamW, and width 128 faster than 192 at
-equal time. One seed each; not a study.
+Chosen in short trials on one core each: data prediction gave moving spots where velocity
+prediction of the same cost still gave noise, Muon learned faster than AdamW, and width 128 faster
+than 192 at equal time. One seed each; not a study.
 """
 
 from ml_collections import ConfigDict

@@ -94,7 +94,7 @@ def test_the_patterns_leave_harmless_lines_alone(line):
     assert not [name for name in FORBIDDEN if _hits(FORBIDDEN[name], line)]
 
 
-@pytest.mark.parametrize("line", ["cd /work/main", "x = '/home/me/data'", r"C:\\data"])
+@pytest.mark.parametrize("line", ["cd /root/clone", "x = '/home/me/data'", r"C:\\data"])
 def test_the_path_pattern_sees_machine_paths(line):
     assert _hits(MACHINE_PATH, line)
 
