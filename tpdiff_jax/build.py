@@ -8,7 +8,6 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -157,11 +156,6 @@ def build_experiment(config: ConfigDict) -> Experiment:
     read.check_all_known()
     for field in ("train.batch_size", "sample.batch_size", "eval.batch_size"):
         mesh_lib.check_divisible(field, read(field), mesh)
-    if train.batch_size % jax.process_count():
-        raise ValueError(
-            f"train.batch_size={train.batch_size} must be a multiple of the number of processes, "
-            f"{jax.process_count()}"
-        )
     return experiment
 
 
@@ -238,10 +232,6 @@ def _build_alignment(read: ConfigReader, batch_size: int) -> method.AlignmentSpe
 def _build_sampler(read: ConfigReader, num_stages: int) -> method.SamplerSpec:
     num_steps, steps = read("sample.num_steps"), tuple(read("sample.steps_per_stage"))
     if not steps:
-        if num_steps < num_stages:
-            raise ValueError(
-                f"sample.num_steps={num_steps} must be at least the number of stages, {num_stages}"
-            )
         steps = method.split_steps(num_steps, num_stages)
     scale, per_stage = read("sample.guidance_scale"), tuple(read("sample.guidance_per_stage"))
     for field, values in (
@@ -263,8 +253,7 @@ def _build_generate(read: ConfigReader, group: str) -> GenerateSpec:
 
 def _choice(read: ConfigReader, field: str, allowed: Any) -> str:
     value = read(field)
-    if value not in allowed:
-        raise ValueError(f"{field}={value!r} must be one of {', '.join(allowed)}")
+    method.check_choice(field, value, tuple(allowed))
     return value
 
 
