@@ -90,7 +90,7 @@ def get_config() -> ConfigDict:
     config.sample.num_steps = 30  # network calls in all
     config.sample.steps_per_stage = ()  # () is an equal split of num_steps
     config.sample.solver = "euler"  # euler | second_order
-    config.sample.guidance_scale = 2.0
+    config.sample.guidance_scale = 4.0
     config.sample.guidance_per_stage = ()  # () uses guidance_scale in every stage
     config.sample.renoise = True
     config.sample.num_videos = 16
