@@ -25,6 +25,7 @@ from tpdiff_jax.cost import CostMeter
 from tpdiff_jax.data import make_iterator
 from tpdiff_jax.infra import mesh as mesh_lib
 from tpdiff_jax.infra.checkpoints import Checkpoints, Restored
+from tpdiff_jax.infra.host_memory import release_free_memory
 from tpdiff_jax.infra.metric_writers import open_metric_writer
 from tpdiff_jax.infra.progress import Progress
 from tpdiff_jax.infra.step_window import StepWindow
@@ -175,6 +176,7 @@ def compile_steps(
     num_stages = experiment.pyramid.num_stages
     with concurrent.futures.ThreadPoolExecutor(num_stages) as pool:
         functions = list(pool.map(compile_stage, range(num_stages)))
+    release_free_memory()
     logging.info("compiled %d stages in %.1f s", num_stages, time.perf_counter() - start)
     return functions
 
