@@ -21,7 +21,7 @@ LAYERS = (
     {"method", "models", "data", "evals", "infra"},
     {"pretrained", "run_config", "stage_schedule", "train_step", "report"},
     {"build"},
-    {"cost", "initial_state", "results"},
+    {"cost", "initial_state", "results", "step_programs"},
     {"from_checkpoint"},
     {"sample"},
     {"evaluate"},

@@ -6,16 +6,14 @@ The stage of a step, its batch and its random numbers are pure functions of (see
 loop holds no state but `TrainState`, and a resumed run equals an uninterrupted one bit for bit.
 """
 
-import concurrent.futures
 import json
 import pathlib
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from absl import logging
 from clu import parameter_overview
 
@@ -25,17 +23,14 @@ from tpdiff_jax.cost import CostMeter
 from tpdiff_jax.data import make_iterator
 from tpdiff_jax.infra import mesh as mesh_lib
 from tpdiff_jax.infra.checkpoints import Checkpoints, Restored
-from tpdiff_jax.infra.host_memory import release_free_memory
 from tpdiff_jax.infra.metric_writers import open_metric_writer
 from tpdiff_jax.infra.progress import Progress
 from tpdiff_jax.infra.step_window import StepWindow
 from tpdiff_jax.initial_state import abstract_train_state, make_state
 from tpdiff_jax.milestones import Milestones
 from tpdiff_jax.stage_schedule import stage_of_step
-from tpdiff_jax.train_step import TrainState, train_step
-from tpdiff_jax.types import Array, PRNGKey
-
-StepFunction = Callable[[TrainState, Any, PRNGKey], tuple[TrainState, dict[str, Array]]]
+from tpdiff_jax.step_programs import compile_steps
+from tpdiff_jax.train_step import TrainState
 
 
 class Preempted(Exception):
@@ -143,42 +138,6 @@ def log_start(restored: Restored | None, state: TrainState) -> None:
         logging.info("no checkpoint in the workdir: starting at step 0")
     else:
         logging.info("resumed from the checkpoint of step %d", restored.step)
-
-
-def compile_steps(
-    experiment: Experiment, abstract_state: TrainState, key: PRNGKey
-) -> list[StepFunction]:
-    """Compile one training step per stage, ahead of time and in parallel."""
-    mesh, dataset = experiment.mesh, experiment.dataset
-    replicated, batched = mesh_lib.sharding(mesh), mesh_lib.sharding(mesh, "batch")
-    batch_size = experiment.train.batch_size
-    video_shape = (batch_size, dataset.num_frames, *dataset.frame_shape)
-    label_shape = (batch_size, dataset.num_digits)
-    abstract_batch = {
-        "video": jax.ShapeDtypeStruct(video_shape, jnp.float32, sharding=batched),
-        "cond": {"label": jax.ShapeDtypeStruct(label_shape, jnp.int32, sharding=batched)},
-    }
-
-    def compile_stage(stage_index: int) -> StepFunction:
-        def step_function(state: TrainState, batch: Any, key: PRNGKey) -> Any:
-            return train_step(experiment.task, stage_index, state, batch, key)
-
-        step_function.__name__ = f"train_stage_{stage_index}"  # shown by profilers and logs
-        step = jax.jit(
-            step_function,
-            in_shardings=(replicated, batched, replicated),
-            out_shardings=replicated,
-            donate_argnums=0,
-        )
-        return step.lower(abstract_state, abstract_batch, key).compile()
-
-    start = time.perf_counter()
-    num_stages = experiment.pyramid.num_stages
-    with concurrent.futures.ThreadPoolExecutor(num_stages) as pool:
-        functions = list(pool.map(compile_stage, range(num_stages)))
-    release_free_memory()
-    logging.info("compiled %d stages in %.1f s", num_stages, time.perf_counter() - start)
-    return functions
 
 
 def iterate_batches(experiment: Experiment, first_step: int) -> Iterator[Any]:
