@@ -1,0 +1,110 @@
+"""A training job: its name, where it writes, and the command line that every launcher runs."""
+
+import argparse
+import dataclasses
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+
+from experiments.overrides import overrides_to_flags, parse_overrides
+
+# What the trainer's exit codes mean to a launcher; `tpdiff_jax/main.py` documents them.
+EXIT_DONE, EXIT_BAD_INPUT, EXIT_PREEMPTED = 0, 2, 3
+
+# Names of TPU slices and of Kubernetes objects are labels of RFC 1123; pods append to them.
+_NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """One training run.
+
+    Attributes:
+        name: what the cluster calls it: lower-case letters, digits and hyphens, at most 40.
+        config: config file, from the repository root.
+        workdir: the run's folder, as the machines that train see it.
+        overrides: `group.field` -> text on the command line.
+
+    Raises:
+        ValueError: for a name that no cluster takes, a workdir that is no folder, or a control
+            character anywhere.
+    """
+
+    name: str
+    config: str
+    workdir: str
+    overrides: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(
+                f"--name={self.name!r} must be lower-case letters, digits and hyphens, begin with "
+                "a letter, end with no hyphen and have at most 40 characters"
+            )
+        for text in (self.config, self.workdir, *self.overrides, *self.overrides.values()):
+            if _CONTROL.search(text):
+                raise ValueError(f"{text!r} holds a control character")
+        if not self.workdir:
+            raise ValueError("--workdir is empty")
+        if "://" in self.workdir:
+            # pathlib would make a local folder of that name, and the checkpoints would be lost.
+            raise ValueError(
+                f"--workdir={self.workdir} is an address, not a folder: the trainer writes to "
+                "mounted file systems only (NFS such as Filestore, or a bucket mounted by gcsfuse)"
+            )
+        path = pathlib.PurePosixPath(self.config)
+        if path.is_absolute() or ".." in path.parts or not pathlib.Path(path).is_file():
+            raise ValueError(f"--config={self.config} must be a file below the repository root")
+
+    def command(self, python: str = "python") -> list[str]:
+        """Return the command that starts the run, or resumes it from its newest checkpoint."""
+        return [
+            *(python, "-m", "tpdiff_jax.main"),
+            *(f"--config={self.config}", f"--workdir={self.workdir}"),
+            *overrides_to_flags(self.overrides),
+        ]
+
+    def check_workdir_is_absolute(self) -> None:
+        """Raise ValueError when the workdir depends on where the machine's shell starts."""
+        if not self.workdir.startswith("/"):
+            raise ValueError(f"--workdir={self.workdir} must be an absolute path on the workers")
+
+
+def job_parser(program: str, description: str | None) -> argparse.ArgumentParser:
+    """Return a parser with the options that all launchers share."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {program}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--name", required=True, help="what the cluster calls the job")
+    parser.add_argument("--config", default="configs/flow.py", help="config file")
+    parser.add_argument(
+        "--workdir", help="the run's folder, on a file system that outlives the machines"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print what would be done, and do nothing"
+    )
+    return parser
+
+
+def parse_job(options: argparse.Namespace, rest: Sequence[str]) -> Job:
+    """Return the job of a command line.
+
+    Args:
+        options: parsed options of `job_parser`.
+        rest: what the parser left: `--config.GROUP.FIELD=VALUE`.
+
+    Raises:
+        ValueError: for anything that is no such override, and as `Job`.
+    """
+    if options.workdir is None:
+        raise ValueError("--workdir is required")
+    return Job(
+        name=options.name,
+        config=options.config,
+        workdir=options.workdir,
+        overrides=parse_overrides(rest),
+    )

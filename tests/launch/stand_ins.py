@@ -1,0 +1,82 @@
+"""Stand-ins for cluster commands in front of PATH, and what they recorded."""
+
+import json
+import os
+import pathlib
+import shlex
+import stat
+import subprocess
+import sys
+
+from tests.tiny import REPO
+
+FAKES = pathlib.Path(__file__).parent / "fakes"
+
+
+class Cloud:
+    """The stand-ins' state: a folder that they all know as $FAKE_CLOUD."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        """Put the stand-ins in place."""
+        self.folder = folder
+        self.bin = folder / "bin"
+        self.bin.mkdir()
+        for source in FAKES.iterdir():
+            if source.suffix == ".py" and source.stem != "trainer":
+                self.put(source.stem, f'exec "{sys.executable}" -S "{source}" "$@"')
+            elif source.suffix == ".sh":
+                self.put(source.stem, f'exec bash "{source}" "$@"')
+
+    def put(self, name: str, line: str) -> None:
+        """Make a program that runs one line of shell."""
+        path = self.bin / name
+        path.write_text(f"#!/bin/sh\n{line}\n")
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+    def launch(
+        self, module: str, *arguments: str, timeout: float = 120.0
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a launcher as a user does, with the stand-ins in front of PATH."""
+        with self.start(module, *arguments, stderr=subprocess.PIPE) as process:
+            out, err = process.communicate(timeout=timeout)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def start(
+        self, module: str, *arguments: str, stderr: int = subprocess.STDOUT
+    ) -> subprocess.Popen[str]:
+        """Start a launcher."""
+        environment = os.environ | {
+            "PATH": f"{self.bin}:{os.environ['PATH']}",
+            "FAKE_CLOUD": str(self.folder),
+            "FAKE_PYTHON": sys.executable,
+            "FAKE_TRAINER": str(FAKES / "trainer.py"),
+            "FAKE_UV": str(FAKES / "uv.sh"),
+            "JAX_PLATFORMS": "cpu",
+        }
+        return subprocess.Popen(
+            [sys.executable, "-m", f"launch.{module}", *arguments],
+            cwd=REPO,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )
+
+    def script(self, words: str) -> None:
+        """Say what the trainer does at each start."""
+        (self.folder / "script").write_text(words)
+
+    def calls(self) -> list[list[str]]:
+        """Return the arguments of all calls so far."""
+        return self.lines("calls.jsonl")
+
+    def lines(self, name: str) -> list:
+        """Return the records of a file of JSON lines."""
+        path = self.folder / name
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def commands_of(text: str) -> list[list[str]]:
+    """Return the commands that a dry run printed, as lists."""
+    lines = [line.removeprefix("$ ") for line in text.splitlines() if line.startswith("$ ")]
+    return [shlex.split(line) for line in lines]
