@@ -60,14 +60,14 @@ def get_config() -> ConfigDict:
     config.alignment = ConfigDict()
     config.alignment.mode = "nearest"  # nearest | hungarian | candidates | none
     config.alignment.level = "coarsest"  # coarsest | stage
-    config.alignment.group_size = 16
+    config.alignment.group_size = 8
     config.alignment.num_candidates = 4  # candidates only
 
     config.optim = ConfigDict()
     config.optim.name = "muon"  # adamw | muon
-    config.optim.learning_rate = 6e-3
+    config.optim.learning_rate = 4.5e-3
     config.optim.schedule = "cosine"  # constant | cosine
-    config.optim.warmup_steps = 50
+    config.optim.warmup_steps = 100
     config.optim.weight_decay = 0.01
     config.optim.b1 = 0.9
     config.optim.b2 = 0.99
@@ -75,15 +75,15 @@ def get_config() -> ConfigDict:
     config.optim.ema_decay = 0.998
 
     config.train = ConfigDict()
-    config.train.num_steps = 4000
-    config.train.batch_size = 16
+    config.train.num_steps = 7000
+    config.train.batch_size = 8
     config.train.seed = 0
     config.train.stage_probs = ()  # () is uniform
     config.train.cond_dropout = 0.1  # share of samples trained without their label
-    config.train.log_every_steps = 50
-    config.train.checkpoint_every_steps = 1000
-    config.train.sample_every_steps = 1000
-    config.train.eval_every_steps = 1000
+    config.train.log_every_steps = 100
+    config.train.checkpoint_every_steps = 2000
+    config.train.sample_every_steps = 2000
+    config.train.eval_every_steps = 2000
     config.train.keep_checkpoints = 3
 
     config.sample = ConfigDict()
