@@ -37,13 +37,16 @@ def build_twins(config_file: str, overrides: Mapping[str, str]) -> Twins:
     """Build both experiments.
 
     Raises:
-        ValueError: for an invalid config.
+        ValueError: for an invalid config, or one whose stages take different batches.
     """
     vanilla = read_config(config_file, merge_overrides(overrides, VANILLA))
-    return Twins(
+    twins = Twins(
         pyramid=build_experiment(read_config(config_file, overrides)),
         vanilla=build_experiment(vanilla),
     )
+    if len(set(twins.pyramid.batch_sizes)) > 1:
+        raise ValueError("train.batch_per_stage='tokens': the cost of equal batches is compared")
+    return twins
 
 
 def with_alignment(experiment: Experiment, mode: str) -> Experiment:

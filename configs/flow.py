@@ -77,6 +77,7 @@ def get_config() -> ConfigDict:
     config.train = ConfigDict()
     config.train.num_steps = 7000
     config.train.batch_size = 8
+    config.train.batch_per_stage = "clips"  # clips | tokens: batch_size * stride clips in a stage
     config.train.seed = 0
     config.train.stage_probs = ()  # () is uniform
     config.train.cond_dropout = 0.1  # share of samples trained without their label
@@ -103,7 +104,10 @@ def get_config() -> ConfigDict:
     config.eval.seed = 1
 
     config.mesh = ConfigDict()
-    config.mesh.data = -1  # devices along the batch; -1 is all of them
+    config.mesh.data = -1  # devices along the batch; -1 is all that the others leave
+    config.mesh.fsdp = 1  # devices along the batch that also share the parameters
+    config.mesh.context = 1  # devices along the tokens of a clip
+    config.mesh.tensor = 1  # devices along heads and hidden units
 
     config.lock()
     return config

@@ -15,6 +15,7 @@ from experiments.grids import Arm, Grid
 from experiments.overrides import merge_overrides, overrides_to_flags, read_config
 from tpdiff_jax import run_config
 from tpdiff_jax.build import Experiment, build_experiment
+from tpdiff_jax.infra.mesh import MESH_AXES
 from tpdiff_jax.infra.metric_writers import METRICS_FILE, read_metrics
 
 
@@ -160,5 +161,6 @@ def check_folder(run: PlannedRun) -> None:
 
 def _open_arm(arm: Arm, base: Mapping[str, str]) -> Experiment:
     """Build an arm's experiment for its costs, on whatever devices there are here."""
-    texts = merge_overrides(base, arm.overrides) | {"mesh.data": "-1"}
+    here = {f"mesh.{axis}": "1" for axis in MESH_AXES} | {"mesh.data": "-1"}
+    texts = merge_overrides(base, arm.overrides) | here
     return build_experiment(read_config(arm.config, texts))

@@ -5,9 +5,10 @@ here. Nothing compiles before `build_experiment` has returned.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -21,6 +22,7 @@ from tpdiff_jax.stage_schedule import validate_stage_probs
 from tpdiff_jax.train_step import TrainTask
 
 PATHS = ("flow", "ddim")
+BATCHES_PER_STAGE = ("clips", "tokens")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,7 @@ class TrainSpec:
     num_steps: int
     batch_size: int
     seed: int
+    batch_per_stage: str
     stage_probs: tuple[float, ...]
     cond_dropout: float
     log_every_steps: int
@@ -51,6 +54,7 @@ class TrainSpec:
         for name in ("sample_every_steps", "eval_every_steps", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"train.{name}={getattr(self, name)} must not be negative")
+        method.check_choice("train.batch_per_stage", self.batch_per_stage, BATCHES_PER_STAGE)
         if not 0 <= self.cond_dropout < 1:
             raise ValueError(f"train.cond_dropout={self.cond_dropout} must lie in [0, 1)")
 
@@ -103,20 +107,31 @@ class Experiment:
         """The stages."""
         return self.task.pyramid
 
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Clips of a training step, by stage: equal, or in inverse proportion to their frames."""
+        if self.train.batch_per_stage == "clips":
+            return (self.train.batch_size,) * self.pyramid.num_stages
+        return tuple(self.train.batch_size * stage.frame_stride for stage in self.pyramid.stages)
+
     def train_flops(self, stage_index: int) -> float:
         """Model FLOPs of one training step of a stage: forward and twice that backward."""
         num_frames = self.pyramid.stages[stage_index].num_frames
-        return 3.0 * self.network.flops(num_frames) * self.train.batch_size
+        return 3.0 * self.network.flops(num_frames) * self.batch_sizes[stage_index]
 
 
-def build_experiment(config: ConfigDict) -> Experiment:
+def build_experiment(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Experiment:
     """Turn a config into typed objects.
+
+    Args:
+        config: every field of every group.
+        devices: what to place arrays on; by default all devices of all processes.
 
     Raises:
         ValueError: naming the full field, its value and what is allowed.
     """
     read = ConfigReader(config)
-    mesh = mesh_lib.make_mesh(read("mesh.data"))
+    mesh = mesh_lib.make_mesh(mesh_lib.MeshSpec(**read.group("mesh", *mesh_lib.MESH_AXES)), devices)
     dataset = _build_dataset(read)
     pyramid = _build_pyramid(read, dataset.num_frames)
     network = _build_network(read, dataset)
@@ -156,6 +171,8 @@ def build_experiment(config: ConfigDict) -> Experiment:
     read.check_all_known()
     for field in ("train.batch_size", "sample.batch_size", "eval.batch_size"):
         mesh_lib.check_divisible(field, read(field), mesh)
+    for what, (axis, size) in network.axis_sizes.items():
+        mesh_lib.check_divisible(what, size, mesh, axis)
     return experiment
 
 

@@ -27,7 +27,7 @@ class CostMeter:
         """Return what the run has spent so far."""
         counts = self._window.counts
         return {
-            "samples_seen": self._experiment.train.batch_size * sum(counts),
+            "samples_seen": self._clips(counts),
             "train_flops": self._flops(counts),
             "train_seconds": sum(self._window.seconds),
             "skipped_steps": self._window.num_skipped,
@@ -41,11 +41,13 @@ class CostMeter:
         wall, busy = now - self._last_time, max(seconds - self._last_seconds, 1e-9)
         self._last_counts, self._last_seconds, self._last_time = counts, seconds, now
         stages = self._experiment.pyramid.stages
-        batch_size = self._experiment.train.batch_size
-        num_frames = sum(n * stage.num_frames for n, stage in zip(new, stages, strict=True))
+        sizes = self._experiment.batch_sizes
+        num_frames = sum(
+            n * size * stage.num_frames for n, size, stage in zip(new, sizes, stages, strict=True)
+        )
         return {
-            "videos_per_second": batch_size * sum(new) / wall,
-            "frames_per_second": batch_size * num_frames / wall,
+            "videos_per_second": self._clips(new) / wall,
+            "frames_per_second": num_frames / wall,
             "flops_per_second": self._flops(new) / busy,
             "peak_share": self._flops(new) / busy / self.peak_flops,
         }
@@ -56,6 +58,9 @@ class CostMeter:
         start = time.perf_counter()
         yield
         self._last_time += time.perf_counter() - start
+
+    def _clips(self, counts: Sequence[int]) -> int:
+        return sum(n * size for n, size in zip(counts, self._experiment.batch_sizes, strict=True))
 
     def _flops(self, counts: Sequence[int]) -> float:
         return sum(n * self._experiment.train_flops(i) for i, n in enumerate(counts))

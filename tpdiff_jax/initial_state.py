@@ -6,22 +6,27 @@ from collections.abc import Callable
 import jax
 
 from tpdiff_jax.build import Experiment
-from tpdiff_jax.infra import mesh as mesh_lib
+from tpdiff_jax.infra.param_sharding import state_shardings
 from tpdiff_jax.train_step import TrainState, init_state
 from tpdiff_jax.types import PRNGKey
 
 
 def make_state(experiment: Experiment, key: PRNGKey) -> TrainState:
     """Return the state before the first step, made where it will live."""
-    return jax.jit(_init(experiment), out_shardings=mesh_lib.sharding(experiment.mesh))(key)
+    shardings = jax.tree.map(lambda a: a.sharding, abstract_train_state(experiment))
+    return jax.jit(_init(experiment), out_shardings=shardings)(key)
 
 
 def abstract_train_state(experiment: Experiment) -> TrainState:
     """Return shapes, types and shardings of the state without making it."""
-    replicated = mesh_lib.sharding(experiment.mesh)
     shapes = jax.eval_shape(_init(experiment), jax.random.key(0))
+    shardings = state_shardings(
+        experiment.mesh, experiment.network.param_axes, shapes.params, shapes
+    )
     return jax.tree.map(
-        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=replicated), shapes
+        lambda a, sharding: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding),
+        shapes,
+        shardings,
     )
 
 

@@ -45,7 +45,7 @@ def load_config(workdir: pathlib.Path) -> ConfigDict:
 def check_same_run(
     saved: ConfigDict, config: ConfigDict, *, free_groups: tuple[str, ...] = ()
 ) -> None:
-    """Refuse a config that differs from the saved one in more than length and periods.
+    """Refuse a config that differs from the saved one in more than length, periods and mesh.
 
     Args:
         saved: config of the existing run.
@@ -63,14 +63,15 @@ def check_same_run(
             lines.append(f"  {name}: saved {before!r}, now {after!r}")
     if lines:
         raise ConfigMismatchError(
-            "the workdir holds a run of another config (only train.num_steps and *_every_steps "
-            "may change):\n" + "\n".join(lines)
+            "the workdir holds a run of another config (only train.num_steps, *_every_steps "
+            "and mesh.* may change):\n" + "\n".join(lines)
         )
 
 
 def _may_change(name: str, free_groups: tuple[str, ...]) -> bool:
     is_length = name == "train.num_steps" or name.endswith("_every_steps")
-    return is_length or name.split(".", 1)[0] in free_groups
+    is_place = name.startswith("mesh.")  # where arrays lie, not what they hold
+    return is_length or is_place or name.split(".", 1)[0] in free_groups
 
 
 def flatten(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:

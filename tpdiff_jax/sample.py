@@ -37,10 +37,11 @@ class Sampler:
         """
         self._experiment = experiment
         self._spec = spec or experiment.sampler
-        replicated = mesh_lib.sharding(experiment.mesh)
         batched = mesh_lib.sharding(experiment.mesh, "batch")
         self._run = jax.jit(
-            self._sample, in_shardings=(replicated, batched, batched), out_shardings=batched
+            self._sample,
+            in_shardings=(None, batched, batched),  # None: parameters stay as they lie
+            out_shardings=batched,
         )
 
     def _sample(self, params: Params, sample_keys: Array, cond: Cond) -> Array:

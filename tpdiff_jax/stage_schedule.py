@@ -6,6 +6,7 @@ within a block each stage's count is within one of its expectation (exact for eq
 probabilities), and over blocks the expectation is `train.stage_probs`.
 """
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 
@@ -42,6 +43,35 @@ def stage_of_step(seed: int, step: int, stage_probs: Sequence[float]) -> int:
     block_length = _BLOCKS_PER_STAGE * len(stage_probs)
     block = _block(seed, step // block_length, tuple(stage_probs))
     return block[step % block_length]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClipsOfStep:
+    """The clips that one process renders for each step: a pure function of the step.
+
+    Every step owns as many clip numbers as the largest batch has; a stage of smaller batches uses
+    the first of them. So the numbers of a step need no count of the steps before it.
+
+    Attributes:
+        seed: `train.seed`.
+        stage_probs: normalised probabilities, one a stage.
+        rows: of each stage, the rows of its global batch that lie on this process's devices.
+        clips_per_step: clips in the largest global batch.
+    """
+
+    seed: int
+    stage_probs: tuple[float, ...]
+    rows: tuple[tuple[int, ...], ...]
+    clips_per_step: int
+
+    def stage(self, step: int) -> int:
+        """Return the stage that step `step` trains."""
+        return stage_of_step(self.seed, step, self.stage_probs)
+
+    def __call__(self, step: int) -> list[int]:
+        """Return the numbers of this process's clips of step `step`, in order of their rows."""
+        first = step * self.clips_per_step
+        return [first + row for row in self.rows[self.stage(step)]]
 
 
 @functools.lru_cache(maxsize=8)

@@ -48,6 +48,7 @@ def lower_step(
     """
     mesh = experiment.mesh
     replicated, batched = mesh_lib.sharding(mesh), mesh_lib.sharding(mesh, "batch")
+    state_shardings = jax.tree.map(lambda a: a.sharding, abstract_state)
 
     def step_function(state: TrainState, batch: Any, key: PRNGKey) -> Any:
         return train_step(experiment.task, stage_index, state, batch, key)
@@ -55,17 +56,17 @@ def lower_step(
     step_function.__name__ = f"train_stage_{stage_index}"  # shown by profilers and logs
     step = jax.jit(
         step_function,
-        in_shardings=(replicated, batched, replicated),
-        out_shardings=replicated,
+        in_shardings=(state_shardings, batched, replicated),
+        out_shardings=(state_shardings, replicated),
         donate_argnums=0,
     )
-    return step.lower(abstract_state, abstract_batch(experiment), key)
+    return step.lower(abstract_state, abstract_batch(experiment, stage_index), key)
 
 
-def abstract_batch(experiment: Experiment) -> dict[str, Any]:
-    """Return shapes, types and shardings of a training batch."""
+def abstract_batch(experiment: Experiment, stage_index: int) -> dict[str, Any]:
+    """Return shapes, types and shardings of a training batch of one stage."""
     batched = mesh_lib.sharding(experiment.mesh, "batch")
-    dataset, batch_size = experiment.dataset, experiment.train.batch_size
+    dataset, batch_size = experiment.dataset, experiment.batch_sizes[stage_index]
     video_shape = (batch_size, dataset.num_frames, *dataset.frame_shape)
     label_shape = (batch_size, dataset.num_digits)
     return {

@@ -28,7 +28,7 @@ from tpdiff_jax.infra.progress import Progress
 from tpdiff_jax.infra.step_window import StepWindow
 from tpdiff_jax.initial_state import abstract_train_state, make_state
 from tpdiff_jax.milestones import Milestones
-from tpdiff_jax.stage_schedule import stage_of_step
+from tpdiff_jax.stage_schedule import ClipsOfStep, stage_of_step
 from tpdiff_jax.step_programs import compile_steps
 from tpdiff_jax.train_step import TrainState
 
@@ -142,18 +142,26 @@ def log_start(restored: Restored | None, state: TrainState) -> None:
 
 def iterate_batches(experiment: Experiment, first_step: int) -> Iterator[Any]:
     """Yield the batch of each step from `first_step` on, as global arrays on the mesh."""
-    for batch in make_iterator(
+    mesh, spec = experiment.mesh, experiment.train
+    clips = ClipsOfStep(
+        seed=spec.seed,
+        stage_probs=spec.stage_probs,
+        rows=tuple(
+            tuple(mesh_lib.local_rows(mesh, size).tolist()) for size in experiment.batch_sizes
+        ),
+        clips_per_step=max(experiment.batch_sizes),
+    )
+    batches = make_iterator(
         experiment.dataset,
         split="train",
-        seed=experiment.train.seed,
-        batch_size=experiment.train.batch_size,
+        seed=spec.seed,
+        clips_of_step=clips,
         start_step=first_step,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
         num_threads=experiment.num_data_threads,
-    ):
+    )
+    for step, batch in enumerate(batches, start=first_step):
         fields = {"video": batch["video"], "cond": batch["cond"]}
-        yield mesh_lib.put_batch(experiment.mesh, fields)
+        yield mesh_lib.put_batch(mesh, fields, experiment.batch_sizes[clips.stage(step)])
 
 
 class StopSignal:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,9 +14,13 @@ from tpdiff_jax.data import MovingDigitsSpec, make_iterator
 SPEC = MovingDigitsSpec(num_frames=4)
 
 
+def eight_clips(step, rows=range(8)):
+    return [8 * step + row for row in rows]
+
+
 def read(count, **kwargs):
     stream = make_iterator(
-        SPEC, "train", **{"seed": 5, "batch_size": 8, "num_threads": 0, **kwargs}
+        SPEC, "train", **{"seed": 5, "clips_of_step": eight_clips, "num_threads": 0, **kwargs}
     )
     return [next(stream) for _ in range(count)]
 
@@ -26,7 +31,7 @@ def assert_equal_batches(a, b):
     np.testing.assert_array_equal(a["cond"]["label"], b["cond"]["label"])
 
 
-def test_batch_t_holds_clips_t_b_to_t_plus_1_b():
+def test_batch_t_holds_the_clips_of_step_t():
     batches = read(3)
     for t, batch in enumerate(batches):
         np.testing.assert_array_equal(batch["index"], np.arange(8 * t, 8 * t + 8))
@@ -40,7 +45,8 @@ def test_batch_t_holds_clips_t_b_to_t_plus_1_b():
 @pytest.mark.parametrize("hosts", [2, 4, 8])
 def test_hosts_slices_laid_end_to_end_are_the_one_host_batch(hosts):
     whole = read(3)
-    parts = [read(3, process_index=p, process_count=hosts) for p in range(hosts)]
+    shares = np.split(np.arange(8), hosts)
+    parts = [read(3, clips_of_step=partial(eight_clips, rows=share)) for share in shares]
     for t in range(3):
         for name in ("video", "index"):
             joined = np.concatenate([parts[p][t][name] for p in range(hosts)])
@@ -72,9 +78,12 @@ def test_worker_processes_do_not_change_batches(tmp_path):
         "import numpy as np\n"
         "from absl import app\n"
         "from tpdiff_jax.data import MovingDigitsSpec, make_iterator\n"
+        "def eight_clips(step):\n"
+        "    return range(8 * step, 8 * step + 8)\n"
         "def main(_):\n"
         "    stream = make_iterator(MovingDigitsSpec(num_frames=4), 'train', seed=5,\n"
-        "                           batch_size=8, num_threads=1, num_workers=2)\n"
+        "                           clips_of_step=eight_clips, num_threads=1,\n"
+        "                           num_workers=2)\n"
         f"    np.save({str(tmp_path / 'videos.npy')!r},\n"
         "            np.stack([next(stream)['video'] for _ in range(5)]))\n"
         "if __name__ == '__main__':\n"
@@ -95,9 +104,6 @@ def test_worker_processes_do_not_change_batches(tmp_path):
 @pytest.mark.parametrize(
     ("kwargs", "named"),
     [
-        ({"batch_size": 9, "process_count": 2}, "train.batch_size"),
-        ({"batch_size": 0}, "train.batch_size"),
-        ({"process_index": 2, "process_count": 2}, "process_index"),
         ({"start_step": -1}, "start_step"),
         ({"num_threads": -1}, "data.num_threads"),
     ],

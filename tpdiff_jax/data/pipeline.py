@@ -1,12 +1,12 @@
 """The input pipeline: batch t is a pure function of (data set, split, seed, t), read through grain.
 
-Batch t holds the clips t*B to (t+1)*B - 1 in order. Host p of P reads the p-th contiguous slice
-of every batch, so the hosts' slices laid end to end are the one-host batch, byte for byte.
-Threads and workers only change who renders a clip, never which. Because the position is the step
-itself, resuming is starting at `start_step`: there is no iterator state to save.
+`clips_of_step(t)` says which clips of batch t this host renders: the rows that lie on its
+devices. Threads and workers only change who renders a batch, never what it holds. Because the
+position is the step itself, resuming is starting at `start_step`: there is no iterator state to
+save.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import grain
@@ -25,34 +25,29 @@ class VideoDataset(Protocol):
         ...
 
 
-class HostSlice:
-    """Random-access source of one host's clips, in the order in which its batches need them."""
+class HostBatches:
+    """Random-access source of one host's share of every batch."""
 
     def __init__(
         self,
         dataset: VideoDataset,
         split: str,
         seed: int,
-        batch_size: int,
-        process_index: int,
-        process_count: int,
+        clips_of_step: Callable[[int], Sequence[int]],
     ) -> None:
         self._dataset, self._split, self._seed = dataset, split, seed
-        self._batch_size = batch_size
-        self._local_size = batch_size // process_count
-        self._first = process_index * self._local_size
+        self._clips_of_step = clips_of_step
 
     def __len__(self) -> int:
-        return NUM_BATCHES * self._local_size
+        return NUM_BATCHES
 
-    def __getitem__(self, position: Any) -> dict[str, Any]:
-        step, row = divmod(int(position), self._local_size)
-        index = step * self._batch_size + self._first + row
-        clip = self._dataset.clip(self._split, self._seed, index)
+    def __getitem__(self, step: Any) -> dict[str, Any]:
+        numbers = self._clips_of_step(int(step))
+        clips = [self._dataset.clip(self._split, self._seed, number) for number in numbers]
         return {
-            "video": clip["video"],
-            "cond": {"label": clip["label"]},
-            "index": np.int64(index),
+            "video": np.stack([clip["video"] for clip in clips]),
+            "cond": {"label": np.stack([clip["label"] for clip in clips])},
+            "index": np.asarray(numbers, np.int64),
         }
 
 
@@ -60,10 +55,8 @@ def make_iterator(
     dataset: VideoDataset,
     split: str,
     seed: int,
-    batch_size: int,
+    clips_of_step: Callable[[int], Sequence[int]],
     start_step: int = 0,
-    process_index: int = 0,
-    process_count: int = 1,
     num_threads: int = 2,
     num_workers: int = 0,
 ) -> grain.DatasetIterator:
@@ -73,28 +66,19 @@ def make_iterator(
         dataset: clips by index.
         split: "train" or "test".
         seed: seed of the data set.
-        batch_size: global batch size B, a multiple of `process_count`.
+        clips_of_step: step -> numbers of the clips that this host renders for it, one or more;
+            pure, and picklable where `num_workers` is used.
         start_step: first batch to yield; a run resumed after n steps passes n.
-        process_index: this host, 0 to process_count - 1.
-        process_count: number of hosts.
         num_threads: rendering threads; 0 renders in the caller's thread, without prefetch.
         num_workers: rendering processes; needs parsed absl flags. Threads suffice here.
 
     Returns:
         Iterator of {"video": float32 [b, f, h, w, c], "cond": {"label": int32 [b, num_digits]},
-        "index": int64 [b]}, b = batch_size / process_count, all numpy.
+        "index": int64 [b]}, b clips of this host, all numpy.
 
     Raises:
-        ValueError: for a batch size that the hosts do not divide, an index out of range, or
-            workers without parsed flags.
+        ValueError: for a negative number, or workers without parsed flags.
     """
-    if batch_size < 1 or process_count < 1 or batch_size % process_count:
-        raise ValueError(
-            f"train.batch_size is {batch_size}; allowed: positive multiples of the host count "
-            f"{process_count}"
-        )
-    if not 0 <= process_index < process_count:
-        raise ValueError(f"process_index is {process_index}; allowed: 0 to {process_count - 1}")
     for name, value in (
         ("start_step", start_step),
         ("data.num_threads", num_threads),
@@ -107,8 +91,8 @@ def make_iterator(
             f"num_workers is {num_workers}, but worker processes need parsed absl flags "
             "(absl.app.run); allowed without them: 0"
         )
-    source = HostSlice(dataset, split, seed, batch_size, process_index, process_count)
-    batches = grain.MapDataset.source(source).batch(batch_size // process_count)[start_step:]
+    source = HostBatches(dataset, split, seed, clips_of_step)
+    batches = grain.MapDataset.source(source)[start_step:]
     options = grain.ReadOptions(
         num_threads=num_threads, prefetch_buffer_size=2 * num_threads if num_threads else 0
     )

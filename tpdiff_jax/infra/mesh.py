@@ -1,51 +1,126 @@
 """The device mesh and the rule table that says how arrays lie on it.
 
+    data      copies of the parameters, each with its share of the batch
+    fsdp      shares of the batch that also share out the parameters, gathered layer by layer
+    context   shares of the tokens of every clip; attention gathers keys and values
+    tensor    shares of the heads and hidden units, each group with its part of the matrices
+
 One table, `RULES`, maps logical axes to mesh axes; nothing else in the package names a mesh axis.
+Neighbouring devices differ in the last axis first, so the axis that talks most stands last.
 """
 
-from collections.abc import Mapping
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-MESH_AXES = ("data",)
-RULES: Mapping[str, str | None] = {"batch": "data"}
+from tpdiff_jax.types import Array
+
+MESH_AXES = ("data", "fsdp", "context", "tensor")
+RULES: Mapping[str, tuple[str, ...]] = {
+    "batch": ("data", "fsdp"),
+    "tokens": ("context",),  # patches of a frame: as many in every stage of the pyramid
+    "heads": ("tensor",),
+    "hidden": ("tensor",),
+    "width": ("fsdp",),  # of parameters; activations keep their whole width
+    "layers": (),  # scanned over, one after another
+}
 
 
-def make_mesh(data: int = -1) -> Mesh:
-    """Return the mesh over all devices of all processes.
-
-    Args:
-        data: devices along the batch; -1 takes all.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshSpec:
+    """Fields of the config group `mesh`: devices along each axis, -1 for all that are left.
 
     Raises:
-        ValueError: naming `mesh.data` when the devices do not come out even.
+        ValueError: for a size that is neither positive nor -1, or more than one -1.
     """
-    num_devices = jax.device_count()
-    size = num_devices if data == -1 else data
-    if size != num_devices:
-        raise ValueError(f"mesh.data={data} must be -1 or the number of devices, {num_devices}")
-    return jax.make_mesh((size,), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+
+    data: int = -1
+    fsdp: int = 1
+    context: int = 1
+    tensor: int = 1
+
+    def __post_init__(self) -> None:
+        for name in MESH_AXES:
+            size = getattr(self, name)
+            if size < 1 and size != -1:
+                raise ValueError(f"mesh.{name}={size} must be positive, or -1 for the rest")
+        free = [f"mesh.{name}" for name in MESH_AXES if getattr(self, name) == -1]
+        if len(free) > 1:
+            raise ValueError(f"{' and '.join(free)} are -1; only one of them may be")
+
+    def shape(self, num_devices: int) -> tuple[int, ...]:
+        """Return the size of every axis of `MESH_AXES`.
+
+        Raises:
+            ValueError: naming the axes when the devices do not come out even.
+        """
+        sizes = {name: getattr(self, name) for name in MESH_AXES}
+        given = math.prod(size for size in sizes.values() if size != -1)
+        shape = tuple(num_devices // given if size == -1 else size for size in sizes.values())
+        if math.prod(shape) != num_devices:
+            text = ", ".join(f"mesh.{name}={size}" for name, size in sizes.items() if size != 1)
+            raise ValueError(f"{text} must come out even on the number of devices, {num_devices}")
+        return shape
+
+
+def make_mesh(spec: MeshSpec, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Return the mesh over all devices of all processes, or over those given.
+
+    Raises:
+        ValueError: naming the axes of `mesh` when the devices do not come out even.
+    """
+    shape = spec.shape(len(devices) if devices is not None else jax.device_count())
+    types = (AxisType.Auto,) * len(MESH_AXES)  # the compiler places what is not constrained
+    return jax.make_mesh(shape, MESH_AXES, axis_types=types, devices=devices)
+
+
+def partition(*logical_axes: str | None) -> PartitionSpec:
+    """Return how an array lies whose leading axes carry these names; None: not divided."""
+    return PartitionSpec(*(RULES[name] or None if name else None for name in logical_axes))
 
 
 def sharding(mesh: Mesh, *logical_axes: str | None) -> NamedSharding:
     """Return the sharding of an array whose leading axes carry these names; none: replicated."""
-    axes = (RULES[name] if name is not None else None for name in logical_axes)
-    return NamedSharding(mesh, PartitionSpec(*axes))
+    return NamedSharding(mesh, partition(*logical_axes))
 
 
-def check_divisible(field: str, value: int, mesh: Mesh) -> None:
-    """Raise ValueError when a batch of `value` does not spread evenly over the mesh."""
-    size = mesh.shape["data"]
-    if value % size:
-        raise ValueError(f"{field}={value} must be a multiple of mesh.data={size}")
+def num_shares(mesh: Mesh, logical_axis: str) -> int:
+    """Return into how many parts an axis of this name is divided."""
+    return math.prod(mesh.shape[name] for name in RULES[logical_axis])
 
 
-def put_batch(mesh: Mesh, batch: Any) -> Any:
-    """Make global arrays, sharded over the batch, out of this process's share of each."""
+def check_divisible(field: str, value: int, mesh: Mesh, logical_axis: str = "batch") -> None:
+    """Raise ValueError when an axis of length `value` does not spread evenly over the mesh."""
+    if value % num_shares(mesh, logical_axis):
+        sizes = " * ".join(f"mesh.{name}={mesh.shape[name]}" for name in RULES[logical_axis])
+        raise ValueError(f"{field}={value} must be a multiple of {sizes}")
+
+
+def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
+    """Return the rows of a global batch that lie on this process's devices, sorted."""
+    index_map = sharding(mesh, "batch").addressable_devices_indices_map((batch_size,))
+    rows = [np.arange(batch_size)[index] for index in index_map.values() if index is not None]
+    return np.unique(np.concatenate(rows))
+
+
+def put_batch(mesh: Mesh, batch: Any, batch_size: int) -> Any:
+    """Make global arrays, sharded over the batch, out of this process's rows of each.
+
+    Args:
+        mesh: the devices.
+        batch: a pytree of arrays with the rows `local_rows`.
+        batch_size: rows of the global batch.
+    """
     target = sharding(mesh, "batch")
-    return jax.tree.map(
-        lambda a: jax.make_array_from_process_local_data(target, np.asarray(a)), batch
-    )
+
+    def put(local: Any) -> Array:
+        local = np.asarray(local)
+        shape = (batch_size, *local.shape[1:])
+        return jax.make_array_from_process_local_data(target, local, shape)
+
+    return jax.tree.map(put, batch)

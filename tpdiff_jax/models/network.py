@@ -1,12 +1,23 @@
 """What the trainer, the sampler and the planner ask of a network."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
-from tpdiff_jax.types import Array, Cond, Params, PRNGKey
+from tpdiff_jax.types import Array, Cond, ParamAxes, Params, PRNGKey
 
 
 class Network(Protocol):
     """A network is a pair of pure functions and what is known about it without running it."""
+
+    @property
+    def param_axes(self) -> ParamAxes:
+        """Logical axes of every parameter, by path; the names are those of the mesh's rules."""
+        ...
+
+    @property
+    def axis_sizes(self) -> Mapping[str, tuple[str, int]]:
+        """What -> (logical axis, length) of every axis that its devices must divide evenly."""
+        ...
 
     def init(self, key: PRNGKey) -> Params:
         """Fresh float32 parameters: nested dicts of arrays, nothing else."""

@@ -33,8 +33,9 @@ from tpdiff_jax.models.embeddings import (
 from tpdiff_jax.models.layers import FeedForward, layer_norm, modulate, over_tokens
 from tpdiff_jax.models.patching import frames_to_patches, patches_to_frames
 from tpdiff_jax.models.rope import axis_angles, rope_table, split_head
+from tpdiff_jax.models.video_dit_axes import PARAM_AXES
 from tpdiff_jax.models.video_dit_config import DTYPES, REMAT_POLICIES, VideoDiTConfig
-from tpdiff_jax.types import Array, Cond, Params, PRNGKey
+from tpdiff_jax.types import Array, Cond, ParamAxes, Params, PRNGKey
 
 Tables = Mapping[str, tuple[Array, Array]]
 Part = TypeVar("Part", bound=nnx.Module)
@@ -128,6 +129,19 @@ class VideoDiT:
     """
 
     config: VideoDiTConfig
+
+    @property
+    def param_axes(self) -> ParamAxes:
+        """Logical axes of every parameter, by path."""
+        return PARAM_AXES
+
+    @property
+    def axis_sizes(self) -> Mapping[str, tuple[str, int]]:
+        """Heads and the patches of a frame: attention is divided along them."""
+        return {
+            "model.num_heads": ("heads", self.config.num_heads),
+            "the number of patches of a frame": ("tokens", self.config.num_places),
+        }
 
     def init(self, key: PRNGKey) -> Params:
         """Fresh parameters, float32; the output of a fresh network is zero (adaLN-Zero)."""

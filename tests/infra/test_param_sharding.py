@@ -1,0 +1,82 @@
+"""Parameters lie by name; what belongs to a parameter lies with it; nothing large is overlooked."""
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from jax.sharding import AbstractMesh, PartitionSpec
+
+from tpdiff_jax.infra.mesh import MESH_AXES
+from tpdiff_jax.infra.optimizer import OPTIMIZERS, OptimizerSpec, make_optimizer
+from tpdiff_jax.infra.param_sharding import axes_of_path, state_shardings
+
+MESH = AbstractMesh((1, 2, 1, 2), MESH_AXES)
+TABLE = (
+    (r"in/kernel", (None, "width")),
+    (r"blocks/\w+/kernel", ("layers", "width", "heads")),
+    (r".*/bias", ()),
+)
+SHAPES = {
+    "in": {"kernel": (4, 8), "bias": (8,)},
+    "blocks": {"qkv": {"kernel": (3, 8, 24), "bias": (3, 24)}},
+}
+SPECS = {
+    "in": {"kernel": PartitionSpec(None, "fsdp"), "bias": PartitionSpec()},
+    "blocks": {"qkv": {"kernel": PartitionSpec(None, "fsdp", "tensor"), "bias": PartitionSpec()}},
+}
+
+
+def abstract(shapes):
+    return jax.tree.map(
+        lambda shape: jax.ShapeDtypeStruct(shape, jnp.float32),
+        shapes,
+        is_leaf=lambda x: isinstance(x, tuple),
+    )
+
+
+def specs(tree):
+    return jax.tree.map(lambda s: s.spec, tree)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_moments_lie_like_their_parameters_and_counters_on_every_device(name):
+    params = abstract(SHAPES)
+    optimizer = make_optimizer(OptimizerSpec(name=name), optax.constant_schedule(0.1))
+    state = jax.eval_shape(optimizer.init, params)
+    placed = specs(state_shardings(MESH, TABLE, params, {"p": params, "o": state}))
+    assert placed["p"] == SPECS
+    # Every leaf with a parameter's shape is divided as that parameter is.
+    by_shape = {(4, 8): SPECS["in"]["kernel"], (3, 8, 24): SPECS["blocks"]["qkv"]["kernel"]}
+    pairs = zip(jax.tree.leaves(state), jax.tree.leaves(placed["o"]), strict=True)
+    seen = [shape for shape, spec in ((a.shape, s) for a, s in pairs) if shape in by_shape
+            and by_shape[shape] == spec]  # fmt: skip
+    assert seen.count((4, 8)) == 2  # AdamW's two moments: Muon leaves the rest to AdamW
+    assert seen.count((3, 8, 24)) == {"adamw": 2, "muon": 1}[name]
+    counters = [s for a, s in zip(jax.tree.leaves(state), jax.tree.leaves(placed["o"]), strict=True)
+                if a.shape == ()]  # fmt: skip
+    assert counters and set(counters) == {PartitionSpec()}
+
+
+def test_a_parameter_without_a_pattern_is_refused():
+    with pytest.raises(ValueError, match="matches out/kernel"):
+        axes_of_path(TABLE, "out/kernel")
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        ({"in": {"kernel": (4, 9)}}, r"width of in/kernel=9 .* mesh\.fsdp=2"),
+        ({"blocks": {"qkv": {"kernel": (3, 8)}}}, "blocks/qkv/kernel of shape"),
+    ],
+)
+def test_a_parameter_that_the_mesh_does_not_divide_is_refused(shapes, message):
+    params = abstract(shapes)
+    with pytest.raises(ValueError, match=message):
+        state_shardings(MESH, TABLE, params, params)
+
+
+def test_a_large_leaf_of_no_parameter_is_refused():
+    params = abstract(SHAPES)
+    state = {"params": params, "table": jax.ShapeDtypeStruct((1025,), jnp.float32)}
+    with pytest.raises(ValueError, match=r"\['table'\] .* belongs to no parameter"):
+        state_shardings(MESH, TABLE, params, state)
