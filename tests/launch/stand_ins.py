@@ -23,7 +23,9 @@ class Cloud:
         self.bin.mkdir()
         for source in FAKES.iterdir():
             if source.suffix == ".py" and source.stem != "trainer":
-                self.put(source.stem, f'exec "{sys.executable}" -S "{source}" "$@"')
+                # Most need no installed package, and start faster without looking for them.
+                isolated = "" if "import yaml" in source.read_text() else "-S"
+                self.put(source.stem, f'exec "{sys.executable}" {isolated} "{source}" "$@"')
             elif source.suffix == ".sh":
                 self.put(source.stem, f'exec bash "{source}" "$@"')
 

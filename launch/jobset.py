@@ -1,0 +1,169 @@
+"""A JobSet for one TPU slice on Google Kubernetes Engine, as plain data.
+
+One pod runs on each machine of the slice. Kubernetes acts on the trainer's exit codes: bad input
+fails the whole JobSet, any other end but 0 recreates all pods, which resume from the newest
+checkpoint; so does a node that is taken away.
+
+Sources: JobSet API, jobset.x-k8s.io/v1alpha2 (JobSetSpec, FailurePolicy); Kubernetes
+documentation, "Pod failure policy"; Google Kubernetes Engine documentation, "Deploy TPU workloads
+in GKE Standard" and "Plan TPUs in GKE".
+"""
+
+import dataclasses
+import math
+import re
+from typing import Any
+
+from launch.job import EXIT_BAD_INPUT, Job
+
+# version -> (label of its nodes, dimensions of its topologies)
+ACCELERATORS = {
+    "v4": ("tpu-v4-podslice", 3),
+    "v5e": ("tpu-v5-lite-podslice", 2),
+    "v5p": ("tpu-v5p-slice", 3),
+    "v6e": ("tpu-v6e-slice", 2),
+    "tpu7x": ("tpu7x", 3),
+}
+CONTAINER = "train"
+_MOST_CHIPS = 4  # of a machine in a slice of several; single machines may have 8
+_RUNTIME_PORTS = (8471, 8431)  # between the machines of a slice, and metrics
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pods:
+    """What the pods are made of.
+
+    Attributes:
+        image: container image with this package, its requirements and jax[tpu].
+        tpu: version of the TPU, a key of `ACCELERATORS`.
+        topology: chips along each dimension, such as 4x4.
+        chips_per_pod: chips of one machine; 0 for the usual number.
+        claim: PersistentVolumeClaim (ReadWriteMany) that holds the workdir.
+        mount: where the pods see it.
+        is_spot: whether to run on Spot machines.
+        max_restarts: how often the pods may be recreated.
+        grace_seconds: between SIGTERM and SIGKILL, for a checkpoint.
+
+    Raises:
+        ValueError: for a topology the TPU does not have, or names that Kubernetes does not take.
+    """
+
+    image: str
+    tpu: str
+    topology: str
+    claim: str
+    mount: str = "/runs"
+    chips_per_pod: int = 0
+    is_spot: bool = False
+    max_restarts: int = 50
+    grace_seconds: int = 120
+
+    def __post_init__(self) -> None:
+        if self.tpu not in ACCELERATORS:
+            raise ValueError(f"--tpu={self.tpu} must be one of {', '.join(ACCELERATORS)}")
+        dimensions = ACCELERATORS[self.tpu][1]
+        if not re.fullmatch("x".join([r"[1-9]\d*"] * dimensions), self.topology):
+            example = "x".join(["4"] * dimensions)
+            raise ValueError(f"--topology={self.topology} must be like {example} for {self.tpu}")
+        if self.chips_per_pod < 0 or self.num_chips % self.chips:
+            raise ValueError(
+                f"--chips-per-pod={self.chips_per_pod} must divide the {self.num_chips} chips of "
+                f"--topology={self.topology}"
+            )
+        if not _LABEL.fullmatch(self.claim):
+            raise ValueError(f"--claim={self.claim} is not the name of a PersistentVolumeClaim")
+        if not self.mount.startswith("/") or self.mount == "/":
+            raise ValueError(f"--mount={self.mount} must be an absolute path below /")
+        if not self.image or re.search(r"\s", self.image):
+            raise ValueError(f"--image={self.image!r} is not the name of an image")
+        if self.max_restarts < 0 or self.grace_seconds < 0:
+            raise ValueError("--max-restarts and --grace-seconds must not be negative")
+
+    @property
+    def num_chips(self) -> int:
+        """Chips of the slice."""
+        return math.prod(map(int, self.topology.split("x")))
+
+    @property
+    def chips(self) -> int:
+        """Chips of one pod."""
+        return self.chips_per_pod or min(self.num_chips, _MOST_CHIPS)
+
+    @property
+    def num_pods(self) -> int:
+        """Machines of the slice."""
+        return self.num_chips // self.chips
+
+
+def make_jobset(job: Job, pods: Pods) -> dict[str, Any]:
+    """Return the JobSet that trains `job`.
+
+    Raises:
+        ValueError: when the workdir does not lie in the mounted volume.
+    """
+    if not f"{job.workdir}/".startswith(f"{pods.mount.rstrip('/')}/"):
+        raise ValueError(
+            f"--workdir={job.workdir} must lie below --mount={pods.mount}: what else pods write "
+            "goes when they do"
+        )
+    bad_input = {"containerName": CONTAINER, "operator": "In", "values": [EXIT_BAD_INPUT]}
+    template = {
+        "spec": {
+            "parallelism": pods.num_pods,
+            "completions": pods.num_pods,
+            "completionMode": "Indexed",
+            "backoffLimit": 0,  # one lost pod ends the step of all; JobSet recreates them together
+            "podFailurePolicy": {"rules": [{"action": "FailJob", "onExitCodes": bad_input}]},
+            "template": {"spec": _pod_spec(job, pods)},
+        }
+    }
+    not_again = {
+        "name": "badInput",
+        "action": "FailJobSet",
+        "onJobFailureReasons": ["PodFailurePolicy"],
+    }
+    return {
+        "apiVersion": "jobset.x-k8s.io/v1alpha2",
+        "kind": "JobSet",
+        "metadata": {
+            "name": job.name,
+            "annotations": {
+                # All pods on one slice, and nothing else there.
+                "alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"
+            },
+        },
+        "spec": {
+            "failurePolicy": {"maxRestarts": pods.max_restarts, "rules": [not_again]},
+            "replicatedJobs": [{"name": "slice", "replicas": 1, "template": template}],
+        },
+    }
+
+
+def _pod_spec(job: Job, pods: Pods) -> dict[str, Any]:
+    spot = {"cloud.google.com/gke-spot": "true"} if pods.is_spot else {}
+    tolerations = [
+        {"key": key, "operator": "Equal", "value": value, "effect": "NoSchedule"}
+        for key, value in spot.items()
+    ]
+    container = {
+        "name": CONTAINER,
+        "image": pods.image,
+        # Kubernetes would replace $(NAME) by a variable of the container; $$ stands for $.
+        "command": [part.replace("$", "$$") for part in job.command()],
+        "ports": [{"containerPort": port} for port in _RUNTIME_PORTS],
+        "resources": {"limits": {"google.com/tpu": pods.chips}},
+        "volumeMounts": [{"name": "runs", "mountPath": pods.mount}],
+    }
+    return {
+        "restartPolicy": "Never",  # pod failure policies allow no other
+        "terminationGracePeriodSeconds": pods.grace_seconds,
+        "nodeSelector": {
+            "cloud.google.com/gke-tpu-accelerator": ACCELERATORS[pods.tpu][0],
+            "cloud.google.com/gke-tpu-topology": pods.topology,
+            **spot,
+        },
+        **({"tolerations": tolerations} if tolerations else {}),
+        "containers": [container],
+        "volumes": [{"name": "runs", "persistentVolumeClaim": {"claimName": pods.claim}}],
+    }
