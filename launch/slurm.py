@@ -1,6 +1,6 @@
 r"""Submit a training run to a SLURM cluster, which requeues it until it is done.
 
-    python -m launch.slurm --name=tp-base --config=configs/flow.py --workdir=/scratch/me/tp-base \
+    python -m launch.slurm --name=tp-base --config=configs/flow.py --workdir=/shared/runs/tp-base \
       --partition=gpu --nodes=2 --gpus-per-node=8 --time=24:00:00 --config.train.num_steps=20000
 
 One task runs on each GPU (one on each node without GPUs): jax.distributed reads number and place
