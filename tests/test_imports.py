@@ -22,7 +22,7 @@ LAYERS = (
     {"pretrained", "run_config", "stage_schedule", "train_step", "report"},
     {"build"},
     {"cost", "initial_state", "results", "step_programs"},
-    {"from_checkpoint"},
+    {"from_checkpoint", "doctor"},
     {"sample"},
     {"evaluate"},
     {"milestones"},

@@ -15,9 +15,10 @@ from ml_collections import ConfigDict
 from tpdiff_jax import method
 from tpdiff_jax.data import DATASETS
 from tpdiff_jax.infra import mesh as mesh_lib
+from tpdiff_jax.infra.checkpoint_manifest import Identity
 from tpdiff_jax.infra.optimizer import OptimizerSpec, make_optimizer, make_schedule
 from tpdiff_jax.models import MODELS, Network
-from tpdiff_jax.run_config import ConfigReader
+from tpdiff_jax.run_config import ConfigReader, deciding_fields
 from tpdiff_jax.stage_schedule import validate_stage_probs
 from tpdiff_jax.train_step import TrainTask
 
@@ -113,6 +114,11 @@ class Experiment:
         if self.train.batch_per_stage == "clips":
             return (self.train.batch_size,) * self.pyramid.num_stages
         return tuple(self.train.batch_size * stage.frame_stride for stage in self.pyramid.stages)
+
+    @property
+    def identity(self) -> Identity:
+        """What a checkpoint of this run belongs to."""
+        return Identity(config=deciding_fields(self.config), dataset=self.dataset.fingerprint())
 
     def train_flops(self, stage_index: int) -> float:
         """Model FLOPs of one training step of a stage: forward and twice that backward."""

@@ -13,8 +13,6 @@ from tpdiff_jax.infra.checkpoints import CheckpointError, Checkpoints
 from tpdiff_jax.initial_state import abstract_train_state
 from tpdiff_jax.types import Params
 
-GENERATE_GROUPS = ("sample", "eval")
-
 
 class GenerateFlags(NamedTuple):
     """Command-line overrides of the groups `sample` and `eval`; None keeps the config's value."""
@@ -57,11 +55,12 @@ def open_run(
     """
     saved = run_config.load_config(workdir)
     if config is not None:
-        run_config.check_same_run(saved, config, free_groups=GENERATE_GROUPS)
-        for group in GENERATE_GROUPS:
+        run_config.check_same_run(saved, config, free_groups=run_config.GENERATE_GROUPS)
+        for group in run_config.GENERATE_GROUPS:
             saved[group] = config[group].copy_and_resolve_references()
     experiment = build_experiment(_override(saved, overrides or GenerateFlags()))
-    restored = Checkpoints(workdir, create=False).restore(abstract_train_state(experiment), step)
+    checkpoints = Checkpoints(workdir, identity=experiment.identity, create=False)
+    restored = checkpoints.restore(abstract_train_state(experiment), step)
     if restored is None:
         raise CheckpointError(f"{workdir} holds no checkpoint yet")
     logging.info("read the checkpoint of step %d", restored.step)
@@ -69,7 +68,7 @@ def open_run(
 
 
 def _override(config: ConfigDict, overrides: GenerateFlags) -> ConfigDict:
-    for group in GENERATE_GROUPS:
+    for group in run_config.GENERATE_GROUPS:
         if overrides.num_videos is not None:
             config[group].num_videos = overrides.num_videos
         if overrides.seed is not None:

@@ -5,13 +5,17 @@ Modes:
             checkpoints/, metrics.jsonl, tensorboard/, samples/, results.json and report.html.
   sample    generate videos from a checkpoint of the workdir (no --config needed).
   evaluate  measure a checkpoint of the workdir against the data set's exact evaluators.
+  doctor    say which checkpoints of the workdir are intact, what is wrong with the others and what
+            training would resume from; code 2 when none is intact. Needs no device, no --config.
 
 Every config field can be overridden: --config.train.num_steps=100,
 --config.pyramid.frame_strides="(1,)" (vanilla diffusion, the pyramid's twin).
 A config file is Python code and is run; only use files you trust.
 
 Exit codes: 0 done; 2 bad input (one line says what); 3 stopped by SIGTERM with a checkpoint saved
-(the same command goes on from there).
+(the same command goes on from there);
+6 a checkpoint could not be saved, as on a full disk (make room; the same command goes on from the
+last one).
 """
 
 import pathlib
@@ -25,8 +29,9 @@ from tpdiff_jax.infra.console import set_up_console
 
 EXIT_BAD_INPUT = 2
 EXIT_PREEMPTED = 3
+EXIT_SAVE_FAILED = 6
 
-MODES = ("train", "sample", "evaluate")
+MODES = ("train", "sample", "evaluate", "doctor")
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file; required by --mode=train.", lock_config=True
@@ -53,6 +58,9 @@ _GUIDANCE = flags.DEFINE_list(
     "guidance_scale", None, "sample, evaluate: guidance scale, one number or one per stage."
 )
 _OUT = flags.DEFINE_string("out", None, "sample, evaluate: output folder; default in the workdir.")
+_TRUST_STEP = flags.DEFINE_integer(
+    "trust_step", None, "doctor: write the manifest of this checkpoint, which has none.", 0
+)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -60,26 +68,29 @@ def main(argv: Sequence[str]) -> None:
     del argv
     # Imported here: --help and a wrong flag should not wait for the whole stack.
     from tpdiff_jax import train as train_lib
+    from tpdiff_jax.infra.checkpoints import SaveError
 
     try:
         run_mode()
     except train_lib.Preempted as stop:
         logging.warning("%s", stop)
         sys.exit(EXIT_PREEMPTED)
+    except SaveError as error:
+        fail(error, EXIT_SAVE_FAILED)
     except ValueError as error:
         fail(error)
 
 
-def fail(error: Exception) -> None:
-    """Print one clear message and leave with the code for bad input."""
-    logging.debug("bad input", exc_info=error)
+def fail(error: Exception, code: int = EXIT_BAD_INPUT) -> None:
+    """Print one clear message and leave."""
+    logging.debug("leaving", exc_info=error)
     print(f"tpdiff_jax: error: {error}", file=sys.stderr)
-    sys.exit(EXIT_BAD_INPUT)
+    sys.exit(code)
 
 
 def run_mode() -> None:
     """Check the flags, build the experiment, hand over to the mode."""
-    from tpdiff_jax import evaluate, sample, train
+    from tpdiff_jax import doctor, evaluate, sample, train
     from tpdiff_jax.build import build_experiment
     from tpdiff_jax.from_checkpoint import GenerateFlags, open_run
 
@@ -90,6 +101,11 @@ def run_mode() -> None:
         if _CONFIG.value is None:
             raise ValueError("--config is required by --mode=train")
         train.train(build_experiment(_CONFIG.value), workdir)
+        return
+    if _MODE.value == "doctor":
+        if _TRUST_STEP.value is not None:
+            doctor.trust(workdir, _TRUST_STEP.value)
+        doctor.examine(workdir)
         return
     run = open_run(
         workdir,

@@ -1,6 +1,7 @@
 """What a run shows on its way and at its end: sample videos, evaluation, results, report."""
 
 import pathlib
+from collections.abc import Mapping
 
 import jax
 from absl import logging
@@ -56,7 +57,9 @@ class Milestones:
         if self._is_period(done, spec.eval_every_steps):
             self._evaluate(done, params)
 
-    def finish(self, state: TrainState, window: StepWindow) -> None:
+    def finish(
+        self, state: TrainState, window: StepWindow, checkpoint_counts: Mapping[str, int]
+    ) -> None:
         """Write the final samples, results.json and report.html."""
         spec = self._experiment.train
         self._write_samples(spec.num_steps, state.ema_params, self._workdir / "samples")
@@ -69,6 +72,7 @@ class Milestones:
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
             "eval_videos": self._experiment.evaluation.num_videos,
             "failed_metric_writes": self._writer.num_failed_writes,
+            **checkpoint_counts,
         }
         timing = {
             **self._meter.spent(),

@@ -99,6 +99,12 @@ def make_results(
     }
 
 
+def is_complete(workdir: pathlib.Path, num_steps: int) -> bool:
+    """Whether results.json holds the final figures of a run of this length."""
+    path = workdir / "results.json"
+    return path.is_file() and json.loads(path.read_text())["counts"]["steps"] == num_steps
+
+
 def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
     """Write JSON in one step; NaN and infinities become null."""
     temporary = path.with_name(f".{path.name}.tmp")

@@ -13,6 +13,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 FILE_NAME = "config.json"
+GENERATE_GROUPS = ("sample", "eval")
+"""What a run shows and measures; checkpoints do not depend on it."""
 _MISSING = "(absent)"
 
 
@@ -66,6 +68,13 @@ def check_same_run(
             "the workdir holds a run of another config (only train.num_steps, *_every_steps "
             "and mesh.* may change):\n" + "\n".join(lines)
         )
+
+
+def deciding_fields(config: ConfigDict) -> dict[str, Any]:
+    """Return the fields that a checkpoint depends on, flat and as JSON holds them."""
+    fields = flatten(config)
+    kept = {name: value for name, value in fields if not _may_change(name, GENERATE_GROUPS)}
+    return json.loads(json.dumps(kept))
 
 
 def _may_change(name: str, free_groups: tuple[str, ...]) -> bool:

@@ -6,7 +6,6 @@ The stage of a step, its batch and its random numbers are pure functions of (see
 loop holds no state but `TrainState`, and a resumed run equals an uninterrupted one bit for bit.
 """
 
-import json
 import pathlib
 import signal
 import time
@@ -17,7 +16,7 @@ import jax
 from absl import logging
 from clu import parameter_overview
 
-from tpdiff_jax import run_config
+from tpdiff_jax import results, run_config
 from tpdiff_jax.build import Experiment
 from tpdiff_jax.cost import CostMeter
 from tpdiff_jax.data import make_iterator
@@ -41,8 +40,9 @@ def train(experiment: Experiment, workdir: pathlib.Path) -> None:
     """Train from the newest checkpoint, or from the start, to `train.num_steps`.
 
     Raises:
-        ValueError: when the workdir belongs to another config, is past `train.num_steps` or its
-            checkpoints are unreadable.
+        ValueError: when the workdir belongs to another run, is past `train.num_steps`, none of
+            its checkpoints is intact or the disk has no room for them.
+        SaveError: when a checkpoint cannot be written; at the next step at the latest.
         Preempted: after SIGTERM, with a checkpoint saved.
     """
     spec = experiment.train
@@ -50,11 +50,12 @@ def train(experiment: Experiment, workdir: pathlib.Path) -> None:
 
     # ---- open the workdir
     open_workdir(experiment, workdir)
-    checkpoints = Checkpoints(workdir, keep=spec.keep_checkpoints)
+    checkpoints = Checkpoints(workdir, identity=experiment.identity, keep=spec.keep_checkpoints)
     key_init, key_steps = jax.random.split(jax.random.key(spec.seed))
 
     # ---- restore, or start
     abstract_state = abstract_train_state(experiment)
+    checkpoints.check_free_space(abstract_state)
     restored = checkpoints.restore(abstract_state)
     first_step = restored.step if restored else 0
     state = restored.state if restored else make_state(experiment, key_init)
@@ -64,7 +65,7 @@ def train(experiment: Experiment, workdir: pathlib.Path) -> None:
             f"train.num_steps={spec.num_steps} is below step {first_step}, which {workdir} has "
             "already reached"
         )
-    if first_step == spec.num_steps and is_complete(workdir, first_step):
+    if first_step == spec.num_steps and results.is_complete(workdir, first_step):
         logging.info("the run is complete: %s", workdir / "results.json")
         return
     window = StepWindow(experiment.pyramid.num_stages, restored.totals if restored else None)
@@ -93,7 +94,7 @@ def train(experiment: Experiment, workdir: pathlib.Path) -> None:
             is_last = done == spec.num_steps
 
             if is_last or done % spec.log_every_steps == 0:
-                scalars = window.close() | meter.rates() | meter.spent()
+                scalars = window.close() | meter.rates() | meter.spent() | checkpoints.counts()
                 writer.write_scalars(done, {"stage": stage, **scalars})
                 progress.update(done, loss=scalars["loss"], stage=stage)
             # Shown before saved: a run that dies in between resumes earlier and shows it again.
@@ -110,7 +111,7 @@ def train(experiment: Experiment, workdir: pathlib.Path) -> None:
 
         # ---- final figures
         checkpoints.close()
-        milestones.finish(state, window)
+        milestones.finish(state, window, checkpoints.counts())
 
 
 def open_workdir(experiment: Experiment, workdir: pathlib.Path) -> None:
@@ -124,12 +125,6 @@ def open_workdir(experiment: Experiment, workdir: pathlib.Path) -> None:
         run_config.save_config(workdir, experiment.config)
 
 
-def is_complete(workdir: pathlib.Path, num_steps: int) -> bool:
-    """Whether results.json holds the final figures of a run of this length."""
-    path = workdir / "results.json"
-    return path.is_file() and json.loads(path.read_text())["counts"]["steps"] == num_steps
-
-
 def log_start(restored: Restored | None, state: TrainState) -> None:
     """Say what the run trains and where it starts."""
     overview = parameter_overview.get_parameter_overview(dict(state.params), include_stats=False)
@@ -137,7 +132,9 @@ def log_start(restored: Restored | None, state: TrainState) -> None:
     if restored is None:
         logging.info("no checkpoint in the workdir: starting at step 0")
     else:
-        logging.info("resumed from the checkpoint of step %d", restored.step)
+        reason = "; ".join(restored.rejected)
+        because = f", because newer ones are damaged ({reason})" if reason else ""
+        logging.info("resumed from the checkpoint of step %d%s", restored.step, because)
 
 
 def iterate_batches(experiment: Experiment, first_step: int) -> Iterator[Any]:

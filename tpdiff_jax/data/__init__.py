@@ -1,8 +1,8 @@
 """Data sets, by name. A new one is one new file with a `VideoDataset` and one line here.
 
 A data set is built from keyword arguments and offers `clip(split, seed, index)` (see
-`pipeline.VideoDataset`), `num_frames`, `frame_shape`, `num_classes`, `num_digits` and
-`captions_to_labels`.
+`pipeline.VideoDataset`), `fingerprint()`, `num_frames`, `frame_shape`, `num_classes`, `num_digits`
+and `captions_to_labels`.
 """
 
 from collections.abc import Callable

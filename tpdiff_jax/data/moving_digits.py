@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tpdiff_jax.evals.digit_physics import (
+    GLYPHS_SHA256,
     NUM_CLASSES,
     SPEED_BANDS,
     DigitWorld,
@@ -97,6 +98,11 @@ class MovingDigitsSpec:
     def clip(self, split: str, seed: int, index: int) -> dict[str, Any]:
         """Clip `index`; see `render`."""
         return render(self, split, seed, index)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What decides the bytes of every clip: the drawing, the glyphs and the geometry."""
+        fields = {**dataclasses.asdict(self), "digit_scale": self.world.digit_scale}
+        return {"version": VERSION, "glyphs_sha256": GLYPHS_SHA256, **fields}
 
     def captions_to_labels(self, captions: Sequence[str]) -> NDArray[np.int32]:
         """Labels [n, num_digits] of captions; see `captions_to_labels`."""

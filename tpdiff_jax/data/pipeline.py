@@ -24,6 +24,13 @@ class VideoDataset(Protocol):
         """Clip `index`, with "video" [f, h, w, c] and "label" int32 [num_digits], purely."""
         ...
 
+    def fingerprint(self) -> Mapping[str, Any]:
+        """Named facts, as JSON holds them, that decide the bytes of every clip.
+
+        Recorded with each checkpoint; a run goes on only on data of the same fingerprint.
+        """
+        ...
+
 
 class HostBatches:
     """Random-access source of one host's share of every batch."""

@@ -1,72 +1,215 @@
-"""Checkpoints: asynchronous save, restore of the newest one that can be read.
+"""Checkpoints: saved, hashed and pruned in the background; restored only when every byte is right.
 
 `checkpoints/STEP/` is named by completed steps and holds the whole `TrainState` and a small JSON
 of running totals. The data position is the step itself, because batch t is a pure function of
 (seed, t); random keys are functions of (seed, step). So a checkpoint needs nothing else for a
 resumed run to equal an uninterrupted one bit for bit.
+
+A save goes: copy to host memory (the only part that training waits for) -> files in STEP.saving ->
+manifest -> rename to STEP -> removal of old ones. Killed anywhere in between, the run resumes from
+the step before.
 """
 
+import concurrent.futures
+import contextlib
 import pathlib
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
-from orbax.checkpoint import checkpoint_managers
+from jax.experimental import multihost_utils
+
+from tpdiff_jax.infra import checkpoint_folder
+from tpdiff_jax.infra.checkpoint_manifest import (
+    CheckpointError,
+    CheckpointMismatchError,
+    DamagedCheckpointError,
+    Identity,
+    Manifest,
+    differences,
+    read_manifest,
+    verify,
+    versions,
+    write_manifest,
+)
+
+_NO_STEP, _NONE_INTACT = -1, -2
+_SHOWN = 5
 
 
 class Restored(NamedTuple):
-    """A restored checkpoint: completed steps, state, running totals."""
+    """A restored checkpoint.
+
+    Attributes:
+        step: completed steps.
+        state: the state, on the devices.
+        totals: running totals.
+        rejected: what was wrong with newer checkpoints, one text each; known to process 0.
+    """
 
     step: int
     state: Any
     totals: dict[str, float]
+    rejected: tuple[str, ...] = ()
 
 
-class CheckpointError(ValueError):
-    """No checkpoint could be read."""
+class SaveError(Exception):
+    """A checkpoint could not be written; the ones before it are untouched."""
 
 
 class Checkpoints:
-    """The checkpoints of one workdir."""
+    """The checkpoints of one workdir.
 
-    def __init__(self, workdir: str | pathlib.Path, *, keep: int = 3, create: bool = True) -> None:
+    Attributes:
+        num_rejected: checkpoints found damaged, over the whole run.
+        num_failed_removals: old checkpoints that could not be removed, over the whole run.
+    """
+
+    def __init__(
+        self,
+        workdir: str | pathlib.Path,
+        *,
+        identity: Identity | None = None,
+        keep: int = 3,
+        create: bool = True,
+    ) -> None:
         """Open `workdir/checkpoints`.
 
         Args:
             workdir: the run's folder.
-            keep: newest checkpoints to keep, at least 1; the latest is never deleted.
-            create: make the folder when it is missing.
+            identity: the run; None neither records nor compares it.
+            keep: newest checkpoints to keep, at least 1.
+            create: make the folder when it is missing, and remove what interrupted saves left.
 
         Raises:
             CheckpointError: when the folder is missing and `create` is false.
         """
         self.path = pathlib.Path(workdir).resolve() / "checkpoints"
-        if not create and not self.path.is_dir():
+        self.num_rejected = 0
+        self.num_failed_removals = 0
+        self._identity, self._keep = identity, keep
+        self._rejected: dict[int, str] = {}  # step -> what is wrong with it
+        self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+        self._background = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
+        self._running: concurrent.futures.Future[None] | None = None
+        if create:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._remove_leftovers()
+        elif not self.path.is_dir():
             raise CheckpointError(f"no checkpoints in {workdir}: {self.path} does not exist")
-        policy = checkpoint_managers.LatestN(keep)
-        options = ocp.CheckpointManagerOptions(preservation_policy=policy, create=create)
-        self._manager = ocp.CheckpointManager(self.path, options=options)
 
     def steps(self) -> list[int]:
-        """Return the listed steps, oldest first."""
-        return sorted(self._manager.all_steps())
+        """Return the steps on disk, damaged ones too, oldest first."""
+        return checkpoint_folder.list_steps(self.path)
+
+    def counts(self) -> dict[str, int]:
+        """Return what went wrong and was survived, over the whole run."""
+        return {
+            "rejected_checkpoints": self.num_rejected,
+            "failed_checkpoint_removals": self.num_failed_removals,
+        }
+
+    def check_free_space(self, abstract_state: Any) -> None:
+        """Raise ValueError when the checkpoints of a run with this state would not fit."""
+        leaves = jax.tree.leaves(abstract_state)
+        state_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+        checkpoint_folder.check_free_space(self.path, state_bytes=state_bytes, keep=self._keep)
+
+    # ---- save
 
     def save(self, step: int, state: Any, totals: Mapping[str, float]) -> None:
-        """Start saving; errors of an earlier save surface here or in `poll`."""
-        if step in self._manager.all_steps():
-            return
+        """Start saving; waits only for an earlier save and for the copy to host memory.
+
+        Raises:
+            SaveError: when this save cannot start or an earlier one has failed.
+        """
+        self.wait()
         args = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), totals=ocp.args.JsonSave(dict(totals))
+            state=ocp.args.StandardSave(state),
+            totals=ocp.args.JsonSave({**totals, **self.counts()}),
         )
-        self._manager.save(step, args=args, force=True)
+        with self._reported(step):
+            self._checkpointer.save(self._saving(step), args=args, force=True)
+        self._running = self._background.submit(self._finish, step, describe_arrays(state))
 
     def poll(self) -> None:
-        """Raise the error of a background save that has failed."""
-        self._manager.check_for_errors()
+        """Raise the SaveError of a background save that has failed."""
+        if self._running is not None and self._running.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait until a running save is on disk under its final name.
+
+        Raises:
+            SaveError: when it has failed.
+        """
+        running, self._running = self._running, None
+        if running is not None:
+            running.result()
+
+    def close(self) -> None:
+        """Wait and release."""
+        self.wait()
+        self._background.shutdown()
+        self._checkpointer.close()
+
+    def _finish(self, step: int, arrays: Mapping[str, str]) -> None:
+        """In the background: wait for the files, write the manifest, rename, remove old ones."""
+        with self._reported(step):
+            self._checkpointer.wait_until_finished()
+            if jax.process_index() != 0:
+                return
+            write_manifest(self._saving(step), step=step, identity=self._identity, arrays=arrays)
+            checkpoint_folder.publish(self.path, step)
+        self._rejected.pop(step, None)
+        for old in checkpoint_folder.steps_to_remove(
+            self.steps(), newest=step, keep=self._keep, rejected=self._rejected
+        ):
+            with self._counting_failed_removals():
+                checkpoint_folder.remove_step(self.path, old)
+        self._remove_leftovers()
+
+    @contextlib.contextmanager
+    def _reported(self, step: int) -> Iterator[None]:
+        """Turn whatever a save raises into one clear error; give its space back."""
+        try:
+            yield
+        except Exception as error:  # orbax raises many types on a full disk
+            shutil.rmtree(self._saving(step), ignore_errors=True)
+            raise SaveError(
+                f"the checkpoint of step {step} could not be saved to {self.path} "
+                f"({_first_line(error)}); free bytes there: {shutil.disk_usage(self.path).free}; "
+                f"earlier checkpoints are untouched: {self.steps() or 'none'}"
+            ) from error
+
+    @contextlib.contextmanager
+    def _counting_failed_removals(self) -> Iterator[None]:
+        """Keep a failed removal from stopping the run: say it and count it."""
+        try:
+            yield
+        except OSError as error:
+            self.num_failed_removals += 1
+            logging.warning("an old checkpoint could not be removed, the run goes on: %s", error)
+
+    def _remove_leftovers(self) -> None:
+        if jax.process_index() != 0:
+            return
+        for path in checkpoint_folder.list_leftovers(self.path):
+            with self._counting_failed_removals():
+                shutil.rmtree(path)
+                logging.info("removed the leftover %s", path.name)
+
+    def _saving(self, step: int) -> pathlib.Path:
+        return self.path / f"{step}{checkpoint_folder.SAVING}"
+
+    # ---- restore
 
     def restore(self, abstract_state: Any, step: int | None = None) -> Restored | None:
-        """Restore `step`, or the newest checkpoint that can be read.
+        """Restore `step`, or the newest intact checkpoint.
 
         Args:
             abstract_state: `jax.ShapeDtypeStruct` leaves with the shardings to restore to.
@@ -76,38 +219,82 @@ class Checkpoints:
             The checkpoint, or None when the folder holds none.
 
         Raises:
-            CheckpointError: when checkpoints exist but none (or not the wanted one) can be read.
+            CheckpointError: when checkpoints exist but none (or not the wanted one) is intact.
+            CheckpointMismatchError: when the newest intact one is of another run or version.
         """
         if step is not None and step not in self.steps():
             raise CheckpointError(f"no checkpoint of step {step} in {self.path}: {self.steps()}")
-        candidates = [step] if step is not None else self.steps()[::-1]
-        failures = []
-        for candidate in candidates:
-            try:
-                return self._restore_step(candidate, abstract_state)
-            except Exception as error:  # noqa: BLE001 orbax raises many types on damaged files
-                failures.append(f"step {candidate}: {_first_line(error)}")
-                logging.warning("cannot read checkpoint %s", failures[-1])
-        if failures:
-            raise CheckpointError(f"no readable checkpoint in {self.path}: " + "; ".join(failures))
-        return None
-
-    def _restore_step(self, step: int, abstract_state: Any) -> Restored:
+        chosen = self._agreed_step(self.steps() if step is None else [step])
+        if chosen is None:
+            return None
+        self._check_fits(read_manifest(self.path / str(chosen)), abstract_state)
         args = ocp.args.Composite(
             state=ocp.args.StandardRestore(abstract_state), totals=ocp.args.JsonRestore()
         )
-        restored = self._manager.restore(step, args=args)
-        return Restored(step, restored["state"], dict(restored["totals"]))
+        restored = self._checkpointer.restore(self.path / str(chosen), args=args)
+        totals = dict(restored["totals"])
+        self.num_rejected = int(totals.get("rejected_checkpoints", 0)) + len(self._rejected)
+        self.num_failed_removals += int(totals.get("failed_checkpoint_removals", 0))
+        return Restored(chosen, restored["state"], totals, tuple(self._rejected.values()))
 
-    def wait(self) -> None:
-        """Wait until running saves are on disk."""
-        self._manager.wait_until_finished()
+    def _agreed_step(self, steps: list[int]) -> int | None:
+        """Let process 0 verify and choose; every process takes its choice."""
+        choice, failure = _NO_STEP, CheckpointError("process 0 found no intact checkpoint")
+        if jax.process_index() == 0 and steps:
+            try:
+                choice = self._newest_intact(steps)
+            except CheckpointError as error:
+                choice, failure = _NONE_INTACT, error
+        if jax.process_count() > 1:
+            choice = int(multihost_utils.broadcast_one_to_all(np.int32(choice)))
+        if choice == _NONE_INTACT:
+            raise failure
+        return None if choice == _NO_STEP else choice
 
-    def close(self) -> None:
-        """Wait and release."""
-        self._manager.close()
+    def _newest_intact(self, steps: list[int]) -> int:
+        for step in reversed(steps):
+            try:
+                verify(self.path / str(step))
+                return step
+            except DamagedCheckpointError as error:
+                self._rejected[step] = f"step {step}: {error}"
+                logging.warning("checkpoint rejected, %s", self._rejected[step])
+        raise CheckpointError(
+            f"no intact checkpoint in {self.path}: {'; '.join(self._rejected.values())}. "
+            "Put a good copy back or start again in another workdir; where only the manifest is "
+            f"missing and you trust the files, --mode=doctor --workdir={self.path.parent} "
+            "--trust_step=STEP writes it"
+        )
+
+    def _check_fits(self, manifest: Manifest, abstract_state: Any) -> None:
+        """Refuse another run's checkpoint; say when other versions wrote it.
+
+        Raises:
+            CheckpointMismatchError: with one line for each difference.
+        """
+        where = f"the checkpoint of step {manifest.step} in {self.path}"
+        if manifest.identity is not None and self._identity is not None:
+            lines = manifest.identity.differences(self._identity)
+            if lines:
+                raise CheckpointMismatchError(f"{where} is of another run:\n" + "\n".join(lines))
+        if manifest.arrays is not None:
+            lines = differences("", manifest.arrays, describe_arrays(abstract_state))
+            if lines:
+                shown = ";".join(lines[:_SHOWN]) + ("; ..." if len(lines) > _SHOWN else "")
+                raise CheckpointMismatchError(f"{where} holds other arrays:{shown}")
+        if lines := differences("", manifest.versions, versions()):
+            logging.warning("%s comes from other versions:\n%s", where, "\n".join(lines))
 
 
-def _first_line(error: Exception) -> str:
+def describe_arrays(state: Any) -> dict[str, str]:
+    """Return path -> type and global shape of every array of a state, as `float32[2, 3]`."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"
+        for path, leaf in leaves
+    }
+
+
+def _first_line(error: BaseException) -> str:
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0][:200] if text else ''}"

@@ -1,0 +1,238 @@
+"""The manifest of a checkpoint: every file with its size and SHA-256, and which run it belongs to.
+
+Orbax returns wrong numbers without a word when one bit of a file has flipped, so nothing is read
+before its bytes are known to be those that were written. `manifest.json` lies inside the
+checkpoint's folder and carries a checksum of its own. It is written, and every file flushed to
+disk, before the folder gets its final name: a finished checkpoint always has one.
+
+Reading and verifying need neither jax nor a device.
+"""
+
+import concurrent.futures
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+from tpdiff_jax import __version__
+
+MANIFEST_FILE = "manifest.json"
+FORMAT_VERSION = 1
+"""Changes whenever checkpoints of the version before can no longer be read."""
+
+_PACKAGES = ("jax", "orbax-checkpoint")
+_HASH_THREADS = 4
+_SHOWN = 5
+
+
+class CheckpointError(ValueError):
+    """No checkpoint could be used."""
+
+
+class DamagedCheckpointError(CheckpointError):
+    """The bytes on disk are not those that were written."""
+
+
+class CheckpointMismatchError(CheckpointError):
+    """An intact checkpoint belongs to another run or another version."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What a checkpoint belongs to.
+
+    Attributes:
+        config: the config fields that decide the numbers, flat, as JSON holds them.
+        dataset: the data set's `fingerprint()`; None when it is not known.
+    """
+
+    config: Mapping[str, Any]
+    dataset: Mapping[str, Any] | None
+
+    def differences(self, now: "Identity") -> list[str]:
+        """Return one line for each field in which `now` differs; an unknown data set fits all."""
+        lines = differences("config.", self.config, now.config)
+        if self.dataset is not None and now.dataset is not None:
+            lines += differences("dataset.", self.dataset, now.dataset)
+        return lines
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What `manifest.json` says.
+
+    Attributes:
+        step: completed steps.
+        format_version: `FORMAT_VERSION` of the code that wrote it.
+        versions: of this package, Python, jax and orbax.
+        identity: the run; None when it was not recorded.
+        arrays: shape and type of every array of the state, by path; None when not recorded.
+        files: size in bytes and SHA-256 of every other file, by path in the folder.
+    """
+
+    step: int
+    format_version: int
+    versions: Mapping[str, str]
+    identity: Identity | None
+    arrays: Mapping[str, str] | None
+    files: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of all files."""
+        return sum(entry["bytes"] for entry in self.files.values())
+
+
+def write_manifest(
+    folder: pathlib.Path,
+    *,
+    step: int,
+    identity: Identity | None = None,
+    arrays: Mapping[str, str] | None = None,
+) -> Manifest:
+    """Hash every file of `folder`, flush all to disk and write the manifest in one step."""
+    files = {name: _entry(folder / name, flush=True) for name in _file_names(folder)}
+    manifest = Manifest(
+        step=step,
+        format_version=FORMAT_VERSION,
+        versions=versions(),
+        identity=identity,
+        arrays=arrays,
+        files=files,
+    )
+    body = dataclasses.asdict(manifest)
+    text = json.dumps({"manifest": body, "sha256": digest(body)}, indent=1, sort_keys=True)
+    temporary = folder / f".{MANIFEST_FILE}.tmp"
+    with open(temporary, "w") as file:
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, folder / MANIFEST_FILE)
+    for path in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
+        flush_folder(path)
+    return manifest
+
+
+def read_manifest(folder: pathlib.Path) -> Manifest:
+    """Read the manifest of a checkpoint, without looking at the other files.
+
+    Raises:
+        DamagedCheckpointError: when it is missing or not as written.
+        CheckpointMismatchError: when another version of the format wrote it.
+    """
+    try:
+        content = json.loads((folder / MANIFEST_FILE).read_bytes())
+        body, checksum = content["manifest"], content["sha256"]
+    except FileNotFoundError as error:
+        raise DamagedCheckpointError(f"{MANIFEST_FILE} is missing") from error
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DamagedCheckpointError(f"{MANIFEST_FILE} is unreadable") from error
+    if digest(body) != checksum:
+        raise DamagedCheckpointError(f"{MANIFEST_FILE} is not as it was written")
+    if body["format_version"] != FORMAT_VERSION:
+        lines = differences("", body["versions"], versions())
+        raise CheckpointMismatchError(
+            f"{folder} has checkpoint format {body['format_version']}, this code reads and writes "
+            f"{FORMAT_VERSION}; use the version that wrote it:\n" + "\n".join(lines)
+        )
+    identity = body.pop("identity")
+    return Manifest(**body, identity=Identity(**identity) if identity else None)
+
+
+def verify(folder: pathlib.Path) -> Manifest:
+    """Compare every file of a checkpoint with its manifest.
+
+    Args:
+        folder: the checkpoint, named by its step.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        DamagedCheckpointError: naming the first files that are missing, too many or changed.
+        CheckpointMismatchError: when another version of the format wrote it.
+    """
+    manifest = read_manifest(folder)
+    if folder.name != str(manifest.step):
+        raise DamagedCheckpointError(f"the folder holds step {manifest.step}")
+    found, listed = set(_file_names(folder)), set(manifest.files)
+    for names, what in ((listed - found, "missing"), (found - listed, "not in the manifest")):
+        if names:
+            raise DamagedCheckpointError(_some(sorted(names), f"is {what}", f"are {what}"))
+    with concurrent.futures.ThreadPoolExecutor(_HASH_THREADS) as pool:
+        changed = [problem for problem in pool.map(_problem, *_pairs(folder, manifest)) if problem]
+    if changed:
+        raise DamagedCheckpointError("; ".join(changed[:_SHOWN]))
+    return manifest
+
+
+def digest(content: Any) -> str:
+    """Return the SHA-256 of a JSON value in a fixed notation."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def differences(prefix: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return one line for each entry in which two flat mappings differ."""
+    absent = "(absent)"
+    return [
+        f"  {prefix}{name}: saved {saved.get(name, absent)!r}, now {now.get(name, absent)!r}"
+        for name in sorted(saved.keys() | now.keys())
+        if saved.get(name, absent) != now.get(name, absent)
+    ]
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that decide what a checkpoint looks like and which bits a step gives."""
+    packages = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {"tpdiff_jax": __version__, "python": platform.python_version(), **packages}
+
+
+def flush_folder(folder: pathlib.Path) -> None:
+    """Bring the names in a folder to disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _file_names(folder: pathlib.Path) -> list[str]:
+    paths = (path for path in folder.rglob("*") if not path.is_dir())
+    names = (path.relative_to(folder).as_posix() for path in paths)
+    return sorted(name for name in names if name != MANIFEST_FILE)
+
+
+def _entry(path: pathlib.Path, *, flush: bool = False) -> dict[str, Any]:
+    with open(path, "rb") as file:
+        checksum = hashlib.file_digest(file, "sha256").hexdigest()  # in chunks, without the GIL
+        if flush:
+            os.fsync(file.fileno())
+        return {"bytes": file.tell(), "sha256": checksum}
+
+
+def _pairs(folder: pathlib.Path, manifest: Manifest) -> tuple[list[pathlib.Path], list[Any]]:
+    return [folder / name for name in manifest.files], list(manifest.files.values())
+
+
+def _problem(path: pathlib.Path, listed: Mapping[str, Any]) -> str | None:
+    """Say how a file differs from what the manifest lists, if it does."""
+    try:
+        size = path.stat().st_size
+        if size != listed["bytes"]:
+            return f"{path.name} has {size} bytes instead of {listed['bytes']}"
+        if _entry(path)["sha256"] != listed["sha256"]:
+            return f"{path.name} has changed bytes (SHA-256 differs)"
+    except OSError as error:
+        return f"{path.name} cannot be read ({error.strerror})"
+    return None
+
+
+def _some(names: list[str], singular: str, plural: str) -> str:
+    shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    return f"{shown} {singular if len(names) == 1 else plural}"
