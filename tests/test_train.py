@@ -3,12 +3,14 @@
 import json
 import logging
 import pathlib
+import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
+from absl import logging as absl_logging
 from ml_collections import ConfigDict
 
 from tests.tiny import tiny_config
@@ -216,24 +218,21 @@ def test_checkpoints_without_a_config_are_refused(tmp_path: pathlib.Path) -> Non
         train.train(build_experiment(tiny_config()), tmp_path)
 
 
-def test_damaged_newest_checkpoint_falls_back_and_no_good_one_is_an_error(
-    tmp_path: pathlib.Path,
+def test_a_damaged_newest_checkpoint_costs_steps_but_no_bit_and_is_named_and_counted(
+    finished: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = tiny_config()
-    run_to_end(config, tmp_path)
-    abstract = abstract_train_state(build_experiment(config))
-
-    def truncate(step: int) -> None:
-        for path in (tmp_path / "checkpoints" / str(step) / "state").rglob("*"):
-            if path.is_file():
-                path.write_bytes(path.read_bytes()[:10])
-
-    truncate(6)
-    restored = Checkpoints(tmp_path, create=False).restore(abstract)
-    assert restored is not None and restored.step == 3
-    truncate(3)
-    with pytest.raises(CheckpointError, match="step 6.*step 3"):
-        Checkpoints(tmp_path, create=False).restore(abstract)
+    workdir = shutil.copytree(finished, tmp_path / "run")
+    damaged = next((workdir / "checkpoints" / "6" / "state" / "d").iterdir())
+    damaged.write_bytes(damaged.read_bytes()[:10])
+    lines: list[str] = []
+    monkeypatch.setattr(absl_logging, "info", lambda text, *args: lines.append(text % args))
+    resumed = run_to_end(tiny_config(), workdir)
+    (line,) = [line for line in lines if line.startswith("resumed")]
+    assert "of step 3, because newer ones are damaged (step 6: " in line and damaged.name in line
+    assert_same_state(resumed.state, final_state(tiny_config(), finished).state)
+    counts = json.loads((workdir / "results.json").read_text())["counts"]
+    assert counts["rejected_checkpoints"] == 1
+    assert read_metrics(workdir / "metrics.jsonl")[-2]["rejected_checkpoints"] == 1
 
 
 def test_sampling_and_evaluation_work_from_the_checkpoint_alone(
