@@ -6,6 +6,7 @@ read as JSON, never executed.
 
 import difflib
 import json
+import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -23,9 +24,11 @@ class ConfigMismatchError(ValueError):
 
 
 def save_config(workdir: pathlib.Path, config: ConfigDict) -> None:
-    """Write `config` as JSON into the workdir."""
+    """Write `config` as JSON into the workdir, in one step: a run killed here can be resumed."""
     text = json.dumps(config.to_dict(), indent=2, sort_keys=True)
-    (workdir / FILE_NAME).write_text(text + "\n")
+    temporary = workdir / f".{FILE_NAME}.tmp"
+    temporary.write_text(text + "\n")
+    os.replace(temporary, workdir / FILE_NAME)
 
 
 def load_config(workdir: pathlib.Path) -> ConfigDict:
