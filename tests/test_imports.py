@@ -18,7 +18,7 @@ PACKAGE = "tpdiff_jax"
 # A member of a layer may import any layer above it in this list, nothing beside or below it.
 LAYERS = (
     {"types"},
-    {"method", "models", "data", "evals", "infra"},
+    {"method", "models", "data", "evals", "infra", "planning"},
     {"pretrained", "run_config", "stage_schedule", "train_step", "report"},
     {"build"},
     {"cost", "initial_state", "results", "step_programs"},
@@ -26,7 +26,7 @@ LAYERS = (
     {"sample"},
     {"evaluate"},
     {"milestones"},
-    {"train"},
+    {"plan", "train"},
     {"main"},
 )
 # What the layers alone would allow too much or too little of.
@@ -36,6 +36,7 @@ ONLY = {
     "evals": {"types"},
     "data": {"types", "evals.digit_physics"},
     "infra": {"types"},
+    "planning": {"types"},
     "pretrained": {"types", "models"},
     "train_step": {"types", "method"},
     "stage_schedule": {"types"},
@@ -50,7 +51,7 @@ METHOD_LAYERS = (
     {"noise_alignment", "samplers"},
 )
 METHOD_LIBRARIES = {"jax", "numpy", "optax", "chex"}
-CONFIG_READERS = {"build", "run_config", "from_checkpoint", "main"}
+CONFIG_READERS = {"build", "run_config", "from_checkpoint", "main", "plan"}
 
 
 def _module_name(path):

@@ -28,7 +28,8 @@ def run_main(*arguments: str, timeout: float = 300.0) -> subprocess.CompletedPro
 def test_help_explains_modes_and_exit_codes() -> None:
     out = run_main("--help")
     assert out.returncode == 0
-    for word in ("--mode", "--config", "--workdir", "sample", "evaluate", "Exit codes", "--labels"):
+    flags = ("--mode", "--config", "--workdir", "--labels", "--topology")
+    for word in (*flags, "sample", "evaluate", "plan", "Exit codes"):
         assert word in out.stdout
     assert "xml" not in out.stdout, "flags of other libraries are not ours to show"
 
@@ -47,6 +48,9 @@ def test_help_explains_modes_and_exit_codes() -> None:
         (["--workdir=W", "--mode=sample"], "config.json"),
         (["--workdir=W", "--mode=evaluate"], "config.json"),
         (["--workdir=W", "--mode=sample", "--num_videos=0"], "num_videos"),
+        (["--workdir=W", "--mode=plan"], "--config"),
+        ([FLOW, "--workdir=W", "--mode=plan", "--topology=v5p"], "--topology"),
+        ([FLOW, "--workdir=W", "--mode=plan", "--frame_shape=a,b"], "--frame_shape"),
     ],
 )
 def test_bad_input_is_one_clear_line_and_exit_code_2(

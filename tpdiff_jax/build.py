@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from tpdiff_jax import method
-from tpdiff_jax.data import DATASETS
+from tpdiff_jax.data import DATASETS, ClipShape
 from tpdiff_jax.infra import mesh as mesh_lib
 from tpdiff_jax.infra.checkpoint_manifest import Identity
 from tpdiff_jax.infra.optimizer import OptimizerSpec, make_optimizer, make_schedule
@@ -126,12 +126,18 @@ class Experiment:
         return 3.0 * self.network.flops(num_frames) * self.batch_sizes[stage_index]
 
 
-def build_experiment(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Experiment:
+def build_experiment(
+    config: ConfigDict,
+    devices: Sequence[jax.Device] | None = None,
+    frame_shape: tuple[int, ...] | None = None,
+) -> Experiment:
     """Turn a config into typed objects.
 
     Args:
         config: every field of every group.
         devices: what to place arrays on; by default all devices of all processes.
+        frame_shape: (h, w, c) of frames to compile for in place of the data set's; such an
+            experiment has no clips.
 
     Raises:
         ValueError: naming the full field, its value and what is allowed.
@@ -139,6 +145,8 @@ def build_experiment(config: ConfigDict, devices: Sequence[jax.Device] | None = 
     read = ConfigReader(config)
     mesh = mesh_lib.make_mesh(mesh_lib.MeshSpec(**read.group("mesh", *mesh_lib.MESH_AXES)), devices)
     dataset = _build_dataset(read)
+    if frame_shape is not None:
+        dataset = _with_frames(dataset, frame_shape)
     pyramid = _build_pyramid(read, dataset.num_frames)
     network = _build_network(read, dataset)
     train = _build_train(read, pyramid.num_stages)
@@ -186,6 +194,15 @@ def _build_dataset(read: ConfigReader) -> Any:
     name = _choice(read, "data.name", DATASETS)
     return _construct(
         read, "data", DATASETS[name], read.rest_of_group("data", "name", "num_threads")
+    )
+
+
+def _with_frames(dataset: Any, frame_shape: tuple[int, ...]) -> ClipShape:
+    return ClipShape(
+        num_frames=dataset.num_frames,
+        frame_shape=frame_shape,
+        num_digits=dataset.num_digits,
+        num_classes=dataset.num_classes,
     )
 
 

@@ -7,13 +7,16 @@ Modes:
   evaluate  measure a checkpoint of the workdir against the data set's exact evaluators.
   doctor    say which checkpoints of the workdir are intact, what is wrong with the others and what
             training would resume from; code 2 when none is intact. Needs no device, no --config.
+  plan      compile every program of a config for the machine of --topology, which need not be
+            here, and say what it would take: memory, FLOPs, messages, least times; writes
+            plan_TOPOLOGY.json and .html.
 
 Every config field can be overridden: --config.train.num_steps=100,
 --config.pyramid.frame_strides="(1,)" (vanilla diffusion, the pyramid's twin).
 A config file is Python code and is run; only use files you trust.
 
 Exit codes: 0 done; 2 bad input (one line says what); 3 stopped by SIGTERM with a checkpoint saved
-(the same command goes on from there);
+(the same command goes on from there); 5 what was planned does not fit its machine;
 6 a checkpoint could not be saved, as on a full disk (make room; the same command goes on from the
 last one).
 """
@@ -21,6 +24,7 @@ last one).
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -29,12 +33,13 @@ from tpdiff_jax.infra.console import set_up_console
 
 EXIT_BAD_INPUT = 2
 EXIT_PREEMPTED = 3
+EXIT_DOES_NOT_FIT = 5
 EXIT_SAVE_FAILED = 6
 
-MODES = ("train", "sample", "evaluate", "doctor")
+MODES = ("train", "sample", "evaluate", "doctor", "plan")
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Config file; required by --mode=train.", lock_config=True
+    "config", None, "Config file; required by --mode=train and plan.", lock_config=True
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
@@ -61,6 +66,18 @@ _OUT = flags.DEFINE_string("out", None, "sample, evaluate: output folder; defaul
 _TRUST_STEP = flags.DEFINE_integer(
     "trust_step", None, "doctor: write the manifest of this checkpoint, which has none.", 0
 )
+_TOPOLOGY = flags.DEFINE_string(
+    "topology", "local", "plan: machine, as in v5p:4x4x4, v5e:2x4, v6e:4x4, cpu:8 or local."
+)
+_FRAME_SHAPE = flags.DEFINE_list(
+    "frame_shape", None, "plan: height, width and channels of a frame; default the data set's."
+)
+_NUM_CLIPS = flags.DEFINE_integer(
+    "num_clips", 10_000_000, "plan: training clips to count chip-hours for.", 1
+)
+_LARGEST_BATCH = flags.DEFINE_bool(
+    "largest_batch", True, "plan: look for the largest batch that fits, by further compilations."
+)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -69,6 +86,7 @@ def main(argv: Sequence[str]) -> None:
     # Imported here: --help and a wrong flag should not wait for the whole stack.
     from tpdiff_jax import train as train_lib
     from tpdiff_jax.infra.checkpoints import SaveError
+    from tpdiff_jax.planning.program_cost import DoesNotFit
 
     try:
         run_mode()
@@ -77,6 +95,8 @@ def main(argv: Sequence[str]) -> None:
         sys.exit(EXIT_PREEMPTED)
     except SaveError as error:
         fail(error, EXIT_SAVE_FAILED)
+    except DoesNotFit as refusal:
+        fail(refusal, EXIT_DOES_NOT_FIT)
     except ValueError as error:
         fail(error)
 
@@ -90,22 +110,25 @@ def fail(error: Exception, code: int = EXIT_BAD_INPUT) -> None:
 
 def run_mode() -> None:
     """Check the flags, build the experiment, hand over to the mode."""
-    from tpdiff_jax import doctor, evaluate, sample, train
+    from tpdiff_jax import doctor, evaluate, plan, sample, train
     from tpdiff_jax.build import build_experiment
     from tpdiff_jax.from_checkpoint import GenerateFlags, open_run
 
     if not _WORKDIR.value:
         raise ValueError("--workdir is required")
     workdir = pathlib.Path(_WORKDIR.value)
+    if _MODE.value in ("train", "plan") and _CONFIG.value is None:
+        raise ValueError(f"--config is required by --mode={_MODE.value}")
     if _MODE.value == "train":
-        if _CONFIG.value is None:
-            raise ValueError("--config is required by --mode=train")
         train.train(build_experiment(_CONFIG.value), workdir)
         return
     if _MODE.value == "doctor":
         if _TRUST_STEP.value is not None:
             doctor.trust(workdir, _TRUST_STEP.value)
         doctor.examine(workdir)
+        return
+    if _MODE.value == "plan":
+        plan.plan(_CONFIG.value, workdir, plan_flags())
         return
     run = open_run(
         workdir,
@@ -123,6 +146,21 @@ def run_mode() -> None:
         sample.sample_run(run, _LABELS.value, _CAPTIONS.value, out)
     else:
         evaluate.evaluate_run(run, out)
+
+
+def plan_flags() -> Any:
+    """Return the flags of --mode=plan."""
+    from tpdiff_jax.plan import PlanFlags
+
+    shape = _FRAME_SHAPE.value
+    if shape is not None and not all(text.isdigit() for text in shape):
+        raise ValueError(f"--frame_shape={','.join(shape)} must be three numbers, as in 48,80,16")
+    return PlanFlags(
+        topology=_TOPOLOGY.value,
+        frame_shape=None if shape is None else tuple(map(int, shape)),
+        num_clips=_NUM_CLIPS.value,
+        search_batch=_LARGEST_BATCH.value,
+    )
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:

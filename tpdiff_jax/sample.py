@@ -19,6 +19,7 @@ from tpdiff_jax.from_checkpoint import Run
 from tpdiff_jax.infra import media
 from tpdiff_jax.infra import mesh as mesh_lib
 from tpdiff_jax.infra.progress import Progress
+from tpdiff_jax.initial_state import abstract_train_state
 from tpdiff_jax.types import Array, Cond, Params
 
 FRAMES_PER_SECOND = 8
@@ -94,6 +95,18 @@ class Sampler:
             if on_progress is not None:
                 on_progress(min(start + batch_size, num_videos))
         return np.concatenate(batches)[:num_videos]
+
+    def trace(self, batch_size: int) -> jax.stages.Traced:
+        """Trace the program that generates `batch_size` videos, without parameters."""
+        experiment, mesh = self._experiment, self._experiment.mesh
+        shape, batched = (batch_size,), mesh_lib.sharding(mesh, "batch")
+        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), shape))
+        labels = (batch_size, experiment.dataset.num_digits)
+        return self._run.trace(
+            abstract_train_state(experiment).ema_params,
+            jax.ShapeDtypeStruct(keys.shape, keys.dtype, sharding=batched),
+            {"label": jax.ShapeDtypeStruct(labels, jnp.int32, sharding=batched)},
+        )
 
     def flops(self) -> float:
         """Model FLOPs of one video: calls of every stage, twice where guidance is on."""

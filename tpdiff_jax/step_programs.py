@@ -24,7 +24,7 @@ def compile_steps(
     """Compile one training step per stage, ahead of time and in parallel."""
 
     def compile_stage(stage_index: int) -> StepFunction:
-        return lower_step(experiment, stage_index, abstract_state, key).compile()
+        return trace_step(experiment, stage_index, abstract_state, key).lower().compile()
 
     start = time.perf_counter()
     num_stages = experiment.pyramid.num_stages
@@ -35,10 +35,10 @@ def compile_steps(
     return functions
 
 
-def lower_step(
+def trace_step(
     experiment: Experiment, stage_index: int, abstract_state: TrainState, key: Any
-) -> jax.stages.Lowered:
-    """Trace the training step of one stage, ready to be compiled for the experiment's mesh.
+) -> jax.stages.Traced:
+    """Trace the training step of one stage, to be lowered and compiled for the experiment's mesh.
 
     Args:
         experiment: what is trained; its devices need not be of this machine.
@@ -60,7 +60,7 @@ def lower_step(
         out_shardings=(state_shardings, replicated),
         donate_argnums=0,
     )
-    return step.lower(abstract_state, abstract_batch(experiment, stage_index), key)
+    return step.trace(abstract_state, abstract_batch(experiment, stage_index), key)
 
 
 def abstract_batch(experiment: Experiment, stage_index: int) -> dict[str, Any]:

@@ -8,9 +8,17 @@ and `captions_to_labels`.
 from collections.abc import Callable
 from typing import Any
 
+from tpdiff_jax.data.clip_shape import ClipShape
 from tpdiff_jax.data.moving_digits import MovingDigitsSpec
 from tpdiff_jax.data.pipeline import VideoDataset, make_iterator, stack_clips
 
 DATASETS: dict[str, Callable[..., Any]] = {"moving_digits": MovingDigitsSpec}
 
-__all__ = ["DATASETS", "MovingDigitsSpec", "VideoDataset", "make_iterator", "stack_clips"]
+__all__ = [
+    "DATASETS",
+    "ClipShape",
+    "MovingDigitsSpec",
+    "VideoDataset",
+    "make_iterator",
+    "stack_clips",
+]

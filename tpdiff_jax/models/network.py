@@ -39,6 +39,10 @@ class Network(Protocol):
         """Matrix-product FLOPs of one forward pass over one video of `num_frames` frames."""
         ...
 
+    def num_tokens(self, num_frames: int) -> int:
+        """Tokens of one video of `num_frames` frames."""
+        ...
+
     def null_cond(self, cond: Cond) -> Cond:
         """The unconditional twin of a condition, for dropout and classifier-free guidance."""
         ...

@@ -202,6 +202,10 @@ class VideoDiT:
         ends = 4.0 * tokens * config.patch_dim * d + 2.0 * d * 2 * d
         return config.depth * block + ends + scalar_embedding_flops(d)
 
+    def num_tokens(self, num_frames: int) -> int:
+        """Tokens of one video of `num_frames` frames: its patches."""
+        return num_frames * self.config.num_places
+
     def null_cond(self, cond: Cond) -> Cond:
         """Replace every label by the null class; None stays None."""
         if cond is None:

@@ -1,8 +1,10 @@
-"""report.html: what a run did and reached, as one page that needs nothing beside it.
+"""Pages that need nothing beside them: report.html of a run, plan_TOPOLOGY.html of a plan.
 
 run_files -> result_sections, training_sections (with charts, schedule_figure) -> page
+plan_page
 """
 
 from tpdiff_jax.report.page import write_report
+from tpdiff_jax.report.plan_page import write_plan_page
 
-__all__ = ["write_report"]
+__all__ = ["write_plan_page", "write_report"]

@@ -1,4 +1,4 @@
-"""Assembles report.html: one file, no script, nothing fetched from anywhere."""
+"""Assembles report.html from a run's sections."""
 
 import os
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from tpdiff_jax.report.result_sections import (
     samples_section,
 )
 from tpdiff_jax.report.run_files import Run, read_run
+from tpdiff_jax.report.shell import page_shell
 from tpdiff_jax.report.training_sections import (
     cost_section,
     loss_section,
@@ -22,7 +23,6 @@ from tpdiff_jax.report.training_sections import (
 )
 
 REPORT_FILE = "report.html"
-_STYLE_SHEET = Path(__file__).with_name("report.css")
 
 
 def write_report(workdir: str | os.PathLike[str]) -> Path:
@@ -58,26 +58,17 @@ def render(run: Run) -> str:
         ("setting", "Setting", _setting_section),
         ("config", "Config", _config_section),
     ]
-    built = [(key, title, make(run)) for key, title, make in sections]
-    built = [entry for entry in built if entry[2]]
-    links = "".join(f"<a href='#{key}'>{title}</a>" for key, title, _ in built)
-    body = "".join(
-        f"<section id='{key}'><h2>{title}</h2>{content}</section>" for key, title, content in built
-    )
     notes = "".join(f"<p class='note'>{escape(problem)}</p>" for problem in run.problems)
     if not run.evaluation and not run.results.get("metrics"):
         notes += "<p class='note'>This run has not been evaluated yet.</p>"
-    title = f"{run.workdir.resolve().name}: temporal-pyramid video diffusion"
-    return (
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
-        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-        "<meta name='color-scheme' content='light dark'>"
-        f"<title>{escape(title)}</title><style>{_STYLE_SHEET.read_text()}</style></head><body>"
-        f"<header><h1>{escape(run.workdir.resolve().name)}</h1>"
-        f"<p class='subtitle'>{escape(_subtitle(run.config))}</p>{run_facts(run)}</header>"
-        f"<nav>{links}</nav><main>{notes}{body}</main>"
-        "<footer>Written by tpdiff_jax; the method is TPDiff (arXiv 2503.09566).</footer>"
-        "</body></html>"
+    name = run.workdir.resolve().name
+    return page_shell(
+        title=f"{name}: temporal-pyramid video diffusion",
+        heading=name,
+        subtitle=_subtitle(run.config),
+        facts=run_facts(run),
+        sections=[(key, title, make(run)) for key, title, make in sections],
+        notes=notes,
     )
 
 

@@ -1,0 +1,87 @@
+"""--mode=plan as a user runs it: files, exit codes, and what two machines are told."""
+
+import importlib.util
+import json
+import pathlib
+
+import pytest
+
+from tests.test_main import FLOW, run_main
+from tests.tiny import flags_of_sizes, tiny_config
+from tpdiff_jax.build import build_experiment
+from tpdiff_jax.initial_state import abstract_train_state
+from tpdiff_jax.plan import PlanFlags, plan, state_bytes
+
+needs_libtpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="libtpu, the TPU compiler, is not installed"
+)
+FULL_RATE = {"pyramid__frame_strides": (1,), "sample__num_steps": 1}
+
+
+def test_a_plan_for_this_machine_holds_every_figure(tmp_path: pathlib.Path) -> None:
+    config = tiny_config(**FULL_RATE)
+    path = plan(config, tmp_path, PlanFlags(topology="local", num_clips=100))
+    content = json.loads(path.read_text())
+    experiment = build_experiment(config)
+    (stage,), sampler = content["stages"], content["sampler"]
+    assert stage["tokens_per_clip"] == 8 * 4 * 4
+    assert stage["tokens"] == 8 * stage["tokens_per_clip"]
+    assert stage["model_flops"] == experiment.train_flops(0)
+    # Backward costs twice forward, but for the first layer, whose input needs no gradient.
+    assert 0.9 < stage["executed_flops"] / stage["model_flops"] < 1.0
+    for row in (stage, sampler):
+        memory = row["memory"]
+        assert row["fits"] and memory["peak"] >= memory["argument"] > 0
+        assert row["collectives"] == [] and row["unknown_loops"] == []
+    assert content["chip"] is None and content["training"] is None
+    assert content["state"] == state_bytes(abstract_train_state(experiment))
+    page = path.with_suffix(".html").read_text()
+    assert "Plan for local" in page and "<script" not in page and "http" not in page
+
+
+def test_a_shape_of_frames_that_is_none_is_refused(tmp_path: pathlib.Path) -> None:
+    flags = PlanFlags(topology="local", frame_shape=(48, 80))
+    with pytest.raises(ValueError, match="--frame_shape"):
+        plan(tiny_config(), tmp_path, flags)
+
+
+@pytest.mark.slow
+def test_other_frames_than_the_data_sets_are_planned(tmp_path: pathlib.Path) -> None:
+    flags = PlanFlags(topology="local", frame_shape=(16, 24, 3))
+    content = json.loads(plan(tiny_config(**FULL_RATE), tmp_path, flags).read_text())
+    assert content["stages"][0]["tokens_per_clip"] == 8 * 2 * 3
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_a_tpu_slice_is_planned_from_the_command_line(tmp_path: pathlib.Path) -> None:
+    out = run_main(
+        *("--mode=plan", FLOW, f"--workdir={tmp_path}", "--topology=v5e:2x4", "--nolargest_batch"),
+        *(*flags_of_sizes(), "--config.pyramid.frame_strides=(2,1)"),
+        timeout=3000,
+    )
+    assert out.returncode == 0, out.stderr
+    assert "plan program 3/3" in out.stderr, "progress counts the programs"
+    content = json.loads((tmp_path / "plan_v5e_2x4.json").read_text())
+    assert content["topology"]["num_chips"] == 8
+    assert content["training"]["speedup_over_vanilla"] > 1.0
+    for row in [*content["stages"], content["sampler"]]:
+        assert row["fits"] and row["memory_share"] < 0.1
+        assert 0 < row["roofline"]["mfu_bound"] <= 1
+    kinds = {c["kind"] for row in content["stages"] for c in row["collectives"]}
+    assert "all-reduce" in kinds, "gradients of eight copies are added up"
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_what_does_not_fit_ends_with_exit_code_5_and_one_line(tmp_path: pathlib.Path) -> None:
+    out = run_main(
+        *("--mode=plan", FLOW, f"--workdir={tmp_path}", "--topology=v5e:2x4"),
+        *(*flags_of_sizes(), "--config.pyramid.frame_strides=(1,)", "--frame_shape=1024,1024,64"),
+        timeout=3000,
+    )
+    assert out.returncode == 5, out.stderr
+    (line,) = [line for line in out.stderr.splitlines() if line.startswith("tpdiff_jax: error:")]
+    assert "nothing fits" in line and "v5e:2x4" in line
+    content = json.loads((tmp_path / "plan_v5e_2x4.json").read_text())
+    assert content["refusal"] == line.removeprefix("tpdiff_jax: error: ")

@@ -1,0 +1,30 @@
+"""The shape of clips that are not at hand: all that compiling asks of a data set."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClipShape:
+    """Stands in for a data set where a program is compiled and never run.
+
+    Attributes:
+        num_frames: frames of a clip.
+        frame_shape: (h, w, c) of a frame.
+        num_digits: numbers in a label.
+        num_classes: values of each.
+
+    Raises:
+        ValueError: for a frame shape that is not three positive numbers.
+    """
+
+    num_frames: int
+    frame_shape: tuple[int, ...]
+    num_digits: int
+    num_classes: int
+
+    def __post_init__(self) -> None:
+        if len(self.frame_shape) != 3 or min(self.frame_shape) < 1:
+            raise ValueError(
+                f"--frame_shape={self.frame_shape} must be height, width and channels, "
+                "such as 48,80,16"
+            )

@@ -1,0 +1,215 @@
+"""Planning: what training and sampling would take on a machine that is not here.
+
+    devices -> trace and compile every program -> memory, FLOPs, traffic, messages -> least times
+
+The programs are those that training and sampling run, compiled by the real compiler for the real
+devices; nothing runs. Times are bounds from the chip's data sheet, not measurements.
+"""
+
+import dataclasses
+import importlib.metadata
+import math
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from absl import logging
+from ml_collections import ConfigDict
+
+from tpdiff_jax.build import Experiment, build_experiment
+from tpdiff_jax.infra.host_memory import release_free_memory
+from tpdiff_jax.infra.mesh import num_shares
+from tpdiff_jax.infra.progress import Progress
+from tpdiff_jax.initial_state import abstract_train_state
+from tpdiff_jax.planning.batch_search import LargestBatch, largest_batch
+from tpdiff_jax.planning.program_cost import DoesNotFit, program_cost
+from tpdiff_jax.planning.roofline import roofline
+from tpdiff_jax.planning.summary import format_plan, refusal, training_summary
+from tpdiff_jax.planning.topology import Target, open_target
+from tpdiff_jax.report import write_plan_page
+from tpdiff_jax.results import versions, write_json
+from tpdiff_jax.sample import Sampler
+from tpdiff_jax.step_programs import trace_step
+from tpdiff_jax.train_step import TrainState
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlanFlags:
+    """What planning takes from the command line beside the config.
+
+    Attributes:
+        topology: machine to plan for.
+        frame_shape: (h, w, c) of a frame in place of the data set's; None keeps that.
+        num_clips: clips to count chip-hours for.
+        search_batch: whether to look for the largest batch that fits.
+    """
+
+    topology: str
+    frame_shape: tuple[int, ...] | None = None
+    num_clips: int = 10_000_000
+    search_batch: bool = True
+
+
+def plan(config: ConfigDict, workdir: pathlib.Path, flags: PlanFlags) -> pathlib.Path:
+    """Plan a run; write `plan_TOPOLOGY.json` and `.html`.
+
+    Returns:
+        The JSON file.
+
+    Raises:
+        ValueError: for a config or topology that cannot be built.
+        DoesNotFit: after writing the files, when a program needs more memory than there is.
+    """
+    content = Planner(config, open_target(flags.topology), flags).plan()
+    workdir.mkdir(parents=True, exist_ok=True)
+    path = workdir / f"plan_{flags.topology.replace(':', '_')}.json"
+    write_json(path, content)
+    page = write_plan_page(path)
+    print(format_plan(content))
+    logging.info("wrote %s and %s", path, page.name)
+    if content["refusal"]:
+        raise DoesNotFit(content["refusal"], None)
+    return path
+
+
+class Planner:
+    """Compiles the programs of one config for one machine and adds up what they take."""
+
+    def __init__(self, config: ConfigDict, target: Target, flags: PlanFlags) -> None:
+        """Build the experiment on the target's devices."""
+        self._config, self._target, self._flags = config, target, flags
+        self._experiment = self._build(config.train.batch_size)
+
+    def plan(self) -> dict[str, Any]:
+        """Return the content of the JSON file."""
+        experiment, target = self._experiment, self._target
+        num_stages = experiment.pyramid.num_stages
+        with Progress(num_stages + 1, label="plan", unit="program", log_seconds=0.0) as progress:
+            rows: list[dict[str, Any]] = []
+            for i in reversed(range(num_stages)):  # full rate first: it needs the most memory
+                rows.insert(0, self._stage_row(experiment, i))
+                progress.update(len(rows), stage=i, seconds=rows[0]["compile_seconds"])
+            sampler = self._sampler_row()
+            progress.update(num_stages + 1, seconds=sampler["compile_seconds"])
+            search = self._search_batch(rows[-1], progress) if self._flags.search_batch else None
+        training = training_summary(
+            rows,
+            experiment.train.stage_probs,
+            num_chips=target.num_chips,
+            num_clips=self._flags.num_clips,
+        )
+        largest = search._asdict() if search else None
+        batch_size = experiment.train.batch_size
+        return {
+            "topology": target.facts() | {"mesh": dict(experiment.mesh.shape)},
+            "chip": dataclasses.asdict(target.chip) if target.chip else None,
+            "state": state_bytes(abstract_train_state(experiment)),
+            "stages": rows,
+            "sampler": sampler,
+            "training": training,
+            "largest_batch": largest,
+            "refusal": refusal(target.name, batch_size, [*rows, sampler], largest),
+            "versions": versions() | {"libtpu": _libtpu_version()},
+            "config": experiment.config.to_dict(),
+        }
+
+    def _build(self, batch_size: int) -> Experiment:
+        config = self._config.copy_and_resolve_references()
+        config.train.batch_size = batch_size
+        return build_experiment(
+            config, devices=self._target.devices, frame_shape=self._flags.frame_shape
+        )
+
+    def _stage_row(self, experiment: Experiment, index: int) -> dict[str, Any]:
+        stage, batch_size = experiment.pyramid.stages[index], experiment.batch_sizes[index]
+        state = abstract_train_state(experiment)
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        row = self._program_row(
+            lambda: trace_step(experiment, index, state, key), experiment.train_flops(index)
+        )
+        tokens = experiment.network.num_tokens(stage.num_frames)
+        return {
+            "name": f"train stage {index}",
+            "frame_stride": stage.frame_stride,
+            "num_frames": stage.num_frames,
+            "batch_size": batch_size,
+            "tokens_per_clip": tokens,
+            "tokens": tokens * batch_size,
+            **row,
+        }
+
+    def _sampler_row(self) -> dict[str, Any]:
+        batch_size = self._experiment.sample.batch_size
+        sampler = Sampler(self._experiment)
+        row = self._program_row(lambda: sampler.trace(batch_size), sampler.flops() * batch_size)
+        return {"name": "sampler", "batch_size": batch_size, **row}
+
+    def _program_row(
+        self, trace: Callable[[], jax.stages.Traced], model_flops: float
+    ) -> dict[str, Any]:
+        """Compile one program and return its figures."""
+        start, target, memory_bytes = time.perf_counter(), self._target, self._target.memory_bytes
+        row: dict[str, Any] = {"model_flops": model_flops, "memory_bytes": memory_bytes}
+        try:
+            cost = program_cost(trace(), len(target.devices))
+        except DoesNotFit as error:
+            row |= {"fits": False, "needed_bytes": error.needed, "compiler": str(error)}
+            row |= {"memory": None, "roofline": None}
+        else:
+            peak, bound = cost.memory.peak, roofline(cost, model_flops, target)
+            row |= {"fits": memory_bytes is None or peak <= memory_bytes, "needed_bytes": peak}
+            row |= {"memory_share": peak / memory_bytes if memory_bytes else None}
+            row |= {**dataclasses.asdict(cost), "roofline": bound.facts() if bound else None}
+            row["collectives"] = [c._asdict() for c in cost.collectives or ()]
+        release_free_memory()
+        return row | {"compile_seconds": time.perf_counter() - start}
+
+    def _search_batch(self, row: dict[str, Any], progress: Progress) -> LargestBatch | None:
+        """Look for the largest batch of the full-rate stage; its row has one point already."""
+        experiment, memory_bytes = self._experiment, self._target.memory_bytes
+        if memory_bytes is None:
+            return None
+        spec, batch_size = experiment.task.alignment, experiment.train.batch_size
+        group = spec.group_size if spec.mode in ("nearest", "hungarian") else 1
+
+        def peak_of(batch_size: int) -> float:
+            progress.message(f"plan: compiling the full-rate stage with {batch_size} clips")
+            tried = self._stage_row(self._build(batch_size), experiment.pyramid.num_stages - 1)
+            if not tried["fits"]:
+                raise DoesNotFit("", tried["needed_bytes"])
+            return tried["needed_bytes"]
+
+        return largest_batch(
+            peak_of,
+            unit=math.lcm(num_shares(experiment.mesh, "batch"), group),
+            memory_bytes=memory_bytes,
+            known={batch_size: row["needed_bytes"]} if row["needed_bytes"] else {},
+            fits=batch_size if row["fits"] else 0,
+            refused=None if row["fits"] else batch_size,
+        )
+
+
+def state_bytes(state: TrainState) -> dict[str, float]:
+    """Return parameters in all, and the bytes of the state's parts on each device."""
+
+    def on_each_device(tree: Any) -> float:
+        return sum(
+            math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+            for leaf in jax.tree.leaves(tree)
+        )
+
+    return {
+        "num_parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params)),
+        "parameter_bytes": on_each_device(state.params),
+        "average_bytes": on_each_device(state.ema_params),
+        "optimizer_bytes": on_each_device(state.opt_state),
+    }
+
+
+def _libtpu_version() -> str | None:
+    try:
+        return importlib.metadata.version("libtpu")
+    except importlib.metadata.PackageNotFoundError:
+        return None
