@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import resource
 import shutil
 from collections.abc import Callable
 from typing import Any
@@ -297,6 +298,26 @@ def test_a_failed_save_is_told_at_the_next_poll_and_leaves_no_trace(
     checkpoints.poll()  # told once
     assert {path.name for path in checkpoints.path.iterdir()} == {"3", "6"}
     monkeypatch.undo()
+    checkpoints.save(9, state_at(9), {})
+    checkpoints.close()
+    assert restore(workdir).step == 9
+
+
+def test_on_a_full_disk_the_save_fails_clearly_and_the_earlier_checkpoints_hold(
+    workdir: pathlib.Path,
+) -> None:
+    big = {"w": jax.random.normal(jax.random.key(0), (300, 300))}  # 360 kB, hard to compress
+    checkpoints = Checkpoints(workdir, identity=RUN)
+    before = {path: path.read_bytes() for path in files_of(checkpoints.path)}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(SaveError, match=r"step 9 could not be saved.*untouched: \[3, 6\]"):
+            checkpoints.save(9, big, {})
+            checkpoints.wait()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert {path: path.read_bytes() for path in files_of(checkpoints.path)} == before
     checkpoints.save(9, state_at(9), {})
     checkpoints.close()
     assert restore(workdir).step == 9

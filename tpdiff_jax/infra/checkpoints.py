@@ -179,7 +179,8 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # orbax raises many types on a full disk
-            shutil.rmtree(self._saving(step), ignore_errors=True)
+            for path in checkpoint_folder.list_leftovers(self.path):
+                shutil.rmtree(path, ignore_errors=True)
             raise SaveError(
                 f"the checkpoint of step {step} could not be saved to {self.path} "
                 f"({_first_line(error)}); free bytes there: {shutil.disk_usage(self.path).free}; "

@@ -21,6 +21,11 @@ def set_up_console() -> None:
 
 
 def is_worth_showing(record: logging.LogRecord) -> bool:
-    """Whether a log record belongs on the terminal."""
+    """Whether a log record belongs on the terminal; other libraries' loses its traceback.
+
+    Orbax logs pages of it when a disk is full, before our one line says so.
+    """
     is_ours = _PACKAGE in pathlib.Path(record.pathname).resolve().parents
+    if not is_ours:
+        record.exc_info = record.exc_text = None
     return is_ours or record.levelno >= logging.WARNING
