@@ -111,3 +111,12 @@ def get_config() -> ConfigDict:
 
     config.lock()
     return config
+
+
+def sweep() -> list[dict[str, float]]:
+    """Return the points that `python -m launch.sweep` compares: step size, and guidance."""
+    return [
+        {"optim.learning_rate": learning_rate, "sample.guidance_scale": guidance_scale}
+        for learning_rate in (3e-3, 6e-3, 1.2e-2)
+        for guidance_scale in (2.0, 4.0)
+    ]

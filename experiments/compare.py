@@ -27,7 +27,7 @@ from experiments.figures import draw_curves
 from experiments.grids import GRIDS, Arm, Grid
 from experiments.markdown import write_summary
 from experiments.overrides import parse_overrides
-from experiments.plan import PlannedRun, plan_runs
+from experiments.plan import PlannedRun, plan_runs, use_cpu_for_planning
 from experiments.run_queue import LOG_FILE, Stopped, run_all
 from experiments.speedup import figure_to_cost
 from tpdiff_jax.evals import METRICS as INFOS
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_metrics(_names(options.metrics), _names(options.speedup))
         grid = GRIDS[options.grid]
         arms = select_arms(grid, _names(options.arms))
-        _use_cpu_for_planning()
+        use_cpu_for_planning()
         seeds = [int(seed) for seed in _names(options.seeds)]
         runs = plan_runs(grid, arms, overrides, seeds, options.out)
         show_plan(runs)
@@ -119,13 +119,6 @@ def write_outputs(
     (out / "summary.md").write_text(page)
     draw_curves(out / "curves", curves, metrics, summary["references"])
     print(f"wrote {out / 'summary.md'}, summary.json, curves.png, curves.svg")
-
-
-def _use_cpu_for_planning() -> None:
-    """Keep accelerators free for the runs: this process only counts FLOPs."""
-    import jax
-
-    jax.config.update("jax_platforms", "cpu")
 
 
 def _names(text: str) -> list[str]:

@@ -9,6 +9,7 @@ import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 
+import jax
 from ml_collections import ConfigDict
 
 from experiments.grids import Arm, Grid
@@ -160,7 +161,19 @@ def check_folder(run: PlannedRun) -> None:
 
 
 def _open_arm(arm: Arm, base: Mapping[str, str]) -> Experiment:
-    """Build an arm's experiment for its costs, on whatever devices there are here."""
+    return open_here(arm.config, merge_overrides(base, arm.overrides))
+
+
+def open_here(config_file: str, overrides: Mapping[str, str]) -> Experiment:
+    """Build an experiment for its costs, on whatever devices there are here.
+
+    Raises:
+        ValueError: when the config is invalid.
+    """
     here = {f"mesh.{axis}": "1" for axis in MESH_AXES} | {"mesh.data": "-1"}
-    texts = merge_overrides(base, arm.overrides) | here
-    return build_experiment(read_config(arm.config, texts))
+    return build_experiment(read_config(config_file, {**overrides, **here}))
+
+
+def use_cpu_for_planning() -> None:
+    """Keep accelerators free for the runs: this process only counts FLOPs."""
+    jax.config.update("jax_platforms", "cpu")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from launch import gke
 from launch.job import Job
 from launch.jobset import Pods, make_jobset
 from tests.launch.stand_ins import Cloud, commands_of
@@ -260,12 +261,12 @@ def test_a_lost_job_is_a_failure(cloud: Cloud) -> None:
         (["wait", "--name=tp", "--config.train.seed=1"], "only `submit`"),
     ],
 )
-def test_bad_input_is_one_clear_line(cloud: Cloud, arguments: list[str], named: str) -> None:
-    out = cloud.launch("gke", *arguments)
-    assert out.returncode == 2
-    (line,) = out.stderr.splitlines()
+def test_bad_input_is_one_clear_line(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], named: str
+) -> None:
+    assert gke.main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("launch.gke: error: ") and named in line
-    assert cloud.calls() == []
 
 
 def test_the_image_holds_what_the_command_needs() -> None:

@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+from launch import slurm
 from launch.slurm import Allocation
 from tests.launch.stand_ins import Cloud, commands_of
 from tests.tiny import REPO
@@ -105,10 +106,11 @@ def test_a_dry_run_prints_what_a_real_run_calls_and_calls_nothing(cloud: Cloud) 
         ("--partiton=gpu", "--partiton=gpu"),
     ],
 )
-def test_bad_input_is_one_clear_line(cloud: Cloud, argument: str, named: str) -> None:
-    out = submit(cloud, "0", argument)
-    assert out.returncode == 2
-    (line,) = out.stderr.splitlines()
+def test_bad_input_is_one_clear_line(
+    capsys: pytest.CaptureFixture[str], argument: str, named: str
+) -> None:
+    assert slurm.main(["--name=tp", "--workdir=/runs/tp", argument]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("launch.slurm: error: ") and named in line
 
 

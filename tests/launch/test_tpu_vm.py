@@ -9,12 +9,14 @@ import time
 
 import pytest
 
+from launch import tpu_vm
 from launch.archive import pack_code
 from launch.job import EXIT_BAD_INPUT, EXIT_PREEMPTED
 from launch.tpu_job import judge, parse_statuses
 from launch.tpu_slice import TpuSlice, default_runtime
 from tests.launch.stand_ins import Cloud, commands_of
 from tests.tiny import REPO
+from tpdiff_jax import main as trainer
 
 SLICE = ["--name=tp", "--zone=here-1a", "--accelerator-type=v6e-8", "--spot"]
 NASTY = '/runs/it\'s; touch "$HOME/injected" `touch x` $(touch y) & last'
@@ -166,6 +168,10 @@ def test_a_dry_run_prints_what_a_real_run_calls_and_calls_nothing(cloud: Cloud) 
     assert all("tpu_worker.sh log" in " ".join(call) for call in asked_later)
 
 
+def test_launchers_and_trainer_mean_the_same_by_a_code() -> None:
+    assert (EXIT_BAD_INPUT, EXIT_PREEMPTED) == (trainer.EXIT_BAD_INPUT, trainer.EXIT_PREEMPTED)
+
+
 def test_codes_are_asked_in_the_order_of_what_they_explain() -> None:
     def outcome(*states: str, workers: int | None = None):  # type: ignore[no-untyped-def]
         text = "noise\n" + "".join(f"tpu_worker h{i} {s}\n" for i, s in enumerate(states))
@@ -232,12 +238,12 @@ def test_the_project_is_named_in_every_command_once_given() -> None:
         (["stop", "--config.train.seed=1"], "only `run`"),
     ],
 )
-def test_bad_input_is_one_clear_line(cloud: Cloud, arguments: list[str], named: str) -> None:
-    out = cloud.launch("tpu_vm", *SLICE, *arguments)
-    assert out.returncode == 2
-    (line,) = out.stderr.splitlines()
+def test_bad_input_is_one_clear_line(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], named: str
+) -> None:
+    assert tpu_vm.main([*SLICE, *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("launch.tpu_vm: error: ") and named in line
-    assert cloud.calls() == []
 
 
 def test_a_missing_gcloud_is_said(tmp_path: pathlib.Path) -> None:
