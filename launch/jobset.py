@@ -107,17 +107,6 @@ def make_jobset(job: Job, pods: Pods) -> dict[str, Any]:
             f"--workdir={job.workdir} must lie below --mount={pods.mount}: what else pods write "
             "goes when they do"
         )
-    bad_input = {"containerName": CONTAINER, "operator": "In", "values": [EXIT_BAD_INPUT]}
-    template = {
-        "spec": {
-            "parallelism": pods.num_pods,
-            "completions": pods.num_pods,
-            "completionMode": "Indexed",
-            "backoffLimit": 0,  # one lost pod ends the step of all; JobSet recreates them together
-            "podFailurePolicy": {"rules": [{"action": "FailJob", "onExitCodes": bad_input}]},
-            "template": {"spec": _pod_spec(job, pods)},
-        }
-    }
     not_again = {
         "name": "badInput",
         "action": "FailJobSet",
@@ -135,8 +124,22 @@ def make_jobset(job: Job, pods: Pods) -> dict[str, Any]:
         },
         "spec": {
             "failurePolicy": {"maxRestarts": pods.max_restarts, "rules": [not_again]},
-            "replicatedJobs": [{"name": "slice", "replicas": 1, "template": template}],
+            "replicatedJobs": [
+                {"name": "slice", "replicas": 1, "template": {"spec": _job_spec(job, pods)}}
+            ],
         },
+    }
+
+
+def _job_spec(job: Job, pods: Pods) -> dict[str, Any]:
+    bad_input = {"containerName": CONTAINER, "operator": "In", "values": [EXIT_BAD_INPUT]}
+    return {
+        "parallelism": pods.num_pods,
+        "completions": pods.num_pods,
+        "completionMode": "Indexed",
+        "backoffLimit": 0,  # one lost pod ends the step of all; JobSet recreates them together
+        "podFailurePolicy": {"rules": [{"action": "FailJob", "onExitCodes": bad_input}]},
+        "template": {"spec": _pod_spec(job, pods)},
     }
 
 

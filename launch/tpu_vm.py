@@ -21,8 +21,8 @@ Filestore by `sudo mount -t nfs ADDRESS:/SHARE /mnt/runs`, or a bucket with a hi
 namespace by `gcsfuse BUCKET /mnt/runs` (other buckets cannot rename a folder in one step, which is
 how a checkpoint is committed). Run `ssh-add` on gcloud's key first where it has a passphrase.
 
-Exit codes: the trainer's; 1 a command failed or --max-restarts was reached; 2 bad input; 130
-stopped watching.
+Exit codes: 0 done; 1 a command failed, or --max-restarts was reached; 2 bad input; 130 stopped
+watching; others are the trainer's.
 """
 
 import argparse
