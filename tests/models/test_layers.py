@@ -65,3 +65,8 @@ def test_feed_forward_is_two_linear_layers_around_the_activation():
     hidden = np.maximum(X @ np.asarray(layer.inner.kernel[...]), 0.0) ** 2
     expected = hidden @ np.asarray(layer.outer.kernel[...])
     np.testing.assert_allclose(layer(jnp.asarray(X)), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_feed_forward_can_end_in_another_width():
+    layer = FeedForward(16, 24, "silu", jnp.dtype("float32"), nnx.Rngs(0), out_dim=6)
+    assert layer(jnp.asarray(X)).shape == (*X.shape[:-1], 6)

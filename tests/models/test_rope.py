@@ -5,7 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tpdiff_jax.models.rope import axis_angles, rope_table, rotate_pairs, split_head
+from tpdiff_jax.models.rope import (
+    axis_angles,
+    rope_table,
+    rotate_pairs,
+    split_head,
+    video_angles,
+    with_unrotated_tokens,
+)
 
 THETA = 10_000.0
 
@@ -77,6 +84,22 @@ def test_axes_own_runs_of_channels_in_order():
     angles = [np.full((1, 2), 1.0), np.full((1, 1), 2.0)]
     cos, _ = rope_table(angles)
     np.testing.assert_allclose(cos[0], np.cos([1.0, 1.0, 2.0]), rtol=1e-6)
+
+
+def test_video_tokens_turn_by_their_own_frame_row_and_column():
+    rows, columns = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])
+    frame, row, column = video_angles(np.array([0.0, 4.0]), rows, columns, (2, 2, 2), THETA)
+    np.testing.assert_array_equal(frame[:, 0], [0, 0, 0, 0, 4, 4, 4, 4])
+    np.testing.assert_array_equal(row[:, 0], [0, 0, 1, 1, 0, 0, 1, 1])
+    np.testing.assert_array_equal(column[:, 0], [0, 1, 0, 1, 0, 1, 0, 1])
+
+
+def test_unrotated_tokens_stand_in_front_and_stay_as_they_are():
+    x, positions = random_heads(5), np.array([3.0, 7.0, 9.0])
+    table = with_unrotated_tokens(rope_table([axis_angles(positions, 8, THETA)]), 2)
+    result = rotate_pairs(x, table)
+    np.testing.assert_array_equal(result[:2], x[:2])
+    np.testing.assert_array_equal(result[2:], rotated(x[2:], positions))
 
 
 def test_rotation_of_bfloat16_is_done_in_float32():

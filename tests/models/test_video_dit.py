@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.models.dot_flops import dot_flops
 from tpdiff_jax.models import MODELS, VideoDiT, VideoDiTConfig
 from tpdiff_jax.models.embeddings import scalar_embedding_flops
 
@@ -44,22 +45,6 @@ def run(network, params, x=None, t=T, positions=POSITIONS, stride=2, cond=COND):
     """Apply the network, compiled once per shape; frame positions are traced."""
     x = noise(len(positions)) if x is None else x
     return apply(network, params, x, t, positions, stride, cond)
-
-
-def dot_flops(jaxpr):
-    """FLOPs of every dot_general of a jaxpr, inner jaxprs included."""
-    total = 0.0
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "dot_general":
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            lhs = equation.invars[0].aval.shape
-            inner = np.prod([lhs[axis] for axis in contracted])
-            total += 2.0 * inner * np.prod(equation.outvars[0].aval.shape)
-        for value in equation.params.values():
-            inner_jaxpr = getattr(value, "jaxpr", value)
-            if hasattr(inner_jaxpr, "eqns"):
-                total += dot_flops(inner_jaxpr)
-    return total
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)

@@ -6,6 +6,8 @@
 
 from collections.abc import Callable
 
+from tpdiff_jax.models.flux import Flux
+from tpdiff_jax.models.flux_config import FluxConfig
 from tpdiff_jax.models.network import Network
 from tpdiff_jax.models.video_dit import VideoDiT
 from tpdiff_jax.models.video_dit_config import VideoDiTConfig
@@ -16,6 +18,20 @@ def make_video_dit(**fields: object) -> Network:
     return VideoDiT(VideoDiTConfig(**fields))  # type: ignore[arg-type]
 
 
-MODELS: dict[str, Callable[..., Network]] = {"video_dit": make_video_dit}
+def make_flux(**fields: object) -> Network:
+    """Build the Flux transformer from the fields of `FluxConfig`."""
+    return Flux(FluxConfig(**fields))  # type: ignore[arg-type]
 
-__all__ = ["MODELS", "Network", "VideoDiT", "VideoDiTConfig", "make_video_dit"]
+
+MODELS: dict[str, Callable[..., Network]] = {"flux": make_flux, "video_dit": make_video_dit}
+
+__all__ = [
+    "MODELS",
+    "Flux",
+    "FluxConfig",
+    "Network",
+    "VideoDiT",
+    "VideoDiTConfig",
+    "make_flux",
+    "make_video_dit",
+]

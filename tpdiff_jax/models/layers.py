@@ -13,6 +13,11 @@ from flax import nnx
 from tpdiff_jax.types import Array
 
 EPSILON = 1e-6
+DTYPES: dict[str, jnp.dtype] = {
+    "float32": jnp.dtype(jnp.float32),
+    "bfloat16": jnp.dtype(jnp.bfloat16),
+}
+"""Compute types that a config may name."""
 
 
 def gelu_tanh(x: Array) -> Array:
@@ -82,17 +87,48 @@ class RMSNorm(nnx.Module):
         return (x_f32 * jax.lax.rsqrt(mean_square + EPSILON) * self.scale[...]).astype(x.dtype)
 
 
+class FrameGroupNorm(nnx.Module):
+    """Group norm of every frame by itself, with a learned scale and shift (arXiv 1803.08494)."""
+
+    def __init__(self, num_channels: int, num_groups: int):
+        self.scale = nnx.Param(jnp.ones((num_channels,), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((num_channels,), jnp.float32))
+        self.num_groups = num_groups
+
+    def __call__(self, x: Array) -> Array:
+        """[b, f, h, w, c] -> the same shape and dtype; moments over h, w and a group, float32."""
+        groups = x.astype(jnp.float32).reshape(*x.shape[:-1], self.num_groups, -1)
+        mean = jnp.mean(groups, axis=(2, 3, 5), keepdims=True)
+        var = jnp.mean(jnp.square(groups - mean), axis=(2, 3, 5), keepdims=True)
+        normed = ((groups - mean) * jax.lax.rsqrt(var + EPSILON)).reshape(x.shape)
+        return (normed * self.scale[...] + self.bias[...]).astype(x.dtype)
+
+
+def zero_linear(d_in: int, d_out: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Linear:
+    """Return a linear layer that starts at zero, for gates and outputs (adaLN-Zero)."""
+    zeros = nnx.initializers.zeros_init()
+    return nnx.Linear(d_in, d_out, dtype=dtype, kernel_init=zeros, rngs=rngs)
+
+
 class FeedForward(nnx.Module):
     """Two linear layers with an activation between: W_2 act(W_1 x)."""
 
     def __init__(
-        self, dim: int, hidden_dim: int, activation: str, dtype: jnp.dtype, rngs: nnx.Rngs
+        self,
+        dim: int,
+        hidden_dim: int,
+        activation: str,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+        out_dim: int | None = None,
     ):
         init = nnx.initializers.xavier_uniform()
         self.inner = nnx.Linear(dim, hidden_dim, dtype=dtype, kernel_init=init, rngs=rngs)
-        self.outer = nnx.Linear(hidden_dim, dim, dtype=dtype, kernel_init=init, rngs=rngs)
+        self.outer = nnx.Linear(
+            hidden_dim, out_dim or dim, dtype=dtype, kernel_init=init, rngs=rngs
+        )
         self.activation = activation
 
     def __call__(self, x: Array) -> Array:
-        """[..., d] -> [..., d]."""
+        """[..., d] -> [..., d], or `out_dim` wide."""
         return self.outer(ACTIVATIONS[self.activation](self.inner(x)))

@@ -64,6 +64,33 @@ def axis_angles(positions: Array | np.ndarray, dim: int, theta: float) -> Array 
     return positions.astype(jnp.float32)[:, None] * frequencies.astype(np.float32)
 
 
+def video_angles(
+    frame_positions: Array | np.ndarray,
+    rows: np.ndarray,
+    columns: np.ndarray,
+    dims: Sequence[int],
+    theta: float,
+) -> tuple[Array | np.ndarray, ...]:
+    """Angles of all tokens of a video, frame by frame.
+
+    Args:
+        frame_positions: positions in the full-rate video, [f]; numpy where static.
+        rows: row of each place of a frame, [l].
+        columns: column of each place of a frame, [l].
+        dims: channels of a head for frame, row and column.
+        theta: base of the frequencies.
+
+    Returns:
+        Per axis, angles [f l, dim / 2].
+    """
+    num_frames, num_places = frame_positions.shape[0], rows.shape[0]
+    return (
+        axis_angles(frame_positions, dims[0], theta).repeat(num_places, axis=0),
+        np.tile(axis_angles(rows, dims[1], theta), (num_frames, 1)),
+        np.tile(axis_angles(columns, dims[2], theta), (num_frames, 1)),
+    )
+
+
 def rope_table(angles: Sequence[Array | np.ndarray]) -> tuple[Array, Array]:
     """Cosine and sine tables of one head from the angles of its axes.
 
@@ -78,6 +105,24 @@ def rope_table(angles: Sequence[Array | np.ndarray]) -> tuple[Array, Array]:
         return jnp.asarray(np.cos(table), jnp.float32), jnp.asarray(np.sin(table), jnp.float32)
     traced = jnp.concatenate([jnp.asarray(a, jnp.float32) for a in angles], axis=-1)
     return jnp.cos(traced), jnp.sin(traced)
+
+
+def with_unrotated_tokens(table: tuple[Array, Array], num_tokens: int) -> tuple[Array, Array]:
+    """Put tokens that are not rotated, at position 0 on every axis, before those of a table.
+
+    Args:
+        table: cos and sin, [l, e / 2].
+        num_tokens: tokens to put in front.
+
+    Returns:
+        cos and sin, [num_tokens + l, e / 2].
+    """
+    cos, sin = table
+    shape = (num_tokens, cos.shape[-1])
+    return (
+        jnp.concatenate([jnp.ones(shape, cos.dtype), cos]),
+        jnp.concatenate([jnp.zeros(shape, sin.dtype), sin]),
+    )
 
 
 def rotate_pairs(x: Array, table: tuple[Array, Array]) -> Array:

@@ -14,9 +14,8 @@ stacked along a leading axis and scanned.
 Source: Peebles and Xie, arXiv 2212.09748; factorised attention as in Latte, arXiv 2401.03048.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -24,21 +23,29 @@ import numpy as np
 from flax import nnx
 
 from tpdiff_jax.models.attention import SelfAttention, attention_flops
+from tpdiff_jax.models.block_stack import apply_stack, bind, new_params, new_stack
 from tpdiff_jax.models.embeddings import (
     FrameRateEmbedding,
     LabelEmbedding,
     ScalarEmbedding,
     scalar_embedding_flops,
 )
-from tpdiff_jax.models.layers import FeedForward, layer_norm, modulate, over_tokens
+from tpdiff_jax.models.head import Head
+from tpdiff_jax.models.layers import (
+    DTYPES,
+    FeedForward,
+    layer_norm,
+    modulate,
+    over_tokens,
+    zero_linear,
+)
 from tpdiff_jax.models.patching import frames_to_patches, patches_to_frames
-from tpdiff_jax.models.rope import axis_angles, rope_table, split_head
+from tpdiff_jax.models.rope import axis_angles, rope_table, split_head, video_angles
 from tpdiff_jax.models.video_dit_axes import PARAM_AXES
-from tpdiff_jax.models.video_dit_config import DTYPES, REMAT_POLICIES, VideoDiTConfig
+from tpdiff_jax.models.video_dit_config import VideoDiTConfig
 from tpdiff_jax.types import Array, Cond, ParamAxes, Params, PRNGKey
 
 Tables = Mapping[str, tuple[Array, Array]]
-Part = TypeVar("Part", bound=nnx.Module)
 
 
 class Block(nnx.Module):
@@ -48,7 +55,7 @@ class Block(nnx.Module):
         d, dtype = config.hidden_size, DTYPES[config.dtype]
         self.axes = config.attention_axes
         self.num_modulations = 3 * config.num_sublayers
-        self.modulation = _zero_linear(d, self.num_modulations * d, jnp.float32, rngs)
+        self.modulation = zero_linear(d, self.num_modulations * d, jnp.float32, rngs)
         self.attention = nnx.Dict(
             {
                 axis: SelfAttention(d, config.num_heads, config.qk_norm, dtype, rngs)
@@ -107,20 +114,6 @@ class Stem(nnx.Module):
         return jax.nn.silu(total)
 
 
-class Head(nnx.Module):
-    """Modulated norm and a zero-initialised projection back to patches."""
-
-    def __init__(self, config: VideoDiTConfig, rngs: nnx.Rngs):
-        d = config.hidden_size
-        self.modulation = _zero_linear(d, 2 * d, jnp.float32, rngs)
-        self.patch = _zero_linear(d, config.patch_dim, DTYPES[config.dtype], rngs)
-
-    def __call__(self, x: Array, condition: Array) -> Array:
-        """[b, f, l, d], [b, d] -> [b, f, l, p] float32."""
-        shift, scale = jnp.split(self.modulation(condition), 2, axis=-1)
-        return self.patch(modulate(layer_norm(x), shift, scale)).astype(jnp.float32)
-
-
 @dataclass(frozen=True)
 class VideoDiT:
     """The network as pure functions of a parameter tree {"stem", "blocks", "head"}.
@@ -146,11 +139,10 @@ class VideoDiT:
     def init(self, key: PRNGKey) -> Params:
         """Fresh parameters, float32; the output of a fresh network is zero (adaLN-Zero)."""
         key_stem, key_blocks, key_head = jax.random.split(key, 3)
-        block_keys = jax.random.split(key_blocks, self.config.depth)
         return {
-            "stem": self._new(Stem, key_stem),
-            "blocks": jax.vmap(lambda k: self._new(Block, k))(block_keys),
-            "head": self._new(Head, key_head),
+            "stem": new_params(Stem, self.config, key_stem),
+            "blocks": new_stack(Block, self.config, self.config.depth, key_blocks),
+            "head": new_params(Head, self.config, key_head),
         }
 
     def apply(
@@ -183,11 +175,11 @@ class VideoDiT:
         expected = (config.frame_height, config.frame_width, config.channels)
         if x_t.ndim != 5 or x_t.shape[2:] != expected:
             raise ValueError(f"x_t must be [b, f, h, w, c] with frames {expected}, got {x_t.shape}")
-        stem, head = self._bind(Stem, params["stem"]), self._bind(Head, params["head"])
+        stem, head = bind(Stem, config, params["stem"]), bind(Head, config, params["head"])
         condition = stem.condition(t, frame_stride, cond)
         tables = rotary_tables(config, frame_positions)
         x = stem.tokens(frames_to_patches(x_t, config.patch_size))  # [b, f, l, d]
-        x = self._apply_blocks(params["blocks"], x, condition, tables)
+        x = apply_stack(Block, config, params["blocks"], x, condition, tables)
         return patches_to_frames(head(x, condition), config.patch_size, config.num_rows)
 
     def flops(self, num_frames: int) -> float:
@@ -212,27 +204,6 @@ class VideoDiT:
             return None
         return {**cond, "label": jnp.full_like(cond["label"], self.config.num_classes)}
 
-    def _apply_blocks(self, blocks: Params, x: Array, condition: Array, tables: Tables) -> Array:
-        def step(tokens: Array, block_params: Params) -> tuple[Array, None]:
-            return self._bind(Block, block_params)(tokens, condition, tables), None
-
-        if self.config.remat != "none":
-            step = jax.checkpoint(step, policy=REMAT_POLICIES[self.config.remat])
-        if self.config.scan_layers:
-            return jax.lax.scan(step, x, blocks)[0]
-        for i in range(self.config.depth):
-            x, _ = step(x, jax.tree.map(lambda leaf, i=i: leaf[i], blocks))
-        return x
-
-    def _new(self, part: Callable[..., nnx.Module], key: PRNGKey) -> Params:
-        built = part(self.config, rngs=nnx.Rngs(key))
-        return nnx.to_pure_dict(nnx.state(built, nnx.Param))
-
-    def _bind(self, part: Callable[..., Part], params: Params) -> Part:
-        abstract = nnx.eval_shape(lambda: part(self.config, rngs=nnx.Rngs(0)))
-        graphdef, _ = nnx.split(abstract, nnx.Param)
-        return nnx.merge(graphdef, nnx.State(params))
-
 
 def rotary_tables(config: VideoDiTConfig, frame_positions: Array | np.ndarray) -> Tables:
     """Rotary tables of each attention of a block.
@@ -252,16 +223,5 @@ def rotary_tables(config: VideoDiTConfig, frame_positions: Array | np.ndarray) -
         in_frame = (axis_angles(rows, dim_row, theta), axis_angles(columns, dim_column, theta))
         in_time = (axis_angles(frame_positions, head_dim, theta),)
         return {"space": rope_table(in_frame), "time": rope_table(in_time)}
-    dim_frame, dim_row, dim_column = split_head(head_dim, 3)
-    num_frames = frame_positions.shape[0]
-    in_video = (
-        axis_angles(frame_positions, dim_frame, theta).repeat(places, axis=0),
-        np.tile(axis_angles(rows, dim_row, theta), (num_frames, 1)),
-        np.tile(axis_angles(columns, dim_column, theta), (num_frames, 1)),
-    )
+    in_video = video_angles(frame_positions, rows, columns, split_head(head_dim, 3), theta)
     return {"video": rope_table(in_video)}
-
-
-def _zero_linear(d_in: int, d_out: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Linear:
-    zeros = nnx.initializers.zeros_init()
-    return nnx.Linear(d_in, d_out, dtype=dtype, kernel_init=zeros, rngs=rngs)

@@ -1,23 +1,12 @@
 """Shape of the video DiT, checked before anything is built."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import jax
-import jax.numpy as jnp
-
-from tpdiff_jax.models.layers import ACTIVATIONS
+from tpdiff_jax.models.block_stack import REMAT_POLICIES
+from tpdiff_jax.models.config_checks import check_choice, check_patch_size, check_positive
+from tpdiff_jax.models.layers import ACTIVATIONS, DTYPES
 
 ATTENTIONS = ("factorised", "joint")
-DTYPES: dict[str, jnp.dtype] = {
-    "float32": jnp.dtype(jnp.float32),
-    "bfloat16": jnp.dtype(jnp.bfloat16),
-}
-REMAT_POLICIES: dict[str, Callable[..., bool] | None] = {
-    "none": None,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "full": jax.checkpoint_policies.nothing_saveable,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,30 +35,18 @@ class VideoDiTConfig:
     remat: str = "none"
 
     def __post_init__(self) -> None:
-        for field in (
-            "frame_height", "frame_width", "channels", "patch_size", "hidden_size", "depth",
-            "num_heads", "mlp_ratio", "num_classes",
-        ):  # fmt: skip
-            if getattr(self, field) <= 0:
-                raise ValueError(f"model.{field} must be positive, got {getattr(self, field)}")
-        for field, allowed in (
-            ("attention", ATTENTIONS),
-            ("activation", tuple(ACTIVATIONS)),
-            ("dtype", tuple(DTYPES)),
-            ("remat", tuple(REMAT_POLICIES)),
-        ):
-            if getattr(self, field) not in allowed:
-                raise ValueError(
-                    f"model.{field} must be one of {allowed}, got {getattr(self, field)!r}"
-                )
+        check_positive(
+            self,
+            *("frame_height", "frame_width", "channels", "patch_size", "hidden_size", "depth"),
+            *("num_heads", "mlp_ratio", "num_classes"),
+        )
+        check_choice(self, "attention", ATTENTIONS)
+        check_choice(self, "activation", ACTIVATIONS)
+        check_choice(self, "dtype", DTYPES)
+        check_choice(self, "remat", REMAT_POLICIES)
         if self.rope_theta <= 1.0:
             raise ValueError(f"model.rope_theta must be above 1, got {self.rope_theta}")
-        for field in ("frame_height", "frame_width"):
-            if getattr(self, field) % self.patch_size:
-                raise ValueError(
-                    f"model.patch_size must divide {field} {getattr(self, field)}, "
-                    f"got {self.patch_size}"
-                )
+        check_patch_size(self)
         self._check_heads()
 
     def _check_heads(self) -> None:

@@ -1,0 +1,172 @@
+"""The Flux transformer: what its output depends on, and that its cost is what it claims."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.models.dot_flops import dot_flops
+from tests.models.flux_reference import CONFIG, make_inputs
+from tpdiff_jax.models import MODELS, Flux, FluxConfig
+
+POSITIONS = np.array([0.0, 2.0, 4.0], np.float32)
+
+
+def small(**fields):
+    return Flux(dataclasses.replace(CONFIG, num_double_blocks=1, num_single_blocks=1, **fields))
+
+
+def randomised(network, seed=0):
+    """Parameters with every zero-initialised gate and head opened."""
+    shapes = jax.eval_shape(network.init, jax.random.key(0))
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda a: (0.2 * rng.standard_normal(a.shape)).astype(a.dtype), shapes)
+
+
+@partial(jax.jit, static_argnames="network")
+def apply(network, params, x, t, cond, positions):
+    return network.apply(params, x, t, positions, 2, cond)
+
+
+def run(network, x=None, cond=None, positions=POSITIONS):
+    inputs, t, prompt = make_inputs(len(positions))
+    x, cond = inputs if x is None else x, prompt if cond is None else cond
+    return np.asarray(apply(network, randomised(network), x, t, cond, positions))
+
+
+def test_a_fresh_network_predicts_zero_and_stacks_its_blocks():
+    network = Flux(CONFIG)
+    params = jax.jit(network.init)(jax.random.key(0))
+    x, t, cond = make_inputs(3)
+    output = apply(network, params, x, t, cond, POSITIONS)
+    assert output.shape == x.shape and output.dtype == jnp.float32
+    np.testing.assert_array_equal(output, 0.0)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+    for blocks in ("double_blocks", "single_blocks"):
+        assert {leaf.shape[0] for leaf in jax.tree.leaves(params[blocks])} == {2}
+    kernel = params["single_blocks"]["inner"]["kernel"]
+    assert np.abs(kernel[0] - kernel[1]).max() > 0.0  # layers are drawn one by one
+
+
+def test_what_stands_in_padding_never_reaches_the_video():
+    _, _, cond = make_inputs(3)
+    text = cond["text"].copy()
+    text[1, 2:] += 10.0  # the padded tokens of the second prompt
+    np.testing.assert_array_equal(run(small(), cond=cond | {"text": text}), run(small()))
+    text[1, 1] += 1.0
+    assert np.abs(run(small(), cond=cond | {"text": text}) - run(small()))[1].min() > 0.0
+
+
+def test_a_mask_may_be_booleans_or_numbers():
+    _, _, cond = make_inputs(3)
+    as_bool = cond | {"text_mask": cond["text_mask"].astype(bool)}
+    np.testing.assert_array_equal(run(small(), cond=as_bool), run(small()))
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_later_frames_reach_earlier_ones_unless_causal(is_causal):
+    network = small(is_causal=is_causal)
+    x, _, _ = make_inputs(3)
+    moved = x.copy()
+    moved[:, 1] += 1.0
+    change = np.abs(run(network, x=moved) - run(network)).max(axis=(0, 2, 3, 4))
+    assert (change[0] == 0.0) == is_causal
+    assert change[1] > 1e-2 and change[2] > 1e-2
+
+
+def test_samples_do_not_see_each_other():
+    x, _, _ = make_inputs(3)
+    moved = x.copy()
+    moved[1] += 1.0
+    np.testing.assert_allclose(run(small(), x=moved)[0], run(small())[0], atol=1e-5)
+
+
+def loss_and_grads(**fields):
+    network, (x, t, cond) = Flux(dataclasses.replace(CONFIG, **fields)), make_inputs(2)
+
+    def loss(params):
+        return jnp.mean(network.apply(params, x, t, POSITIONS[:2], 2, cond) ** 2)
+
+    return jax.jit(jax.value_and_grad(loss))(randomised(network))
+
+
+def test_scanned_unrolled_and_rematerialised_blocks_agree():
+    value, grads = loss_and_grads()
+    for fields in ({"scan_layers": False}, {"remat": "full"}):
+        other_value, other_grads = loss_and_grads(**fields)
+        np.testing.assert_allclose(other_value, value, rtol=1e-5)
+        for a, b in zip(jax.tree.leaves(other_grads), jax.tree.leaves(grads), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-4 * float(np.abs(b).max()))
+
+
+def test_bfloat16_stays_near_float32():
+    output, half = run(small()), run(small(dtype="bfloat16"))
+    assert half.dtype == np.float32
+    error = np.sqrt(np.mean((half - output) ** 2) / np.mean(output**2))
+    assert 0.0 < error < 0.05
+
+
+@pytest.mark.parametrize("num_frames", [2, 5])
+def test_flops_are_exactly_those_of_the_matrix_products(num_frames):
+    network = Flux(dataclasses.replace(CONFIG, scan_layers=False))
+    params = jax.eval_shape(network.init, jax.random.key(0))
+    x, t, cond = make_inputs(num_frames)
+    positions = np.arange(num_frames, dtype=np.float32)
+    jaxpr = jax.make_jaxpr(lambda p: network.apply(p, x, t, positions, 1, cond))(params)
+    assert dot_flops(jaxpr.jaxpr) == len(x) * network.flops(num_frames)
+
+
+def test_tokens_are_those_of_the_text_and_the_patches():
+    assert Flux(CONFIG).num_tokens(3) == 5 + 3 * 2 * 3
+    assert Flux(FluxConfig()).num_tokens(16) == 128 + 16 * 960
+
+
+def test_null_condition_shows_no_text_unless_the_condition_brings_the_empty_prompt():
+    _, _, cond = make_inputs(3)
+    null = small().null_cond(cond)
+    assert {name: leaf.dtype for name, leaf in null.items()} == {
+        name: leaf.dtype for name, leaf in cond.items()
+    }
+    assert all(not np.any(leaf) for leaf in null.values())
+    given = {f"null_{name}": leaf + 1 for name, leaf in cond.items()}
+    both = small().null_cond(cond | given)
+    assert set(both) == set(cond) | set(given)
+    for name in cond:
+        np.testing.assert_array_equal(both[name], cond[name] + 1)
+    assert small().null_cond(None) is None
+
+
+def test_without_visible_text_the_output_is_finite():
+    _, _, cond = make_inputs(3)
+    assert np.isfinite(run(small(), cond=small().null_cond(cond))).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"text": np.zeros((2, 4, 16))}, r"cond\['text'\] must be \(2, 5, 16\), got \(2, 4, 16\)"),
+        ({"text_mask": np.zeros((2, 4))}, r"cond\['text_mask'\] must be \(2, 5\)"),
+        ({"pooled": np.zeros((1, 12))}, r"cond\['pooled'\] must be \(2, 12\), got \(1, 12\)"),
+    ],
+)
+def test_conditions_of_other_shapes_are_refused(change, message):
+    x, t, cond = make_inputs(3)
+    with pytest.raises(ValueError, match=message):
+        small().apply({}, x, t, POSITIONS, 2, cond | change)
+
+
+def test_frames_of_another_size_and_missing_conditions_are_refused():
+    x, t, cond = make_inputs(3)
+    with pytest.raises(ValueError, match=r"x_t must be \[b, f, h, w, c\] with frames \(4, 6, 3\)"):
+        small().apply({}, x[..., :2], t, POSITIONS, 2, cond)
+    with pytest.raises(ValueError, match=r"cond must have text, text_mask, pooled; missing"):
+        small().apply({}, x, t, POSITIONS, 2, None)
+    with pytest.raises(ValueError, match=r"missing \['pooled'\]"):
+        small().apply({}, x, t, POSITIONS, 2, {k: cond[k] for k in ("text", "text_mask")})
+
+
+def test_the_table_builds_networks_from_the_fields_of_their_config():
+    assert MODELS["flux"](num_heads=3) == Flux(FluxConfig(num_heads=3))

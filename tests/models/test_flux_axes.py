@@ -1,0 +1,39 @@
+"""Every parameter of the full-size Flux transformer has a place on the mesh, and no row is idle."""
+
+import re
+
+from tpdiff_jax.models import Flux, FluxConfig
+from tpdiff_jax.models.flux_axes import PARAM_AXES
+from tpdiff_jax.pretrained.flux import abstract_params
+from tpdiff_jax.pretrained.key_table import flatten
+
+LEAVES = flatten(abstract_params(FluxConfig()))
+
+
+def axes_of(path):
+    return next(axes for pattern, axes in PARAM_AXES if re.fullmatch(pattern, path))
+
+
+def test_every_matrix_is_divided_along_the_width():
+    for path, leaf in LEAVES.items():
+        axes = axes_of(path)
+        assert len(axes) in (0, leaf.ndim), path
+        if path.endswith("kernel"):
+            assert leaf.shape[axes.index("width")] == FluxConfig().hidden_size, path
+            assert ("layers" in axes) == ("blocks" in path), path
+
+
+def test_what_stays_whole_is_a_thousandth_of_the_network():
+    whole = sum(leaf.size for path, leaf in LEAVES.items() if not axes_of(path))
+    assert whole < 1e-3 * sum(leaf.size for leaf in LEAVES.values())
+
+
+def test_no_row_is_idle():
+    for pattern, _ in PARAM_AXES:
+        assert any(re.fullmatch(pattern, path) for path in LEAVES), pattern
+
+
+def test_attention_is_divided_along_heads_and_the_patches_of_a_frame():
+    network = Flux(FluxConfig(num_heads=30))
+    assert network.param_axes is PARAM_AXES
+    assert dict(network.axis_sizes.values()) == {"heads": 30, "tokens": 960}

@@ -1,0 +1,28 @@
+"""Checks that the configs of all networks share; errors name the field as the user wrote it."""
+
+from collections.abc import Iterable
+from typing import Any
+
+
+def check_positive(config: Any, *fields: str) -> None:
+    """Raise ValueError unless every field is above zero."""
+    for field in fields:
+        if getattr(config, field) <= 0:
+            raise ValueError(f"model.{field} must be positive, got {getattr(config, field)}")
+
+
+def check_choice(config: Any, field: str, allowed: Iterable[str]) -> None:
+    """Raise ValueError unless the field is one of the allowed names."""
+    allowed = tuple(allowed)
+    if getattr(config, field) not in allowed:
+        raise ValueError(f"model.{field} must be one of {allowed}, got {getattr(config, field)!r}")
+
+
+def check_patch_size(config: Any) -> None:
+    """Raise ValueError unless frames can be cut into patches."""
+    for field in ("frame_height", "frame_width"):
+        if getattr(config, field) % config.patch_size:
+            raise ValueError(
+                f"model.patch_size must divide {field} {getattr(config, field)}, "
+                f"got {config.patch_size}"
+            )

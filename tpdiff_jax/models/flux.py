@@ -1,0 +1,180 @@
+"""The Flux transformer on videos: miniFLUX of Pyramid-Flow, or any other size of it.
+
+    sequence = [text ; video],  video tokens in frame, row, column order
+    x <- double blocks (text and video with their own weights), then single blocks (joined)
+
+Text tokens stand at position 0 and are not rotated; video tokens are rotated by the position of
+their frame in the full-rate video, their row and their column. A frame kept by several stages of
+the pyramid therefore looks the same to all of them, and the stride itself needs no embedding.
+Tokens of padded text see padded text only, and nothing else sees them.
+
+Differs from Pyramid-Flow: one clip at one resolution; its history of coarser clips is not here.
+
+Source: diffusers' FluxTransformer2DModel, with which the tests compare; Pyramid-Flow's miniFLUX,
+arXiv 2410.05954, which has the same weights.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tpdiff_jax.models.attention import Visibility, attention_flops
+from tpdiff_jax.models.block_stack import apply_stack, bind, new_params, new_stack
+from tpdiff_jax.models.embeddings import scalar_embedding_flops
+from tpdiff_jax.models.flux_axes import PARAM_AXES
+from tpdiff_jax.models.flux_blocks import DoubleBlock, SingleBlock, Stem
+from tpdiff_jax.models.flux_config import FluxConfig
+from tpdiff_jax.models.head import Head
+from tpdiff_jax.models.patching import frames_to_patches, patches_to_frames
+from tpdiff_jax.models.rope import rope_table, video_angles, with_unrotated_tokens
+from tpdiff_jax.types import Array, Cond, ParamAxes, Params, PRNGKey
+
+COND_FIELDS = ("text", "text_mask", "pooled")
+
+
+@dataclass(frozen=True)
+class Flux:
+    """The network as pure functions of {"stem", "double_blocks", "single_blocks", "head"}.
+
+    Leaves under the two kinds of blocks have a leading axis of layers.
+    """
+
+    config: FluxConfig
+
+    @property
+    def param_axes(self) -> ParamAxes:
+        """Logical axes of every parameter, by path."""
+        return PARAM_AXES
+
+    @property
+    def axis_sizes(self) -> Mapping[str, tuple[str, int]]:
+        """Heads and the patches of a frame: attention is divided along them."""
+        return {
+            "model.num_heads": ("heads", self.config.num_heads),
+            "the number of patches of a frame": ("tokens", self.config.num_places),
+        }
+
+    def init(self, key: PRNGKey) -> Params:
+        """Fresh parameters, float32; the output of a fresh network is zero (adaLN-Zero)."""
+        config = self.config
+        key_stem, key_double, key_single, key_head = jax.random.split(key, 4)
+        return {
+            "stem": new_params(Stem, config, key_stem),
+            "double_blocks": new_stack(DoubleBlock, config, config.num_double_blocks, key_double),
+            "single_blocks": new_stack(SingleBlock, config, config.num_single_blocks, key_single),
+            "head": new_params(Head, config, key_head),
+        }
+
+    def apply(
+        self,
+        params: Params,
+        x_t: Array,
+        t: Array,
+        frame_positions: Array | np.ndarray,
+        frame_stride: int,
+        cond: Cond,
+    ) -> Array:
+        """Predict the training target of a stage.
+
+        Args:
+            params: what `init` returns, or a tree of the same shapes.
+            x_t: noisy latents, [b, f, h, w, c].
+            t: network time, 0 to 1000, [b].
+            frame_positions: positions in the full-rate video, [f].
+            frame_stride: not used; the positions carry the rate.
+            cond: {"text": [b, m, d_text], "text_mask": [b, m], non-zero for text and zero for
+                padding, "pooled": [b, d_pooled]}; other entries are not looked at.
+
+        Returns:
+            float32, [b, f, h, w, c].
+
+        Raises:
+            ValueError: if frames or condition do not have the shapes of the config.
+        """
+        del frame_stride
+        config = self.config
+        self._check_shapes(x_t, cond)
+        stem, head = bind(Stem, config, params["stem"]), bind(Head, config, params["head"])
+        condition = stem.condition(t, cond["pooled"])
+        table = self._rotary_table(frame_positions)
+        visibility = self._visibility(frame_positions, cond["text_mask"])
+
+        patches = frames_to_patches(x_t, config.patch_size)
+        video = stem.patch(patches.reshape(x_t.shape[0], -1, config.patch_dim))  # [b, f l, d]
+        tokens = (stem.text(cond["text"]), video)
+        double, single = params["double_blocks"], params["single_blocks"]
+        tokens = apply_stack(DoubleBlock, config, double, tokens, condition, table, visibility)
+        x = jnp.concatenate(tokens, axis=1)  # [b, m + f l, d]
+        x = apply_stack(SingleBlock, config, single, x, condition, table, visibility)
+        output = head(x[:, config.num_text_tokens :], condition)
+        return patches_to_frames(output.reshape(patches.shape), config.patch_size, config.num_rows)
+
+    def flops(self, num_frames: int) -> float:
+        """Matrix-product FLOPs of one forward pass over one video of `num_frames` frames."""
+        config, d = self.config, self.config.hidden_size
+        tokens, num_text = float(self.num_tokens(num_frames)), config.num_text_tokens
+        num_video = tokens - num_text
+        attention = attention_flops(tokens, tokens, d)
+        feed_forward = 4.0 * tokens * d * config.feed_forward_dim
+        double = attention + feed_forward + 2.0 * d * 12 * d
+        single = attention + feed_forward + 2.0 * d * 3 * d
+        ends = 4.0 * num_video * config.patch_dim * d + 2.0 * num_text * config.text_dim * d
+        vectors = scalar_embedding_flops(d) + 2.0 * (config.pooled_dim + d) * d + 2.0 * d * 2 * d
+        return (
+            config.num_double_blocks * double + config.num_single_blocks * single + ends + vectors
+        )
+
+    def num_tokens(self, num_frames: int) -> int:
+        """Tokens of one video of `num_frames` frames: its text and its patches."""
+        return self.config.num_text_tokens + num_frames * self.config.num_places
+
+    def null_cond(self, cond: Cond) -> Cond:
+        """The unconditional twin: the embedded empty prompt where the condition carries it.
+
+        Published weights know the encoded empty (or a negative) prompt, so a condition may hold it
+        as "null_text", "null_text_mask" and "null_pooled", shaped like the prompt's own. Without
+        them the text is all padding, which no video token sees, and the pooled vector is zero.
+        None stays None.
+        """
+        if cond is None:
+            return None
+        if "null_text" in cond:
+            return {**cond, **{name: cond[f"null_{name}"] for name in COND_FIELDS}}
+        return {**cond, **{name: jnp.zeros_like(cond[name]) for name in COND_FIELDS}}
+
+    def _rotary_table(self, frame_positions: Array | np.ndarray) -> tuple[Array, Array]:
+        config = self.config
+        rows, columns = np.divmod(np.arange(config.num_places), config.num_columns)
+        angles = video_angles(frame_positions, rows, columns, config.rope_dims, config.rope_theta)
+        return with_unrotated_tokens(rope_table(angles), config.num_text_tokens)
+
+    def _visibility(self, frame_positions: Array | np.ndarray, text_mask: Array) -> Visibility:
+        num_video = frame_positions.shape[0] * self.config.num_places
+        is_text = (jnp.asarray(text_mask) != 0).astype(jnp.int32)
+        video = jnp.ones((is_text.shape[0], num_video), jnp.int32)
+        segments = jnp.concatenate([is_text, video], axis=1)
+        if not self.config.is_causal:
+            return Visibility(segments)
+        of_text = jnp.zeros(self.config.num_text_tokens, jnp.float32)
+        of_video = jnp.repeat(jnp.asarray(frame_positions, jnp.float32), self.config.num_places)
+        return Visibility(segments, jnp.concatenate([of_text, of_video]))
+
+    def _check_shapes(self, x_t: Array, cond: Cond) -> None:
+        config, b = self.config, x_t.shape[0]
+        frame = (config.frame_height, config.frame_width, config.channels)
+        if x_t.ndim != 5 or x_t.shape[2:] != frame:
+            raise ValueError(f"x_t must be [b, f, h, w, c] with frames {frame}, got {x_t.shape}")
+        missing = [name for name in COND_FIELDS if cond is None or name not in cond]
+        if missing:
+            raise ValueError(f"cond must have {', '.join(COND_FIELDS)}; missing {missing}")
+        expected = {
+            "text": (b, config.num_text_tokens, config.text_dim),
+            "text_mask": (b, config.num_text_tokens),
+            "pooled": (b, config.pooled_dim),
+        }
+        for name, shape in expected.items():
+            if cond[name].shape != shape:
+                raise ValueError(f"cond[{name!r}] must be {shape}, got {cond[name].shape}")

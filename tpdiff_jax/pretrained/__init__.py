@@ -1,0 +1,13 @@
+"""Published weights: safetensors in a local folder to this project's parameters, and back.
+
+    key_table      rows "tensor -> parameter, transform, share" and what follows of them
+    tensor_files   folders of safetensors files, sharded or not
+    flux           the table of the Flux transformer, in two published layouts
+
+Nothing is fetched and nothing is unpickled. A tensor that is missing, left over or of another shape
+is a `ValueError` before any of them is read.
+"""
+
+from tpdiff_jax.pretrained.flux import LAYOUTS, load_flux, save_flux
+
+__all__ = ["LAYOUTS", "load_flux", "save_flux"]

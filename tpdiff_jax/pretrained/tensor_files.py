@@ -1,0 +1,146 @@
+"""Folders of safetensors files, whole or sharded with an index, as published on model hubs.
+
+Only safetensors are read: the format holds numbers and nothing that could run.
+"""
+
+import json
+import pathlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+STEM = "diffusion_pytorch_model"
+INDEX_FILE = f"{STEM}.safetensors.index.json"
+SHARD_BYTES = 5 * 10**9
+
+
+@dataclass(frozen=True)
+class TensorFolder:
+    """The tensors of a folder by name; nothing is read before it is asked for.
+
+    Attributes:
+        path: the folder.
+        file_of: tensor name -> file.
+        shapes: tensor name -> shape.
+    """
+
+    path: pathlib.Path
+    file_of: Mapping[str, pathlib.Path]
+    shapes: Mapping[str, tuple[int, ...]]
+
+    def read(self, name: str) -> np.ndarray:
+        """Read one tensor in its stored type."""
+        with safe_open(self.file_of[name], framework="numpy") as file:
+            return file.get_tensor(name)
+
+
+def open_folder(path: pathlib.Path) -> TensorFolder:
+    """List the tensors of a folder.
+
+    Where the folder has an index, the index says which files belong to it; otherwise all of its
+    safetensors files do.
+
+    Raises:
+        ValueError: if there are no safetensors, a shard is missing or outside of the folder, a
+            file is damaged, or two files hold the same tensor.
+    """
+    files = _indexed_files(path) or sorted(path.glob("*.safetensors"))
+    if not files:
+        raise ValueError(f"{path} holds no .safetensors file (other formats are not read)")
+    file_of: dict[str, pathlib.Path] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in files:
+        for name, shape in _shapes_of_file(file).items():
+            if name in file_of:
+                raise ValueError(f"{path}: {file_of[name].name} and {file.name} both hold {name!r}")
+            file_of[name], shapes[name] = file, shape
+    return TensorFolder(path, file_of, shapes)
+
+
+def _indexed_files(path: pathlib.Path) -> list[pathlib.Path]:
+    indices = sorted(path.glob("*.safetensors.index.json"))
+    if not indices:
+        return []
+    if len(indices) > 1:
+        raise ValueError(f"{path} holds several indices: {[index.name for index in indices]}")
+    weight_map = read_json(indices[0]).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ValueError(f"{indices[0]} must have a table `weight_map`")
+    names = sorted(set(weight_map.values()))
+    for name in names:
+        if pathlib.PurePath(name).name != name:
+            raise ValueError(f"{indices[0]} names {name!r}, which is not a file beside it")
+        if not (path / name).is_file():
+            raise ValueError(f"{path} lacks the shard {name!r} that its index names")
+    return [path / name for name in names]
+
+
+def _shapes_of_file(file: pathlib.Path) -> dict[str, tuple[int, ...]]:
+    try:
+        with safe_open(file, framework="numpy") as opened:
+            return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{file} is not a readable safetensors file: {error}") from error
+
+
+def write_folder(
+    path: pathlib.Path,
+    sizes: Mapping[str, int],
+    make: Callable[[str], np.ndarray],
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write tensors, in shards with an index where one file would be too large.
+
+    Args:
+        path: the folder; made if it is not there.
+        sizes: tensor name -> bytes, in the order to write.
+        make: tensor name -> array.
+        shard_bytes: largest size of a file, unless one tensor alone is larger.
+
+    Raises:
+        ValueError: if the folder already holds safetensors.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    if any(path.glob("*.safetensors*")):
+        raise ValueError(f"{path} already holds safetensors; choose another folder")
+    shards = _shards(sizes, shard_bytes)
+    if len(shards) == 1:
+        save_file({name: make(name) for name in sizes}, path / f"{STEM}.safetensors")
+        return
+    weight_map: dict[str, str] = {}
+    for i, names in enumerate(shards):
+        file = f"{STEM}-{i + 1:05d}-of-{len(shards):05d}.safetensors"
+        save_file({name: make(name) for name in names}, path / file)
+        weight_map |= dict.fromkeys(names, file)
+    index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
+    (path / INDEX_FILE).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+
+
+def _shards(sizes: Mapping[str, int], shard_bytes: int) -> list[list[str]]:
+    shards: list[list[str]] = [[]]
+    filled = 0
+    for name, size in sizes.items():
+        if shards[-1] and filled + size > shard_bytes:
+            shards.append([])
+            filled = 0
+        shards[-1].append(name)
+        filled += size
+    return shards
+
+
+def read_json(path: pathlib.Path) -> dict[str, object]:
+    """Read a JSON object.
+
+    Raises:
+        ValueError: naming the file, if it is not one.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is not a readable JSON file: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a JSON object")
+    return content
