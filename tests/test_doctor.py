@@ -1,5 +1,6 @@
 """The doctor: says what is intact, what is wrong and what would be resumed; changes nothing."""
 
+import json
 import pathlib
 import shutil
 import subprocess
@@ -11,7 +12,12 @@ import pytest
 
 from tests.tiny import REPO, tiny_config
 from tpdiff_jax import doctor, run_config
-from tpdiff_jax.infra.checkpoint_manifest import CheckpointError, Identity
+from tpdiff_jax.infra.checkpoint_manifest import (
+    CheckpointError,
+    CheckpointMismatchError,
+    Identity,
+    digest,
+)
 from tpdiff_jax.infra.checkpoints import Checkpoints
 from tpdiff_jax.results import write_json
 
@@ -59,7 +65,7 @@ def test_damage_and_leftovers_are_named_and_the_step_before_is_proposed(
     (workdir / "checkpoints" / "9.saving").mkdir()
     assert doctor.examine(workdir) == 3
     told = capsys.readouterr().out
-    assert "DAMAGED: _CHECKPOINT_METADATA has 2 bytes instead of" in told
+    assert "UNUSABLE: _CHECKPOINT_METADATA has 2 bytes instead of" in told
     assert "leftover 9.saving, 0 B: removed by the next start" in told
     assert "resume from step 3, because 6 cannot be used" in told
     assert (workdir / "checkpoints" / "9.saving").is_dir()
@@ -74,6 +80,17 @@ def test_nothing_intact_and_another_config_are_errors(workdir: pathlib.Path) -> 
         (workdir / "checkpoints" / step / "manifest.json").write_text("{}")
     with pytest.raises(CheckpointError, match="none of the 2 checkpoints"):
         doctor.examine(workdir)
+
+
+def test_a_newer_checkpoint_of_another_format_is_not_walked_past(
+    workdir: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = workdir / "checkpoints" / "6" / "manifest.json"
+    body = json.loads(path.read_text())["manifest"] | {"format_version": 99}
+    path.write_text(json.dumps({"manifest": body, "sha256": digest(body)}))
+    with pytest.raises(CheckpointMismatchError, match="format 99"):
+        doctor.examine(workdir)
+    assert "UNUSABLE" in capsys.readouterr().out
 
 
 def test_a_run_without_checkpoints_starts_and_a_complete_one_is_left(

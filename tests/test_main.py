@@ -2,17 +2,22 @@
 
 import os
 import pathlib
+import resource
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
 from tests.tiny import REPO, flags_of_sizes
 
 FLOW = "--config=configs/flow.py"
+FEW_STEPS = ("--config.train.checkpoint_every_steps=1", "--config.pyramid.frame_strides=(1,)")
 
 
-def run_main(*arguments: str, timeout: float = 300.0) -> subprocess.CompletedProcess[str]:
+def run_main(
+    *arguments: str, timeout: float = 300.0, preexec_fn: Callable[[], None] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run the command as a user does."""
     return subprocess.run(
         [sys.executable, "-m", "tpdiff_jax.main", *arguments],
@@ -21,6 +26,7 @@ def run_main(*arguments: str, timeout: float = 300.0) -> subprocess.CompletedPro
         capture_output=True,
         text=True,
         timeout=timeout,
+        preexec_fn=preexec_fn,
         check=False,
     )
 
@@ -29,7 +35,7 @@ def test_help_explains_modes_and_exit_codes() -> None:
     out = run_main("--help")
     assert out.returncode == 0
     flags = ("--mode", "--config", "--workdir", "--labels", "--topology")
-    for word in (*flags, "sample", "evaluate", "plan", "Exit codes"):
+    for word in (*flags, "sample", "evaluate", "doctor", "plan", "Exit codes"):
         assert word in out.stdout
     assert "xml" not in out.stdout, "flags of other libraries are not ours to show"
 
@@ -47,6 +53,7 @@ def test_help_explains_modes_and_exit_codes() -> None:
         (["--config=configs/nothing.py", "--workdir=W"], "nothing.py"),
         (["--workdir=W", "--mode=sample"], "config.json"),
         (["--workdir=W", "--mode=evaluate"], "config.json"),
+        (["--workdir=W", "--mode=doctor"], "config.json"),
         (["--workdir=W", "--mode=sample", "--num_videos=0"], "num_videos"),
         (["--workdir=W", "--mode=plan"], "--config"),
         ([FLOW, "--workdir=W", "--mode=plan", "--topology=v5p"], "--topology"),
@@ -85,3 +92,26 @@ def test_train_sample_evaluate_and_resume_as_a_user(tmp_path: pathlib.Path) -> N
     assert evaluated.returncode == 0, evaluated.stderr
     assert "ceiling" in evaluated.stdout
     assert (workdir / "evaluation_00000006.json").is_file()
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_with_code_6_and_with_room_again_the_run_goes_on(
+    tmp_path: pathlib.Path,
+) -> None:
+    command = [FLOW, f"--workdir={tmp_path}", *flags_of_sizes(), *FEW_STEPS]
+    assert run_main(*command, "--config.train.num_steps=1").returncode == 0
+    folder = tmp_path / "checkpoints" / "1"
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    def no_room() -> None:  # no file can grow beyond 20 kB; the parameters need more
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+
+    full = run_main(*command, "--config.train.num_steps=4", preexec_fn=no_room)
+    assert full.returncode == 6, full.stderr
+    assert "Traceback" not in full.stderr
+    (line,) = [line for line in full.stderr.splitlines() if line.startswith("tpdiff_jax: error:")]
+    assert "step 2 could not be saved" in line and "untouched: [1]" in line
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    again = run_main(*command, "--config.train.num_steps=4")
+    assert again.returncode == 0, again.stderr
+    assert "resumed from the checkpoint of step 1" in again.stderr

@@ -18,6 +18,7 @@ from tpdiff_jax import run_config, train
 from tpdiff_jax.build import Experiment, build_experiment
 from tpdiff_jax.evaluate import evaluate_run
 from tpdiff_jax.from_checkpoint import GenerateFlags, open_run
+from tpdiff_jax.infra.checkpoint_manifest import CheckpointMismatchError
 from tpdiff_jax.infra.checkpoints import CheckpointError, Checkpoints
 from tpdiff_jax.infra.metric_writers import read_metrics
 from tpdiff_jax.initial_state import abstract_train_state
@@ -196,6 +197,15 @@ def test_another_config_is_refused_and_a_longer_run_goes_on(
     longer = run_to_end(tiny_config(train__num_steps=3, pyramid__frame_strides=(1,)), tmp_path)
     assert longer.step == 3
     assert run_config.load_config(tmp_path).train.num_steps == 3
+
+
+def test_another_dataset_is_refused_with_the_difference(
+    finished: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tpdiff_jax.data.moving_digits.VERSION", "moving-digits-0")
+    with pytest.raises(CheckpointMismatchError) as error:
+        train.train(build_experiment(tiny_config()), finished)
+    assert "dataset.version: saved 'moving-digits-1', now 'moving-digits-0'" in str(error.value)
 
 
 def test_a_length_that_the_run_has_passed_is_refused_and_a_complete_run_is_left_alone(

@@ -14,6 +14,7 @@ from tpdiff_jax.infra import checkpoint_folder
 from tpdiff_jax.infra.checkpoint_manifest import (
     MANIFEST_FILE,
     CheckpointError,
+    CheckpointMismatchError,
     Identity,
     Manifest,
     digest,
@@ -27,13 +28,13 @@ _SHOWN_DIGITS = 12
 
 
 class Finding(NamedTuple):
-    """One checkpoint: `problem` is None where it is intact, `manifest` is None where it is not."""
+    """One checkpoint: `error` is None where it is intact, `manifest` is None where it is not."""
 
     step: int
     num_bytes: int
     age_seconds: float
     manifest: Manifest | None
-    problem: str | None
+    error: CheckpointError | None
 
 
 def examine(workdir: pathlib.Path) -> int:
@@ -70,27 +71,34 @@ def look_at(folder: pathlib.Path, step: int) -> Finding:
     try:
         return Finding(step, size, age, verify(path), None)
     except CheckpointError as error:
-        return Finding(step, size, age, None, str(error))
+        return Finding(step, size, age, None, error)
 
 
 def step_to_resume(workdir: pathlib.Path, findings: list[Finding]) -> int:
     """Return the newest intact step, or 0 when there are no checkpoints.
 
     Raises:
-        CheckpointError: when none is intact, or the newest intact one is of another config.
+        CheckpointError: when none is intact.
+        CheckpointMismatchError: when training would meet one of another format or config first.
     """
-    intact = [finding for finding in findings if finding.manifest is not None]
-    if findings and not intact:
+    for finding in reversed(findings):
+        if isinstance(finding.error, CheckpointMismatchError):
+            raise finding.error
+        if finding.manifest is not None:
+            check_config(workdir, finding.manifest)
+            return finding.step
+    if findings:
         raise CheckpointError(f"none of the {len(findings)} checkpoints of {workdir} is intact")
-    if not intact:
-        return 0
-    manifest = intact[-1].manifest
-    if manifest is not None and manifest.identity is not None:
-        lines = manifest.identity.differences(saved_identity(workdir))
-        if lines:
-            text = "\n".join(lines)
-            raise CheckpointError(f"step {manifest.step} is of another config:\n{text}")
-    return intact[-1].step
+    return 0
+
+
+def check_config(workdir: pathlib.Path, manifest: Manifest) -> None:
+    """Raise CheckpointMismatchError when config.json is not that of the checkpoint."""
+    if manifest.identity is None:
+        return
+    if lines := manifest.identity.differences(saved_identity(workdir)):
+        text = "\n".join(lines)
+        raise CheckpointMismatchError(f"step {manifest.step} is of another config:\n{text}")
 
 
 def trust(workdir: pathlib.Path, step: int) -> None:
@@ -119,7 +127,7 @@ def saved_identity(workdir: pathlib.Path) -> Identity:
 
 def describe(finding: Finding) -> str:
     """Return one line about a checkpoint."""
-    state = f"DAMAGED: {finding.problem}"
+    state = f"UNUSABLE: {finding.error}"
     if finding.manifest is not None:
         state = "intact, " + describe_origin(finding.manifest)
     size, age = format_bytes(finding.num_bytes), format_age(finding.age_seconds)

@@ -1,6 +1,7 @@
 """Claims of the Moving Digits data set, against frozen hashes and hand arithmetic."""
 
 import hashlib
+import json
 
 import numpy as np
 import pytest
@@ -25,6 +26,14 @@ def digest(spec, split, count):
 
 def ink_of(video):
     return 0.5 * (np.float64(video[..., 0]) + 1.0)
+
+
+def test_the_fingerprint_tells_data_sets_apart_and_is_json():
+    specs = [ONE, TWO, MovingDigitsSpec(num_frames=8), MovingDigitsSpec(speed_stratum="slow")]
+    texts = {json.dumps(spec.fingerprint(), sort_keys=True) for spec in specs}
+    assert len(texts) == 4
+    assert ONE.fingerprint() == MovingDigitsSpec(digit_scale=1).fingerprint()  # the same clips
+    assert ONE.fingerprint()["version"] == VERSION
 
 
 def test_first_thousand_clips_are_frozen():
