@@ -17,9 +17,9 @@ PACKAGE = "tpdiff_jax"
 
 # A member of a layer may import any layer above it in this list, nothing beside or below it.
 LAYERS = (
-    {"types"},
+    {"types", "videos"},
     {"method", "models", "data", "evals", "infra", "planning"},
-    {"pretrained", "run_config", "stage_schedule", "train_step", "report"},
+    {"pretrained", "run_config", "stage_schedule", "train_step", "report", "prepare"},
     {"build"},
     {"cost", "initial_state", "results", "step_programs"},
     {"from_checkpoint", "doctor"},
@@ -34,7 +34,8 @@ ONLY = {
     "method": {"types"},
     "models": {"types"},
     "evals": {"types"},
-    "data": {"types", "evals.digit_physics"},
+    "videos": set(),
+    "data": {"types", "videos", "evals.digit_physics"},
     "infra": {"types"},
     "planning": {"types"},
     "pretrained": {"types", "models"},
@@ -42,6 +43,7 @@ ONLY = {
     "stage_schedule": {"types"},
     "run_config": {"types"},
     "report": {"infra"},
+    "prepare": {"videos", "infra"},
 }
 METHOD_LAYERS = (
     {"choices", "guidance", "losses"},

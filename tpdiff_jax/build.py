@@ -21,6 +21,7 @@ from tpdiff_jax.models import MODELS, Network
 from tpdiff_jax.run_config import ConfigReader, deciding_fields
 from tpdiff_jax.stage_schedule import validate_stage_probs
 from tpdiff_jax.train_step import TrainTask
+from tpdiff_jax.videos.prepare_spec import PrepareSpec
 
 PATHS = ("flow", "ddim")
 BATCHES_PER_STAGE = ("clips", "tokens")
@@ -188,6 +189,20 @@ def build_experiment(
     for what, (axis, size) in network.axis_sizes.items():
         mesh_lib.check_divisible(what, size, mesh, axis)
     return experiment
+
+
+def build_prepare(config: ConfigDict) -> PrepareSpec:
+    """Turn a config with the group `prepare` into its spec.
+
+    Raises:
+        ValueError: naming the full field, its value and what is allowed.
+    """
+    read = ConfigReader(config)
+    spec = PrepareSpec(
+        **read.group("prepare", *(field.name for field in dataclasses.fields(PrepareSpec)))
+    )
+    read.check_all_known()
+    return spec
 
 
 def _build_dataset(read: ConfigReader) -> Any:

@@ -28,10 +28,15 @@ class Evaluator:
     """Evaluates parameters of one experiment; the references are computed once."""
 
     def __init__(self, experiment: Experiment, sampler: Sampler) -> None:
-        """Use `sampler` for the videos."""
+        """Use `sampler` for the videos; without exact evaluators there is nothing to measure."""
         self._experiment = experiment
         self._sampler = sampler
         self._real: RealClips | None = None
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether the data set has exact evaluators."""
+        return self._experiment.dataset.world is not None
 
     def __call__(self, params: Params) -> dict[str, Any]:
         """Generate `eval.num_videos` videos and measure them.
@@ -40,8 +45,11 @@ class Evaluator:
             params: network parameters.
 
         Returns:
-            `metrics`, `references` (`ceiling`, `frozen`, `shuffled`) and `metric_info`.
+            `metrics`, `references` (`ceiling`, `frozen`, `shuffled`) and `metric_info`; all of
+            them empty where evaluation is not possible.
         """
+        if not self.is_possible:
+            return {"metrics": {}, "references": {}, "metric_info": {}}
         spec, dataset = self._experiment.evaluation, self._experiment.dataset
         labels = cycle_labels(spec.num_videos, dataset.num_digits, dataset.num_classes)
         is_quiet = jax.process_index() != 0
@@ -84,10 +92,19 @@ def evaluate_run(run: Run, out: pathlib.Path | None) -> pathlib.Path:
 
     Returns:
         The file written, `evaluation_STEP.json`.
+
+    Raises:
+        ValueError: when the data set has no exact evaluators.
     """
     experiment = run.experiment
     sampler = Sampler(experiment)
-    evaluation = Evaluator(experiment, sampler)(run.params)
+    evaluator = Evaluator(experiment, sampler)
+    if not evaluator.is_possible:
+        raise ValueError(
+            f"data.name={experiment.config.data.name!r} has no exact evaluators; --mode=sample "
+            "writes videos to look at"
+        )
+    evaluation = evaluator(run.params)
     results = make_results(
         experiment,
         evaluation,

@@ -10,6 +10,8 @@ Modes:
   plan      compile every program of a config for the machine of --topology, which need not be
             here, and say what it would take: memory, FLOPs, messages, least times; writes
             plan_TOPOLOGY.json and .html.
+  prepare   turn a folder of videos and captions into clips to train from: --config is
+            configs/prepare.py or one like it, --workdir the folder to write. Resumes.
 
 Every config field can be overridden: --config.train.num_steps=100,
 --config.pyramid.frame_strides="(1,)" (vanilla diffusion, the pyramid's twin).
@@ -18,7 +20,7 @@ A config file is Python code and is run; only use files you trust.
 Exit codes: 0 done; 2 bad input (one line says what); 3 stopped by SIGTERM with a checkpoint saved
 (the same command goes on from there); 5 what was planned does not fit its machine;
 6 a checkpoint could not be saved, as on a full disk (make room; the same command goes on from the
-last one).
+last one); 7 too many bad clips or table rows.
 """
 
 import pathlib
@@ -35,11 +37,12 @@ EXIT_BAD_INPUT = 2
 EXIT_PREEMPTED = 3
 EXIT_DOES_NOT_FIT = 5
 EXIT_SAVE_FAILED = 6
+EXIT_TOO_MANY_BAD_CLIPS = 7
 
-MODES = ("train", "sample", "evaluate", "doctor", "plan")
+MODES = ("train", "sample", "evaluate", "doctor", "plan", "prepare")
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Config file; required by --mode=train and plan.", lock_config=True
+    "config", None, "Config file; required by --mode=train, plan and prepare.", lock_config=True
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
@@ -87,6 +90,7 @@ def main(argv: Sequence[str]) -> None:
     from tpdiff_jax import train as train_lib
     from tpdiff_jax.infra.checkpoints import SaveError
     from tpdiff_jax.planning.program_cost import DoesNotFit
+    from tpdiff_jax.videos.bad_clips import TooManyBadClipsError
 
     try:
         run_mode()
@@ -97,6 +101,8 @@ def main(argv: Sequence[str]) -> None:
         fail(error, EXIT_SAVE_FAILED)
     except DoesNotFit as refusal:
         fail(refusal, EXIT_DOES_NOT_FIT)
+    except TooManyBadClipsError as error:
+        fail(error, EXIT_TOO_MANY_BAD_CLIPS)
     except ValueError as error:
         fail(error)
 
@@ -111,13 +117,14 @@ def fail(error: Exception, code: int = EXIT_BAD_INPUT) -> None:
 def run_mode() -> None:
     """Check the flags, build the experiment, hand over to the mode."""
     from tpdiff_jax import doctor, evaluate, plan, sample, train
-    from tpdiff_jax.build import build_experiment
+    from tpdiff_jax.build import build_experiment, build_prepare
     from tpdiff_jax.from_checkpoint import GenerateFlags, open_run
+    from tpdiff_jax.prepare import prepare
 
     if not _WORKDIR.value:
         raise ValueError("--workdir is required")
     workdir = pathlib.Path(_WORKDIR.value)
-    if _MODE.value in ("train", "plan") and _CONFIG.value is None:
+    if _MODE.value in ("train", "plan", "prepare") and _CONFIG.value is None:
         raise ValueError(f"--config is required by --mode={_MODE.value}")
     if _MODE.value == "train":
         train.train(build_experiment(_CONFIG.value), workdir)
@@ -129,6 +136,9 @@ def run_mode() -> None:
         return
     if _MODE.value == "plan":
         plan.plan(_CONFIG.value, workdir, plan_flags())
+        return
+    if _MODE.value == "prepare":
+        prepare(build_prepare(_CONFIG.value), workdir)
         return
     run = open_run(
         workdir,

@@ -88,7 +88,8 @@ class Milestones:
         )
         write_json(self._workdir / "results.json", results)
         write_report(self._workdir)
-        logging.info("results:\n%s", format_table(evaluation))
+        if self._evaluator.is_possible:
+            logging.info("results:\n%s", format_table(evaluation))
         logging.info("report: %s", self._workdir / "report.html")
 
     def _write_samples(self, done: int, params: Params, folder: pathlib.Path) -> None:
@@ -101,6 +102,8 @@ class Milestones:
 
     def _evaluate(self, done: int, params: Params) -> dict:
         evaluation = self._evaluator(params)
+        if not evaluation["metrics"]:
+            return evaluation
         scalars = {f"eval/{name}": value for name, value in evaluation["metrics"].items()}
         self._writer.write_scalars(done, {**scalars, **self._meter.spent()})
         return evaluation

@@ -125,8 +125,10 @@ class Sampler:
 def cycle_labels(num_videos: int, num_digits: int, num_classes: int) -> np.ndarray:
     """Return [num_videos, num_digits] labels that go through all classes evenly."""
     j = np.arange(num_videos)
-    columns = [(j // num_classes**k + j * (k > 0)) % num_classes for k in range(num_digits)]
-    return np.stack(columns, axis=1).astype(np.int32)
+    labels = np.zeros((num_videos, num_digits), np.int32)
+    for k in range(num_digits):
+        labels[:, k] = (j // num_classes**k + j * (k > 0)) % num_classes
+    return labels
 
 
 def write_samples(folder: pathlib.Path, videos: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -137,9 +139,11 @@ def write_samples(folder: pathlib.Path, videos: np.ndarray, labels: np.ndarray) 
     """
     folder.mkdir(parents=True, exist_ok=True)
     frames = media.to_uint8(videos)
-    names = ["-".join(str(d) for d in row) for row in labels]
-    for j, (video, name) in enumerate(zip(frames, names, strict=True)):
-        media.write_mp4(folder / f"{j:04d}_label_{name}.mp4", video, fps=FRAMES_PER_SECOND)
+    has_labels = labels.shape[1] > 0
+    names = ["-".join(str(d) for d in row) for row in labels] if has_labels else []
+    for j, video in enumerate(frames):
+        name = f"{j:04d}_label_{names[j]}.mp4" if has_labels else f"{j:04d}.mp4"
+        media.write_mp4(folder / name, video, fps=FRAMES_PER_SECOND)
     media.write_gif_grid(
         folder / "grid.gif", frames[:GRID_SIZE], fps=FRAMES_PER_SECOND, captions=names[:GRID_SIZE]
     )
@@ -196,6 +200,8 @@ def labels_from_flags(
     """
     if labels and captions:
         raise ValueError("give --labels or --captions, not both")
+    if labels and not dataset.num_digits:
+        raise ValueError("--labels: the run was trained without labels; leave it out")
     if captions:
         rows = dataset.captions_to_labels(captions)
     elif labels:

@@ -68,8 +68,10 @@ def abstract_batch(experiment: Experiment, stage_index: int) -> dict[str, Any]:
     batched = mesh_lib.sharding(experiment.mesh, "batch")
     dataset, batch_size = experiment.dataset, experiment.batch_sizes[stage_index]
     video_shape = (batch_size, dataset.num_frames, *dataset.frame_shape)
-    label_shape = (batch_size, dataset.num_digits)
     return {
         "video": jax.ShapeDtypeStruct(video_shape, jnp.float32, sharding=batched),
-        "cond": {"label": jax.ShapeDtypeStruct(label_shape, jnp.int32, sharding=batched)},
+        "cond": {
+            name: jax.ShapeDtypeStruct((batch_size, *shape), dtype, sharding=batched)
+            for name, (shape, dtype) in dataset.cond_shapes.items()
+        },
     }

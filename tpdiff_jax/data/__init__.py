@@ -1,8 +1,9 @@
 """Data sets, by name. A new one is one new file with a `VideoDataset` and one line here.
 
-A data set is built from keyword arguments and offers `clip(split, seed, index)` (see
-`pipeline.VideoDataset`), `fingerprint()`, `num_frames`, `frame_shape`, `num_classes`, `num_digits`
-and `captions_to_labels`.
+A data set is built from keyword arguments and offers `clip(split, seed, index)`, `cond_shapes` and
+`fingerprint()` (see `pipeline.VideoDataset`), `num_frames`, `frame_shape`, `num_classes`,
+`num_digits`, `captions_to_labels`, and `world`, the geometry that the exact evaluators need, or
+None.
 """
 
 from collections.abc import Callable
@@ -11,14 +12,19 @@ from typing import Any
 from tpdiff_jax.data.clip_shape import ClipShape
 from tpdiff_jax.data.moving_digits import MovingDigitsSpec
 from tpdiff_jax.data.pipeline import VideoDataset, make_iterator, stack_clips
+from tpdiff_jax.data.video_records import VideoRecordsSpec
 
-DATASETS: dict[str, Callable[..., Any]] = {"moving_digits": MovingDigitsSpec}
+DATASETS: dict[str, Callable[..., Any]] = {
+    "moving_digits": MovingDigitsSpec,
+    "video_records": VideoRecordsSpec,
+}
 
 __all__ = [
     "DATASETS",
     "ClipShape",
     "MovingDigitsSpec",
     "VideoDataset",
+    "VideoRecordsSpec",
     "make_iterator",
     "stack_clips",
 ]

@@ -95,6 +95,11 @@ class MovingDigitsSpec:
         """Number of labels; the network's null label is this number."""
         return NUM_CLASSES
 
+    @property
+    def cond_shapes(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+        """Shape and dtype of a clip's condition, by the names of the clip's fields."""
+        return {"label": ((self.num_digits,), np.dtype(np.int32))}
+
     def clip(self, split: str, seed: int, index: int) -> dict[str, Any]:
         """Clip `index`; see `render`."""
         return render(self, split, seed, index)

@@ -20,8 +20,13 @@ NUM_BATCHES = 2**40
 class VideoDataset(Protocol):
     """A data set as the pipeline sees it: clips by index."""
 
+    @property
+    def cond_shapes(self) -> Mapping[str, tuple[tuple[int, ...], np.dtype]]:
+        """Shape and dtype of each field of a clip that is its condition."""
+        ...
+
     def clip(self, split: str, seed: int, index: int) -> Mapping[str, Any]:
-        """Clip `index`, with "video" [f, h, w, c] and "label" int32 [num_digits], purely."""
+        """Clip `index`, with "video" [f, h, w, c] and the fields of its condition, purely."""
         ...
 
     def fingerprint(self) -> Mapping[str, Any]:
@@ -53,7 +58,9 @@ class HostBatches:
         clips = [self._dataset.clip(self._split, self._seed, number) for number in numbers]
         return {
             "video": np.stack([clip["video"] for clip in clips]),
-            "cond": {"label": np.stack([clip["label"] for clip in clips])},
+            "cond": {
+                name: np.stack([clip[name] for clip in clips]) for name in self._dataset.cond_shapes
+            },
             "index": np.asarray(numbers, np.int64),
         }
 
@@ -80,8 +87,9 @@ def make_iterator(
         num_workers: rendering processes; needs parsed absl flags. Threads suffice here.
 
     Returns:
-        Iterator of {"video": float32 [b, f, h, w, c], "cond": {"label": int32 [b, num_digits]},
-        "index": int64 [b]}, b clips of this host, all numpy.
+        Iterator of {"video": float32 [b, f, h, w, c], "cond": the fields that the data set's
+        `cond_shapes` names with an axis b in front, "index": int64 [b]}, b clips of this host, all
+        numpy.
 
     Raises:
         ValueError: for a negative number, or workers without parsed flags.

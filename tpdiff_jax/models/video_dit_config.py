@@ -38,8 +38,10 @@ class VideoDiTConfig:
         check_positive(
             self,
             *("frame_height", "frame_width", "channels", "patch_size", "hidden_size", "depth"),
-            *("num_heads", "mlp_ratio", "num_classes"),
+            *("num_heads", "mlp_ratio"),
         )
+        if self.num_classes < 0:  # 0: clips without labels
+            raise ValueError(f"model.num_classes must not be negative, got {self.num_classes}")
         check_choice(self, "attention", ATTENTIONS)
         check_choice(self, "activation", ACTIVATIONS)
         check_choice(self, "dtype", DTYPES)

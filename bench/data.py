@@ -1,0 +1,231 @@
+"""Can data keep up? Decoding, loading and training of real clips, in processor time.
+
+    python -m bench.data --out=runs/data_bench
+
+Decodes clips from H.264, VP9 and MPEG-4 files, prepares them, loads them as training does, and
+runs training steps on them. All figures are seconds of processor time, so that a machine shared
+with others gives the same ones, and "how much faster" compares work on the same cores. The videos
+pan over photographs (scikit-learn's samples) with sensor-like noise. Writes data.json and data.md.
+
+Exit codes: 0 done.
+"""
+
+import argparse
+import pathlib
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import av
+import jax
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+from experiments.markdown import number, table
+from experiments.overrides import read_config
+from tpdiff_jax.build import build_experiment, build_prepare
+from tpdiff_jax.data import make_iterator
+from tpdiff_jax.infra.progress import Progress
+from tpdiff_jax.initial_state import abstract_train_state, make_state
+from tpdiff_jax.prepare import prepare
+from tpdiff_jax.results import device_facts, versions, write_json
+from tpdiff_jax.step_programs import compile_steps
+from tpdiff_jax.train import iterate_batches
+from tpdiff_jax.videos.prepare_spec import PrepareSpec
+from tpdiff_jax.videos.video_decode import read_clips
+
+VIDEOS = {  # name -> codec, height, width, options
+    "H.264 640x360": ("libx264", 360, 640, {"preset": "veryfast", "g": "60"}),
+    "H.264 1920x1080": ("libx264", 1080, 1920, {"preset": "veryfast", "g": "60"}),
+    "VP9 640x360": ("libvpx-vp9", 360, 640, {"deadline": "realtime", "cpu-used": "8", "g": "60"}),
+    "MPEG-4 640x360": ("mpeg4", 360, 640, {"g": "60"}),
+}
+SUFFIXES = {"libx264": ".mp4", "libvpx-vp9": ".webm", "mpeg4": ".avi"}
+VIDEO_FPS, VIDEO_SECONDS = 30, 6
+FLOW_NETWORK = {  # the network of configs/flow.py, on pixels in colour
+    "model.patch_size": "8",
+    "model.hidden_size": "128",
+    "model.num_heads": "2",
+    "model.depth": "4",
+}
+TRAININGS: dict[str, tuple[int, Mapping[str, str]]] = {
+    "32x32, network of configs/flow.py": (32, FLOW_NETWORK),
+    "128x128, configs/video_folder.py": (128, {}),
+}
+AIM = 5.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print and write; return the exit code."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    options = _parser().parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        report = measure(pathlib.Path(scratch), options.videos, options.rounds)
+    report["command"] = shlex.join(["python", "-m", "bench.data", *arguments])
+    page = write_page(report)
+    write_json(options.out / "data.json", report)
+    (options.out / "data.md").write_text(page)
+    print(page)
+    return 0
+
+
+def measure(scratch: pathlib.Path, num_videos: int, rounds: int) -> dict[str, Any]:
+    """Return facts and figures."""
+    decoding = {}
+    with Progress(len(VIDEOS), label="decode", unit="kind") as progress:
+        for done, (name, (codec, height, width, coding)) in enumerate(VIDEOS.items(), 1):
+            folder = scratch / codec / str(height)
+            folder.mkdir(parents=True)
+            for i in range(num_videos):
+                write_video(folder / f"{i}{SUFFIXES[codec]}", i, codec, height, width, coding)
+            decoding[name] = decode_seconds(folder, rounds)
+            progress.update(done)
+    source = scratch / "libx264" / "360"
+    trainings = {
+        name: training_figures(source, scratch / f"clips_{size}", size, overrides, rounds)
+        for name, (size, overrides) in TRAININGS.items()
+    }
+    return {
+        "device": device_facts(),
+        "versions": versions(),
+        "videos": {"seconds": VIDEO_SECONDS, "fps": VIDEO_FPS, "count": num_videos},
+        "rounds": rounds,
+        "decode_seconds_per_clip": decoding,
+        "trainings": trainings,
+    }
+
+
+def write_video(
+    path: pathlib.Path, seed: int, codec: str, height: int, width: int, options: dict[str, str]
+) -> None:
+    """Write a video that pans over a photograph."""
+    photo = Image.fromarray(load_sample_images().images[seed % 2])
+    rng = np.random.default_rng(seed)
+    noise = rng.normal(0.0, 3.0, (2 * height, 2 * width, 1)).astype(np.int16)
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream(codec, rate=VIDEO_FPS)
+        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        stream.options = options
+        for i in range(VIDEO_FPS * VIDEO_SECONDS):
+            left, top = 40.0 + 0.4 * i, 30.0 + 0.2 * i
+            box = (left, top, left + 480.0, top + 270.0)
+            picture = np.asarray(photo.resize((width, height), Image.Resampling.BILINEAR, box))
+            y, x = rng.integers(0, height), rng.integers(0, width)
+            noisy = picture + noise[y : y + height, x : x + width]
+            frame = np.clip(noisy, 0, 255).astype(np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def prepare_spec(source: pathlib.Path, size: int) -> PrepareSpec:
+    """Return the default preparation of a folder, at another size, in this process."""
+    fields = {"source": str(source), "height": str(size), "width": str(size)}
+    fields |= {"num_workers": "0", "test_share": "0.0"}
+    overrides = {f"prepare.{name}": value for name, value in fields.items()}
+    return build_prepare(read_config("configs/prepare.py", overrides))
+
+
+def decode_seconds(folder: pathlib.Path, rounds: int) -> list[float]:
+    """Return processor seconds of one clip in each round."""
+    spec, paths = prepare_spec(folder, 128).clip_format, sorted(folder.iterdir())
+    return processor_seconds(lambda r: read_clips(paths[r % len(paths)], spec), rounds)
+
+
+def training_figures(
+    source: pathlib.Path,
+    folder: pathlib.Path,
+    size: int,
+    overrides: Mapping[str, str],
+    rounds: int,
+) -> dict[str, Any]:
+    """Return processor seconds of a clip: loaded as training loads it, and trained on."""
+    prepare(prepare_spec(source, size), folder)
+    config = read_config("configs/video_folder.py", {**overrides, "data.folder": str(folder)})
+    experiment = build_experiment(config)
+    batch_size = experiment.train.batch_size
+    batches = make_iterator(
+        experiment.dataset,
+        split="train",
+        seed=0,
+        clips_of_step=lambda step: range(step * batch_size, (step + 1) * batch_size),
+        num_threads=0,
+    )
+    loading = processor_seconds(lambda _: next(batches), rounds)
+    key = jax.random.key(0)
+    steps = compile_steps(experiment, abstract_train_state(experiment), key)
+    held, on_device = [make_state(experiment, key)], iterate_batches(experiment, 0)
+    batch = next(on_device)
+    training = []
+    for stage, step in enumerate(steps):
+
+        def call(_: int, step: Any = step) -> None:
+            held[0], metrics = step(held[0], batch, key)
+            jax.block_until_ready(metrics)
+
+        share = experiment.train.stage_probs[stage] / batch_size
+        training.append(share * np.median(processor_seconds(call, rounds)))
+    load, train = float(np.median(loading)) / batch_size, float(sum(training))
+    return {"load_seconds_per_clip": load, "train_seconds_per_clip": train, "ratio": train / load}
+
+
+def processor_seconds(call: Callable[[int], Any], rounds: int) -> list[float]:
+    """Return the processor time of each of `rounds` calls, after one that warms up."""
+    call(0)
+    seconds = []
+    for r in range(rounds):
+        start = time.process_time()
+        call(r)
+        seconds.append(time.process_time() - start)
+    return seconds
+
+
+def write_page(report: Mapping[str, Any]) -> str:
+    """Return the figures as Markdown."""
+    device = report["device"]
+    decoding = [
+        [name, number(1e3 * np.median(seconds)), number(1 / np.median(seconds))]
+        for name, seconds in report["decode_seconds_per_clip"].items()
+    ]
+    trainings = [
+        [
+            name,
+            number(1 / figures["load_seconds_per_clip"]),
+            number(1 / figures["train_seconds_per_clip"]),
+            number(figures["ratio"]),
+        ]
+        for name, figures in report["trainings"].items()
+    ]
+    return "\n\n".join(
+        [
+            "# Data",
+            f"Processor time (all threads together) on {device['platform']}, {device['machine']}; "
+            f"medians of {report['rounds']}. Command: `{report['command']}`",
+            "## Decoding: 16 frames at 8 a second, to 128x128",
+            table(["video", "ms a clip", "clips/s per core"], decoding),
+            "## Loading against training on the same cores",
+            table(["clips", "loaded/s per core", "trained/s per core", "ratio"], trainings),
+            f"Aim: loading at least {AIM:g} times as fast as training.",
+        ]
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.data",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--out", required=True, type=pathlib.Path, help="output folder")
+    parser.add_argument("--videos", type=int, default=8, help="videos of each kind")
+    parser.add_argument("--rounds", type=int, default=15, help="timings of each case")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

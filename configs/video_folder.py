@@ -1,0 +1,35 @@
+"""Temporal-pyramid flow matching on a folder of prepared clips, without captions.
+
+Paper:    TPDiff, arXiv 2503.09566, flow-matching form (Eq. 4, 12, 13).
+Command:  python -m tpdiff_jax.main --config=configs/video_folder.py \
+            --config.data.folder=CLIPS --workdir=runs/clips
+Clips:    --mode=prepare --config=configs/prepare.py makes CLIPS; frames, size and rate are its.
+Result:   not yet run at its full size.
+
+Pixels and an unconditional network: nothing is measured at the end, samples are to be looked at.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import flow
+
+
+def get_config() -> ConfigDict:
+    """Return the flow config with prepared clips in the place of Moving Digits."""
+    config = flow.get_config()
+    data = ConfigDict()
+    data.name = "video_records"
+    data.folder = ""  # what --mode=prepare has written
+    data.horizontal_flip = False  # mirror a random half; not where captions say left and right
+    data.max_bad_share = 0.01  # unreadable records, before the run stops
+    data.num_threads = 2
+    with config.unlocked():
+        config.data = data
+    config.model.patch_size = 16  # 64 patches a frame at 128x128
+    config.model.hidden_size = 384
+    config.model.num_heads = 6
+    config.model.depth = 8
+    config.train.cond_dropout = 0.0  # there is no condition to drop,
+    config.sample.guidance_scale = 1.0  # and none to be guided by
+    config.lock()
+    return config

@@ -1,0 +1,61 @@
+"""From video files and captions to samples of a trained network."""
+
+import json
+import pathlib
+from typing import Any
+
+import pytest
+
+from configs import video_folder
+from tests.test_prepare import make_spec
+from tests.tiny import SIZES, set_field
+from tests.videos.video_files import write_video
+from tpdiff_jax.build import build_experiment
+from tpdiff_jax.evaluate import evaluate_run
+from tpdiff_jax.from_checkpoint import open_run
+from tpdiff_jax.prepare import prepare
+from tpdiff_jax.sample import sample_run
+from tpdiff_jax.train import train
+
+OVERRIDES: dict[str, Any] = {
+    **{name: value for name, value in SIZES.items() if not name.startswith("data.")},
+    "data.horizontal_flip": True,
+    "train.num_steps": 2,
+    "train.batch_size": 4,
+    "train.eval_every_steps": 1,
+    "alignment.group_size": 4,
+    "sample.batch_size": 2,
+}
+
+
+@pytest.mark.slow
+def test_prepare_train_and_sample_end_to_end(tmp_path: pathlib.Path) -> None:
+    videos, clips, workdir = tmp_path / "videos", tmp_path / "clips", tmp_path / "run"
+    videos.mkdir()
+    for i in range(6):
+        write_video(videos / f"{i}.mp4", 40)
+        (videos / f"{i}.txt").write_text(f"stripes that count from {i}")
+    (videos / "broken.mp4").write_bytes(b"\0" * 99)
+    prepare(make_spec(videos), clips)
+
+    config = video_folder.get_config()
+    for name, value in (OVERRIDES | {"data.folder": str(clips)}).items():
+        set_field(config, name, value)
+    train(build_experiment(config), workdir)
+    results = json.loads((workdir / "results.json").read_text())
+    assert results["counts"]["steps"] == 2 and results["metrics"] == {}
+    assert (workdir / "report.html").is_file() and (workdir / "samples" / "0000.mp4").is_file()
+    metrics = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert metrics[-1]["step"] == 2 and metrics[-1]["loss"] > 0
+    assert not any(name.startswith("eval/") for line in metrics for name in line)
+
+    run = open_run(workdir)
+    sample_run(run, [], [], tmp_path / "out")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"0000.mp4", "0001.mp4", "grid.gif"}
+    with pytest.raises(ValueError, match="no exact evaluators"):
+        evaluate_run(run, None)
+    with pytest.raises(ValueError, match="--caption"):
+        sample_run(run, [], ["a cat"], None)
+    with pytest.raises(ValueError, match="--labels"):
+        sample_run(run, ["3"], [], None)

@@ -1,0 +1,64 @@
+"""Decoding in processes keeps the order, and a decoder that crashes costs its own video only."""
+
+import os
+import pathlib
+import time
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from tpdiff_jax.videos.bad_clips import BadClipError
+from tpdiff_jax.videos.clip_source import ClipSource
+from tpdiff_jax.videos.decode_pool import DecodePool, decode_source
+from tpdiff_jax.videos.video_decode import ClipFormat
+
+SPEC = ClipFormat(
+    num_frames=8,
+    fps=Fraction(8),
+    height=32,
+    width=48,
+    clips_per_video=1,
+    max_pixels=10**9,
+    max_seconds=100.0,
+)
+
+
+def pretend(root, clip, spec):
+    """Stand in for the decoder, in a worker process: name it, take long, or die."""
+    number = int(clip.path)
+    if number in (3, 4):
+        os._exit(17)  # as a native crash does: no exception, no clean-up
+    time.sleep(0.05 if number % 2 == 0 else 0.0)
+    return [np.full((1,), number, np.uint8)]
+
+
+def test_crashes_are_bad_clips_and_the_order_stays():
+    clips = [ClipSource(path=str(i)) for i in range(8)]
+    with DecodePool(pathlib.Path("."), SPEC, 2, decode=pretend) as pool:
+        found = list(pool.outcomes(clips))
+    assert [clip for clip, _ in found] == clips
+    for number, (_, outcome) in enumerate(found):
+        if number in (3, 4):
+            assert isinstance(outcome, BadClipError) and outcome.reason == "crashed"
+        else:
+            assert outcome[0].tolist() == [number]
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"), [("../a.mp4", "parent_folder"), ("gone.mp4", "missing_file")]
+)
+def test_paths_are_checked_again_before_decoding(tmp_path, path, reason):
+    outcome = decode_source(str(tmp_path), ClipSource(path=path), SPEC)
+    assert outcome.reason == reason
+
+
+def test_a_file_that_may_not_be_read_is_unreadable(tmp_path, monkeypatch):
+    (tmp_path / "a.mp4").write_bytes(b"x")
+
+    def refuse(path, spec):
+        raise PermissionError(path)
+
+    monkeypatch.setattr("tpdiff_jax.videos.decode_pool.read_clips", refuse)
+    outcome = decode_source(str(tmp_path), ClipSource(path="a.mp4"), SPEC)
+    assert outcome.reason == "unreadable"

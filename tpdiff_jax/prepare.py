@@ -1,0 +1,277 @@
+"""Preparation: videos and captions in, shards of clips and a manifest out. Read it top to bottom.
+
+    read the table -> curate, plan the shards -> decode, encode, write -> manifest
+
+Killed anywhere, the same command goes on at the first unfinished shard and ends with the same
+bytes. A bad clip never stops it: it is skipped, counted by reason and listed in `skipped.jsonl`;
+only too many of them do.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import fcntl
+import importlib.metadata
+import itertools
+import json
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from absl import logging
+
+from tpdiff_jax.infra.progress import Progress
+from tpdiff_jax.videos.bad_clips import REASONS, BadClipError, TooManyBadClipsError
+from tpdiff_jax.videos.caption_tables import read_sources
+from tpdiff_jax.videos.clip_source import ClipSource, SkippedClip
+from tpdiff_jax.videos.decode_pool import DecodePool, Outcome
+from tpdiff_jax.videos.frame_resize import RESIZE_KERNEL
+from tpdiff_jax.videos.prepare_spec import PrepareSpec
+from tpdiff_jax.videos.record_manifest import (
+    MANIFEST_FILE,
+    SCHEMA,
+    SPLITS,
+    Manifest,
+    Shard,
+    read_manifest,
+    to_json,
+    write_durably,
+)
+from tpdiff_jax.videos.shard_plan import Plan, make_plan
+from tpdiff_jax.videos.shard_writer import PIXELS, Encoder, read_note, write_shard
+
+IDENTITY_FILE = "prepare.json"
+SKIPPED_FILE = "skipped.jsonl"
+PACKAGES = ("av", "pillow", "array_record")  # another version may give other bytes
+
+
+@dataclasses.dataclass
+class Losses:
+    """What has been left out so far, and how much of it stops the run.
+
+    Args:
+        folder: where `skipped.jsonl` goes.
+        max_bad_share: of the rows, and of the chosen videos.
+        left_out: rows without a file that do not count as bad.
+        rows: bad rows of the table.
+        videos: bad videos.
+    """
+
+    folder: pathlib.Path
+    max_bad_share: float
+    left_out: list[SkippedClip]
+    rows: list[SkippedClip]
+    videos: list[SkippedClip] = dataclasses.field(default_factory=list)
+
+    def check(self, what: str, total: int) -> None:
+        """Raise TooManyBadClipsError when more than the share of `total` is bad."""
+        bad = {"rows": self.rows, "videos": self.videos}[what]
+        if len(bad) > self.max_bad_share * total:
+            self.write()
+            counts = ", ".join(f"{reason} {n}" for reason, n in count_reasons(bad).items())
+            raise TooManyBadClipsError(
+                f"{len(bad)} of {total} {what} are bad, more than prepare.max_bad_share="
+                f"{self.max_bad_share}: {counts}; listed in {self.folder / SKIPPED_FILE}"
+            )
+
+    def write(self) -> None:
+        """Write `skipped.jsonl`: one JSON object a row or video, in the order of the input."""
+        lines = [
+            json.dumps({"what": what, **vars(clip)}) + "\n"
+            for what, clips in (("row", self.rows + self.left_out), ("video", self.videos))
+            for clip in clips
+        ]
+        write_durably(self.folder / SKIPPED_FILE, "".join(lines).encode())
+
+
+def prepare(spec: PrepareSpec, folder: pathlib.Path, encoder: Encoder = PIXELS) -> Manifest | None:
+    """Prepare a folder of clips to train from.
+
+    Args:
+        spec: sources, clips and limits.
+        folder: output; a folder of the same preparation is gone on with.
+        encoder: what to store of a clip; by default its pixels.
+
+    Returns:
+        The manifest, or None while other hosts have shards to make.
+
+    Raises:
+        ValueError: when source or table cannot be used, or the folder holds something else.
+        TooManyBadClipsError: when too many rows or videos are bad; the list says which.
+    """
+    # ---- read the table
+    root, table = pathlib.Path(spec.source), pathlib.Path(spec.table) if spec.table else None
+    clips, skipped = read_sources(
+        root, table, spec.columns, max_caption_bytes=spec.max_caption_bytes
+    )
+    is_left_out = [c.reason == "missing_file" and spec.missing_files != "bad" for c in skipped]
+    losses = Losses(
+        folder,
+        spec.max_bad_share,
+        left_out=list(itertools.compress(skipped, is_left_out)),
+        rows=[c for c, is_out in zip(skipped, is_left_out, strict=True) if not is_out],
+    )
+
+    # ---- curate, plan the shards
+    plan = make_plan(clips, spec)
+    open_folder(folder, identity(spec, plan, encoder))
+    losses.check("rows", len(clips) + len(losses.rows))
+    if not plan.num_videos:
+        raise ValueError(f"prepare.source={spec.source!r}: no video is left to prepare")
+
+    # ---- decode, encode, write
+    logging.info("%d of %d videos chosen, %d shards", plan.num_videos, len(clips), len(plan.jobs))
+    with lock(folder, spec):
+        make_shards(spec, folder, plan, encoder, losses)
+
+    # ---- manifest
+    return finish(folder, plan, identity(spec, plan, encoder), losses)
+
+
+def identity(spec: PrepareSpec, plan: Plan, encoder: Encoder) -> dict[str, Any]:
+    """Return everything that decides the output's bytes."""
+    return {
+        "settings": spec.settings,
+        "source_list_sha256": plan.source_list_sha256,
+        "chosen_ids_sha256": plan.chosen_ids_sha256,
+        "encoder": encoder.name,
+        "resize": RESIZE_KERNEL,
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+def open_folder(folder: pathlib.Path, wanted: Mapping[str, Any]) -> None:
+    """Make the output folder, or check that it is of the same preparation.
+
+    Raises:
+        ValueError: with one line for each difference, or when the folder holds something else.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / IDENTITY_FILE
+    if not path.exists():
+        others = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
+        if others:
+            raise ValueError(f"--workdir={folder} is no prepared folder and not empty: {others[0]}")
+        write_durably(path, to_json(wanted))
+        return
+    before, now = dict(_flat(json.loads(path.read_text()))), dict(_flat(wanted))
+    lines = [
+        f"  {name}: was {before.get(name)!r}, now {now.get(name)!r}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    ]
+    if lines:
+        raise ValueError(f"{folder} holds another preparation:\n" + "\n".join(lines))
+
+
+@contextlib.contextmanager
+def lock(folder: pathlib.Path, spec: PrepareSpec) -> Iterator[None]:
+    """Hold this host's part of the folder; the system lets go of it however the process ends.
+
+    Raises:
+        ValueError: when another process holds it: two would write into the same files.
+    """
+    path = folder / f".host-{spec.host_index}-of-{spec.host_count}.lock"
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"--workdir={folder} is being prepared by another process") from error
+        yield
+
+
+def make_shards(
+    spec: PrepareSpec, folder: pathlib.Path, plan: Plan, encoder: Encoder, losses: Losses
+) -> None:
+    """Make this host's shards that are not there yet."""
+    mine = plan.jobs[spec.host_index :: spec.host_count]
+    notes = {job.name: read_note(folder, job.name) for job in mine}
+    todo = [job for job in mine if notes[job.name] is None]
+    losses.videos = skipped_of(note for note in notes.values() if note)
+    total, rest = (sum(len(job.clips) for job in jobs) for jobs in (mine, todo))
+    root = pathlib.Path(spec.source).resolve()
+    with (
+        DecodePool(root, spec.clip_format, spec.num_workers) as pool,
+        Progress(total, initial=total - rest, label="prepare", unit="video") as progress,
+    ):
+        done = itertools.count(total - rest + 1)
+
+        def watched(outcomes: Iterable[tuple[ClipSource, Outcome]]) -> Iterator[Any]:
+            for clip, outcome in outcomes:
+                if isinstance(outcome, BadClipError):
+                    losses.videos.append(SkippedClip(path=clip.path, **vars(outcome)))
+                    losses.check("videos", plan.num_videos)
+                progress.update(next(done), bad=len(losses.videos))
+                yield clip, outcome
+
+        # One stream through all shards: workers read ahead into the next one.
+        stream = watched(pool.outcomes(clip for job in todo for clip in job.clips))
+        for job in todo:
+            write_shard(folder, job, itertools.islice(stream, len(job.clips)), encoder.encode)
+
+
+def finish(
+    folder: pathlib.Path, plan: Plan, made_of: Mapping[str, Any], losses: Losses
+) -> Manifest | None:
+    """Write manifest and list of skipped clips, once the shards of all hosts are there."""
+    notes = [read_note(folder, job.name) for job in plan.jobs]
+    present = [note for note in notes if note]
+    if len(present) < len(notes):
+        logging.info("%d shards of other hosts are missing", len(notes) - len(present))
+        return None
+    losses.videos = skipped_of(present)
+    losses.check("videos", plan.num_videos)
+    losses.write()
+    fields = manifest_fields(present, made_of, losses)
+    write_durably(folder / MANIFEST_FILE, to_json(fields))
+    manifest = read_manifest(folder)
+    counts = [f"{manifest.num_clips(split)} {split}" for split in SPLITS]
+    skipped = count_reasons(losses.rows + losses.videos)
+    logging.info("clips: %s; skipped: %s", ", ".join(counts), skipped or "none")
+    logging.info("manifest: %s, SHA-256 %s", folder / MANIFEST_FILE, manifest.fingerprint)
+    return manifest
+
+
+def manifest_fields(
+    notes: Sequence[Mapping[str, Any]], made_of: Mapping[str, Any], losses: Losses
+) -> dict[str, Any]:
+    """Return the content of `manifest.json`.
+
+    Raises:
+        ValueError: when no clip is left.
+    """
+    arrays = [note["arrays"] for note in notes if note["num_clips"]]
+    if not arrays:
+        raise ValueError("no clip is left: every video was skipped")
+    return {
+        "schema": SCHEMA,
+        **made_of,
+        "fps": made_of["settings"]["fps"],
+        "arrays": arrays[0],
+        "counts": {
+            "clips": sum(note["num_clips"] for note in notes),
+            "rows_skipped": count_reasons(losses.rows),
+            "rows_left_out": count_reasons(losses.left_out),
+            "videos_skipped": count_reasons(losses.videos),
+        },
+        "shards": [{field: note[field] for field in Shard._fields} for note in notes],
+    }
+
+
+def skipped_of(notes: Iterable[Mapping[str, Any]]) -> list[SkippedClip]:
+    """Return the videos that finished shards left out, in order."""
+    return [SkippedClip(**clip) for note in notes for clip in note["skipped"]]
+
+
+def count_reasons(clips: Sequence[SkippedClip]) -> dict[str, int]:
+    """Return how many were skipped for each reason, in the order of `REASONS`."""
+    counts = collections.Counter(clip.reason for clip in clips)
+    return {reason: counts[reason] for reason in REASONS if counts[reason]}
+
+
+def _flat(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

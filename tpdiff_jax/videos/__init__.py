@@ -1,0 +1,11 @@
+"""From video files and captions to shards of clips: what `--mode=prepare` is made of.
+
+    caption_tables -> clip_source         rows, checked before any file is opened
+    curation, shard_plan                  which videos, in which shard
+    video_decode -> frame_times, frame_resize    the frames of a clip
+    decode_pool                           the same on several processes
+    clip_records, shard_writer, record_manifest  what is written
+
+Imports nothing else of the package, and neither jax nor grain: decoding processes start quickly
+and stay small. `data/video_records.py` reads what is written here.
+"""

@@ -1,0 +1,53 @@
+"""Why a table row or a clip is left out: one exception, one table of reasons.
+
+Preparation never stops for a single bad clip: it is skipped, counted under one of these names and
+listed in `skipped.jsonl`.
+"""
+
+REASONS = {
+    # table rows
+    "malformed_row": "the row cannot be read, or its path or caption is no text",
+    "empty_path": "the row names no file",
+    "absolute_path": "the path is absolute",
+    "parent_folder": "the path holds `..`",
+    "backslash": "the path holds a backslash",
+    "nul_byte": "the path holds a NUL byte",
+    "outside_root": "the path leaves the data folder through a symbolic link",
+    "missing_file": "no such file",
+    "not_a_file": "a folder, a pipe or a device, no regular file",
+    "caption_too_long": "the caption has more bytes than prepare.max_caption_bytes",
+    "duplicate": "an earlier row has the same path",
+    # videos
+    "empty_file": "zero bytes",
+    "unreadable": "no container format that is read here, or its header is damaged or cut off",
+    "no_video_stream": "only sound, subtitles or cover art",
+    "no_timestamps": "the stream does not say when its frames are shown",
+    "too_long": "longer than prepare.max_seconds",
+    "too_large": "more pixels than prepare.max_pixels, over all frames",
+    "too_short": "shorter than prepare.num_frames at prepare.fps",
+    "rate_too_low": "the video's own rate is too low for prepare.fps: frames would repeat",
+    "truncated": "the file ends before the duration that its header states",
+    "corrupt": "a frame that is needed cannot be decoded without errors",
+    "size_changes": "the frame size changes within the video",
+    "crashed": "the decoder brought its process down",
+}
+
+
+class TooManyBadClipsError(Exception):
+    """More of the data is bad than `max_bad_share` allows."""
+
+
+class BadClipError(Exception):
+    """A row or a video that is to be skipped.
+
+    Args:
+        reason: a key of `REASONS`.
+        detail: what was found, for the list of skipped clips.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        if reason not in REASONS:
+            raise KeyError(reason)
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail

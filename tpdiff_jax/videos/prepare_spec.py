@@ -1,0 +1,135 @@
+"""What `--mode=prepare` is asked to do: the config group `prepare`, checked."""
+
+import dataclasses
+import math
+from fractions import Fraction
+from typing import Any
+
+from tpdiff_jax.videos.caption_tables import Columns
+from tpdiff_jax.videos.curation import CURATIONS
+from tpdiff_jax.videos.video_decode import ClipFormat
+
+MISSING_FILES = ("bad", "leave_out")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PrepareSpec:
+    """Fields of the config group `prepare`.
+
+    Args:
+        source: folder of the videos.
+        table: file of captions and scores, or "" for text files beside the videos.
+        path_column: column of the videos' paths, relative to `source`.
+        caption_column: column of the captions.
+        motion_column: column of the motion scores.
+        aesthetic_column: column of the aesthetic scores.
+        split_column: column that says train or test, where there is one.
+        missing_files: "bad" counts rows without a file as bad, "leave_out" takes them for a part
+            of a collection that was never downloaded.
+        curation: "everything" or "paper".
+        top_both: share that both scores must reach.
+        top_one: share that one of them must reach.
+        max_caption_bytes: longer captions make a bad row.
+        num_frames: frames per clip.
+        fps: frames per second of a clip.
+        height: of a frame, in pixels.
+        width: of a frame, in pixels.
+        clips_per_video: at most so many clips of one video, spread over it, without overlap.
+        test_share: share of the videos whose split the table does not say that are held out.
+        max_pixels: width x height x frames that a video may have.
+        max_seconds: duration that a video may have.
+        max_bad_share: the run stops when more of the rows, or of the videos, are bad.
+        videos_per_shard: a shard holds the clips of so many videos; also the unit of resuming.
+        num_workers: decoding processes; 0 decodes in the main process.
+        host_index: this host; hosts share the output folder and take turns at the shards.
+        host_count: number of hosts.
+
+    Raises:
+        ValueError: naming the field, its value and what is allowed.
+    """
+
+    source: str
+    table: str
+    path_column: str
+    caption_column: str
+    motion_column: str
+    aesthetic_column: str
+    split_column: str
+    missing_files: str
+    curation: str
+    top_both: float
+    top_one: float
+    max_caption_bytes: int
+    num_frames: int
+    fps: float
+    height: int
+    width: int
+    clips_per_video: int
+    test_share: float
+    max_pixels: int
+    max_seconds: float
+    max_bad_share: float
+    videos_per_shard: int
+    num_workers: int
+    host_index: int
+    host_count: int
+
+    def __post_init__(self) -> None:
+        if not self.source:
+            raise ValueError("prepare.source must name the folder of the videos")
+        for name, allowed in (("missing_files", MISSING_FILES), ("curation", CURATIONS)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"prepare.{name}={getattr(self, name)!r}; allowed: {', '.join(allowed)}"
+                )
+        for name in (
+            *("num_frames", "height", "width", "clips_per_video", "max_pixels"),
+            *("max_caption_bytes", "videos_per_shard", "host_count"),
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"prepare.{name}={getattr(self, name)} must be at least 1")
+        if self.num_workers < 0:
+            raise ValueError(f"prepare.num_workers={self.num_workers} must not be negative")
+        for name in ("fps", "max_seconds"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"prepare.{name}={getattr(self, name)} must be above 0 and finite")
+        for name in ("test_share", "max_bad_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"prepare.{name}={getattr(self, name)} must lie in [0, 1]")
+        for name in ("top_both", "top_one"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"prepare.{name}={getattr(self, name)} must lie in (0, 1]")
+        if not 0 <= self.host_index < self.host_count:
+            raise ValueError(
+                f"prepare.host_index={self.host_index} must lie in 0 to {self.host_count - 1}"
+            )
+
+    @property
+    def columns(self) -> Columns:
+        """Names of the table's columns."""
+        return Columns(
+            path=self.path_column,
+            caption=self.caption_column,
+            motion=self.motion_column,
+            aesthetic=self.aesthetic_column,
+            split=self.split_column,
+        )
+
+    @property
+    def clip_format(self) -> ClipFormat:
+        """What clips are cut."""
+        return ClipFormat(
+            num_frames=self.num_frames,
+            fps=Fraction(str(self.fps)),
+            height=self.height,
+            width=self.width,
+            clips_per_video=self.clips_per_video,
+            max_pixels=self.max_pixels,
+            max_seconds=self.max_seconds,
+        )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Fields that decide the output's bytes; where and by whom it is made does not."""
+        free = {"source", "table", "max_bad_share", "num_workers", "host_index", "host_count"}
+        return {k: v for k, v in dataclasses.asdict(self).items() if k not in free}

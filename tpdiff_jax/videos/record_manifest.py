@@ -1,0 +1,114 @@
+"""The manifest of a folder of prepared clips, and its identity.
+
+`manifest.json` names every shard with its size, clip count and SHA-256, what the clips are, what
+was left out and why, and which sources and settings they come from. The SHA-256 of the file is
+the data set's fingerprint: batch t of a run is a pure function of (seed, t, fingerprint).
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+SCHEMA = 1
+MANIFEST_FILE = "manifest.json"
+SPLITS = ("train", "test")
+
+
+class Shard(NamedTuple):
+    """One ArrayRecord file of a split."""
+
+    name: str
+    split: str
+    num_clips: int
+    num_bytes: int
+    sha256: str
+
+
+class Manifest(NamedTuple):
+    """What a folder of prepared clips holds; `fields` is the whole JSON object."""
+
+    fields: Mapping[str, Any]
+    shards: tuple[Shard, ...]
+    fingerprint: str
+
+    def num_clips(self, split: str) -> int:
+        """Number of clips of a split."""
+        return sum(shard.num_clips for shard in self.shards if shard.split == split)
+
+
+def to_json(fields: Mapping[str, Any]) -> bytes:
+    """Return the one JSON text of these fields: sorted, indented, UTF-8."""
+    return (json.dumps(fields, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def sha256_of_lines(lines: Sequence[str]) -> str:
+    """Hash a list of texts; a line's end cannot be forged, as each is written as JSON."""
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(json.dumps(line).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def sha256_of_file(path: pathlib.Path) -> str:
+    """Hash a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_durably(path: pathlib.Path, content: bytes) -> None:
+    """Write a file in one step: after a crash or a power cut it is there in full, or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(content)
+    publish(temporary, path)
+
+
+def publish(temporary: pathlib.Path, path: pathlib.Path) -> None:
+    """Give a finished file its name once its bytes are on the disk."""
+    _sync(temporary)
+    os.replace(temporary, path)
+    _sync(path.parent)
+
+
+def _sync(path: pathlib.Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_manifest(folder: pathlib.Path) -> Manifest:
+    """Read the manifest and check that every shard is there in full size.
+
+    Raises:
+        ValueError: when the folder is not prepared, of another schema, or a shard is missing or
+            has another size. Naming `data.folder`.
+    """
+    path = folder / MANIFEST_FILE
+    if not path.is_file():
+        raise ValueError(
+            f"data.folder={str(folder)!r} has no {MANIFEST_FILE}; --mode=prepare writes it when "
+            "all shards are done"
+        )
+    content = path.read_bytes()
+    try:
+        fields = json.loads(content)
+        if fields["schema"] != SCHEMA:
+            raise ValueError(f"{path} has schema {fields['schema']}; this version reads {SCHEMA}")
+        shards = tuple(Shard(**{k: shard[k] for k in Shard._fields}) for shard in fields["shards"])
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no manifest: {type(error).__name__}: {error}") from error
+    for shard in shards:
+        file = folder / shard.name
+        if pathlib.PurePath(shard.name).name != shard.name or shard.split not in SPLITS:
+            raise ValueError(f"{path} names a shard {shard.name!r} of split {shard.split!r}")
+        size = file.stat().st_size if file.is_file() else None
+        if size != shard.num_bytes:
+            raise ValueError(
+                f"data.folder: {file} has {'no file' if size is None else f'{size} bytes'}; the "
+                f"manifest says {shard.num_bytes} bytes"
+            )
+    return Manifest(fields, shards, hashlib.sha256(content).hexdigest())
