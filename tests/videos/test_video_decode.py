@@ -102,6 +102,24 @@ def test_several_clips_of_one_video_lie_side_by_side(tmp_path):
     assert {b - a for clip in found for a, b in zip(clip, clip[1:], strict=False)} == {5}
 
 
+def test_frames_that_an_edit_list_cuts_away_are_not_sampled(tmp_path):
+    """As a phone trims a video: the first 20 frames stay in the file and are never shown."""
+    whole, path = write_video(tmp_path / "whole.mp4", 90, options=SECOND_GROUP), tmp_path / "a.mp4"
+    kept = {
+        "avoid_negative_ts": "disabled"
+    }  # frames before zero, and an edit list that starts there
+    with av.open(str(whole)) as source, av.open(str(path), "w", options=kept) as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        shift = round(20 / 30 / source.streams.video[0].time_base)
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+                packet.stream = stream
+                target.mux(packet)
+    (found,) = indices(path)
+    assert found == [20 + i for i in nearest(np.arange(70) / 30)]
+
+
 @pytest.mark.parametrize("size", [(63, 95), (65, 97), (33, 47)])
 def test_odd_sizes_are_read(tmp_path, size):
     path = write_video(tmp_path / "a.mp4", 40, size=size, pix_fmt="yuv444p")
@@ -225,6 +243,25 @@ def test_damaged_frames_are_corrupt(tmp_path):
     for i in range(middle - 3000, middle + 3000):
         content[i] ^= 0x5A
     assert reason(write_bytes(path, bytes(content))) == "corrupt"
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.mp4", "libx264"), ("a.webm", "libvpx-vp9"), ("a.ts", "libx264")]
+)
+def test_random_damage_gives_a_clip_or_a_reason_and_nothing_else(tmp_path, name, codec):
+    whole = write_video(tmp_path / name, 60, codec=codec, options={"g": "12"}).read_bytes()
+    rng = np.random.default_rng(7)
+    outcomes = []
+    for trial in range(60):
+        content = np.frombuffer(whole, np.uint8).copy()
+        end = (len(content), 3000)[trial % 2]  # everywhere, or in the header
+        places = rng.integers(0, min(end, len(content)), size=(1, 5, 30, 200)[trial % 4])
+        content[places] = rng.integers(0, 256, len(places))
+        try:
+            outcomes.append(len(read_clips(write_bytes(tmp_path / name, content.tobytes()), SPEC)))
+        except BadClipError as bad:
+            outcomes.append(bad.reason)
+    assert len(set(outcomes)) > 3, "the damage must differ"
 
 
 def test_caps_are_checked_before_anything_is_decoded(tmp_path, monkeypatch):

@@ -28,6 +28,9 @@ OPEN_OPTIONS = {
     "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg",
     "protocol_whitelist": "file",
 }
+# What damaged files raise: besides the library's own errors LookupError, for a stream that appears
+# midway, ValueError, for a format without a way to RGB, and nonsense durations.
+DECODER_ERRORS = (av.FFmpegError, LookupError, ValueError, ArithmeticError, MemoryError)
 HD_HEIGHT = 720
 UNSPECIFIED_COLORSPACE = 2
 # The exact paths of the converter, which give the same bytes on every processor.
@@ -64,8 +67,9 @@ def read_clips(path: pathlib.Path, spec: ClipFormat) -> list[np.ndarray]:
     if path.stat().st_size == 0:
         raise BadClipError("empty_file")
     try:
-        container = av.open(str(path), options=OPEN_OPTIONS)
-    except (av.FFmpegError, ValueError) as error:
+        # Titles in other encodings than UTF-8 are no reason to refuse a video.
+        container = av.open(str(path), options=OPEN_OPTIONS, metadata_errors="replace")
+    except DECODER_ERRORS as error:
         raise BadClipError("unreadable", _one_line(error)) from error
     with container:
         stream = _video_stream(container)
@@ -88,6 +92,8 @@ def _video_stream(container: Any) -> Any:
         raise BadClipError("unreadable", "no stream can be found")
     for stream in container.streams.video:
         if not stream.disposition & av.stream.Disposition.attached_pic:
+            if stream.codec_context is None:
+                raise BadClipError("unreadable", "no decoder for its codec")
             return stream
     raise BadClipError("no_video_stream")
 
@@ -109,7 +115,7 @@ def _presentation_times(container: Any, stream: Any, spec: ClipFormat) -> list[i
             seen[packet.pts] = packet.duration or 0
             if pixels * len(seen) > spec.max_pixels:
                 raise BadClipError("too_large", f"{pixels} pixels a frame, {len(seen)}+ frames")
-    except av.FFmpegError as error:
+    except DECODER_ERRORS as error:
         raise BadClipError("corrupt", _one_line(error)) from error
     if pixels == 0 or not seen:
         raise BadClipError("unreadable", "no frames")
@@ -150,7 +156,7 @@ def _decode(
     for seek_to in dict.fromkeys((min(wanted), first)):
         try:
             frames = _decode_from(container, stream, seek_to, set(wanted), spec)
-        except av.FFmpegError as error:
+        except DECODER_ERRORS as error:
             problem = _one_line(error)
             continue
         if len(frames) == len(set(wanted)):
