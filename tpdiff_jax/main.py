@@ -116,10 +116,8 @@ def fail(error: Exception, code: int = EXIT_BAD_INPUT) -> None:
 
 def run_mode() -> None:
     """Check the flags, build the experiment, hand over to the mode."""
-    from tpdiff_jax import doctor, evaluate, plan, sample, train
+    from tpdiff_jax import doctor, plan, prepare, train
     from tpdiff_jax.build import build_experiment, build_prepare
-    from tpdiff_jax.from_checkpoint import GenerateFlags, open_run
-    from tpdiff_jax.prepare import prepare
 
     if not _WORKDIR.value:
         raise ValueError("--workdir is required")
@@ -128,18 +126,23 @@ def run_mode() -> None:
         raise ValueError(f"--config is required by --mode={_MODE.value}")
     if _MODE.value == "train":
         train.train(build_experiment(_CONFIG.value), workdir)
-        return
-    if _MODE.value == "doctor":
+    elif _MODE.value == "doctor":
         if _TRUST_STEP.value is not None:
             doctor.trust(workdir, _TRUST_STEP.value)
         doctor.examine(workdir)
-        return
-    if _MODE.value == "plan":
+    elif _MODE.value == "plan":
         plan.plan(_CONFIG.value, workdir, plan_flags())
-        return
-    if _MODE.value == "prepare":
-        prepare(build_prepare(_CONFIG.value), workdir)
-        return
+    elif _MODE.value == "prepare":
+        prepare.prepare(build_prepare(_CONFIG.value), workdir)
+    else:
+        use_checkpoint(workdir)
+
+
+def use_checkpoint(workdir: pathlib.Path) -> None:
+    """Sample from a checkpoint, or evaluate it."""
+    from tpdiff_jax import evaluate, sample
+    from tpdiff_jax.from_checkpoint import GenerateFlags, open_run
+
     run = open_run(
         workdir,
         config=_CONFIG.value,

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import numpy as np
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClipShape:
@@ -28,3 +30,8 @@ class ClipShape:
                 f"--frame_shape={self.frame_shape} must be height, width and channels, "
                 "such as 48,80,16"
             )
+
+    @property
+    def cond_shapes(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+        """Shape and dtype of a clip's condition."""
+        return {"label": ((self.num_digits,), np.dtype(np.int32))}
