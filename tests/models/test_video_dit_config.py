@@ -30,7 +30,7 @@ def test_impossible_fields_are_refused(fields, message):
     "field",
     [
         "frame_height", "frame_width", "channels", "patch_size", "hidden_size", "depth",
-        "num_heads", "mlp_ratio", "num_classes",
+        "num_heads", "mlp_ratio",
     ],
 )  # fmt: skip
 def test_sizes_are_positive(field):
@@ -47,3 +47,9 @@ def test_derived_sizes():
     assert (config.attention_axes, config.num_sublayers) == (("space", "time"), 3)
     joint = VideoDiTConfig(attention="joint")
     assert (joint.attention_axes, joint.num_sublayers) == (("video",), 2)
+
+
+def test_clips_may_have_no_classes_but_not_fewer():
+    assert VideoDiTConfig(num_classes=0).num_classes == 0
+    with pytest.raises(ValueError, match=r"model\.num_classes must not be negative, got -1"):
+        VideoDiTConfig(num_classes=-1)
