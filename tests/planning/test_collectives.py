@@ -45,6 +45,7 @@ def test_a_message_with_nothing_between_start_and_end_is_not_overlapped() -> Non
         ("replica_groups={{0,1,2},{3,4,5}}", 3),
         ("replica_groups=mesh['axis_0'=4,'axis_1'=16] {'axis_0'}", 4),
         ("replica_groups=mesh['axis_0'=4,'axis_1'=16] {'axis_0','axis_1'}", 64),
+        ("replica_groups=mesh['a'=1,'b'=16,'c'=4], device_ids=([4,16]T(1,0)) {'b'}", 16),
         ("replica_groups={}", 64),
     ],
 )

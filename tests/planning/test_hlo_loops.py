@@ -35,6 +35,15 @@ def test_element_types_have_their_size(dtype: str, num_bytes: int) -> None:
     assert ArrayShape(dtype, (2, 3), 0).num_bytes == num_bytes
 
 
+def test_a_kernels_attributes_on_lines_of_their_own_do_not_end_the_computation() -> None:
+    text = SCAN.replace(
+        "  %near = f32[16,8]{1,0:T(8,128)S(1)} copy(%weights)",
+        "  %near = f32[16,8]{1,0:T(8,128)S(1)} custom-call(%weights), frontend_attributes={\n"
+        'kernel_metadata={"x": 1\n}}, metadata={}',
+    )
+    assert times_by_name(text)["shares"] == times_by_name(SCAN)["shares"] == 3
+
+
 def test_a_text_without_an_entry_is_refused() -> None:
     with pytest.raises(ValueError, match="entry"):
         parse_module("HloModule nothing")

@@ -97,7 +97,7 @@ def parse_module(text: str) -> Module:
         if header and not line.startswith(" "):
             current = computations.setdefault(header.group(2), {})
             entry = header.group(2) if header.group(1) else entry
-        elif line.startswith("}"):
+        elif line == "}":  # a line may also start so inside a kernel's attributes
             current = None
         elif current is not None and (instruction := parse_instruction(line)):
             current[instruction.name] = instruction
