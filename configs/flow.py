@@ -87,6 +87,13 @@ def get_config() -> ConfigDict:
     config.train.eval_every_steps = 2000
     config.train.keep_checkpoints = 3
 
+    config.guard = ConfigDict()
+    # Meant for faults, not for hard batches, which stay below 5 times the median.
+    config.guard.spike_factor = 100.0  # skip a step this many times above the median; 0 is never
+    config.guard.window = 64  # accepted steps of a stage that the median is taken over
+    config.guard.warmup_steps = 16  # of a stage, before spikes are looked for
+    config.guard.max_bad_steps = 10  # in a row: stop
+
     config.sample = ConfigDict()
     config.sample.num_steps = 30  # network calls in all
     config.sample.steps_per_stage = ()  # () is an equal split of num_steps

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from experiments.overrides import overrides_to_flags, parse_overrides
 
 # What the trainer's exit codes mean to a launcher; `tpdiff_jax/main.py` documents them.
-EXIT_DONE, EXIT_BAD_INPUT, EXIT_PREEMPTED = 0, 2, 3
+EXIT_DONE, EXIT_BAD_INPUT, EXIT_PREEMPTED, EXIT_BAD_STEPS = 0, 2, 3, 4
 
 # Names of TPU slices and of Kubernetes objects are labels of RFC 1123; pods append to them.
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")

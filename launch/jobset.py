@@ -14,7 +14,7 @@ import math
 import re
 from typing import Any
 
-from launch.job import EXIT_BAD_INPUT, Job
+from launch.job import EXIT_BAD_INPUT, EXIT_BAD_STEPS, Job
 
 # version -> (label of its nodes, dimensions of its topologies)
 ACCELERATORS = {
@@ -132,7 +132,8 @@ def make_jobset(job: Job, pods: Pods) -> dict[str, Any]:
 
 
 def _job_spec(job: Job, pods: Pods) -> dict[str, Any]:
-    bad_input = {"containerName": CONTAINER, "operator": "In", "values": [EXIT_BAD_INPUT]}
+    codes = [EXIT_BAD_INPUT, EXIT_BAD_STEPS]  # started again, it would end the same way
+    bad_input = {"containerName": CONTAINER, "operator": "In", "values": codes}
     return {
         "parallelism": pods.num_pods,
         "completions": pods.num_pods,

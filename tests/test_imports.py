@@ -25,8 +25,9 @@ LAYERS = (
     {"from_checkpoint", "doctor"},
     {"sample"},
     {"evaluate"},
-    {"milestones"},
+    {"milestones", "bad_steps"},
     {"plan", "train"},
+    {"replay"},
     {"main"},
 )
 # What the layers alone would allow too much or too little of.
@@ -39,7 +40,7 @@ ONLY = {
     "infra": {"types"},
     "planning": {"types"},
     "pretrained": {"types", "models"},
-    "train_step": {"types", "method"},
+    "train_step": {"types", "method", "infra.guard"},
     "stage_schedule": {"types"},
     "run_config": {"types"},
     "report": {"infra"},

@@ -99,6 +99,17 @@ def _write_results(workdir):
     (workdir / "results.json").write_text(json.dumps(results))
 
 
+def _write_goodput(workdir):
+    """Two sessions of 100 s; the second does 20 of the first one's 80 steps again."""
+    lines = [
+        {"step": 80, "from_step": 0, "session": "a", "ended_at": 100.0, "wall_seconds": 100.0}
+        | {"start_seconds": 20.0, "training_seconds": 80.0},
+        {"step": 120, "from_step": 60, "session": "b", "ended_at": 230.0, "wall_seconds": 100.0}
+        | {"start_seconds": 40.0, "training_seconds": 60.0},
+    ]
+    (workdir / "goodput.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
 def _write_config(workdir):
     config = {
         "data": {"name": "moving_digits", "num_frames": 16, "frame_size": 32, "num_digits": 1},
@@ -131,6 +142,7 @@ def make_run(workdir):
     _write_metrics(workdir)
     _write_results(workdir)
     _write_config(workdir)
+    _write_goodput(workdir)
     _write_samples(workdir)
     return workdir
 
@@ -190,6 +202,7 @@ def test_a_finished_run_gets_every_section(run_dir):
         "Stages",
         "Cost",
         "Throughput",
+        "Where the time went",
         "Setting",
         "Config",
     ]
@@ -319,6 +332,13 @@ def test_progress_runs_from_the_nearest_clearly_worse_floor_to_the_ceiling(
     references = {"ceiling": ceiling, "frozen": frozen, "shuffled": shuffled}
     progress = progress_to_ceiling(value, references, direction)
     assert progress == (None if expected is None else pytest.approx(expected))
+
+
+def test_the_report_says_where_the_time_went(run_dir):
+    page = write_report(run_dir).read_text()
+    section = page[page.index("id='time'") :]
+    for text in ("steps done again after a restart", "20 s", "60 %", "30 s"):
+        assert text in section
 
 
 def test_costs_are_relative_to_the_full_rate_stage():

@@ -160,6 +160,7 @@ def test_exactly_one_compilation_a_stage(
 def test_workdir_holds_everything_promised(finished: pathlib.Path) -> None:
     names = {path.name for path in finished.iterdir()}
     assert {"config.json", "checkpoints", "metrics.jsonl", "samples", "results.json"} <= names
+    assert "goodput.jsonl" in names
     assert "report.html" in names
     assert sorted(p.name for p in (finished / "checkpoints").iterdir()) == ["3", "6"]
     samples = sorted(p.name for p in (finished / "samples").iterdir())
@@ -168,6 +169,10 @@ def test_workdir_holds_everything_promised(finished: pathlib.Path) -> None:
     assert set(results["references"]) == {"ceiling", "frozen", "shuffled"}
     assert set(results["metrics"]) == set(results["metric_info"])
     assert results["counts"]["steps"] == results["counts"]["updates"] == 6
+    spent = results["goodput"]
+    assert spent["sessions"] == 1 and spent["seconds"]["training"] > 0
+    assert sum(spent["seconds"].values()) == pytest.approx(spent["wall_seconds"])
+    assert spent["seconds"]["training"] == pytest.approx(results["timing"]["train_seconds"])
     assert [stage["num_frames"] for stage in results["stages"]] == [2, 4, 8]
 
 

@@ -16,6 +16,7 @@ from tpdiff_jax import method
 from tpdiff_jax.data import DATASETS, ClipShape
 from tpdiff_jax.infra import mesh as mesh_lib
 from tpdiff_jax.infra.checkpoint_manifest import Identity
+from tpdiff_jax.infra.guard import GuardSpec
 from tpdiff_jax.infra.optimizer import OptimizerSpec, make_optimizer, make_schedule
 from tpdiff_jax.models import MODELS, Network
 from tpdiff_jax.run_config import ConfigReader, deciding_fields
@@ -25,6 +26,8 @@ from tpdiff_jax.videos.prepare_spec import PrepareSpec
 
 PATHS = ("flow", "ddim")
 BATCHES_PER_STAGE = ("clips", "tokens")
+MAX_STEPS = 2**31 - 1  # steps are counted in int32
+MAX_SEED = 2**32 - 1  # jax keeps 32 bits of a seed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,9 +56,12 @@ class TrainSpec:
             "checkpoint_every_steps",
             "keep_checkpoints",
         )
-        for name in ("sample_every_steps", "eval_every_steps", "seed"):
+        for name in ("sample_every_steps", "eval_every_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"train.{name}={getattr(self, name)} must not be negative")
+        if self.num_steps > MAX_STEPS:
+            raise ValueError(f"train.num_steps={self.num_steps} must not exceed {MAX_STEPS}")
+        _check_seed("train", self.seed)
         method.check_choice("train.batch_per_stage", self.batch_per_stage, BATCHES_PER_STAGE)
         if not 0 <= self.cond_dropout < 1:
             raise ValueError(f"train.cond_dropout={self.cond_dropout} must lie in [0, 1)")
@@ -72,8 +78,7 @@ class GenerateSpec:
 
     def __post_init__(self) -> None:
         _check_at_least_one(self.group, self, "num_videos", "batch_size")
-        if self.seed < 0:
-            raise ValueError(f"{self.group}.seed={self.seed} must not be negative")
+        _check_seed(self.group, self.seed)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -169,6 +174,9 @@ def build_experiment(
         schedule=schedule,
         ema_decay=optimizer_spec.ema_decay,
         cond_dropout=train.cond_dropout,
+        guard=GuardSpec(
+            **read.group("guard", "spike_factor", "window", "warmup_steps", "max_bad_steps")
+        ),
         batch_sharding=mesh_lib.sharding(mesh, "batch") if mesh.size > 1 else None,
     )
     experiment = Experiment(
@@ -181,7 +189,7 @@ def build_experiment(
         sample=_build_generate(read, "sample"),
         evaluation=_build_generate(read, "eval"),
         mesh=mesh,
-        num_data_threads=read("data.num_threads"),
+        num_data_threads=_num_threads(read),
     )
     read.check_all_known()
     for field in ("train.batch_size", "sample.batch_size", "eval.batch_size"):
@@ -203,6 +211,12 @@ def build_prepare(config: ConfigDict) -> PrepareSpec:
     )
     read.check_all_known()
     return spec
+
+
+def _num_threads(read: ConfigReader) -> int:
+    if (count := read("data.num_threads")) < 0:
+        raise ValueError(f"data.num_threads={count} must not be negative")
+    return count
 
 
 def _build_dataset(read: ConfigReader) -> Any:
@@ -244,10 +258,11 @@ def _build_pyramid(read: ConfigReader, num_frames: int) -> method.Pyramid:
     return method.make_pyramid(
         _build_path(read),
         num_frames=num_frames,
+        frame_strides=read.numbers("pyramid.frame_strides", int),
+        stage_fractions=read.numbers("pyramid.stage_fractions", float),
         **read.group(
             "pyramid",
-            *("frame_strides", "stage_fractions", "downsample", "upsample"),
-            *("frame_positions", "target_unit", "time_conditioning"),
+            *("downsample", "upsample", "frame_positions", "target_unit", "time_conditioning"),
         ),
     )
 
@@ -268,7 +283,9 @@ def _build_network(read: ConfigReader, dataset: Any) -> Network:
 def _build_train(read: ConfigReader, num_stages: int) -> TrainSpec:
     names = [field.name for field in dataclasses.fields(TrainSpec)]
     fields = read.group("train", *names)
-    fields["stage_probs"] = validate_stage_probs(fields["stage_probs"], num_stages)
+    fields["stage_probs"] = validate_stage_probs(
+        read.numbers("train.stage_probs", float), num_stages
+    )
     return TrainSpec(**fields)
 
 
@@ -285,10 +302,13 @@ def _build_alignment(read: ConfigReader, batch_size: int) -> method.AlignmentSpe
 
 
 def _build_sampler(read: ConfigReader, num_stages: int) -> method.SamplerSpec:
-    num_steps, steps = read("sample.num_steps"), tuple(read("sample.steps_per_stage"))
+    num_steps, steps = read("sample.num_steps"), read.numbers("sample.steps_per_stage", int)
     if not steps:
         steps = method.split_steps(num_steps, num_stages)
-    scale, per_stage = read("sample.guidance_scale"), tuple(read("sample.guidance_per_stage"))
+    scale, per_stage = (
+        read("sample.guidance_scale"),
+        read.numbers("sample.guidance_per_stage", float),
+    )
     for field, values in (
         ("sample.steps_per_stage", steps),
         ("sample.guidance_per_stage", per_stage),
@@ -310,6 +330,11 @@ def _choice(read: ConfigReader, field: str, allowed: Any) -> str:
     value = read(field)
     method.check_choice(field, value, tuple(allowed))
     return value
+
+
+def _check_seed(group: str, seed: int) -> None:
+    if not 0 <= seed <= MAX_SEED:
+        raise ValueError(f"{group}.seed={seed} must lie in 0 to {MAX_SEED}")
 
 
 def _check_at_least_one(group: str, spec: Any, *names: str) -> None:

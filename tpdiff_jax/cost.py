@@ -31,6 +31,7 @@ class CostMeter:
             "train_flops": self._flops(counts),
             "train_seconds": sum(self._window.seconds),
             "skipped_steps": self._window.num_skipped,
+            "spike_steps": self._window.num_spikes,
         }
 
     def rates(self) -> dict[str, float]:

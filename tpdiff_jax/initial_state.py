@@ -1,4 +1,4 @@
-"""The train state on the mesh: its shapes and placement, and its values before the first step."""
+"""The train state on the mesh: its shapes, placement and first values; the keys of a run."""
 
 import functools
 from collections.abc import Callable
@@ -9,6 +9,12 @@ from tpdiff_jax.build import Experiment
 from tpdiff_jax.infra.param_sharding import state_shardings
 from tpdiff_jax.train_step import TrainState, init_state
 from tpdiff_jax.types import PRNGKey
+
+
+def run_keys(seed: int) -> tuple[PRNGKey, PRNGKey]:
+    """Return the keys of a run: of its parameters, and of its steps."""
+    key_init, key_steps = jax.random.split(jax.random.key(seed))
+    return key_init, key_steps
 
 
 def make_state(experiment: Experiment, key: PRNGKey) -> TrainState:

@@ -12,19 +12,22 @@ Modes:
             plan_TOPOLOGY.json and .html.
   prepare   turn a folder of videos and captions into clips to train from: --config is
             configs/prepare.py or one like it, --workdir the folder to write. Resumes.
+  replay    take the logged step --step=N again from the checkpoint before it and compare its bits.
 
 Every config field can be overridden: --config.train.num_steps=100,
 --config.pyramid.frame_strides="(1,)" (vanilla diffusion, the pyramid's twin).
 A config file is Python code and is run; only use files you trust.
 
 Exit codes: 0 done; 2 bad input (one line says what); 3 stopped by SIGTERM with a checkpoint saved
-(the same command goes on from there); 5 what was planned does not fit its machine;
-6 a checkpoint could not be saved, as on a full disk (make room; the same command goes on from the
-last one); 7 too many bad clips or table rows.
+(the same command goes on from there); 4 too many bad steps in a row (bad_steps/ holds what is
+needed to repeat them); 5 what was planned does not fit its machine; 6 a checkpoint could not be
+saved, as on a full disk (make room; the same command goes on from the last one); 7 too many bad
+clips or table rows; 8 a replayed step differs from the logged one.
 """
 
 import pathlib
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,11 +38,15 @@ from tpdiff_jax.infra.console import set_up_console
 
 EXIT_BAD_INPUT = 2
 EXIT_PREEMPTED = 3
+EXIT_BAD_STEPS = 4
 EXIT_DOES_NOT_FIT = 5
 EXIT_SAVE_FAILED = 6
 EXIT_TOO_MANY_BAD_CLIPS = 7
+EXIT_DIFFERS = 8
 
-MODES = ("train", "sample", "evaluate", "doctor", "plan", "prepare")
+_STARTED_AT = time.time()  # before the slow imports: they are part of what a restart costs
+
+MODES = ("train", "sample", "evaluate", "doctor", "plan", "prepare", "replay")
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file; required by --mode=train, plan and prepare.", lock_config=True
@@ -48,6 +55,9 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 _STEP = flags.DEFINE_integer(
     "checkpoint_step", None, "sample, evaluate: checkpoint to read; default the newest."
+)
+_REPLAY_STEP = flags.DEFINE_integer(
+    "step", None, "replay: the step to take again, numbered as in metrics.jsonl."
 )
 _NUM_VIDEOS = flags.DEFINE_integer(
     "num_videos", None, "sample, evaluate: number of videos; default from the config.", 1
@@ -89,6 +99,7 @@ def main(argv: Sequence[str]) -> None:
     # Imported here: --help and a wrong flag should not wait for the whole stack.
     from tpdiff_jax import train as train_lib
     from tpdiff_jax.infra.checkpoints import SaveError
+    from tpdiff_jax.infra.guard import TooManyBadSteps
     from tpdiff_jax.planning.program_cost import DoesNotFit
     from tpdiff_jax.videos.bad_clips import TooManyBadClipsError
 
@@ -97,6 +108,8 @@ def main(argv: Sequence[str]) -> None:
     except train_lib.Preempted as stop:
         logging.warning("%s", stop)
         sys.exit(EXIT_PREEMPTED)
+    except TooManyBadSteps as stop:
+        fail(stop, EXIT_BAD_STEPS)
     except SaveError as error:
         fail(error, EXIT_SAVE_FAILED)
     except DoesNotFit as refusal:
@@ -125,7 +138,9 @@ def run_mode() -> None:
     if _MODE.value in ("train", "plan", "prepare") and _CONFIG.value is None:
         raise ValueError(f"--config is required by --mode={_MODE.value}")
     if _MODE.value == "train":
-        train.train(build_experiment(_CONFIG.value), workdir)
+        train.train(build_experiment(_CONFIG.value), workdir, started_at=_STARTED_AT)
+    elif _MODE.value == "replay":
+        replay_step(workdir)
     elif _MODE.value == "doctor":
         if _TRUST_STEP.value is not None:
             doctor.trust(workdir, _TRUST_STEP.value)
@@ -159,6 +174,16 @@ def use_checkpoint(workdir: pathlib.Path) -> None:
         sample.sample_run(run, _LABELS.value, _CAPTIONS.value, out)
     else:
         evaluate.evaluate_run(run, out)
+
+
+def replay_step(workdir: pathlib.Path) -> None:
+    """Take --step again; leave with a code of its own when it differs."""
+    from tpdiff_jax import replay
+
+    if _REPLAY_STEP.value is None:
+        raise ValueError("--step is required by --mode=replay")
+    if not replay.replay(workdir, _REPLAY_STEP.value):
+        sys.exit(EXIT_DIFFERS)
 
 
 def plan_flags() -> Any:

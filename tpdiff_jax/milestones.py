@@ -9,7 +9,8 @@ from absl import logging
 from tpdiff_jax.build import Experiment
 from tpdiff_jax.cost import CostMeter
 from tpdiff_jax.evaluate import Evaluator, format_table
-from tpdiff_jax.infra.metric_writers import MetricWriter
+from tpdiff_jax.infra.goodput import GOODPUT_FILE, Goodput, summarise
+from tpdiff_jax.infra.metric_writers import MetricWriter, read_metrics
 from tpdiff_jax.infra.step_window import StepWindow
 from tpdiff_jax.report import write_report
 from tpdiff_jax.results import make_results, write_json
@@ -27,12 +28,14 @@ class Milestones:
         workdir: pathlib.Path,
         writer: MetricWriter,
         meter: CostMeter,
+        goodput: Goodput,
     ) -> None:
         """Prepare; the sampler compiles when it is first used."""
         self._experiment = experiment
         self._workdir = workdir
         self._writer = writer
         self._meter = meter
+        self._goodput = goodput
         self._sampler = Sampler(experiment)
         self._evaluator = Evaluator(experiment, self._sampler)
         self._is_main = jax.process_index() == 0
@@ -62,8 +65,10 @@ class Milestones:
     ) -> None:
         """Write the final samples, results.json and report.html."""
         spec = self._experiment.train
-        self._write_samples(spec.num_steps, state.ema_params, self._workdir / "samples")
-        evaluation = self._evaluate(spec.num_steps, state.ema_params)
+        with self._goodput.spend("evaluation"):
+            self._write_samples(spec.num_steps, state.ema_params, self._workdir / "samples")
+            evaluation = self._evaluate(spec.num_steps, state.ema_params)
+        self._goodput.close_span(spec.num_steps, [])
         if not self._is_main:
             return
         counts = {
@@ -85,6 +90,7 @@ class Milestones:
             counts=counts,
             timing=timing,
             step_seconds=window.mean_step_seconds(),
+            goodput=summarise(read_metrics(self._workdir / GOODPUT_FILE)),
         )
         write_json(self._workdir / "results.json", results)
         write_report(self._workdir)

@@ -73,6 +73,7 @@ def make_results(
     counts: Mapping[str, Any],
     timing: Mapping[str, Any],
     step_seconds: Mapping[int, float],
+    goodput: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the content of results.json.
 
@@ -82,6 +83,7 @@ def make_results(
         counts: steps, samples, videos evaluated, parameters.
         timing: seconds and rates.
         step_seconds: median training-step time by stage.
+        goodput: what a run's wall-clock time went into.
     """
     return {
         **evaluation,
@@ -96,6 +98,7 @@ def make_results(
         "stages": stage_table(experiment, step_seconds),
         "schedule": schedule_curves(experiment),
         "timing": dict(timing),
+        **({"goodput": dict(goodput)} if goodput else {}),
     }
 
 

@@ -6,6 +6,7 @@ read as JSON, never executed.
 
 import difflib
 import json
+import math
 import os
 import pathlib
 from collections.abc import Iterator
@@ -115,12 +116,31 @@ class ConfigReader:
         """Return the field `group.field`.
 
         Raises:
-            ValueError: when the config lacks it.
+            ValueError: when the config lacks it, or it is NaN or infinite.
         """
         if name not in self._fields:
             raise ValueError(f"the config lacks the field {name}")
         self._read.add(name)
-        return self._fields[name]
+        value = self._fields[name]
+        entries = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(entry, float) and not math.isfinite(entry) for entry in entries):
+            raise ValueError(f"{name}={value} must be finite")
+        return value
+
+    def numbers(self, name: str, kind: type[int] | type[float]) -> tuple[Any, ...]:
+        """Return a tuple field with every entry as `kind`.
+
+        Raises:
+            ValueError: when it holds anything but such numbers.
+        """
+        value = self(name)
+        entries = value if isinstance(value, tuple) else (value,)
+        for entry in entries:
+            is_number = isinstance(entry, int | float) and not isinstance(entry, bool)
+            if not is_number or kind(entry) != entry:
+                what = "whole numbers" if kind is int else "numbers"
+                raise ValueError(f"{name}={value!r} must be a tuple of {what}")
+        return tuple(map(kind, entries))
 
     def group(self, group: str, *names: str) -> dict[str, Any]:
         """Return `{name: value}` of several fields of one group."""

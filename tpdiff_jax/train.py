@@ -6,6 +6,7 @@ The stage of a step, its batch and its random numbers are pure functions of (see
 loop holds no state but `TrainState`, and a resumed run equals an uninterrupted one bit for bit.
 """
 
+import contextlib
 import pathlib
 import signal
 import time
@@ -17,15 +18,17 @@ from absl import logging
 from clu import parameter_overview
 
 from tpdiff_jax import results, run_config
+from tpdiff_jax.bad_steps import bundle_on_stop
 from tpdiff_jax.build import Experiment
 from tpdiff_jax.cost import CostMeter
 from tpdiff_jax.data import make_iterator
 from tpdiff_jax.infra import mesh as mesh_lib
 from tpdiff_jax.infra.checkpoints import Checkpoints, Restored
-from tpdiff_jax.infra.metric_writers import open_metric_writer
+from tpdiff_jax.infra.goodput import GOODPUT_FILE, Goodput
+from tpdiff_jax.infra.metric_writers import open_line_writer, open_metric_writer
 from tpdiff_jax.infra.progress import Progress
 from tpdiff_jax.infra.step_window import StepWindow
-from tpdiff_jax.initial_state import abstract_train_state, make_state
+from tpdiff_jax.initial_state import abstract_train_state, make_state, run_keys
 from tpdiff_jax.milestones import Milestones
 from tpdiff_jax.stage_schedule import ClipsOfStep, stage_of_step
 from tpdiff_jax.step_programs import compile_steps
@@ -36,22 +39,32 @@ class Preempted(Exception):
     """The run was asked to stop; its checkpoint is on disk."""
 
 
-def train(experiment: Experiment, workdir: pathlib.Path) -> None:
+def train(
+    experiment: Experiment, workdir: pathlib.Path, *, started_at: float | None = None
+) -> None:
     """Train from the newest checkpoint, or from the start, to `train.num_steps`.
+
+    Args:
+        experiment: what to train.
+        workdir: the run's folder.
+        started_at: when the process started, seconds since 1970, for the account of its time.
 
     Raises:
         ValueError: when the workdir belongs to another run, is past `train.num_steps`, none of
             its checkpoints is intact or the disk has no room for them.
         SaveError: when a checkpoint cannot be written; at the next step at the latest.
         Preempted: after SIGTERM, with a checkpoint saved.
+        TooManyBadSteps: after `guard.max_bad_steps` in a row, with a bundle to repeat them.
     """
     spec = experiment.train
     is_main = jax.process_index() == 0
 
     # ---- open the workdir
+    time_log = open_line_writer(workdir / GOODPUT_FILE, process_index=jax.process_index())
+    goodput = Goodput(time_log, started_at=started_at)
     open_workdir(experiment, workdir)
     checkpoints = Checkpoints(workdir, identity=experiment.identity, keep=spec.keep_checkpoints)
-    key_init, key_steps = jax.random.split(jax.random.key(spec.seed))
+    key_init, key_steps = run_keys(spec.seed)
 
     # ---- restore, or start
     abstract_state = abstract_train_state(experiment)
@@ -68,7 +81,11 @@ def train(experiment: Experiment, workdir: pathlib.Path) -> None:
     if first_step == spec.num_steps and results.is_complete(workdir, first_step):
         logging.info("the run is complete: %s", workdir / "results.json")
         return
-    window = StepWindow(experiment.pyramid.num_stages, restored.totals if restored else None)
+    window = StepWindow(
+        experiment.pyramid.num_stages,
+        restored.totals if restored else None,
+        max_bad_steps=experiment.task.guard.max_bad_steps,
+    )
     meter = CostMeter(experiment, window)
     writer = open_metric_writer(
         workdir,
@@ -77,19 +94,25 @@ def train(experiment: Experiment, workdir: pathlib.Path) -> None:
     )
 
     # ---- compile: one step a stage, side by side
+    goodput.begin("compile", first_step)
     step_functions = compile_steps(experiment, abstract_state, key_steps)
-    milestones = Milestones(experiment, workdir, writer, meter)
-    batches = iterate_batches(experiment, first_step)
+    goodput.begin("other")
+    milestones = Milestones(experiment, workdir, writer, meter, goodput)
+    batches = goodput.timed("data", iterate_batches(experiment, first_step))
+    stop_report = bundle_on_stop(
+        experiment, workdir, key_steps, lambda step: next(iterate_batches(experiment, step))
+    )
     progress = Progress(spec.num_steps, initial=first_step, is_quiet=not is_main)
 
     # ---- loop
-    with writer, progress, StopSignal() as stop:
+    closing = contextlib.closing(checkpoints)  # a save that has begun ends, however the loop does
+    with goodput, closing, writer, progress, stop_report, StopSignal() as stop:
         for step in range(first_step, spec.num_steps):
             batch = next(batches)
             stage = stage_of_step(spec.seed, step, spec.stage_probs)
             dispatched_at = time.perf_counter()
             state, metrics = step_functions[stage](state, batch, key_steps)
-            window.dispatched(stage, metrics, dispatched_at)
+            window.dispatched(step, stage, metrics, dispatched_at)
             done = step + 1
             is_last = done == spec.num_steps
 
@@ -97,20 +120,26 @@ def train(experiment: Experiment, workdir: pathlib.Path) -> None:
                 scalars = window.close() | meter.rates() | meter.spent() | checkpoints.counts()
                 writer.write_scalars(done, {"stage": stage, **scalars})
                 progress.update(done, loss=scalars["loss"], stage=stage)
+                goodput.close_span(done, window.take_busy())
             # Shown before saved: a run that dies in between resumes earlier and shows it again.
             if milestones.is_due(done):
                 window.wait()
-                with meter.paused():
+                with meter.paused(), goodput.spend("evaluation"):
                     milestones.show(done, state.ema_params)
             if is_last or stop.is_set or done % spec.checkpoint_every_steps == 0:
-                checkpoints.save(done, state, window.totals())
+                totals = window.totals()
+                with goodput.spend("checkpoint"):
+                    checkpoints.save(done, state, totals)
+                goodput.close_span(done, window.take_busy())
             checkpoints.poll()
             if stop.is_set and not is_last:
-                checkpoints.close()
+                with goodput.spend("checkpoint"):
+                    checkpoints.wait()
                 raise Preempted(f"stopped after step {done}; the same command goes on from there")
 
         # ---- final figures
-        checkpoints.close()
+        with goodput.spend("checkpoint"):
+            checkpoints.wait()
         milestones.finish(state, window, checkpoints.counts())
 
 

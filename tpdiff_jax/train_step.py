@@ -4,7 +4,7 @@
     x_t      on the straight line between xs_i and xe_i               (Eq. 7, 8, 10, 12)
     loss     mean squared error against the line's own target         (Eq. 11, 13)
 
-A step whose loss or gradient is not finite is selected away as if it had never been applied:
+A step that the guard rejects (infra/guard.py) is selected away as if it had never been applied:
 parameters, optimizer (schedule included) and EMA stay; data and random key move on with `step`.
 """
 
@@ -17,6 +17,7 @@ import optax
 from jax.sharding import NamedSharding
 
 from tpdiff_jax import method
+from tpdiff_jax.infra.guard import GuardSpec, GuardState, init_guard, judge_step
 from tpdiff_jax.types import Array, Cond, Params, PRNGKey
 
 
@@ -29,6 +30,7 @@ class TrainState(NamedTuple):
         params: network parameters.
         ema_params: exponential moving average of `params`, used for sampling.
         opt_state: optax state.
+        guard: what the guard against bad steps remembers.
     """
 
     step: Array
@@ -36,6 +38,7 @@ class TrainState(NamedTuple):
     params: Params
     ema_params: Params
     opt_state: Any
+    guard: GuardState
 
 
 class TrainTask(NamedTuple):
@@ -50,6 +53,7 @@ class TrainTask(NamedTuple):
         schedule: learning rate as a function of applied updates (logged only).
         ema_decay: largest decay of the moving average, in [0, 1).
         cond_dropout: probability of training a sample without its condition.
+        guard: which steps are skipped.
         batch_sharding: how batches lie on several devices; None on one. Noise is then drawn where
             it is used and only keys and scores travel.
     """
@@ -62,6 +66,7 @@ class TrainTask(NamedTuple):
     schedule: optax.Schedule
     ema_decay: float
     cond_dropout: float
+    guard: GuardSpec = GuardSpec()
     batch_sharding: NamedSharding | None = None
 
 
@@ -74,6 +79,7 @@ def init_state(task: TrainTask, init: Callable[[PRNGKey], Params], key: PRNGKey)
         params=params,
         ema_params=jax.tree.map(jnp.copy, params),
         opt_state=task.optimizer.init(params),
+        guard=init_guard(task.guard, task.pyramid.num_stages),
     )
 
 
@@ -99,25 +105,45 @@ def train_step(
 
     (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
     grad_norm = optax.tree.norm(grads)
+    updated = apply_gradients(task, state, grads)
+    verdict, guard = judge_step(task.guard, state.guard, stage_index, loss, grad_norm)
+    # Selected, not scaled by 0 or 1: 0 * NaN is NaN.
+    kept = jax.tree.map(lambda new, old: jnp.where(verdict.is_good, new, old), updated, state)
+    metrics |= {
+        "loss": loss,
+        "grad_norm": grad_norm,
+        "learning_rate": jnp.asarray(task.schedule(state.num_updates), jnp.float32),
+        "is_skipped": 1.0 - verdict.is_good.astype(jnp.float32),
+        "is_spike": verdict.is_spike.astype(jnp.float32),
+        "bad_in_a_row": verdict.bad_in_a_row.astype(jnp.float32),
+    }
+    return kept._replace(step=state.step + 1, guard=guard), metrics
+
+
+def apply_gradients(task: TrainTask, state: TrainState, grads: Params) -> TrainState:
+    """Update parameters, optimizer and moving average, whose decay warms up."""
     updates, opt_state = task.optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     decay = jnp.minimum(task.ema_decay, (1.0 + state.num_updates) / (10.0 + state.num_updates))
-    updated = TrainState(
-        step=state.step,
+    return state._replace(
         num_updates=state.num_updates + 1,
         params=params,
         ema_params=optax.incremental_update(params, state.ema_params, 1.0 - decay),
         opt_state=opt_state,
     )
-    is_good = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-    kept = jax.tree.map(lambda new, old: jnp.where(is_good, new, old), updated, state)
-    metrics |= {
-        "loss": loss,
-        "grad_norm": grad_norm,
-        "learning_rate": jnp.asarray(task.schedule(state.num_updates), jnp.float32),
-        "is_skipped": 1.0 - is_good.astype(jnp.float32),
-    }
-    return kept._replace(step=state.step + 1), metrics
+
+
+class StepKeys(NamedTuple):
+    """What a step draws: noise time, noise, conditions left out."""
+
+    time: PRNGKey
+    noise: PRNGKey
+    dropout: PRNGKey
+
+
+def split_step_key(key: PRNGKey) -> StepKeys:
+    """Return the keys of one step's draws."""
+    return StepKeys(*jax.random.split(key, 3))
 
 
 def stage_loss(
@@ -137,15 +163,15 @@ def stage_loss(
     pyramid, x_0 = task.pyramid, batch["video"]
     stage = pyramid.stages[stage_index]
     batch_size = x_0.shape[0]
-    key_time, key_noise, key_dropout = jax.random.split(key, 3)
+    keys = split_step_key(key)
 
-    sample_keys = jax.vmap(jax.random.fold_in, (None, 0))(key_noise, jnp.arange(batch_size))
+    sample_keys = jax.vmap(jax.random.fold_in, (None, 0))(keys.noise, jnp.arange(batch_size))
     eps, metrics = method.aligned_noise(
         pyramid, stage_index, x_0, sample_keys, task.alignment, batch_sharding=task.batch_sharding
     )
-    t = method.sample_times(pyramid, stage_index, key_time, batch_size)
+    t = method.sample_times(pyramid, stage_index, keys.time, batch_size)
     x_t, target = method.training_point(pyramid, stage_index, x_0, eps, t)
-    cond = drop_condition(task, batch["cond"], key_dropout, batch_size)
+    cond = drop_condition(task, batch["cond"], keys.dropout, batch_size)
 
     network_time = pyramid.network_time(stage_index, t)
     positions = jnp.asarray(stage.frame_positions)

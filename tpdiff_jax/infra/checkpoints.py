@@ -209,12 +209,15 @@ class Checkpoints:
 
     # ---- restore
 
-    def restore(self, abstract_state: Any, step: int | None = None) -> Restored | None:
+    def restore(
+        self, abstract_state: Any, step: int | None = None, *, before: int | None = None
+    ) -> Restored | None:
         """Restore `step`, or the newest intact checkpoint.
 
         Args:
             abstract_state: `jax.ShapeDtypeStruct` leaves with the shardings to restore to.
             step: a step to insist on.
+            before: take only checkpoints of earlier steps than this.
 
         Returns:
             The checkpoint, or None when the folder holds none.
@@ -225,7 +228,8 @@ class Checkpoints:
         """
         if step is not None and step not in self.steps():
             raise CheckpointError(f"no checkpoint of step {step} in {self.path}: {self.steps()}")
-        chosen = self._agreed_step(self.steps() if step is None else [step])
+        steps = [s for s in self.steps() if before is None or s < before]
+        chosen = self._agreed_step(steps if step is None else [step])
         if chosen is None:
             return None
         self._check_fits(read_manifest(self.path / str(chosen)), abstract_state)

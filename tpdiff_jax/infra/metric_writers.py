@@ -13,6 +13,7 @@ import json
 import math
 import os
 import struct
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -113,6 +114,20 @@ def open_metric_writer(
             TENSORBOARD_DIR: TensorBoardSink(Path(workdir) / TENSORBOARD_DIR, last_kept_step),
         }
     )
+
+
+def open_line_writer(path: str | os.PathLike[str], *, process_index: int = 0) -> MetricWriter:
+    """Opens a file of JSON lines that, unlike `metrics.jsonl`, keeps those of every session.
+
+    Args:
+        path: the file; made with its first line.
+        process_index: only process 0 writes.
+
+    Returns:
+        The writer.
+    """
+    path = Path(path)
+    return MetricWriter({path.name: JsonlSink(path, sys.maxsize)} if process_index == 0 else {})
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from jax.tree_util import DictKey, KeyPath
 from tpdiff_jax.infra import mesh as mesh_lib
 from tpdiff_jax.types import ParamAxes, Params
 
-MAX_REPLICATED = 1024
+MAX_REPLICATED = 65536
 """Largest leaf, in elements, that may lie whole on every device without being a parameter."""
 
 

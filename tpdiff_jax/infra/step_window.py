@@ -1,31 +1,45 @@
 """Bounded run-ahead, running totals, and what happened since the last log line.
 
 JAX dispatches steps asynchronously. The loop may be at most `max_in_flight` steps ahead of the
-device, which bounds memory and never starves it; waiting for the oldest step also tells when it
-ended, hence how long it took, without ever stopping the device.
+device, which bounds memory and never starves it. A thread waits for each step and notes when it
+ended, so that a step's time is the device's, whatever the loop was doing meanwhile.
 """
 
 import collections
+import concurrent.futures
 import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import numpy as np
+from absl import logging
 
+from tpdiff_jax.infra.guard import BadStep, TooManyBadSteps
 from tpdiff_jax.types import Array
+
+_MAX_REPORTED = 100  # bad steps that a bundle describes
 
 
 class _InFlight(NamedTuple):
+    step: int
     stage: int
-    metrics: Mapping[str, Array]
     dispatched_at: float
+    finished: "concurrent.futures.Future[tuple[dict[str, float], float]]"
 
 
 class _Row(NamedTuple):
     stage: int
     seconds: float
     metrics: dict[str, float]
+
+
+class Busy(NamedTuple):
+    """When the device worked on one step: `time.perf_counter()` at both ends."""
+
+    start: float
+    end: float
+    is_skipped: bool
 
 
 class StepWindow:
@@ -35,30 +49,52 @@ class StepWindow:
         counts: finished steps of each stage, over the whole run.
         seconds: device seconds of each stage, over the whole run.
         num_skipped: steps that the guard skipped, over the whole run.
+        num_spikes: how many of those were finite.
     """
 
     def __init__(
-        self, num_stages: int, totals: Mapping[str, float] | None = None, max_in_flight: int = 2
+        self,
+        num_stages: int,
+        totals: Mapping[str, float] | None = None,
+        *,
+        max_bad_steps: int,
+        max_in_flight: int = 2,
     ) -> None:
         """Start an empty window.
 
         Args:
             num_stages: number of pyramid stages.
             totals: what `totals` returned when the checkpoint was written; None for a new run.
+            max_bad_steps: skipped steps in a row that stop the run.
             max_in_flight: steps that may be dispatched and unfinished, at least 1.
         """
         totals = totals or {}
         self.counts = [int(totals.get(f"steps_stage_{i}", 0)) for i in range(num_stages)]
         self.seconds = [float(totals.get(f"seconds_stage_{i}", 0.0)) for i in range(num_stages)]
         self.num_skipped = int(totals.get("skipped_steps", 0))
+        self.num_spikes = int(totals.get("spike_steps", 0))
+        self._max_bad_steps = max_bad_steps
         self._max_in_flight = max_in_flight
         self._queue: collections.deque[_InFlight] = collections.deque()
+        self._waiter = concurrent.futures.ThreadPoolExecutor(1, "step_end")
         self._rows: list[_Row] = []
+        self._busy: list[Busy] = []
+        self._last_bad: collections.deque[BadStep] = collections.deque(
+            maxlen=min(max_bad_steps, _MAX_REPORTED)
+        )
         self._last_end = 0.0
 
-    def dispatched(self, stage: int, metrics: Mapping[str, Array], dispatched_at: float) -> None:
-        """Note a dispatched step; waits when too many are in flight."""
-        self._queue.append(_InFlight(stage, metrics, dispatched_at))
+    def dispatched(
+        self, step: int, stage: int, metrics: Mapping[str, Array], dispatched_at: float
+    ) -> None:
+        """Note that step `step` (counted from 0) is on its way; waits when too many are.
+
+        Raises:
+            TooManyBadSteps: as all methods that wait: when a finished step was the last straw.
+                Nothing of a later step has been logged or saved by then, because both wait first.
+        """
+        finished = self._waiter.submit(_fetch, metrics)
+        self._queue.append(_InFlight(step, stage, dispatched_at, finished))
         while len(self._queue) > self._max_in_flight:
             self._finish_oldest()
 
@@ -69,19 +105,39 @@ class StepWindow:
 
     def _finish_oldest(self) -> None:
         step = self._queue.popleft()
-        values = {name: float(value) for name, value in jax.device_get(step.metrics).items()}
-        end = time.perf_counter()
-        seconds = end - max(self._last_end, step.dispatched_at)
+        values, end = step.finished.result()
+        start = max(self._last_end, step.dispatched_at)
         self._last_end = end
         self.counts[step.stage] += 1
-        self.seconds[step.stage] += seconds
-        self.num_skipped += int(values.pop("is_skipped"))
-        self._rows.append(_Row(step.stage, seconds, values))
+        self.seconds[step.stage] += end - start
+        is_skipped, is_spike = bool(values.pop("is_skipped")), bool(values.pop("is_spike"))
+        bad_in_a_row = int(values.pop("bad_in_a_row"))
+        self._rows.append(_Row(step.stage, end - start, values))
+        self._busy.append(Busy(start, end, is_skipped))
+        if is_skipped:
+            self.num_skipped += 1
+            self.num_spikes += int(is_spike)
+            self._note_bad(
+                BadStep(step.step, step.stage, values["loss"], values["grad_norm"], is_spike),
+                bad_in_a_row,
+            )
+
+    def _note_bad(self, bad: BadStep, bad_in_a_row: int) -> None:
+        self._last_bad.append(bad)
+        logging.warning("%s", bad)
+        if bad_in_a_row >= self._max_bad_steps:
+            raise TooManyBadSteps(bad_in_a_row, tuple(self._last_bad))
+
+    def take_busy(self) -> list[Busy]:
+        """Wait, then return when the device worked, since the last call."""
+        self.wait()
+        busy, self._busy = self._busy, []
+        return busy
 
     def totals(self) -> dict[str, float]:
         """Wait, then return the totals over the run as a flat dict, for the checkpoint."""
         self.wait()
-        out: dict[str, float] = {"skipped_steps": self.num_skipped}
+        out: dict[str, float] = {"skipped_steps": self.num_skipped, "spike_steps": self.num_spikes}
         for i, (count, seconds) in enumerate(zip(self.counts, self.seconds, strict=True)):
             out |= {f"steps_stage_{i}": count, f"seconds_stage_{i}": seconds}
         return out
@@ -95,16 +151,25 @@ class StepWindow:
         """Wait, return the window's means (non-finite values left out) and start the next window.
 
         Loss and median step time are given per stage as well; the learning rate is the last one.
+        `step_loss` and `step_grad_norm` are the last step's own, exactly, for `--mode=replay`.
         """
         self.wait()
         rows, self._rows = self._rows, []
         out = {name: _mean([row.metrics[name] for row in rows]) for name in rows[-1].metrics}
-        out["learning_rate"] = rows[-1].metrics["learning_rate"]
+        last = rows[-1].metrics
+        out |= {"learning_rate": last["learning_rate"]}
+        out |= {"step_loss": last["loss"], "step_grad_norm": last["grad_norm"]}
         for i in sorted({row.stage for row in rows}):
             own = [row for row in rows if row.stage == i]
             out[f"loss_stage_{i}"] = _mean([row.metrics["loss"] for row in own])
             out[f"step_seconds_stage_{i}"] = float(np.median([row.seconds for row in own]))
         return out
+
+
+def _fetch(metrics: Mapping[str, Array]) -> tuple[dict[str, float], float]:
+    """Wait for a step; return its metrics and when it ended."""
+    values = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
+    return values, time.perf_counter()
 
 
 def _mean(values: list[float]) -> float:

@@ -16,6 +16,7 @@ from tpdiff_jax.report.run_files import Run, read_run
 from tpdiff_jax.report.shell import page_shell
 from tpdiff_jax.report.training_sections import (
     cost_section,
+    goodput_section,
     loss_section,
     run_facts,
     schedule_section,
@@ -55,6 +56,7 @@ def render(run: Run) -> str:
         ("stages", "Stages", schedule_section),
         ("cost", "Cost", cost_section),
         ("throughput", "Throughput", throughput_section),
+        ("time", "Where the time went", goodput_section),
         ("setting", "Setting", _setting_section),
         ("config", "Config", _config_section),
     ]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tpdiff_jax.infra.goodput import GOODPUT_FILE, summarise
 from tpdiff_jax.infra.metric_writers import METRICS_FILE, read_metrics
 
 
@@ -18,6 +19,7 @@ class Run:
         results: content of `results.json`, {} when there is none.
         train: lines of `metrics.jsonl` that training wrote.
         evaluation: lines of `metrics.jsonl` with `eval/...` figures.
+        goodput: what the wall-clock time went into, {} when nothing tells.
         grid: the animated grid of the final samples, or None.
         videos: the final samples' MP4 files, by name.
         problems: files that could not be read, as sentences.
@@ -28,6 +30,7 @@ class Run:
     results: dict[str, Any]
     train: list[dict[str, Any]]
     evaluation: list[dict[str, Any]]
+    goodput: dict[str, Any]
     grid: Path | None
     videos: tuple[Path, ...]
     problems: tuple[str, ...]
@@ -70,6 +73,7 @@ def read_run(workdir: Path) -> Run:
         raise ValueError(f"workdir: {workdir} is not a directory")
     problems: list[str] = []
     lines = read_metrics(workdir / METRICS_FILE)
+    spans = read_metrics(workdir / GOODPUT_FILE)
     evaluation = [line for line in lines if any(name.startswith("eval/") for name in line)]
     samples = workdir / "samples"
     grids = sorted(samples.glob("*.gif"))
@@ -79,6 +83,7 @@ def read_run(workdir: Path) -> Run:
         results=_read_json(workdir / "results.json", problems),
         train=[line for line in lines if "loss" in line],
         evaluation=evaluation,
+        goodput=summarise(spans) if spans else {},
         grid=grids[0] if grids else None,
         videos=tuple(sorted(samples.glob("*.mp4"))),
         problems=tuple(problems),

@@ -24,6 +24,18 @@ _THROUGHPUT = {
     "peak_share": "share of the measured matmul peak",
 }
 
+_GOODPUT = {
+    "training": "training steps that were kept",
+    "skipped": "steps that the guard skipped",
+    "redone": "steps done again after a restart",
+    "start": "start of the process, restoring",
+    "compile": "compiling",
+    "data": "waiting for data",
+    "checkpoint": "waiting for checkpoints",
+    "evaluation": "samples and evaluation",
+    "other": "anything else",
+}
+
 
 def loss_section(run: Run) -> str:
     """Loss curves, one line a stage, and what else the optimizer logs."""
@@ -98,6 +110,27 @@ def throughput_section(run: Run) -> str:
         markup.table(["rate", "mean", "lowest", "highest", "last"], rows)
         + f"<div class='charts'>{charts}</div>"
     )
+
+
+def goodput_section(run: Run) -> str:
+    """What the wall-clock time of all sessions went into."""
+    if not run.goodput:
+        return ""
+    spent, shares = run.goodput["seconds"], run.goodput["shares"]
+    rows = [
+        [title, seconds(spent[part]), percent(shares[part])]
+        for part, title in _GOODPUT.items()
+        if spent.get(part)
+    ]
+    summary = markup.facts(
+        [
+            ("wall-clock time of all sessions", seconds(run.goodput["wall_seconds"])),
+            ("spent on steps that were kept", percent(run.goodput["goodput"])),
+            ("sessions", figure(run.goodput["sessions"])),
+            ("between sessions", seconds(run.goodput["between_sessions_seconds"])),
+        ]
+    )
+    return summary + markup.table(["part", "time", "share"], rows)
 
 
 def relative(stages: list[dict[str, Any]], name: str) -> list[float | None]:

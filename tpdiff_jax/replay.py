@@ -1,0 +1,104 @@
+"""Take a logged step again, from the newest checkpoint before it, and compare the bits.
+
+A step is a function of the state, (seed, step) and the config, so on the same platform and number
+of devices it must give the loss and gradient norm that `metrics.jsonl` holds (`step_loss`,
+`step_grad_norm`: a float32 written as a JSON number comes back exactly).
+"""
+
+import math
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+from absl import logging
+
+from tpdiff_jax import run_config
+from tpdiff_jax.build import build_experiment
+from tpdiff_jax.infra.checkpoints import Checkpoints
+from tpdiff_jax.infra.metric_writers import METRICS_FILE, read_metrics
+from tpdiff_jax.initial_state import abstract_train_state, make_state, run_keys
+from tpdiff_jax.stage_schedule import stage_of_step
+from tpdiff_jax.step_programs import compile_steps
+from tpdiff_jax.train import iterate_batches
+
+COMPARED = {"loss": "step_loss", "grad_norm": "step_grad_norm"}
+"""Metric of a step -> its name in a line of `metrics.jsonl`."""
+
+
+class Comparison(NamedTuple):
+    """One figure of a replayed step beside the logged one; None: there is no line of that step."""
+
+    name: str
+    replayed: float
+    logged: float | None
+
+    @property
+    def is_equal(self) -> bool | None:
+        """Whether the bits agree; None when nothing was logged."""
+        if self.logged is None:
+            return None
+        if math.isnan(self.logged):
+            return not math.isfinite(self.replayed)
+        return self.replayed.hex() == self.logged.hex()
+
+    def __str__(self) -> str:
+        shown = f"  {self.name:<10} {self.replayed!r:<24} {self.replayed.hex():<24}"
+        verdict = {None: "not logged", True: "equal to the logged one"}
+        return shown + verdict.get(self.is_equal, f"DIFFERS from the logged {self.logged!r}")
+
+
+def replay(workdir: pathlib.Path, step: int) -> bool:
+    """Take step `step` of a run again and print what it gives.
+
+    Args:
+        workdir: a folder that `--mode=train` has made.
+        step: numbered as in `metrics.jsonl`: completed steps, this one included.
+
+    Returns:
+        False when a logged figure differs.
+
+    Raises:
+        ValueError: when the folder is no run, the step is not one of it or every checkpoint
+            before it is damaged.
+    """
+    experiment = build_experiment(run_config.load_config(workdir))
+    spec = experiment.train
+    if not 1 <= step <= spec.num_steps:
+        raise ValueError(f"--step={step} must lie in 1 to train.num_steps={spec.num_steps}")
+    key_init, key_steps = run_keys(spec.seed)
+    abstract_state = abstract_train_state(experiment)
+    restored = Checkpoints(workdir, create=False).restore(abstract_state, before=step)
+    first_step = restored.step if restored else 0
+    state = restored.state if restored else make_state(experiment, key_init)
+    logging.info("replaying steps %d to %d", first_step + 1, step)
+
+    step_functions = compile_steps(experiment, abstract_state, key_steps)
+    batches = iterate_batches(experiment, first_step)
+    for index in range(first_step, step):
+        stage = stage_of_step(spec.seed, index, spec.stage_probs)
+        state, metrics = step_functions[stage](state, next(batches), key_steps)
+    comparisons = compare({name: float(metrics[name]) for name in COMPARED}, workdir, step)
+    if jax.process_index() == 0:
+        skipped = ", skipped" if float(metrics["is_skipped"]) else ""
+        print(f"step {step}, stage {stage}{skipped}, from step {first_step}:")
+        print("\n".join(map(str, comparisons)))
+    return all(comparison.is_equal is not False for comparison in comparisons)
+
+
+def compare(replayed: dict[str, float], workdir: pathlib.Path, step: int) -> list[Comparison]:
+    """Put the logged figures of a step beside the replayed ones."""
+    line: dict[str, Any] = {}
+    for found in read_metrics(workdir / METRICS_FILE):
+        if found["step"] == step and COMPARED["loss"] in found:
+            line = found
+    return [
+        Comparison(name, replayed[name], _logged(line, logged_name))
+        for name, logged_name in COMPARED.items()
+    ]
+
+
+def _logged(line: dict[str, Any], name: str) -> float | None:
+    """The logged figure; a null stands for one that was not finite."""
+    if name not in line:
+        return None
+    return math.nan if line[name] is None else float(line[name])
