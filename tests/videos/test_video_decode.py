@@ -207,6 +207,24 @@ def test_a_wrong_extension_does_not_matter(tmp_path):
     assert found == nearest(np.arange(40) / 30)
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi"])
+def test_a_title_that_is_not_utf_8_does_not_matter(tmp_path, name):
+    path = write_video(tmp_path / name, 40, codec="mpeg4", title="TITLEXXXX")
+    content = path.read_bytes()
+    assert b"TITLEXXXX" in content
+    (found,) = indices(write_bytes(path, content.replace(b"TITLEXXXX", b"\xe9t\xe9 XXXX")))
+    assert found == nearest(np.arange(40) / 30)
+
+
+def test_times_that_are_made_up_are_noticed(tmp_path):
+    """AVI stores no presentation times: with H.264's B-frames the library's guesses are wrong."""
+    path = write_video(tmp_path / "a.avi", 40, options={"bf": "2"})
+    assert reason(path) == "no_timestamps"
+    path = write_video(tmp_path / "b.avi", 40, options={"bf": "0"})
+    (found,) = indices(path)
+    assert found == nearest(np.arange(40) / 30)
+
+
 def test_sound_alone_has_no_video_stream(tmp_path):
     assert reason(write_sound(tmp_path / "a.mp4")) == "no_video_stream"
 

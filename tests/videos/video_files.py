@@ -59,11 +59,14 @@ def write_video(
     container_options: dict[str, str] | None = None,
     container_format: str | None = None,
     aspect: Fraction | None = None,
+    title: str = "",
 ) -> pathlib.Path:
     """Write `count` pictures at a constant rate, or at `times_ms`."""
     with av.open(
         str(path), "w", format=container_format, options=container_options or {}
     ) as container:
+        if title:
+            container.metadata["title"] = title
         stream: Any = container.add_stream(codec, rate=fps)
         stream.height, stream.width = size
         stream.pix_fmt, stream.options = pix_fmt, options or {}

@@ -21,7 +21,7 @@ REASONS = {
     "empty_file": "zero bytes",
     "unreadable": "no container format that is read here, or its header is damaged or cut off",
     "no_video_stream": "only sound, subtitles or cover art",
-    "no_timestamps": "the stream does not say when its frames are shown",
+    "no_timestamps": "the stream does not say when its frames are shown, or not truthfully",
     "too_long": "longer than prepare.max_seconds",
     "too_large": "more pixels than prepare.max_pixels, over all frames",
     "too_short": "shorter than prepare.num_frames at prepare.fps",

@@ -28,6 +28,10 @@ OPEN_OPTIONS = {
     "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg",
     "protocol_whitelist": "file",
 }
+# A title in another encoding than UTF-8 is no reason to refuse a video; PyAV 19 needs no telling.
+LENIENT_TITLES: dict[str, Any] = (
+    {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+)
 # What damaged files raise: besides the library's own errors LookupError, for a stream that appears
 # midway, ValueError, for a format without a way to RGB, and nonsense durations.
 DECODER_ERRORS = (av.FFmpegError, LookupError, ValueError, ArithmeticError, MemoryError)
@@ -67,8 +71,7 @@ def read_clips(path: pathlib.Path, spec: ClipFormat) -> list[np.ndarray]:
     if path.stat().st_size == 0:
         raise BadClipError("empty_file")
     try:
-        # Titles in other encodings than UTF-8 are no reason to refuse a video.
-        container = av.open(str(path), options=OPEN_OPTIONS, metadata_errors="replace")
+        container = av.open(str(path), options=OPEN_OPTIONS, **LENIENT_TITLES)
     except DECODER_ERRORS as error:
         raise BadClipError("unreadable", _one_line(error)) from error
     with container:
@@ -148,7 +151,7 @@ def _decode(
     """Decode the frames shown at the times `wanted`, cropped and resized, by time.
 
     Raises:
-        BadClipError: corrupt, size_changes.
+        BadClipError: corrupt, size_changes, no_timestamps.
     """
     problem = "frames are missing, or the decoder had to guess parts of them"
     # From the nearest key frame. Where that fails from the very start: the container's index may
@@ -167,15 +170,27 @@ def _decode(
 def _decode_from(
     container: Any, stream: Any, seek_to: int, wanted: set[int], spec: ClipFormat
 ) -> dict[int, np.ndarray]:
-    """The wanted frames up to the first that the decoder could not read in full."""
+    """The wanted frames up to the first that the decoder could not read in full.
+
+    Raises:
+        BadClipError: size_changes, no_timestamps.
+    """
     container.seek(seek_to, stream=stream, backward=True)
     size = (stream.codec_context.width, stream.codec_context.height)
     frames: dict[int, np.ndarray] = {}
+    latest = None
     for frame in container.decode(stream):
         if (frame.width, frame.height) != size:
             raise BadClipError("size_changes", f"{size} to {(frame.width, frame.height)}")
         if frame.is_corrupt:  # later frames build upon it, whether or not they are flagged
             break
+        if frame.pts is None:
+            continue
+        if latest is not None and frame.pts <= latest:
+            # Decoders hand out frames in the order in which they are shown: the times are made up,
+            # as for H.264 with B-frames in AVI, which stores none.
+            raise BadClipError("no_timestamps", "frames come in another order than their times")
+        latest = frame.pts
         if frame.pts in wanted:
             frames[frame.pts] = _picture(frame, stream, spec)
             if len(frames) == len(wanted):
