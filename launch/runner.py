@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_STOPPED = 1, 2, 130
-_NOT_FOUND = 127  # as shells say it
+_NOT_FOUND, _TIMED_OUT = 127, 124  # as shells and `timeout` say it
+_READ_SECONDS = 600.0  # a connection to a machine that has gone may never answer
 _STDERR_TAIL = 2000
 
 
@@ -66,13 +67,13 @@ class Runner:
             is_quiet: not shown in a real run; for what is asked again and again.
 
         Raises:
-            CommandFailed: when it ends with another code than 0.
+            CommandFailed: when it ends with another code than 0, or not in time.
         """
         if self.is_dry_run or not is_quiet:
             self._show(command)
         if self.is_dry_run:
             return in_dry_run
-        return _execute(command, capture_output=True)
+        return _execute(command, capture_output=True, timeout=_READ_SECONDS)
 
     def note(self, text: str) -> None:
         """Say what happens between commands."""
@@ -95,6 +96,8 @@ def _execute(command: Sequence[str], **options: Any) -> str:
         done = subprocess.run(command, check=False, **options)
     except FileNotFoundError as error:
         raise CommandFailed(command, _NOT_FOUND, f"{command[0]} is not installed here") from error
+    except subprocess.TimeoutExpired as error:
+        raise CommandFailed(command, _TIMED_OUT, f"no answer in {error.timeout:g} s") from error
     if done.returncode:
         raise CommandFailed(command, done.returncode, _decode(done.stderr))
     return _decode(done.stdout)

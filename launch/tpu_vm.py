@@ -207,6 +207,7 @@ def _finish(tpu: TpuSlice, job: Job, runner: Runner, code: int, *, keep: bool) -
         show_tails(tpu, job.name, runner)
     runner.note(f"the trainer ended with code {code}")
     if keep:
+        stop(tpu, job.name, runner)  # workers that wait for one that has failed
         runner.note("--keep: the slice stays, and costs, until the action `delete`")
     else:
         runner.run(tpu.delete())

@@ -49,7 +49,13 @@ start() {
   rm -f pid exit_code
   [[ ! -e log.txt ]] || mv log.txt log_before.txt
   nohup setsid bash "$script" supervise "$@" >>log.txt 2>&1 </dev/null &
-  until [[ -s pid ]]; do sleep 0.1; done
+  local _
+  for _ in {1..300}; do
+    if [[ -s pid ]]; then return; fi
+    sleep 0.1
+  done
+  echo "the command did not start" >&2
+  return 1
 }
 
 supervise() {
@@ -71,7 +77,7 @@ status() {
   elif [[ -e pid ]]; then
     state=lost
   fi
-  echo "tpu_worker $(hostname) $state"
+  echo "tpu_worker $HOSTNAME $state"
 }
 
 log() {

@@ -244,11 +244,3 @@ def test_bad_input_is_one_clear_line(
     assert tpu_vm.main([*SLICE, *arguments]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("launch.tpu_vm: error: ") and named in line
-
-
-def test_a_missing_gcloud_is_said(tmp_path: pathlib.Path) -> None:
-    cloud = Cloud(tmp_path)
-    cloud.put("gcloud", "exit 127")
-    out = cloud.launch("tpu_vm", "delete", *SLICE)
-    assert out.returncode == 1
-    assert "gcloud compute tpus queued-resources delete tp" in out.stderr
