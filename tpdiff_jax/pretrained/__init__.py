@@ -1,13 +1,15 @@
 """Published weights: safetensors in a local folder to this project's parameters, and back.
 
-    key_table      rows "tensor -> parameter, transform, share" and what follows of them
-    tensor_files   folders of safetensors files, sharded or not
-    flux           the table of the Flux transformer, in two published layouts
+    key_table          rows "tensor -> parameter, transform, share" and what follows of them
+    tensor_files       folders of safetensors files, sharded or not
+    flux               the table of the Flux transformer, in two published layouts
+    causal_video_vae   the table of the causal video autoencoder
 
 Nothing is fetched and nothing is unpickled. A tensor that is missing, left over or of another shape
 is a `ValueError` before any of them is read.
 """
 
+from tpdiff_jax.pretrained.causal_video_vae import load_causal_video_vae
 from tpdiff_jax.pretrained.flux import LAYOUTS, load_flux, save_flux
 
-__all__ = ["LAYOUTS", "load_flux", "save_flux"]
+__all__ = ["LAYOUTS", "load_causal_video_vae", "load_flux", "save_flux"]
