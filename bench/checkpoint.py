@@ -37,6 +37,7 @@ _ROWS = (
     ("verify_seconds", "verifying it before a restore (four threads)"),
     ("step_seconds_without", "a step without a save"),
     ("step_seconds_during", "a step during a save"),
+    ("longest_step_during", "the longest step during a save"),
 )
 
 
