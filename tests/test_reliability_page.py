@@ -29,4 +29,4 @@ def test_every_promise_has_a_test(row):
 
 
 def test_no_promise_of_the_page_gets_lost():
-    assert {*range(1, 10), *range(11, 16)} <= set(ROWS)
+    assert set(range(1, 16)) <= set(ROWS)
