@@ -6,11 +6,13 @@ import pathlib
 
 import pytest
 
+from configs import dit_2b
 from tests.test_main import FLOW, run_main
 from tests.tiny import flags_of_sizes, tiny_config
 from tpdiff_jax.build import build_experiment
 from tpdiff_jax.initial_state import abstract_train_state
 from tpdiff_jax.plan import PlanFlags, plan, state_bytes
+from tpdiff_jax.planning.topology import open_target
 
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="libtpu, the TPU compiler, is not installed"
@@ -43,6 +45,19 @@ def test_a_shape_of_frames_that_is_none_is_refused(tmp_path: pathlib.Path) -> No
     flags = PlanFlags(topology="local", frame_shape=(48, 80))
     with pytest.raises(ValueError, match="--frame_shape"):
         plan(tiny_config(), tmp_path, flags)
+
+
+@needs_libtpu
+def test_the_two_billion_parameters_of_dit_2b_lie_in_sixteen_parts() -> None:
+    devices = open_target("v5p:4x4x4").devices
+    experiment = build_experiment(dit_2b.get_config(), devices, frame_shape=(48, 80, 16))
+    state = state_bytes(abstract_train_state(experiment))
+    assert 2.0e9 < state["num_parameters"] < 2.1e9
+    # AdamW keeps two moments. Only vectors lie whole on every chip.
+    shared = 4 * state["num_parameters"] / 16
+    for name, copies in (("parameter_bytes", 1), ("average_bytes", 1), ("optimizer_bytes", 2)):
+        assert copies * shared <= state[name] < 1.02 * copies * shared
+    assert experiment.network.num_tokens(16) == 16 * 24 * 40
 
 
 @pytest.mark.slow
