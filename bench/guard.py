@@ -21,7 +21,7 @@ from experiments.overrides import parse_overrides, read_config
 from tpdiff_jax.build import Experiment, build_experiment
 from tpdiff_jax.initial_state import make_state, run_keys
 from tpdiff_jax.step_programs import abstract_batch
-from tpdiff_jax.train_step import TrainState, TrainTask, apply_gradients, stage_loss, train_step
+from tpdiff_jax.train_step import TrainState, TrainTask, apply_gradients, loss_and_grads, train_step
 from tpdiff_jax.types import Array, PRNGKey
 
 EXIT_BAD_INPUT = 2
@@ -57,9 +57,7 @@ def unguarded_step(
 ) -> tuple[TrainState, dict[str, Array]]:
     """`train_step` as it would be without its guard."""
     step_key = jax.random.fold_in(key, state.step)
-    (loss, metrics), grads = jax.value_and_grad(
-        lambda params: stage_loss(task, stage_index, params, batch, step_key), has_aux=True
-    )(state.params)
+    (loss, metrics), grads = loss_and_grads(task, stage_index, state.params, batch, step_key)
     metrics |= {"loss": loss, "grad_norm": optax.tree.norm(grads)}
     return apply_gradients(task, state, grads)._replace(step=state.step + 1), metrics
 

@@ -78,6 +78,7 @@ def get_config() -> ConfigDict:
     config.train.num_steps = 7000
     config.train.batch_size = 8
     config.train.batch_per_stage = "clips"  # clips | tokens: batch_size * stride clips in a stage
+    config.train.grad_accum_steps = 1  # parts of a batch, one after another, to save memory
     config.train.seed = 0
     config.train.stage_probs = ()  # () is uniform
     config.train.cond_dropout = 0.1  # share of samples trained without their label

@@ -63,6 +63,9 @@ INVALID: list[tuple[str, Any]] = [
     ("sample.guidance_per_stage", ((1.0,), 1.0, 1.0)),
     ("guard.spike_factor", 0.5),
     ("guard.warmup_steps", 65),
+    ("train.batch_per_stage", "frames"),
+    ("train.grad_accum_steps", 0),
+    ("train.grad_accum_steps", 2),  # 8 clips in groups of 8
     ("train.cond_dropout", 1.0),
     ("train.stage_probs", (1.0,)),
     ("train.log_every_steps", 0),
@@ -77,6 +80,8 @@ INVALID: list[tuple[str, Any]] = [
     ("eval.num_videos", 0),
     ("eval.batch_size", 0),
     ("mesh.data", 3),
+    ("mesh.fsdp", 0),
+    ("mesh.tensor", -1),  # mesh.data is -1 already
 ]
 
 

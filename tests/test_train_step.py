@@ -10,7 +10,7 @@ import pytest
 
 from tpdiff_jax import method
 from tpdiff_jax.infra.guard import GuardSpec
-from tpdiff_jax.train_step import TrainTask, init_state, stage_loss, train_step
+from tpdiff_jax.train_step import TrainTask, draw, init_state, stage_loss, train_step
 
 BATCH, FRAMES, SIZE = 4, 8, 2
 NULL_LABEL = 10
@@ -55,7 +55,7 @@ def batch() -> dict[str, Any]:
 
 def test_one_stage_is_ordinary_flow_matching(batch: dict[str, Any]) -> None:
     task, key = make_task(), jax.random.key(3)
-    loss, _ = stage_loss(task, 0, init(key), batch, key)
+    loss, _ = stage_loss(task, 0, init(key), batch, draw(task, 0, BATCH, key))
     key_time, key_noise, _ = jax.random.split(key, 3)
     sample_keys = jax.vmap(jax.random.fold_in, (None, 0))(key_noise, jnp.arange(BATCH))
     eps, _ = method.aligned_noise(task.pyramid, 0, batch["video"], sample_keys, task.alignment)
@@ -70,7 +70,8 @@ def test_first_update_is_gradient_descent_and_the_average_follows(batch: dict[st
     state = init_state(task, init, key)
     new, metrics = jax.jit(train_step, static_argnums=(0, 1))(task, 0, state, batch, key)
     step_key = jax.random.fold_in(key, 0)
-    grads = jax.grad(lambda p: stage_loss(task, 0, p, batch, step_key)[0])(state.params)
+    draws = draw(task, 0, BATCH, step_key)
+    grads = jax.grad(lambda p: stage_loss(task, 0, p, batch, draws)[0])(state.params)
     for name in ("a", "b"):
         expected = state.params[name] - 0.1 * grads[name]
         np.testing.assert_allclose(new.params[name], expected, rtol=1e-5)
@@ -158,6 +159,24 @@ def test_randomness_moves_on_with_the_step(batch: dict[str, Any]) -> None:
     assert float(first["loss"]) != float(second["loss"])
 
 
+@pytest.mark.parametrize("level", ["coarsest", "stage"])
+def test_gradients_accumulated_over_parts_are_those_of_the_whole_batch(
+    batch: dict[str, Any], level: str
+) -> None:
+    """Noise, times, dropout and alignment groups included: else losses would differ by percents."""
+    alignment = method.AlignmentSpec(mode="nearest", level=level, group_size=2)
+    fields = {"strides": (2, 1), "alignment": alignment, "cond_dropout": 0.5}
+    key, step = jax.random.key(3), jax.jit(train_step, static_argnums=(0, 1))
+    whole, parts = make_task(**fields), make_task(**fields, grad_accum_steps=2)
+    state = init_state(whole, init, key)
+    one, metrics = step(whole, 1, state, batch, key)
+    two, metrics_in_parts = step(parts, 1, state, batch, key)
+    np.testing.assert_allclose(metrics_in_parts["loss"], metrics["loss"], rtol=1e-6)
+    np.testing.assert_allclose(metrics_in_parts["grad_norm"], metrics["grad_norm"], rtol=1e-5)
+    for name in ("a", "b"):
+        np.testing.assert_allclose(two.params[name], one.params[name], rtol=1e-6)
+
+
 @pytest.mark.parametrize("stage_index", [0, 1, 2])
 def test_dropped_conditions_are_null_at_the_stated_rate(
     batch: dict[str, Any], stage_index: int
@@ -172,7 +191,8 @@ def test_dropped_conditions_are_null_at_the_stated_rate(
     task = make_task(strides=(4, 2, 1), apply=spy, cond_dropout=0.25)
     with jax.disable_jit():
         for seed in range(40):
-            stage_loss(task, stage_index, init(None), batch, jax.random.key(seed))
+            draws = draw(task, stage_index, BATCH, jax.random.key(seed))
+            stage_loss(task, stage_index, init(None), batch, draws)
     labels = np.stack(seen)  # [runs, b, 1]
     is_null = labels == NULL_LABEL
     # 160 draws of probability 0.25: four standard deviations are 0.137.

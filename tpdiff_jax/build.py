@@ -38,6 +38,7 @@ class TrainSpec:
     batch_size: int
     seed: int
     batch_per_stage: str
+    grad_accum_steps: int
     stage_probs: tuple[float, ...]
     cond_dropout: float
     log_every_steps: int
@@ -52,6 +53,7 @@ class TrainSpec:
             self,
             "num_steps",
             "batch_size",
+            "grad_accum_steps",
             "log_every_steps",
             "checkpoint_every_steps",
             "keep_checkpoints",
@@ -156,7 +158,7 @@ def build_experiment(
     pyramid = _build_pyramid(read, dataset.num_frames)
     network = _build_network(read, dataset)
     train = _build_train(read, pyramid.num_stages)
-    alignment = _build_alignment(read, train.batch_size)
+    alignment = _build_alignment(read, train)
     optimizer_spec = OptimizerSpec(
         **read.group(
             "optim",
@@ -178,6 +180,7 @@ def build_experiment(
             **read.group("guard", "spike_factor", "window", "warmup_steps", "max_bad_steps")
         ),
         batch_sharding=mesh_lib.sharding(mesh, "batch") if mesh.size > 1 else None,
+        grad_accum_steps=train.grad_accum_steps,
     )
     experiment = Experiment(
         config=config,
@@ -194,6 +197,8 @@ def build_experiment(
     read.check_all_known()
     for field in ("train.batch_size", "sample.batch_size", "eval.batch_size"):
         mesh_lib.check_divisible(field, read(field), mesh)
+    part = train.batch_size // train.grad_accum_steps
+    mesh_lib.check_divisible("train.batch_size / train.grad_accum_steps", part, mesh)
     for what, (axis, size) in network.axis_sizes.items():
         mesh_lib.check_divisible(what, size, mesh, axis)
     return experiment
@@ -289,15 +294,18 @@ def _build_train(read: ConfigReader, num_stages: int) -> TrainSpec:
     return TrainSpec(**fields)
 
 
-def _build_alignment(read: ConfigReader, batch_size: int) -> method.AlignmentSpec:
+def _build_alignment(read: ConfigReader, train: TrainSpec) -> method.AlignmentSpec:
     spec = method.AlignmentSpec(
         **read.group("alignment", "mode", "level", "group_size", "num_candidates")
     )
-    if spec.mode in ("nearest", "hungarian") and batch_size % spec.group_size:
-        raise ValueError(
-            f"train.batch_size={batch_size} must be a multiple of "
-            f"alignment.group_size={spec.group_size}"
+    unit, factors = train.grad_accum_steps, f"train.grad_accum_steps={train.grad_accum_steps}"
+    if spec.mode in ("nearest", "hungarian"):
+        unit, factors = (
+            unit * spec.group_size,
+            f"{factors} * alignment.group_size={spec.group_size}",
         )
+    if train.batch_size % unit:
+        raise ValueError(f"train.batch_size={train.batch_size} must be a multiple of {factors}")
     return spec
 
 

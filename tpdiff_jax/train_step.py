@@ -8,13 +8,14 @@ A step that the guard rejects (infra/guard.py) is selected away as if it had nev
 parameters, optimizer (schedule included) and EMA stay; data and random key move on with `step`.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import NamedSharding
+from jax.sharding import NamedSharding, PartitionSpec
 
 from tpdiff_jax import method
 from tpdiff_jax.infra.guard import GuardSpec, GuardState, init_guard, judge_step
@@ -56,6 +57,8 @@ class TrainTask(NamedTuple):
         guard: which steps are skipped.
         batch_sharding: how batches lie on several devices; None on one. Noise is then drawn where
             it is used and only keys and scores travel.
+        grad_accum_steps: parts of a batch whose gradients are taken one after another, to save
+            memory; each holds whole alignment groups.
     """
 
     pyramid: method.Pyramid
@@ -68,6 +71,7 @@ class TrainTask(NamedTuple):
     cond_dropout: float
     guard: GuardSpec = GuardSpec()
     batch_sharding: NamedSharding | None = None
+    grad_accum_steps: int = 1
 
 
 def init_state(task: TrainTask, init: Callable[[PRNGKey], Params], key: PRNGKey) -> TrainState:
@@ -99,11 +103,7 @@ def train_step(
         The state after the step and a dict of float32 scalars.
     """
     step_key = jax.random.fold_in(key, state.step)
-
-    def loss_fn(params: Params) -> tuple[Array, dict[str, Array]]:
-        return stage_loss(task, stage_index, params, batch, step_key)
-
-    (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    (loss, metrics), grads = loss_and_grads(task, stage_index, state.params, batch, step_key)
     grad_norm = optax.tree.norm(grads)
     updated = apply_gradients(task, state, grads)
     verdict, guard = judge_step(task.guard, state.guard, stage_index, loss, grad_norm)
@@ -146,32 +146,82 @@ def split_step_key(key: PRNGKey) -> StepKeys:
     return StepKeys(*jax.random.split(key, 3))
 
 
+class Draws(NamedTuple):
+    """The random numbers of a batch, by sample; those of sample j depend on its place j alone.
+
+    Attributes:
+        noise_keys: key of each sample's noise, [b].
+        t: time in the stage, [b].
+        is_dropped: whether the sample trains without its condition, [b].
+    """
+
+    noise_keys: PRNGKey
+    t: Array
+    is_dropped: Array
+
+
+def draw(task: TrainTask, stage_index: int, batch_size: int, key: PRNGKey) -> Draws:
+    """Draw what is random in a step on the whole batch, however it is then cut or sharded."""
+    keys = split_step_key(key)
+    return Draws(
+        noise_keys=jax.vmap(jax.random.fold_in, (None, 0))(keys.noise, jnp.arange(batch_size)),
+        t=method.sample_times(task.pyramid, stage_index, keys.time, batch_size),
+        is_dropped=jax.random.bernoulli(keys.dropout, task.cond_dropout, (batch_size,)),
+    )
+
+
+def loss_and_grads(
+    task: TrainTask, stage_index: int, params: Params, batch: dict[str, Any], key: PRNGKey
+) -> tuple[tuple[Array, dict[str, Array]], Params]:
+    """Loss, statistics and gradient of a batch: means over `task.grad_accum_steps` equal parts.
+
+    The random numbers are those of the whole batch, so the parts change rounding only.
+    """
+    grad = jax.value_and_grad(functools.partial(stage_loss, task, stage_index), has_aux=True)
+    draws = draw(task, stage_index, batch["video"].shape[0], key)
+    num_parts = task.grad_accum_steps
+    if num_parts == 1:
+        return grad(params, batch, draws)
+
+    def cut(x: Array) -> Array:
+        parts = x.reshape(num_parts, -1, *x.shape[1:])  # [parts, b / parts, ...]
+        if task.batch_sharding is None:
+            return parts
+        # Rows move between devices, so that every part is spread over all of them.
+        spec = PartitionSpec(None, *task.batch_sharding.spec)
+        return jax.lax.with_sharding_constraint(
+            parts, NamedSharding(task.batch_sharding.mesh, spec)
+        )
+
+    def add_part(total: Any, part: tuple[dict[str, Any], Draws]) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, grad(params, *part)), None
+
+    parts = jax.tree.map(cut, (batch, draws))
+    shapes = jax.eval_shape(grad, params, *jax.tree.map(lambda x: x[0], parts))
+    start = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    total, _ = jax.lax.scan(add_part, start, parts)
+    return jax.tree.map(lambda leaf: leaf / num_parts, total)
+
+
 def stage_loss(
-    task: TrainTask,
-    stage_index: int,
-    params: Params,
-    batch: dict[str, Any],
-    key: PRNGKey,
+    task: TrainTask, stage_index: int, params: Params, batch: dict[str, Any], draws: Draws
 ) -> tuple[Array, dict[str, Array]]:
     """Mean squared error of stage `stage_index` on one batch, and what alignment reached.
 
-    Every random number of sample j comes from `fold_in(key, j)` with j its place in the global
-    batch, so the loss does not depend on how the batch is sharded.
-
     Source: arXiv 2503.09566, Eq. 7-13 and Algorithm 1.
     """
-    pyramid, x_0 = task.pyramid, batch["video"]
+    pyramid, x_0, t = task.pyramid, batch["video"], draws.t
     stage = pyramid.stages[stage_index]
-    batch_size = x_0.shape[0]
-    keys = split_step_key(key)
-
-    sample_keys = jax.vmap(jax.random.fold_in, (None, 0))(keys.noise, jnp.arange(batch_size))
     eps, metrics = method.aligned_noise(
-        pyramid, stage_index, x_0, sample_keys, task.alignment, batch_sharding=task.batch_sharding
+        pyramid,
+        stage_index,
+        x_0,
+        draws.noise_keys,
+        task.alignment,
+        batch_sharding=task.batch_sharding,
     )
-    t = method.sample_times(pyramid, stage_index, keys.time, batch_size)
     x_t, target = method.training_point(pyramid, stage_index, x_0, eps, t)
-    cond = drop_condition(task, batch["cond"], keys.dropout, batch_size)
+    cond = drop_condition(task, batch["cond"], draws.is_dropped)
 
     network_time = pyramid.network_time(stage_index, t)
     positions = jnp.asarray(stage.frame_positions)
@@ -180,11 +230,10 @@ def stage_loss(
     return jnp.mean(method.loss_weight(pyramid, t) * error), metrics
 
 
-def drop_condition(task: TrainTask, cond: Cond, key: PRNGKey, batch_size: int) -> Cond:
-    """Replace the condition of a random share of samples by the null one, for guidance."""
+def drop_condition(task: TrainTask, cond: Cond, is_dropped: Array) -> Cond:
+    """Replace the condition of the dropped samples by the null one, for guidance."""
     if cond is None or task.cond_dropout == 0.0:
         return cond
-    is_dropped = jax.random.bernoulli(key, task.cond_dropout, (batch_size,))
 
     def select(null: Array, given: Array) -> Array:
         return jnp.where(is_dropped.reshape(-1, *(1,) * (given.ndim - 1)), null, given)
