@@ -156,7 +156,7 @@ def build_experiment(
     if frame_shape is not None:
         dataset = _with_frames(dataset, frame_shape)
     pyramid = _build_pyramid(read, dataset.num_frames)
-    network = _build_network(read, dataset)
+    network = _build_network(read, dataset).with_layout(mesh_lib.MeshLayout(mesh))
     train = _build_train(read, pyramid.num_stages)
     alignment = _build_alignment(read, train)
     optimizer_spec = OptimizerSpec(

@@ -47,6 +47,7 @@ EXIT_DIFFERS = 8
 _STARTED_AT = time.time()  # before the slow imports: they are part of what a restart costs
 
 MODES = ("train", "sample", "evaluate", "doctor", "plan", "prepare", "replay")
+DEVICE_MODES = ("train", "sample", "evaluate", "replay")  # on the devices of all processes
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file; required by --mode=train, plan and prepare.", lock_config=True
@@ -75,6 +76,14 @@ _STEPS_PER_STAGE = flags.DEFINE_list(
 _GUIDANCE = flags.DEFINE_list(
     "guidance_scale", None, "sample, evaluate: guidance scale, one number or one per stage."
 )
+_COMPILATION_CACHE = flags.DEFINE_string(
+    "compilation_cache", None, "Folder for compiled programs, so that a restart need not compile."
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator_address", None, "HOST:PORT of process 0; needed where no cluster tells it."
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of the run.", 1)
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.", 0)
 _OUT = flags.DEFINE_string("out", None, "sample, evaluate: output folder; default in the workdir.")
 _TRUST_STEP = flags.DEFINE_integer(
     "trust_step", None, "doctor: write the manifest of this checkpoint, which has none.", 0
@@ -137,6 +146,8 @@ def run_mode() -> None:
     workdir = pathlib.Path(_WORKDIR.value)
     if _MODE.value in ("train", "plan", "prepare") and _CONFIG.value is None:
         raise ValueError(f"--config is required by --mode={_MODE.value}")
+    if _MODE.value in DEVICE_MODES:
+        set_up_jax()
     if _MODE.value == "train":
         train.train(build_experiment(_CONFIG.value), workdir, started_at=_STARTED_AT)
     elif _MODE.value == "replay":
@@ -199,6 +210,21 @@ def plan_flags() -> Any:
         num_clips=_NUM_CLIPS.value,
         search_batch=_LARGEST_BATCH.value,
     )
+
+
+def set_up_jax() -> None:
+    """Join the run's other processes and open the compilation cache, before devices are asked for.
+
+    Raises:
+        ValueError: for flags that do not fit together.
+    """
+    import jax
+
+    from tpdiff_jax.infra.processes import ProcessFlags, join_processes
+
+    if _COMPILATION_CACHE.value:
+        jax.config.update("jax_compilation_cache_dir", _COMPILATION_CACHE.value)
+    join_processes(ProcessFlags(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value))
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
@@ -20,7 +19,7 @@ from tpdiff_jax.infra import media
 from tpdiff_jax.infra import mesh as mesh_lib
 from tpdiff_jax.infra.progress import Progress
 from tpdiff_jax.initial_state import abstract_train_state
-from tpdiff_jax.types import Array, Cond, Params
+from tpdiff_jax.types import Array, Cond, Params, PRNGKey
 
 FRAMES_PER_SECOND = 8
 GRID_SIZE = 16
@@ -38,15 +37,17 @@ class Sampler:
         """
         self._experiment = experiment
         self._spec = spec or experiment.sampler
+        replicated = mesh_lib.sharding(experiment.mesh)
         batched = mesh_lib.sharding(experiment.mesh, "batch")
         self._run = jax.jit(
             self._sample,
-            in_shardings=(None, batched, batched),  # None: parameters stay as they lie
-            out_shardings=batched,
+            in_shardings=(None, replicated, batched),  # None: parameters stay as they lie
+            out_shardings=replicated,  # every process measures all videos
         )
 
-    def _sample(self, params: Params, sample_keys: Array, cond: Cond) -> Array:
-        experiment = self._experiment
+    def _sample(self, params: Params, key: PRNGKey, batch: dict[str, Any]) -> Array:
+        experiment, cond = self._experiment, batch["cond"]
+        sample_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["index"])
 
         def predict(
             x_t: Array, t: Array, frame_positions: Array, frame_stride: int, cond: Cond
@@ -85,13 +86,16 @@ class Sampler:
             Videos [n, f, h, w, c], float32, about [-1, 1].
         """
         num_videos = len(labels)
-        key = jax.random.key(seed)
+        key, mesh = jax.random.key(seed), self._experiment.mesh
+        local = mesh_lib.local_rows(mesh, batch_size)
         batches = []
         for start in range(0, num_videos, batch_size):
             index = np.arange(start, start + batch_size)
             rows = np.asarray(labels, np.int32)[np.minimum(index, num_videos - 1)]
-            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.asarray(index))
-            batches.append(np.asarray(self._run(params, keys, {"label": rows})))
+            fields = {"index": index.astype(np.int32), "cond": {"label": rows}}
+            batch = jax.tree.map(lambda a: a[local], fields)
+            batch = mesh_lib.put_batch(mesh, batch, batch_size)
+            batches.append(np.asarray(self._run(params, key, batch)))
             if on_progress is not None:
                 on_progress(min(start + batch_size, num_videos))
         return np.concatenate(batches)[:num_videos]
@@ -99,13 +103,16 @@ class Sampler:
     def trace(self, batch_size: int) -> jax.stages.Traced:
         """Trace the program that generates `batch_size` videos, without parameters."""
         experiment, mesh = self._experiment, self._experiment.mesh
-        shape, batched = (batch_size,), mesh_lib.sharding(mesh, "batch")
-        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), shape))
-        labels = (batch_size, experiment.dataset.num_digits)
+        batched = mesh_lib.sharding(mesh, "batch")
+
+        def integers(*shape: int) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(shape, np.int32, sharding=batched)
+
+        labels = integers(batch_size, experiment.dataset.num_digits)
         return self._run.trace(
             abstract_train_state(experiment).ema_params,
-            jax.ShapeDtypeStruct(keys.shape, keys.dtype, sharding=batched),
-            {"label": jax.ShapeDtypeStruct(labels, jnp.int32, sharding=batched)},
+            jax.eval_shape(lambda: jax.random.key(0)),
+            {"index": integers(batch_size), "cond": {"label": labels}},
         )
 
     def flops(self) -> float:

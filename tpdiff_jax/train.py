@@ -8,7 +8,6 @@ loop holds no state but `TrainState`, and a resumed run equals an uninterrupted 
 
 import contextlib
 import pathlib
-import signal
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -26,8 +25,10 @@ from tpdiff_jax.infra import mesh as mesh_lib
 from tpdiff_jax.infra.checkpoints import Checkpoints, Restored
 from tpdiff_jax.infra.goodput import GOODPUT_FILE, Goodput
 from tpdiff_jax.infra.metric_writers import open_line_writer, open_metric_writer
+from tpdiff_jax.infra.processes import wait_for_others
 from tpdiff_jax.infra.progress import Progress
 from tpdiff_jax.infra.step_window import StepWindow
+from tpdiff_jax.infra.stop_signal import StopSignal
 from tpdiff_jax.initial_state import abstract_train_state, make_state, run_keys
 from tpdiff_jax.milestones import Milestones
 from tpdiff_jax.stage_schedule import ClipsOfStep, stage_of_step
@@ -114,7 +115,7 @@ def train(
             state, metrics = step_functions[stage](state, batch, key_steps)
             window.dispatched(step, stage, metrics, dispatched_at)
             done = step + 1
-            is_last = done == spec.num_steps
+            is_last, is_stopping = done == spec.num_steps, stop.is_due(done)
 
             if is_last or done % spec.log_every_steps == 0:
                 scalars = window.close() | meter.rates() | meter.spent() | checkpoints.counts()
@@ -126,13 +127,13 @@ def train(
                 window.wait()
                 with meter.paused(), goodput.spend("evaluation"):
                     milestones.show(done, state.ema_params)
-            if is_last or stop.is_set or done % spec.checkpoint_every_steps == 0:
+            if is_last or is_stopping or done % spec.checkpoint_every_steps == 0:
                 totals = window.totals()
                 with goodput.spend("checkpoint"):
                     checkpoints.save(done, state, totals)
                 goodput.close_span(done, window.take_busy())
             checkpoints.poll()
-            if stop.is_set and not is_last:
+            if is_stopping and not is_last:
                 with goodput.spend("checkpoint"):
                     checkpoints.wait()
                 raise Preempted(f"stopped after step {done}; the same command goes on from there")
@@ -150,6 +151,7 @@ def open_workdir(experiment: Experiment, workdir: pathlib.Path) -> None:
         run_config.check_same_run(run_config.load_config(workdir), experiment.config)
     elif (workdir / "checkpoints").exists():
         raise ValueError(f"{workdir} holds checkpoints but no {run_config.FILE_NAME}")
+    wait_for_others("the workdir is read")
     if jax.process_index() == 0:
         run_config.save_config(workdir, experiment.config)
 
@@ -188,21 +190,3 @@ def iterate_batches(experiment: Experiment, first_step: int) -> Iterator[Any]:
     for step, batch in enumerate(batches, start=first_step):
         fields = {"video": batch["video"], "cond": batch["cond"]}
         yield mesh_lib.put_batch(mesh, fields, experiment.batch_sizes[clips.stage(step)])
-
-
-class StopSignal:
-    """Set by SIGTERM, the notice of preemption, while used as a context manager."""
-
-    def __init__(self) -> None:
-        """Start unset."""
-        self.is_set = False
-
-    def __enter__(self) -> "StopSignal":
-        self._previous = signal.signal(signal.SIGTERM, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGTERM, self._previous)
-
-    def _handle(self, *_: object) -> None:
-        self.is_set = True

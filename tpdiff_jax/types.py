@@ -5,7 +5,7 @@ Axis letters, used in comments, einsum and rearrange strings everywhere:
     b batch   f frames   h height   w width   c channels   l tokens   d width of a layer   n heads
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeAlias
 
 import jax
@@ -19,6 +19,36 @@ Cond: TypeAlias = Any
 """A condition: a pytree of arrays with leading axis b, or None."""
 ParamAxes: TypeAlias = tuple[tuple[str, tuple[str | None, ...]], ...]
 """Pairs of a pattern of parameter paths (`/` between keys) and the names of a parameter's axes."""
+
+
+class Layout(Protocol):
+    """How a network's arrays lie on the devices, by the names of their axes.
+
+    A network names what its axes mean (batch, tokens, heads); which devices share them out is not
+    its business.
+    """
+
+    @property
+    def platform(self) -> str:
+        """Kind of device: cpu, gpu or tpu."""
+        ...
+
+    def constrain(self, x: Array, *axes: str | None) -> Array:
+        """Return x, divided along the axes named; None: not along this one."""
+        ...
+
+    def over_shards(
+        self, function: Callable[..., Array], axes: tuple[str | None, ...]
+    ) -> Callable[..., Array]:
+        """Return a function that runs on each device's own part of the arguments.
+
+        Arguments and result all carry the same axes.
+        """
+        ...
+
+    def gather(self, x: Array, name: str, dim: int) -> Array:
+        """Inside `over_shards`: dimension `dim` in full, from all parts of the axis `name`."""
+        ...
 
 
 class Predict(Protocol):

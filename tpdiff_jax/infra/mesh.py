@@ -11,7 +11,7 @@ Neighbouring devices differ in the last axis first, so the axis that talks most 
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -106,6 +106,42 @@ def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
     index_map = sharding(mesh, "batch").addressable_devices_indices_map((batch_size,))
     rows = [np.arange(batch_size)[index] for index in index_map.values() if index is not None]
     return np.unique(np.concatenate(rows))
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshLayout:
+    """`tpdiff_jax.types.Layout` of a mesh."""
+
+    mesh: Mesh
+
+    @property
+    def platform(self) -> str:
+        """Kind of device: cpu, gpu or tpu."""
+        return self.mesh.devices.flat[0].platform
+
+    def constrain(self, x: Array, *axes: str | None) -> Array:
+        """Return x, divided along the axes named."""
+        if self.mesh.size == 1:
+            return x
+        return jax.lax.with_sharding_constraint(x, sharding(self.mesh, *axes))
+
+    def over_shards(
+        self, function: Callable[..., Array], axes: tuple[str | None, ...]
+    ) -> Callable[..., Array]:
+        """Return a function that runs on each device's own part of the arguments."""
+        if self.mesh.size == 1:
+            return function
+        spec = partition(*axes)
+        # Kernels cannot say how their results vary over the mesh, so that is not checked.
+        return jax.shard_map(
+            function, mesh=self.mesh, in_specs=spec, out_specs=spec, check_vma=False
+        )
+
+    def gather(self, x: Array, name: str, dim: int) -> Array:
+        """Inside `over_shards`: dimension `dim` in full, from all parts of the axis `name`."""
+        if num_shares(self.mesh, name) == 1:
+            return x
+        return jax.lax.all_gather(x, RULES[name], axis=dim, tiled=True)
 
 
 def put_batch(mesh: Mesh, batch: Any, batch_size: int) -> Any:

@@ -5,7 +5,8 @@ Everything before the last two axes is batch, so the same module attends within 
 of tokens, each with its own projections, can attend to each other as one sequence.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -15,6 +16,9 @@ from flax import nnx
 from tpdiff_jax.models.layers import RMSNorm
 from tpdiff_jax.models.rope import rotate_pairs
 from tpdiff_jax.types import Array
+
+Attend = Callable[[Array, Array, Array], Array]
+"""Queries, keys and values [..., l, n, e] to their attention, of the queries' shape."""
 
 
 class Visibility(NamedTuple):
@@ -90,19 +94,25 @@ class SelfAttention(nnx.Module):
         self.num_heads = num_heads
 
     def __call__(
-        self, x: Array, table: tuple[Array, Array] | None, visibility: Visibility | None = None
+        self,
+        x: Array,
+        table: tuple[Array, Array] | None,
+        visibility: Visibility | None = None,
+        attend: Attend | None = None,
     ) -> Array:
-        """Attend over the last token axis.
+        """Attend over the last token axis, or over those that `attend` mixes.
 
         Args:
             x: [..., l, d].
-            table: rotary cos and sin, [l, d / num_heads / 2]; None: no positions.
+            table: rotary cos and sin, [l, d / num_heads / 2], or with more of x's token axes;
+                None: no positions.
             visibility: which keys a query sees; None: all of them.
+            attend: the attention; None: `dot_product_attention` with `visibility`.
 
         Returns:
             [..., l, d].
         """
-        return joint_attention([self], [x], table, visibility)[0]
+        return joint_attention([self], [x], table, visibility, attend)[0]
 
     def project(self, x: Array) -> tuple[Array, Array, Array]:
         """[..., l, d] -> normalised queries, normalised keys, values, [..., l, n, e] each."""
@@ -125,6 +135,7 @@ def joint_attention(
     streams: Sequence[Array],
     table: tuple[Array, Array] | None,
     visibility: Visibility | None = None,
+    attend: Attend | None = None,
 ) -> list[Array]:
     """Let streams of tokens attend to each other as one sequence, each through its own weights.
 
@@ -133,6 +144,7 @@ def joint_attention(
         streams: tokens of each stream, [..., l_i, d].
         table: rotary cos and sin of the whole sequence, [l, e / 2]; None: no positions.
         visibility: which keys a query sees, over the whole sequence; None: all of them.
+        attend: the attention; None: `dot_product_attention` with `visibility`.
 
     Returns:
         Tokens of each stream, [..., l_i, d].
@@ -143,7 +155,8 @@ def joint_attention(
     q, k, v = (jnp.concatenate(p, axis=-3) for p in zip(*parts, strict=True))
     if table is not None:
         q, k = rotate_pairs(q, table), rotate_pairs(k, table)
-    heads = dot_product_attention(q, k, v, visibility)
+    attend = attend or functools.partial(dot_product_attention, visibility=visibility)
+    heads = attend(q, k, v)
     lengths = [x.shape[-2] for x in streams]
     ends = [sum(lengths[: i + 1]) for i in range(len(lengths) - 1)]
     split = jnp.split(heads, ends, axis=-3)

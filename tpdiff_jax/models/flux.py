@@ -30,7 +30,7 @@ from tpdiff_jax.models.flux_config import FluxConfig
 from tpdiff_jax.models.head import Head
 from tpdiff_jax.models.patching import frames_to_patches, patches_to_frames
 from tpdiff_jax.models.rope import rope_table, video_angles, with_unrotated_tokens
-from tpdiff_jax.types import Array, Cond, ParamAxes, Params, PRNGKey
+from tpdiff_jax.types import Array, Cond, Layout, ParamAxes, Params, PRNGKey
 
 COND_FIELDS = ("text", "text_mask", "pooled")
 
@@ -43,6 +43,11 @@ class Flux:
     """
 
     config: FluxConfig
+
+    def with_layout(self, layout: Layout) -> "Flux":
+        """Return the same network: the compiler alone places what it computes."""
+        del layout
+        return self
 
     @property
     def param_axes(self) -> ParamAxes:

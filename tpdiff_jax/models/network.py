@@ -3,11 +3,19 @@
 from collections.abc import Mapping
 from typing import Protocol
 
-from tpdiff_jax.types import Array, Cond, ParamAxes, Params, PRNGKey
+from tpdiff_jax.types import Array, Cond, Layout, ParamAxes, Params, PRNGKey
 
 
 class Network(Protocol):
     """A network is a pair of pure functions and what is known about it without running it."""
+
+    def with_layout(self, layout: Layout) -> "Network":
+        """The same network on the devices of `layout`.
+
+        Raises:
+            ValueError: when one of its fields does not suit them.
+        """
+        ...
 
     @property
     def param_axes(self) -> ParamAxes:

@@ -132,14 +132,14 @@ def rotate_pairs(x: Array, table: tuple[Array, Array]) -> Array:
 
     Args:
         x: queries or keys, [..., l, n, e].
-        table: cos and sin, [l, e / 2].
+        table: cos and sin, [..., l, e / 2]: the last axes of tokens.
 
     Returns:
         The rotated array, same shape and dtype; the rotation itself is done in float32.
 
     Source: arXiv 2104.09864, Eq. 15.
     """
-    cos, sin = (part[:, None, :] for part in table)  # [l, 1, e/2]
+    cos, sin = (part[..., None, :] for part in table)  # [..., l, 1, e/2]
     pairs = x.astype(jnp.float32).reshape(*x.shape[:-1], -1, 2)
     x_0, x_1 = pairs[..., 0], pairs[..., 1]
     rotated = jnp.stack([x_0 * cos - x_1 * sin, x_1 * cos + x_0 * sin], axis=-1)

@@ -14,8 +14,9 @@ stacked along a leading axis and scanned.
 Source: Peebles and Xie, arXiv 2212.09748; factorised attention as in Latte, arXiv 2401.03048.
 """
 
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,7 @@ import numpy as np
 from flax import nnx
 
 from tpdiff_jax.models.attention import SelfAttention, attention_flops
+from tpdiff_jax.models.attention_kernels import attention_over, check_kernel
 from tpdiff_jax.models.block_stack import apply_stack, bind, new_params, new_stack
 from tpdiff_jax.models.embeddings import (
     FrameRateEmbedding,
@@ -39,13 +41,15 @@ from tpdiff_jax.models.layers import (
     over_tokens,
     zero_linear,
 )
+from tpdiff_jax.models.one_device import OneDevice
 from tpdiff_jax.models.patching import frames_to_patches, patches_to_frames
 from tpdiff_jax.models.rope import axis_angles, rope_table, split_head, video_angles
 from tpdiff_jax.models.video_dit_axes import PARAM_AXES
 from tpdiff_jax.models.video_dit_config import VideoDiTConfig
-from tpdiff_jax.types import Array, Cond, ParamAxes, Params, PRNGKey
+from tpdiff_jax.types import Array, Cond, Layout, ParamAxes, Params, PRNGKey
 
 Tables = Mapping[str, tuple[Array, Array]]
+TOKEN_AXES = ("batch", None, "tokens", None)  # of [b, f, l, d]
 
 
 class Block(nnx.Module):
@@ -53,7 +57,7 @@ class Block(nnx.Module):
 
     def __init__(self, config: VideoDiTConfig, rngs: nnx.Rngs):
         d, dtype = config.hidden_size, DTYPES[config.dtype]
-        self.axes = config.attention_axes
+        self.axes, self.kernel = config.attention_axes, config.attention_kernel
         self.num_modulations = 3 * config.num_sublayers
         self.modulation = zero_linear(d, self.num_modulations * d, jnp.float32, rngs)
         self.attention = nnx.Dict(
@@ -64,23 +68,25 @@ class Block(nnx.Module):
         )
         self.feed_forward = FeedForward(d, config.feed_forward_dim, config.activation, dtype, rngs)
 
-    def __call__(self, x: Array, condition: Array, tables: Tables) -> Array:
+    def __call__(self, x: Array, condition: Array, tables: Tables, layout: Layout) -> Array:
         """[b, f, l, d], activated condition [b, d], rotary tables by axis -> [b, f, l, d]."""
         modulations = jnp.split(self.modulation(condition), self.num_modulations, axis=-1)
         for i, axis in enumerate((*self.axes, None)):
             shift, scale, gate = modulations[3 * i : 3 * i + 3]
             y = modulate(layer_norm(x), shift, scale)
-            y = self.feed_forward(y) if axis is None else self._attend(axis, y, tables[axis])
+            if axis is None:
+                y = self.feed_forward(y)
+            else:
+                y = self._attend(axis, y, tables[axis], layout)
             x = x + over_tokens(gate, x) * y
-        return x
+        return layout.constrain(x, *TOKEN_AXES)
 
-    def _attend(self, axis: str, x: Array, table: tuple[Array, Array]) -> Array:
-        attention = self.attention[axis]
-        if axis == "space":
-            return attention(x, table)
+    def _attend(self, axis: str, x: Array, table: tuple[Array, Array], layout: Layout) -> Array:
+        attend = attention_over(axis, self.kernel, layout)
         if axis == "time":
-            return attention(x.swapaxes(1, 2), table).swapaxes(1, 2)
-        return attention(x.reshape(x.shape[0], -1, x.shape[-1]), table).reshape(x.shape)
+            x = x.swapaxes(1, 2)  # [b, l, f, d]
+        x = self.attention[axis](x, table, attend=attend)
+        return x.swapaxes(1, 2) if axis == "time" else x
 
 
 class Stem(nnx.Module):
@@ -119,9 +125,24 @@ class VideoDiT:
     """The network as pure functions of a parameter tree {"stem", "blocks", "head"}.
 
     Every leaf under "blocks" has a leading axis of `depth`.
+
+    Raises:
+        ValueError: when `model.attention_kernel` cannot run on the layout's devices.
     """
 
     config: VideoDiTConfig
+    layout: Layout = field(default_factory=OneDevice)
+
+    def __post_init__(self) -> None:
+        check_kernel(self.config.attention_kernel, self.layout.platform, self.config.dtype)
+
+    def with_layout(self, layout: Layout) -> "VideoDiT":
+        """Return the same network on other devices.
+
+        Raises:
+            ValueError: when `model.attention_kernel` cannot run there.
+        """
+        return dataclasses.replace(self, layout=layout)
 
     @property
     def param_axes(self) -> ParamAxes:
@@ -179,7 +200,8 @@ class VideoDiT:
         condition = stem.condition(t, frame_stride, cond)
         tables = rotary_tables(config, frame_positions)
         x = stem.tokens(frames_to_patches(x_t, config.patch_size))  # [b, f, l, d]
-        x = apply_stack(Block, config, params["blocks"], x, condition, tables)
+        x = self.layout.constrain(x, *TOKEN_AXES)
+        x = apply_stack(Block, config, params["blocks"], x, condition, tables, self.layout)
         return patches_to_frames(head(x, condition), config.patch_size, config.num_rows)
 
     def flops(self, num_frames: int) -> float:
@@ -213,7 +235,7 @@ def rotary_tables(config: VideoDiTConfig, frame_positions: Array | np.ndarray) -
         frame_positions: positions in the full-rate video, [f]; numpy where static.
 
     Returns:
-        axis -> cos, sin [tokens of that attention, head_dim / 2].
+        axis -> cos, sin [tokens of that attention, head_dim / 2]; "video" has [f, l, ...].
     """
     places = config.num_places
     rows, columns = np.divmod(np.arange(places), config.num_columns)
@@ -224,4 +246,6 @@ def rotary_tables(config: VideoDiTConfig, frame_positions: Array | np.ndarray) -
         in_time = (axis_angles(frame_positions, head_dim, theta),)
         return {"space": rope_table(in_frame), "time": rope_table(in_time)}
     in_video = video_angles(frame_positions, rows, columns, split_head(head_dim, 3), theta)
-    return {"video": rope_table(in_video)}
+    shape = (frame_positions.shape[0], places, -1)
+    cos, sin = (part.reshape(shape) for part in rope_table(in_video))
+    return {"video": (cos, sin)}

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from tpdiff_jax.models.attention_kernels import CHOICES
 from tpdiff_jax.models.block_stack import REMAT_POLICIES
 from tpdiff_jax.models.config_checks import check_choice, check_patch_size, check_positive
 from tpdiff_jax.models.layers import ACTIVATIONS, DTYPES
@@ -26,6 +27,7 @@ class VideoDiTConfig:
     num_heads: int = 3
     mlp_ratio: float = 4.0
     attention: str = "factorised"
+    attention_kernel: str = "auto"
     qk_norm: bool = True
     activation: str = "gelu"
     rope_theta: float = 10_000.0
@@ -43,6 +45,7 @@ class VideoDiTConfig:
         if self.num_classes < 0:  # 0: clips without labels
             raise ValueError(f"model.num_classes must not be negative, got {self.num_classes}")
         check_choice(self, "attention", ATTENTIONS)
+        check_choice(self, "attention_kernel", CHOICES)
         check_choice(self, "activation", ACTIVATIONS)
         check_choice(self, "dtype", DTYPES)
         check_choice(self, "remat", REMAT_POLICIES)

@@ -1,0 +1,137 @@
+r"""Train in several processes of this machine, as several machines would.
+
+    python -m launch.local --processes=2 --devices=4 -- --config=configs/flow.py --workdir=runs/two
+
+What follows `--` is the trainer's command line. Every process gets its number and the address of
+the first one. --devices is for CPUs: so many forced host devices in each process. A SIGTERM goes
+on to all of them, and they stop after the same step. When one dies, the others, which would wait
+for it, are ended too: the same command resumes the run.
+
+Exit codes: the trainer's; of several failures the first; 128 + the signal that ended a process.
+"""
+
+import argparse
+import contextlib
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+from launch.runner import run_program
+
+_POLL_SECONDS = 0.2
+# Bad input ends every process by itself; what still runs then waits for one that is gone.
+_GRACE_SECONDS = 10.0
+
+
+def free_port() -> int:
+    """Return a port that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+def commands(num_processes: int, port: int, trainer_args: Sequence[str]) -> list[list[str]]:
+    """Return the command line of every process."""
+    return [
+        [
+            *(sys.executable, "-m", "tpdiff_jax.main", *trainer_args),
+            f"--coordinator_address=localhost:{port}",
+            f"--num_processes={num_processes}",
+            f"--process_id={process_id}",
+        ]
+        for process_id in range(num_processes)
+    ]
+
+
+def extra_environment(num_devices: int | None) -> dict[str, str]:
+    """Return the variables that give a process so many CPU devices; none when not asked to."""
+    if num_devices is None:
+        return {}
+    forced = f"--xla_force_host_platform_device_count={num_devices}"
+    flags = f"{forced} {os.environ.get('XLA_FLAGS', '')}".strip()
+    return {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+
+
+def run_all(lines: Sequence[Sequence[str]], extra: Mapping[str, str]) -> int:
+    """Run the commands side by side; return 0, or the exit code of the first that failed."""
+    processes = [subprocess.Popen(line, env=os.environ | extra) for line in lines]
+    try:
+        with _forwarded_sigterm(processes):
+            return _wait(processes)
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+
+def _wait(processes: Sequence[subprocess.Popen]) -> int:
+    first_failure, deadline = 0, float("inf")
+    while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
+        codes = [process.poll() for process in processes]
+        if not first_failure and any(codes):
+            first_failure = next(code for code in codes if code)
+            deadline = time.monotonic() + _GRACE_SECONDS
+        time.sleep(_POLL_SECONDS)
+    code = first_failure or next((p.returncode for p in processes if p.returncode), 0)
+    return code if code >= 0 else 128 - code
+
+
+@contextlib.contextmanager
+def _forwarded_sigterm(processes: Sequence[subprocess.Popen]) -> Iterator[None]:
+    def forward(*_: object) -> None:
+        for process in processes:
+            if process.poll() is None:
+                process.terminate()
+
+    previous = signal.signal(signal.SIGTERM, forward)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def launch(options: argparse.Namespace) -> int:
+    """Run, or print, what the options ask for.
+
+    Raises:
+        ValueError: for a number below 1 or a trainer without arguments.
+    """
+    for name in ("processes", "devices"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name}={value} must be at least 1")
+    if not options.trainer_args:
+        raise ValueError("the trainer's arguments are missing: put them after --")
+    lines = commands(options.processes, free_port(), options.trainer_args)
+    extra = extra_environment(options.devices)
+    if options.dry_run:
+        shown = [f"{name}={shlex.quote(value)}" for name, value in extra.items()]
+        for line in lines:
+            print(" ".join(["$", *shown, shlex.join(line), "&"]))
+        return 0
+    return run_all(lines, extra)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse the command line and launch; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m launch.local",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--processes", type=int, default=2, help="processes to start (2)")
+    parser.add_argument("--devices", type=int, help="CPU devices of each process")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands, run nothing")
+    parser.add_argument("trainer_args", nargs="*", help="the trainer's command line, after --")
+    return run_program("launch.local", lambda: launch(parser.parse_args(argv)))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

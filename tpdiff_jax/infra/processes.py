@@ -1,0 +1,69 @@
+"""Several processes of one run: found in the cluster's environment, or told by flags.
+
+Must run before anything asks for devices. Afterwards every process sees all devices, and the
+arrays of a run are global.
+"""
+
+from typing import NamedTuple
+
+import jax
+from absl import logging
+from jax.experimental import multihost_utils
+
+_NO_CLUSTER = "coordinator_address should be defined"
+
+
+class ProcessFlags(NamedTuple):
+    """The command line's say: all of them, or none."""
+
+    coordinator_address: str | None = None
+    num_processes: int | None = None
+    process_id: int | None = None
+
+
+def join_processes(given: ProcessFlags) -> None:
+    """Join the other processes of the run, if there are any.
+
+    Without flags, JAX looks for a cluster: a TPU slice (VMs or GKE), SLURM, Open MPI. Where it
+    finds none, the run has one process.
+
+    Raises:
+        ValueError: for some of the flags without the others, or a number out of range.
+    """
+    missing = [f"--{name}" for name, value in given._asdict().items() if value is None]
+    if 0 < len(missing) < len(given):
+        raise ValueError(
+            f"{' and '.join(missing)} missing: --coordinator_address, --num_processes and "
+            "--process_id go together"
+        )
+    if not missing:
+        _check_range(given)
+        jax.distributed.initialize(*given)
+    else:
+        _join_cluster()
+    if jax.process_count() > 1:
+        logging.info("process %d of %d", jax.process_index(), jax.process_count())
+
+
+def _check_range(given: ProcessFlags) -> None:
+    num_processes, process_id = given.num_processes or 0, given.process_id or 0
+    if not 0 <= process_id < num_processes:
+        raise ValueError(
+            f"--process_id={process_id} must lie from 0 to --num_processes={num_processes} - 1"
+        )
+    if ":" not in (given.coordinator_address or ""):
+        raise ValueError(f"--coordinator_address={given.coordinator_address} must be HOST:PORT")
+
+
+def _join_cluster() -> None:
+    try:
+        jax.distributed.initialize()
+    except ValueError as error:
+        if _NO_CLUSTER not in str(error):
+            raise
+
+
+def wait_for_others(name: str) -> None:
+    """Return when every process has come here; at once when there is one."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)

@@ -1,0 +1,35 @@
+"""The layout of a network on one device: nothing is divided."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+
+from tpdiff_jax.types import Array
+
+
+@dataclasses.dataclass(frozen=True)
+class OneDevice:
+    """`tpdiff_jax.types.Layout` of the default device."""
+
+    @property
+    def platform(self) -> str:
+        """Kind of device: cpu, gpu or tpu."""
+        return jax.default_backend()
+
+    def constrain(self, x: Array, *axes: str | None) -> Array:
+        """Return x."""
+        del axes
+        return x
+
+    def over_shards(
+        self, function: Callable[..., Array], axes: tuple[str | None, ...]
+    ) -> Callable[..., Array]:
+        """Return the function."""
+        del axes
+        return function
+
+    def gather(self, x: Array, name: str, dim: int) -> Array:
+        """Return x."""
+        del name, dim
+        return x
