@@ -163,7 +163,12 @@ def test_scanned_and_unrolled_blocks_and_rematerialised_ones_agree(attention):
         return jax.jit(jax.value_and_grad(lambda p: jnp.mean(run(network, p, x) ** 2)))
 
     value, grads = loss(reference)(params)
-    for fields in ({"scan_layers": False}, {"remat": "dots"}, {"remat": "full"}):
+    for fields in (
+        {"scan_layers": False},
+        {"remat": "dots"},
+        {"remat": "full"},
+        {"remat": "offload"},
+    ):
         other_value, other_grads = loss(small(attention=attention, **fields))(params)
         np.testing.assert_allclose(other_value, value, rtol=1e-5)
         for a, b in zip(jax.tree.leaves(other_grads), jax.tree.leaves(grads), strict=True):

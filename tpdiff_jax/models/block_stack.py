@@ -17,6 +17,7 @@ Part = TypeVar("Part", bound=nnx.Module)
 REMAT_POLICIES: dict[str, Callable[..., bool] | None] = {
     "none": None,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "offload": jax.checkpoint_policies.offload_dot_with_no_batch_dims("device", "pinned_host"),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 
