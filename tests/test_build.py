@@ -153,6 +153,16 @@ def test_overriding_the_strides_alone_gives_the_vanilla_twin() -> None:
     assert experiment.train.stage_probs == (1.0,)
 
 
+def test_batches_of_equal_tokens_take_a_multiple_of_clips_where_frames_are_few() -> None:
+    experiment = build_experiment(tiny_config(train__batch_per_stage="tokens"))
+    assert experiment.batch_sizes == (32, 16, 8)
+    frames = [stage.num_frames for stage in experiment.pyramid.stages]
+    assert len({n * f for n, f in zip(experiment.batch_sizes, frames, strict=True)}) == 1
+    equal = build_experiment(tiny_config())
+    assert equal.batch_sizes == (8, 8, 8)
+    assert experiment.train_flops(0) == 4 * equal.train_flops(0)
+
+
 def test_config_survives_json_and_the_same_config_is_the_same_run(tmp_path: Any) -> None:
     config = tiny_config()
     run_config.save_config(tmp_path, config)

@@ -7,10 +7,13 @@ import subprocess
 import sys
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
 from tests.tiny import REPO
+from tpdiff_jax.infra.param_sharding import axes_of_path, path_ends
+from tpdiff_jax.models import VideoDiT, VideoDiTConfig
 
 ONE: dict[str, int] = {"data": 1}
 MESHES = {
@@ -31,14 +34,17 @@ from tpdiff_jax.build import build_experiment
 from tpdiff_jax.infra.checkpoints import Checkpoints
 from tpdiff_jax.initial_state import abstract_train_state, make_state
 from tpdiff_jax.stage_schedule import stage_of_step
-from tpdiff_jax.train import compile_steps, iterate_batches
+from tpdiff_jax.step_programs import compile_steps
+from tpdiff_jax.train import iterate_batches
 
 meshes, num_steps, folder = json.loads(sys.argv[1]), int(sys.argv[2]), pathlib.Path(sys.argv[3])
 
 
-def experiment_on(sizes, **overrides):
+def experiment_on(sizes):
     fields = {f"mesh__{axis}": size for axis, size in sizes.items()}
-    config = tiny_config(optim__schedule="constant", optim__warmup_steps=1, **fields, **overrides)
+    config = tiny_config(
+        optim__schedule="constant", optim__warmup_steps=1, pyramid__frame_strides=(2, 1), **fields
+    )
     return build_experiment(config, jax.devices()[: math.prod(sizes.values())])
 
 
@@ -82,6 +88,18 @@ result = {name: report(name, sizes) for name, sizes in meshes.items()}
 result["moves"] = moved([{"data": 2, "fsdp": 2, "tensor": 2}, {"data": 1, "fsdp": 4}, {"data": 1}])
 print(json.dumps(result))
 """
+
+
+@pytest.mark.parametrize("attention", ["factorised", "joint"])
+def test_every_parameter_of_the_network_has_its_axes(attention: str) -> None:
+    network = VideoDiT(VideoDiTConfig(attention=attention, qk_norm=True))
+    params = jax.eval_shape(network.init, jax.random.key(0))
+    for key_path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        (path, *_) = path_ends(key_path)
+        axes = axes_of_path(network.param_axes, path)
+        # Matrices are divided, vectors are not; blocks have a leading axis of layers.
+        is_matrix = leaf.ndim - path.startswith("blocks/") == 2
+        assert bool(axes) == is_matrix and len(axes) in (0, leaf.ndim), path
 
 
 def reports(num_steps: int, folder: pathlib.Path) -> dict[str, Any]:

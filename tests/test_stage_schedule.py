@@ -5,7 +5,7 @@ import collections
 import numpy as np
 import pytest
 
-from tpdiff_jax.stage_schedule import stage_of_step, validate_stage_probs
+from tpdiff_jax.stage_schedule import ClipsOfStep, stage_of_step, validate_stage_probs
 
 
 def test_uniform_blocks_hold_each_stage_equally_often() -> None:
@@ -42,3 +42,22 @@ def test_one_stage_is_always_stage_zero() -> None:
 def test_wrong_probabilities_are_refused_by_name(probs: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match=r"train\.stage_probs"):
         validate_stage_probs(probs, 3)
+
+
+def test_clips_of_a_step_need_no_other_step_and_no_clip_comes_twice():
+    probs, sizes = (0.5, 0.25, 0.25), (16, 8, 4)
+    rows = tuple(tuple(range(size)) for size in sizes)
+    clips = ClipsOfStep(seed=3, stage_probs=probs, rows=rows, clips_per_step=16)
+    seen: set[int] = set()
+    for step in range(48):
+        numbers = clips(step)
+        assert len(numbers) == sizes[stage_of_step(3, step, probs)]
+        assert numbers[0] == 16 * step and not seen & set(numbers)
+        seen |= set(numbers)
+
+
+def test_the_processes_clips_are_those_of_their_rows():
+    whole = ClipsOfStep(seed=0, stage_probs=(1.0,), rows=((0, 1, 2, 3),), clips_per_step=4)
+    share = ClipsOfStep(seed=0, stage_probs=(1.0,), rows=((1, 3),), clips_per_step=4)
+    assert whole(5) == [20, 21, 22, 23]
+    assert share(5) == [21, 23]
