@@ -55,6 +55,7 @@ INVALID: list[tuple[str, Any]] = [
     ("train.num_steps", 2**31),
     ("data.num_threads", -1),
     ("model.mlp_ratio", float("nan")),
+    ("model.mlp_ratio", 1e-3),
     ("optim.learning_rate", float("inf")),
     ("pyramid.frame_strides", (2.5, 1)),
     ("pyramid.stage_fractions", ("a", 1.0, 1.0)),

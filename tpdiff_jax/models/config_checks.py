@@ -18,6 +18,15 @@ def check_choice(config: Any, field: str, allowed: Iterable[str]) -> None:
         raise ValueError(f"model.{field} must be one of {allowed}, got {getattr(config, field)!r}")
 
 
+def check_feed_forward(config: Any) -> None:
+    """Raise ValueError unless the feed-forward layers have a hidden unit."""
+    if config.feed_forward_dim < 1:
+        raise ValueError(
+            f"model.mlp_ratio leaves no hidden unit of {config.hidden_size} channels, "
+            f"got {config.mlp_ratio}"
+        )
+
+
 def check_patch_size(config: Any) -> None:
     """Raise ValueError unless frames can be cut into patches."""
     for field in ("frame_height", "frame_width"):

@@ -3,7 +3,12 @@
 from dataclasses import dataclass
 
 from tpdiff_jax.models.block_stack import REMAT_POLICIES
-from tpdiff_jax.models.config_checks import check_choice, check_patch_size, check_positive
+from tpdiff_jax.models.config_checks import (
+    check_choice,
+    check_feed_forward,
+    check_patch_size,
+    check_positive,
+)
 from tpdiff_jax.models.layers import DTYPES
 
 
@@ -47,6 +52,7 @@ class FluxConfig:
         check_choice(self, "dtype", DTYPES)
         check_choice(self, "remat", REMAT_POLICIES)
         check_patch_size(self)
+        check_feed_forward(self)
         if len(self.rope_dims) != 3 or any(dim <= 0 or dim % 2 for dim in self.rope_dims):
             raise ValueError(
                 "model.rope_dims must be three positive even numbers, for frame, row and column, "

@@ -4,7 +4,12 @@ from dataclasses import dataclass
 
 from tpdiff_jax.models.attention_kernels import CHOICES
 from tpdiff_jax.models.block_stack import REMAT_POLICIES
-from tpdiff_jax.models.config_checks import check_choice, check_patch_size, check_positive
+from tpdiff_jax.models.config_checks import (
+    check_choice,
+    check_feed_forward,
+    check_patch_size,
+    check_positive,
+)
 from tpdiff_jax.models.layers import ACTIVATIONS, DTYPES
 
 ATTENTIONS = ("factorised", "joint")
@@ -52,6 +57,7 @@ class VideoDiTConfig:
         if self.rope_theta <= 1.0:
             raise ValueError(f"model.rope_theta must be above 1, got {self.rope_theta}")
         check_patch_size(self)
+        check_feed_forward(self)
         self._check_heads()
 
     def _check_heads(self) -> None:
