@@ -3,9 +3,9 @@
 Paper:    TPDiff, arXiv 2503.09566, DDIM form (Eq. 10, 11).
 Command:  python -m tpdiff_jax.main --config=configs/ddim.py --workdir=runs/ddim
 Twin:     the same with --config.pyramid.frame_strides="(1,)" is ordinary DDIM.
-Hardware: two CPU cores, 16 minutes, 4.1 GB.
-Result:   one seed: label accuracy 0.961 (real clips 0.961), identity over frames 0.611 (0.993),
-          speed histogram 0.490 px/frame from real (0.067; frozen clips 1.643).
+Hardware: two CPU cores, as long as configs/flow.py.
+Result:   not yet run as it stands. With 4,000 steps of 16 clips at learning rate 6e-3, one seed,
+          64 clips: label accuracy 1.00, identity over frames 0.77, speed histogram 0.64.
 """
 
 from ml_collections import ConfigDict
