@@ -78,11 +78,11 @@ def sample_name(twin: str) -> str:
 def step_cases(twins: Twins, modes: Sequence[str]) -> dict[str, Case]:
     """Return the training steps: every stage and mode, and the vanilla twin's.
 
-    One state runs through all of them: both twins have the same network, and the mode changes no
-    shape, so that memory holds one state only.
+    One state of each twin runs through all of its steps: the mode changes no shape, and the twins
+    differ in what the guard remembers of each stage.
     """
     key = jax.random.key(twins.pyramid.train.seed)
-    held = [make_state(twins.pyramid, key)]
+    held = {twin: make_state(experiment, key) for twin, experiment in twins.by_name().items()}
     batch = next(iter(iterate_batches(twins.pyramid, 0)))
     own_mode = twins.pyramid.task.alignment.mode
     cases: dict[str, Case] = {}
@@ -92,7 +92,7 @@ def step_cases(twins: Twins, modes: Sequence[str]) -> dict[str, Case]:
         for stage_index, function in enumerate(functions):
 
             def call(function: Any = function) -> Any:
-                held[0], metrics = function(held[0], batch, key)
+                held[twin], metrics = function(held[twin], batch, key)
                 return metrics
 
             cases[step_name(twin, mode, stage_index)] = call
