@@ -97,6 +97,6 @@ def test_what_does_not_fit_ends_with_exit_code_5_and_one_line(tmp_path: pathlib.
     )
     assert out.returncode == 5, out.stderr
     (line,) = [line for line in out.stderr.splitlines() if line.startswith("tpdiff_jax: error:")]
-    assert "nothing fits" in line and "v5e:2x4" in line
+    assert "sampler does not fit v5e:2x4" in line and "sample.batch_size" in line
     content = json.loads((tmp_path / "plan_v5e_2x4.json").read_text())
     assert content["refusal"] == line.removeprefix("tpdiff_jax: error: ")

@@ -35,7 +35,7 @@ def quick_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> 
 
 
 def run_soak(out: pathlib.Path, *flags: str) -> dict[str, Any]:
-    code = soak.main([f"--out={out}", *flags, *flags_of_sizes(), *SMALLER])
+    code = soak.main([f"--out={out}", *flags_of_sizes(), *SMALLER, *flags])
     report = json.loads((out / "soak.json").read_text())
     assert code == (0 if report["is_equal"] else soak.EXIT_DIFFERENT)
     return report

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import shlex
+import signal
 import stat
 import subprocess
 import sys
@@ -62,6 +63,8 @@ class Cloud:
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
+            # A shell's background job, such as a test run, hands on an ignored Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def script(self, words: str) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from tpdiff_jax import method
 from tpdiff_jax.models import Flux, FluxConfig
-from tpdiff_jax.train_step import TrainTask, init_state, stage_loss, train_step
+from tpdiff_jax.train_step import TrainTask, draw, init_state, stage_loss, train_step
 
 NUM_LABELS, BATCH, FRAMES = 4, 16, 5
 CONFIG = FluxConfig(
@@ -69,7 +69,11 @@ def trained():
         state, metrics = steps[i % 2](state, batch_of(labels), key)
         assert float(metrics["is_skipped"]) == 0.0
     with_text = task._replace(cond_dropout=0.0)
-    losses = [jax.jit(functools.partial(stage_loss, with_text, stage)) for stage in range(2)]
+
+    def loss(stage, params, batch, key):
+        return stage_loss(with_text, stage, params, batch, draw(with_text, stage, BATCH, key))
+
+    losses = [jax.jit(functools.partial(loss, stage)) for stage in range(2)]
     return Trained(start, state.params, losses)
 
 

@@ -59,6 +59,8 @@ def refusal(topology: str, batch_size: int, rows: Sequence[Row], search: Row | N
         return None
     worst = max(wrong, key=lambda row: row["needed_bytes"] or 0.0)
     needed = f" ({gibibytes(worst['needed_bytes'])} a device)" if worst["needed_bytes"] else ""
+    if worst["name"] == "sampler":
+        return f"sampler does not fit {topology}{needed}; choose a smaller sample.batch_size"
     line = f"{worst['name']} does not fit {topology} at train.batch_size={batch_size}{needed}"
     if search is None:
         return line
