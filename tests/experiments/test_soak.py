@@ -61,7 +61,7 @@ def test_more_than_twenty_kills_of_every_kind_change_no_bit(
     tmp_path: pathlib.Path, quick_processes: None
 ) -> None:
     report = run_soak(
-        tmp_path / "out", "--kills=24", "--mean_seconds=6", "--config.train.num_steps=400"
+        tmp_path / "out", "--kills=24", "--mean_seconds=6", "--config.train.num_steps=600"
     )
     assert report["is_equal"], report
     killed = [life for life in report["lives"] if life["kind"]]
