@@ -17,7 +17,8 @@ PACKAGE = "tpdiff_jax"
 
 # A member of a layer may import any layer above it in this list, nothing beside or below it.
 LAYERS = (
-    {"types", "videos"},
+    {"types", "durable_files"},
+    {"videos"},
     {"method", "models", "data", "evals", "infra", "planning"},
     {"pretrained", "run_config", "stage_schedule", "train_step", "report", "prepare"},
     {"build"},
@@ -35,16 +36,16 @@ ONLY = {
     "method": {"types"},
     "models": {"types"},
     "evals": {"types"},
-    "videos": set(),
+    "videos": {"durable_files"},
     "data": {"types", "videos", "evals.digit_physics"},
-    "infra": {"types"},
+    "infra": {"types", "durable_files"},
     "planning": {"types"},
     "pretrained": {"types", "models"},
     "train_step": {"types", "method", "infra.guard"},
     "stage_schedule": {"types"},
     "run_config": {"types"},
     "report": {"infra"},
-    "prepare": {"videos", "infra"},
+    "prepare": {"videos", "infra", "durable_files"},
 }
 METHOD_LAYERS = (
     {"choices", "guidance", "losses"},

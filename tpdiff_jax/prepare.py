@@ -20,6 +20,7 @@ from typing import Any
 
 from absl import logging
 
+from tpdiff_jax.durable_files import write_durably
 from tpdiff_jax.infra.progress import Progress
 from tpdiff_jax.videos.bad_clips import REASONS, BadClipError, TooManyBadClipsError
 from tpdiff_jax.videos.caption_tables import read_sources
@@ -35,7 +36,6 @@ from tpdiff_jax.videos.record_manifest import (
     Shard,
     read_manifest,
     to_json,
-    write_durably,
 )
 from tpdiff_jax.videos.shard_plan import Plan, make_plan
 from tpdiff_jax.videos.shard_writer import PIXELS, Encoder, read_note, write_shard

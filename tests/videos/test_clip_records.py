@@ -6,6 +6,7 @@ import struct
 import numpy as np
 import pytest
 
+from tpdiff_jax.durable_files import write_durably
 from tpdiff_jax.videos.clip_records import (
     MAGIC,
     ClipRecord,
@@ -18,7 +19,6 @@ from tpdiff_jax.videos.record_manifest import (
     read_manifest,
     sha256_of_lines,
     to_json,
-    write_durably,
 )
 
 

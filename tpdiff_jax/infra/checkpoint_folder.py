@@ -15,7 +15,7 @@ import re
 import shutil
 from collections.abc import Collection, Sequence
 
-from tpdiff_jax.infra.checkpoint_manifest import flush_folder
+from tpdiff_jax.durable_files import flush
 
 SAVING, _REPLACED, _DELETING = ".saving", ".replaced", ".deleting"
 # What orbax adds to a name while it writes.
@@ -46,7 +46,7 @@ def publish(folder: pathlib.Path, step: int) -> None:
     if final.exists():
         os.rename(final, folder / f"{step}{_REPLACED}")
     os.rename(saving, final)
-    flush_folder(folder)
+    flush(folder)
 
 
 def steps_to_remove(

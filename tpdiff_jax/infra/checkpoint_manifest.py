@@ -13,13 +13,13 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-import os
 import pathlib
 import platform
 from collections.abc import Mapping
 from typing import Any
 
 from tpdiff_jax import __version__
+from tpdiff_jax.durable_files import flush, sha256_of_file, write_durably
 
 MANIFEST_FILE = "manifest.json"
 FORMAT_VERSION = 1
@@ -96,7 +96,7 @@ def write_manifest(
     arrays: Mapping[str, str] | None = None,
 ) -> Manifest:
     """Hash every file of `folder`, flush all to disk and write the manifest in one step."""
-    files = {name: _entry(folder / name, flush=True) for name in _file_names(folder)}
+    files = {name: _flushed_entry(folder / name) for name in _file_names(folder)}
     manifest = Manifest(
         step=step,
         format_version=FORMAT_VERSION,
@@ -107,14 +107,9 @@ def write_manifest(
     )
     body = dataclasses.asdict(manifest)
     text = json.dumps({"manifest": body, "sha256": digest(body)}, indent=1, sort_keys=True)
-    temporary = folder / f".{MANIFEST_FILE}.tmp"
-    with open(temporary, "w") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, folder / MANIFEST_FILE)
-    for path in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
-        flush_folder(path)
+    write_durably(folder / MANIFEST_FILE, (text + "\n").encode())
+    for path in (path for path in folder.rglob("*") if path.is_dir()):
+        flush(path)
     return manifest
 
 
@@ -193,27 +188,15 @@ def versions() -> dict[str, str]:
     return {"tpdiff_jax": __version__, "python": platform.python_version(), **packages}
 
 
-def flush_folder(folder: pathlib.Path) -> None:
-    """Bring the names in a folder to disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _file_names(folder: pathlib.Path) -> list[str]:
     paths = (path for path in folder.rglob("*") if not path.is_dir())
     names = (path.relative_to(folder).as_posix() for path in paths)
     return sorted(name for name in names if name != MANIFEST_FILE)
 
 
-def _entry(path: pathlib.Path, *, flush: bool = False) -> dict[str, Any]:
-    with open(path, "rb") as file:
-        checksum = hashlib.file_digest(file, "sha256").hexdigest()  # in chunks, without the GIL
-        if flush:
-            os.fsync(file.fileno())
-        return {"bytes": file.tell(), "sha256": checksum}
+def _flushed_entry(path: pathlib.Path) -> dict[str, Any]:
+    flush(path)
+    return {"bytes": path.stat().st_size, "sha256": sha256_of_file(path)}
 
 
 def _pairs(folder: pathlib.Path, manifest: Manifest) -> tuple[list[pathlib.Path], list[Any]]:
@@ -226,7 +209,7 @@ def _problem(path: pathlib.Path, listed: Mapping[str, Any]) -> str | None:
         size = path.stat().st_size
         if size != listed["bytes"]:
             return f"{path.name} has {size} bytes instead of {listed['bytes']}"
-        if _entry(path)["sha256"] != listed["sha256"]:
+        if sha256_of_file(path) != listed["sha256"]:
             return f"{path.name} has changed bytes (SHA-256 differs)"
     except OSError as error:
         return f"{path.name} cannot be read ({error.strerror})"

@@ -7,7 +7,6 @@ the data set's fingerprint: batch t of a run is a pure function of (seed, t, fin
 
 import hashlib
 import json
-import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -50,34 +49,6 @@ def sha256_of_lines(lines: Sequence[str]) -> str:
     for line in lines:
         digest.update(json.dumps(line).encode() + b"\n")
     return digest.hexdigest()
-
-
-def sha256_of_file(path: pathlib.Path) -> str:
-    """Hash a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_durably(path: pathlib.Path, content: bytes) -> None:
-    """Write a file in one step: after a crash or a power cut it is there in full, or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    publish(temporary, path)
-
-
-def publish(temporary: pathlib.Path, path: pathlib.Path) -> None:
-    """Give a finished file its name once its bytes are on the disk."""
-    _sync(temporary)
-    os.replace(temporary, path)
-    _sync(path.parent)
-
-
-def _sync(path: pathlib.Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_manifest(folder: pathlib.Path) -> Manifest:

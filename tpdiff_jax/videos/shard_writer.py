@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
+from tpdiff_jax.durable_files import publish, sha256_of_file, write_durably
 from tpdiff_jax.videos.bad_clips import BadClipError
 from tpdiff_jax.videos.clip_records import ClipRecord, array_facts, record_to_bytes
 from tpdiff_jax.videos.clip_source import ClipSource, SkippedClip
 from tpdiff_jax.videos.decode_pool import Outcome
-from tpdiff_jax.videos.record_manifest import publish, sha256_of_file, to_json, write_durably
+from tpdiff_jax.videos.record_manifest import to_json
 from tpdiff_jax.videos.shard_plan import ShardJob
 
 WRITER_OPTIONS = "group_size:1,zstd:3"
