@@ -108,6 +108,7 @@ def test_a_full_disk_ends_with_code_6_and_with_room_again_the_run_goes_on(
 
     full = run_main(*command, "--config.train.num_steps=4", preexec_fn=no_room)
     assert full.returncode == 6, full.stderr
+    assert "Traceback" not in full.stderr
     (line,) = [line for line in full.stderr.splitlines() if line.startswith("tpdiff_jax: error:")]
     assert "step 2 could not be saved" in line and "untouched: [1]" in line
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

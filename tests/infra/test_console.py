@@ -36,3 +36,18 @@ def test_only_our_own_records_keep_a_traceback() -> None:
         assert console.is_worth_showing(item)
     assert "disk full" in logging.Formatter().format(ours)
     assert logging.Formatter().format(theirs) == "text"
+
+
+@pytest.mark.parametrize(
+    ("error", "is_shown"),
+    [
+        (RuntimeError("Event loop is closed"), False),
+        (RuntimeError("another"), True),
+        (ValueError("Event loop is closed"), True),
+    ],
+)
+def test_only_the_echo_of_a_failed_save_is_kept_quiet(
+    error: Exception, is_shown: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    console.show_exception(type(error), error, None)
+    assert (str(error) in capsys.readouterr().err) is is_shown
