@@ -26,14 +26,14 @@ def main() -> None:
     """Note how it was called, then do the word of this start."""
     worker = os.environ["WORKER"]
     count = len(read_starts(worker))
-    with (CLOUD / f"starts_{worker}.jsonl").open("a") as file:
-        file.write(json.dumps({"argv": sys.argv[1:], "cwd": os.getcwd()}) + "\n")
     word = (CLOUD / "script").read_text().split()[count]
     print(f"start {count} of {worker}: {word}", flush=True)
-    if word in ("preempt", "crash"):
-        if worker == "worker1":
-            time.sleep(5)  # its peer is the one that goes; this one waits for it in vain
-            sys.exit(134)
+    with (CLOUD / f"starts_{worker}.jsonl").open("a") as file:
+        file.write(json.dumps({"argv": sys.argv[1:], "cwd": os.getcwd()}) + "\n")
+    if word in ("preempt", "crash") and worker == "worker1":
+        time.sleep(5)  # its peer is the one that goes; this one waits for it in vain
+        sys.exit(134)
+    if worker == "worker0" and word != "hang":  # nothing ends before both have logged their start
         while len(read_starts("worker1")) <= count:
             time.sleep(0.05)
     if word == "preempt":
