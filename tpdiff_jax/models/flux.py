@@ -28,7 +28,8 @@ from tpdiff_jax.models.flux_axes import PARAM_AXES
 from tpdiff_jax.models.flux_blocks import DoubleBlock, SingleBlock, Stem
 from tpdiff_jax.models.flux_config import FluxConfig
 from tpdiff_jax.models.head import Head
-from tpdiff_jax.models.patching import frames_to_patches, patches_to_frames
+from tpdiff_jax.models.network import attention_axis_sizes
+from tpdiff_jax.models.patching import check_frames, frames_to_patches, patches_to_frames
 from tpdiff_jax.models.rope import rope_table, video_angles, with_unrotated_tokens
 from tpdiff_jax.types import Array, Cond, Layout, ParamAxes, Params, PRNGKey
 
@@ -57,10 +58,7 @@ class Flux:
     @property
     def axis_sizes(self) -> Mapping[str, tuple[str, int]]:
         """Heads and the patches of a frame: attention is divided along them."""
-        return {
-            "model.num_heads": ("heads", self.config.num_heads),
-            "the number of patches of a frame": ("tokens", self.config.num_places),
-        }
+        return attention_axis_sizes(self.config.num_heads, self.config.num_places)
 
     def init(self, key: PRNGKey) -> Params:
         """Fresh parameters, float32; the output of a fresh network is zero (adaLN-Zero)."""
@@ -169,9 +167,7 @@ class Flux:
 
     def _check_shapes(self, x_t: Array, cond: Cond) -> None:
         config, b = self.config, x_t.shape[0]
-        frame = (config.frame_height, config.frame_width, config.channels)
-        if x_t.ndim != 5 or x_t.shape[2:] != frame:
-            raise ValueError(f"x_t must be [b, f, h, w, c] with frames {frame}, got {x_t.shape}")
+        check_frames(x_t, (config.frame_height, config.frame_width, config.channels))
         missing = [name for name in COND_FIELDS if cond is None or name not in cond]
         if missing:
             raise ValueError(f"cond must have {', '.join(COND_FIELDS)}; missing {missing}")

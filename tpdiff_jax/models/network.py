@@ -54,3 +54,11 @@ class Network(Protocol):
     def null_cond(self, cond: Cond) -> Cond:
         """The unconditional twin of a condition, for dropout and classifier-free guidance."""
         ...
+
+
+def attention_axis_sizes(num_heads: int, num_places: int) -> dict[str, tuple[str, int]]:
+    """`Network.axis_sizes` of a transformer over patches: attention is divided along both."""
+    return {
+        "model.num_heads": ("heads", num_heads),
+        "the number of patches of a frame": ("tokens", num_places),
+    }

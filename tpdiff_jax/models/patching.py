@@ -40,3 +40,9 @@ def patches_to_frames(patches: Array, patch_size: int, num_rows: int) -> Array:
         p=patch_size,
         q=patch_size,
     )
+
+
+def check_frames(x_t: Array, frame_shape: tuple[int, int, int]) -> None:
+    """Raise ValueError unless x_t is [b, f, h, w, c] with frames [h, w, c] of `frame_shape`."""
+    if x_t.ndim != 5 or x_t.shape[2:] != frame_shape:
+        raise ValueError(f"x_t must be [b, f, h, w, c] with frames {frame_shape}, got {x_t.shape}")

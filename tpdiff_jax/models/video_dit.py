@@ -41,8 +41,9 @@ from tpdiff_jax.models.layers import (
     over_tokens,
     zero_linear,
 )
+from tpdiff_jax.models.network import attention_axis_sizes
 from tpdiff_jax.models.one_device import OneDevice
-from tpdiff_jax.models.patching import frames_to_patches, patches_to_frames
+from tpdiff_jax.models.patching import check_frames, frames_to_patches, patches_to_frames
 from tpdiff_jax.models.rope import axis_angles, rope_table, split_head, video_angles
 from tpdiff_jax.models.video_dit_axes import PARAM_AXES
 from tpdiff_jax.models.video_dit_config import VideoDiTConfig
@@ -152,10 +153,7 @@ class VideoDiT:
     @property
     def axis_sizes(self) -> Mapping[str, tuple[str, int]]:
         """Heads and the patches of a frame: attention is divided along them."""
-        return {
-            "model.num_heads": ("heads", self.config.num_heads),
-            "the number of patches of a frame": ("tokens", self.config.num_places),
-        }
+        return attention_axis_sizes(self.config.num_heads, self.config.num_places)
 
     def init(self, key: PRNGKey) -> Params:
         """Fresh parameters, float32; the output of a fresh network is zero (adaLN-Zero)."""
@@ -193,9 +191,7 @@ class VideoDiT:
             ValueError: if the frames are not those of the config.
         """
         config = self.config
-        expected = (config.frame_height, config.frame_width, config.channels)
-        if x_t.ndim != 5 or x_t.shape[2:] != expected:
-            raise ValueError(f"x_t must be [b, f, h, w, c] with frames {expected}, got {x_t.shape}")
+        check_frames(x_t, (config.frame_height, config.frame_width, config.channels))
         stem, head = bind(Stem, config, params["stem"]), bind(Head, config, params["head"])
         condition = stem.condition(t, frame_stride, cond)
         tables = rotary_tables(config, frame_positions)
