@@ -20,6 +20,7 @@ from bench import cost_cases
 from bench.cost_page import write_page
 from bench.cost_summary import Twin, alignment_summary, sampling_summary, training_summary
 from bench.timing import FloatArray, time_interleaved
+from experiments.command_line import command_parser, split_names
 from experiments.overrides import parse_overrides
 from tpdiff_jax.build import Experiment
 from tpdiff_jax.infra.peak import measure_matmul_flops
@@ -119,19 +120,14 @@ def _time(
 
 
 def _choices(name: str, text: str, allowed: Sequence[str]) -> list[str]:
-    chosen = [item for item in text.split(",") if item]
+    chosen = split_names(text)
     if unknown := sorted(set(chosen) - set(allowed)):
         raise ValueError(f"{name}={','.join(unknown)} must be among {', '.join(allowed)}")
     return chosen
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.cost",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_parser("bench.cost", __doc__)
     parser.add_argument("--config", default="configs/flow.py", help="config file")
     parser.add_argument("--out", required=True, type=pathlib.Path, help="output folder")
     parser.add_argument("--parts", default=",".join(PARTS), help="what to time")

@@ -25,6 +25,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from experiments.command_line import command_parser
 from experiments.markdown import number, table
 from experiments.overrides import read_config
 from tpdiff_jax.build import build_experiment, build_prepare
@@ -215,12 +216,7 @@ def write_page(report: Mapping[str, Any]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.data",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_parser("bench.data", __doc__)
     parser.add_argument("--out", required=True, type=pathlib.Path, help="output folder")
     parser.add_argument("--videos", type=int, default=8, help="videos of each kind")
     parser.add_argument("--rounds", type=int, default=15, help="timings of each case")

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from bench.timing import Quartiles, quartiles, time_interleaved
+from experiments.command_line import command_parser
 from experiments.overrides import parse_overrides, read_config
 from tpdiff_jax.build import Experiment, build_experiment
 from tpdiff_jax.initial_state import make_state, run_keys
@@ -81,12 +82,7 @@ def _case(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.guard",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_parser("bench.guard", __doc__)
     parser.add_argument("--config", default="configs/flow.py", help="config file")
     parser.add_argument("--stages", type=int, nargs="*", help="stages to time; default all")
     parser.add_argument("--rounds", type=int, default=21, help="timings of each case")

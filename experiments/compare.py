@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from experiments.aggregate import summarize
+from experiments.command_line import command_parser, split_names
 from experiments.curves import read_curve
 from experiments.figures import draw_curves
 from experiments.grids import GRIDS, Arm, Grid
@@ -46,11 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     options, rest = _parser().parse_known_args(argv)
     try:
         overrides = parse_overrides(rest)
-        check_metrics(_names(options.metrics), _names(options.speedup))
+        check_metrics(split_names(options.metrics), split_names(options.speedup))
         grid = GRIDS[options.grid]
-        arms = select_arms(grid, _names(options.arms))
+        arms = select_arms(grid, split_names(options.arms))
         use_cpu_for_planning()
-        seeds = [int(seed) for seed in _names(options.seeds)]
+        seeds = [int(seed) for seed in split_names(options.seeds)]
         runs = plan_runs(grid, arms, overrides, seeds, options.out)
         show_plan(runs)
         if options.only == "plan":
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"compare: {stop}", file=sys.stderr)
         return EXIT_STOPPED
     setting = {"grid": options.grid, "seeds": seeds, "overrides": overrides}
-    shown = _names(options.metrics), _names(options.speedup)
+    shown = split_names(options.metrics), split_names(options.speedup)
     write_outputs(options.out, arms, runs, setting, *shown)
     for run in failed:
         print(f"failed: {run.workdir.name}, see {run.workdir / LOG_FILE}", file=sys.stderr)
@@ -121,17 +122,8 @@ def write_outputs(
     print(f"wrote {out / 'summary.md'}, summary.json, curves.png, curves.svg")
 
 
-def _names(text: str) -> list[str]:
-    return [name for name in text.split(",") if name]
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.compare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_parser("experiments.compare", __doc__)
     parser.add_argument("--grid", required=True, choices=sorted(GRIDS))
     parser.add_argument("--out", required=True, type=pathlib.Path, help="output folder")
     parser.add_argument("--seeds", default="0,1,2", help="values of train.seed")

@@ -18,6 +18,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from experiments.command_line import command_parser
 from experiments.compare import METRICS as SHOWN
 from experiments.compare import check_metrics
 from experiments.sampling_tables import draw_frontier, summarize_points, write_page
@@ -215,12 +216,7 @@ def _as_json(value: Any) -> Any:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.sampling",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_parser("experiments.sampling", __doc__)
     parser.add_argument("--workdirs", required=True, help="trained runs, joined by commas")
     parser.add_argument("--out", required=True, type=pathlib.Path, help="output folder")
     parser.add_argument("--seeds", default="0,1,2", help="sampling seeds")

@@ -27,6 +27,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from experiments.command_line import command_parser, split_names
 from experiments.overrides import overrides_to_flags, parse_overrides
 from experiments.soak_page import write_page
 from experiments.soak_runs import KINDS, LOG_FILE, Kill, Life, live, memory_growth
@@ -86,7 +87,7 @@ def check_kinds(text: str) -> list[str]:
     Raises:
         ValueError: for an unknown one.
     """
-    kinds = [kind for kind in text.split(",") if kind]
+    kinds = split_names(text)
     if not kinds or set(kinds) - set(KINDS):
         raise ValueError(f"--kinds={text} must be among {', '.join(KINDS)}")
     return kinds
@@ -226,12 +227,7 @@ def train_lines(workdir: pathlib.Path) -> dict[int, dict[str, Any]]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.soak",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_parser("experiments.soak", __doc__)
     parser.add_argument("--config", default="configs/flow.py", help="config file")
     parser.add_argument("--out", required=True, type=pathlib.Path, help="output folder")
     parser.add_argument("--reference", type=pathlib.Path, help="a finished undisturbed run")

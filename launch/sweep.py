@@ -30,6 +30,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from experiments.aggregate import summarize
+from experiments.command_line import command_parser, split_names
 from experiments.compare import (
     EXIT_BAD_INPUT,
     EXIT_FAILED,
@@ -110,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Stopped as stop:
         print(f"sweep: {stop}", file=sys.stderr)
         return EXIT_STOPPED
-    write_outputs(options.out, sweep, _names(options.metrics), options.sort_by)
+    write_outputs(options.out, sweep, split_names(options.metrics), options.sort_by)
     for run in failed:
         print(f"failed: {run.workdir.name}, see {run.workdir / LOG_FILE}", file=sys.stderr)
     return EXIT_FAILED if failed else 0
@@ -123,11 +124,11 @@ def plan_sweep(options: argparse.Namespace, base: Mapping[str, str]) -> Sweep:
         ValueError: when an option or the config of any point is invalid, or a folder holds
             another run than the planned one.
     """
-    check_metrics([*_names(options.metrics), options.sort_by], ())
+    check_metrics([*split_names(options.metrics), options.sort_by], ())
     use_cpu_for_planning()
     points = read_points(options)
     runs = []
-    seeds = [{"train.seed": seed} for seed in _names(options.seeds)]
+    seeds = [{"train.seed": seed} for seed in split_names(options.seeds)]
     for seed in seeds or [{}]:
         for name, point in points.items():
             texts = merge_overrides(base, point) | seed
@@ -240,17 +241,8 @@ def _states(sweep: Sweep) -> dict[str, str]:
     return states
 
 
-def _names(text: str) -> list[str]:
-    return [name for name in text.split(",") if name]
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m launch.sweep",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_parser("launch.sweep", __doc__)
     parser.add_argument("--out", required=True, type=pathlib.Path, help="output folder")
     parser.add_argument("--config", default="configs/flow.py", help="config file of all runs")
     parser.add_argument("--grid", action="append", default=[], help="FIELD=VALUE,VALUE; repeatable")

@@ -1,0 +1,18 @@
+"""What the command lines of experiments, benchmarks and sweeps share."""
+
+import argparse
+
+
+def command_parser(program: str, description: str | None) -> argparse.ArgumentParser:
+    """Return a parser for `python -m PROGRAM`; the description keeps its lines."""
+    return argparse.ArgumentParser(
+        prog=f"python -m {program}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def split_names(text: str) -> list[str]:
+    """Return the entries of a list joined by commas; none of an empty text."""
+    return [name for name in text.split(",") if name]
