@@ -95,11 +95,9 @@ def speedup_rows(
     curves: Sequence[Curve], baselines: Mapping[str, str], infos: Mapping[str, Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
     """Return one row for each arm, figure, axis and target share; pairs share a seed."""
-    runs = {(curve.arm, curve.seed): curve for curve in curves if curve.results is not None}
     rows = []
     for arm, baseline in baselines.items():
-        seeds = [seed for name, seed in runs if name == arm and (baseline, seed) in runs]
-        pairs = [(runs[baseline, seed], runs[arm, seed]) for seed in seeds]
+        pairs = pairs_by_seed(curves, arm, baseline)
         for metric, info in infos.items():
             for axis in AXES:
                 for share in TARGET_SHARES:
@@ -107,6 +105,13 @@ def speedup_rows(
                     row = {"arm": arm, "baseline": baseline, "metric": metric, "axis": axis}
                     rows.append({**row, "share": share, **_plain_speedup(found)})
     return rows
+
+
+def pairs_by_seed(curves: Sequence[Curve], arm: str, baseline: str) -> list[tuple[Curve, Curve]]:
+    """Return (baseline, arm) of every seed of which both runs have finished."""
+    runs = {(curve.arm, curve.seed): curve for curve in curves if curve.results is not None}
+    seeds = [seed for name, seed in runs if name == arm and (baseline, seed) in runs]
+    return [(runs[baseline, seed], runs[arm, seed]) for seed in seeds]
 
 
 def _plain_speedup(found: Any) -> dict[str, Any]:

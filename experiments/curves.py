@@ -30,6 +30,7 @@ class Curve(NamedTuple):
         x: axis -> positions, increasing, [n].
         y: metric -> values at these positions, NaN where not finite, [n].
         results: content of results.json; None while the run is unfinished.
+        steps: training steps done at these positions.
     """
 
     arm: str
@@ -37,6 +38,7 @@ class Curve(NamedTuple):
     x: dict[str, FloatArray]
     y: dict[str, FloatArray]
     results: dict[str, Any] | None
+    steps: tuple[int, ...] = ()
 
     def end(self, axis: str) -> float:
         """Return the last position, 0 without any evaluation."""
@@ -63,6 +65,7 @@ def make_curve(
         x={axis: _column(rows, field) for axis, field in AXES.items()},
         y={name.removeprefix(_EVAL): _column(rows, name) for name in metrics},
         results=results,
+        steps=tuple(sorted(by_step)),
     )
 
 

@@ -56,6 +56,52 @@ def draw_curves(
         figure.savefig(path.with_suffix(suffix), dpi=120)
 
 
+def draw_speedups(
+    path: pathlib.Path, rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]
+) -> None:
+    """Write speed-ups over the target, one panel for each figure and axis, as PNG and SVG.
+
+    Args:
+        path: file without suffix.
+        rows: of `arm`, `metric`, `axis` and `points`, each `share`, `ratio`, `low` and `high`.
+        metrics: figures, one row of panels each.
+    """
+    shown = [metric for metric in metrics if any(row["metric"] == metric for row in rows)]
+    if not shown:
+        return
+    figure = Figure(figsize=(5.5 * len(_LABELS), 3.2 * len(shown)), layout="constrained")
+    panels = figure.subplots(len(shown), len(_LABELS), squeeze=False)
+    arms = list(dict.fromkeys(row["arm"] for row in rows))
+    for line, metric in zip(panels, shown, strict=True):
+        for panel, axis in zip(line, _LABELS, strict=True):
+            for row in rows:
+                if (row["metric"], row["axis"]) == (metric, axis):
+                    _draw_ratios(panel, row, f"C{arms.index(row['arm'])}")
+            panel.axhline(1.0, color="0.4", linewidth=1.0)
+            panel.set(xlabel="target: vanilla's figure at this share of its budget")
+            panel.set(ylabel=f"{metric}: ratio of {_LABELS[axis]}", yscale="log")
+            panel.grid(alpha=0.3, which="both")
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=4, fontsize="small")
+    for suffix in (".png", ".svg"):
+        figure.savefig(path.with_suffix(suffix), dpi=120)
+
+
+def _draw_ratios(panel: Axes, row: Mapping[str, Any], colour: str) -> None:
+    """A line of ratios with its intervals; bounds are arrows."""
+    exact = [point for point in row["points"] if point["ratio"]["kind"] == "="]
+    shares = [point["share"] for point in exact]
+    values = [point["ratio"]["value"] for point in exact]
+    panel.plot(shares, values, color=colour, marker="o", markersize=3, label=row["arm"])
+    known = [point for point in exact if point["low"] is not None]
+    low, high = ([point[end] for point in known] for end in ("low", "high"))
+    panel.fill_between([point["share"] for point in known], low, high, color=colour, alpha=0.15)
+    for kind, marker in (("<", "v"), (">", "^")):
+        bounds = [point for point in row["points"] if point["ratio"]["kind"] == kind]
+        at = [point["share"] for point in bounds]
+        panel.plot(at, [p["ratio"]["value"] for p in bounds], marker, color=colour, markersize=4)
+
+
 def _draw_arm(
     panel: Axes, curves: Sequence[Curve], metric: str, axis: str, colour: Any, label: str
 ) -> None:

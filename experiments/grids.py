@@ -5,6 +5,7 @@ training FLOPs of the grid's reference arm. Adding an experiment is adding an en
 """
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +29,8 @@ ABLATION_BASE: dict[str, Any] = {
     "alignment.mode": "nearest",
     "alignment.level": "coarsest",
 }
+# Every point of a curve is then what a run of that length would have reached.
+CONSTANT_RATE: dict[str, Any] = {"optim.schedule": "constant"}
 DDIM_BASE: dict[str, Any] = {
     "path.betas": "scaled_linear",
     "path.zero_terminal_snr": True,
@@ -125,9 +128,76 @@ def _factors() -> Grid:
     return Grid(arms=arms, reference="both")
 
 
+def _convergence() -> Grid:
+    """Flow and DDIM: pyramid alone, alignment alone and both (`tpdiff`), against neither."""
+    none, nearest = {"alignment.mode": "none"}, {"alignment.mode": "nearest"}
+    arms = []
+    for path in ("flow", "ddim"):
+        changes = {
+            "vanilla": VANILLA | none,
+            "tpdiff": nearest,
+            "pyramid": none,
+            "alignment": VANILLA | nearest,
+        }
+        arms += [
+            Arm(
+                name=f"{path}_{name}",
+                overrides=CONSTANT_RATE | change,
+                config=f"configs/{path}.py",
+                baseline=None if name == "vanilla" else f"{path}_vanilla",
+            )
+            for name, change in changes.items()
+        ]
+    return Grid(arms=tuple(arms), reference="flow_vanilla")
+
+
+def _stages(strides: tuple[int, ...], shares: tuple[int, ...] = ()) -> dict[str, Any]:
+    """Fields of a pyramid whose windows, training steps and solver steps have these shares."""
+    shares = shares or (1,) * len(strides)
+    fractions = tuple(share / sum(shares) for share in shares)
+    # The first stages take what is left over: 15, 8, 7 of 30 steps for 2-1-1.
+    bounds = [-(-30 * sum(shares[:i]) // sum(shares)) for i in range(len(shares) + 1)]
+    return {
+        "pyramid.frame_strides": strides,
+        "pyramid.stage_fractions": fractions,
+        "train.stage_probs": fractions,
+        "sample.num_steps": 30,
+        "sample.steps_per_stage": tuple(b - a for a, b in itertools.pairwise(bounds)),
+    }
+
+
+def _pyramid_shapes() -> Grid:
+    """The ablations of the paper's ICLR version, each against the vanilla twin.
+
+    Shares are those of the stages, coarsest first; `factors_4_2` multiplies the frame rate by 4
+    and then by 2.
+    """
+    nearest = {"alignment.mode": "nearest"}
+    changes = {
+        "stages_3": _stages((4, 2, 1)) | nearest,
+        "stages_4": _stages((8, 4, 2, 1)) | nearest,
+        "stages_5": _stages((16, 8, 4, 2, 1)) | nearest,
+        "shares_2_1_1": _stages((4, 2, 1), (2, 1, 1)) | nearest,
+        "shares_1_2_1": _stages((4, 2, 1), (1, 2, 1)) | nearest,
+        "shares_1_1_2": _stages((4, 2, 1), (1, 1, 2)) | nearest,
+        "factors_4_2": _stages((8, 2, 1)) | nearest,
+        "factors_2_4": _stages((8, 4, 1)) | nearest,
+        "alignment_off": _stages((4, 2, 1)) | {"alignment.mode": "none"},
+    }
+    base = CONSTANT_RATE | {"data.num_frames": 16}  # five stages need 16
+    vanilla = Arm(name="vanilla", overrides=base | VANILLA | {"alignment.mode": "none"})
+    others = tuple(
+        Arm(name=name, overrides=base | change, baseline="vanilla")
+        for name, change in changes.items()
+    )
+    return Grid(arms=(vanilla, *others), reference="vanilla")
+
+
 GRIDS: dict[str, Grid] = {
     "main": _main(),
     "factors": _factors(),
+    "convergence": _convergence(),
+    "pyramid_shapes": _pyramid_shapes(),
     "ablations": ablation(
         ABLATION_BASE,
         {

@@ -1,0 +1,187 @@
+"""The pages of the convergence experiment: the same tables as Markdown and as one HTML file."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from experiments.markdown import bounded, mean_and_sd, number, table
+from experiments.speedup import TARGET_SHARES
+from tpdiff_jax.report import markup
+from tpdiff_jax.report.shell import page_shell
+
+TITLE = "Speed-up to the same quality"
+# The paper's training speed-ups to the same FVD (arXiv version; ICLR version), and of its ICLR
+# ablation of stages: training, sampling.
+PAPER = {
+    "flow_tpdiff": "2.13; 2.16",
+    "ddim_tpdiff": "2.00; 2.11",
+    "flow_pyramid": "-; 1.75",
+    "stages_3": "2.16, 1.49",
+    "stages_4": "1.82, 1.65",
+    "stages_5": "1.71, 1.74",
+    "shares_2_1_1": "1.92, 1.62",
+    "shares_1_1_2": "1.62, 1.36",
+    "factors_4_2": "2.01, 1.54",
+    "factors_2_4": "1.76, 1.68",
+    "alignment_off": "1.75",
+}
+_AXES = {"samples": "videos seen", "flops": "FLOP", "seconds": "seconds"}
+_NOTE = (
+    "Targets: what each vanilla run has reached at 50, 75 and 100 % of its own budget. Curves are "
+    "monotone envelopes, interpolated log-log; nothing is extrapolated. Pairs share a seed: the "
+    "geometric mean of their ratios, with the 95 % t interval on its logarithm. `<` marks a bound: "
+    "some run never reached the target within its budget; `>`: some reached it before its first "
+    "evaluation. FLOP: all matrix products that steps execute (network, optimizer, alignment) and "
+    "the moving average. Seconds: time of training steps on this machine. The paper's figures are "
+    "of other networks and data, to the same FVD."
+)
+_COST_NOTE = (
+    "Mean over a run's steps. The network's share is what a large network would see; the "
+    "optimizer's does not shrink with the frames. Ratios: vanilla's cost over the arm's."
+)
+_FIGURES_NOTE = (
+    "At the end of the runs, which all had vanilla's training FLOPs of the network: means over "
+    "seeds ± standard deviation."
+)
+
+
+class Section(NamedTuple):
+    """A heading, a note and a table."""
+
+    title: str
+    note: str
+    header: list[str]
+    rows: list[list[str]]
+
+
+def sections(summary: Mapping[str, Any], metrics: Sequence[str]) -> list[Section]:
+    """Return what both pages show.
+
+    Args:
+        summary: content of summary.json.
+        metrics: figures of the last table.
+    """
+    return [_speedup_section(summary), _cost_section(summary), _figure_section(summary, metrics)]
+
+
+def _speedup_section(summary: Mapping[str, Any]) -> Section:
+    shares = [f"to {share:.0%}" for share in TARGET_SHARES]
+    found: dict[tuple[str, str, str], dict[float, Mapping[str, Any]]] = {}
+    for row in summary["speedups"]:
+        key = (row["arm"], row["metric"], row["axis"])
+        found.setdefault(key, {})[row["share"]] = row
+    rows = [
+        [
+            arm,
+            metric,
+            _AXES[axis],
+            *(ratio_text(by_share[share]) for share in TARGET_SHARES),
+            _reached(by_share[TARGET_SHARES[-1]]),
+            PAPER.get(arm, "-"),
+        ]
+        for (arm, metric, axis), by_share in found.items()
+    ]
+    header = ["arm", "figure", "axis", *shares, "pairs that reach 100 %", "paper"]
+    return Section(TITLE, _NOTE, header, rows)
+
+
+def ratio_text(row: Mapping[str, Any]) -> str:
+    """Return `2.1 [1.8, 2.5]`, a bound as `<1.2`, or `-`."""
+    if row["ratio"] is None:
+        return "-"
+    text = bounded(row["ratio"])
+    return text if row["low"] is None else f"{text} [{number(row['low'])}, {number(row['high'])}]"
+
+
+def _reached(row: Mapping[str, Any]) -> str:
+    return "-" if row["ratio"] is None else f"{row['num_reached']} of {row['num_seeds']}"
+
+
+def _cost_section(summary: Mapping[str, Any]) -> Section:
+    rows = []
+    baselines = {row["arm"]: row["baseline"] for row in summary["speedups"]}
+    ends = {row["arm"]: row for row in summary["arms"] if row["seeds"]}
+    for arm, row in ends.items():
+        own, base = _mean_step(summary, row), ends.get(baselines.get(arm, arm))
+        cells = [arm, number(own["network"]), number(own["total"])]
+        if base is None:
+            rows.append([*cells, "-", "-", "-"])
+            continue
+        other, sampling = _mean_step(summary, base), summary["sample_flops"]
+        cells += [number(other[kind] / own[kind]) for kind in ("network", "total")]
+        rows.append([*cells, number(sampling[base["arm"]] / sampling[arm])])
+    header = ["arm", "FLOP a step, network", "all", "ratio, network", "ratio, all"]
+    return Section("What a step costs", _COST_NOTE, [*header, "ratio, sampling"], rows)
+
+
+def _mean_step(summary: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, float]:
+    cost = summary["step_flops"][row["arm"]]
+    return {
+        kind: sum(p * flops for p, flops in zip(cost["stage_probs"], cost[kind], strict=True))
+        for kind in ("network", "total")
+    }
+
+
+def _figure_section(summary: Mapping[str, Any], metrics: Sequence[str]) -> Section:
+    known = [metric for metric in metrics if metric in summary["metric_info"]]
+    rows = [
+        [
+            row["arm"],
+            str(len(row["seeds"])),
+            " ".join(map(str, sorted(set(row["steps"])))) or "-",
+            mean_and_sd(row["seconds"]),
+            *(mean_and_sd(row["final"].get(metric)) for metric in known),
+        ]
+        for row in summary["arms"]
+    ]
+    for name, values in summary["references"].items():
+        rows.append([name, "-", "-", "-", *(number(values.get(metric)) for metric in known)])
+    header = ["arm", "seeds", "steps", "seconds", *known]
+    return Section("Where the runs ended", _FIGURES_NOTE, header, rows)
+
+
+def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    device, versions = summary["device"], summary["versions"]
+    facts = [("command", summary["command"])]
+    names = ("platform", "kind", "cpu_cores")
+    facts.append(("device", ", ".join(f"{n} {device[n]}" for n in names if n in device)))
+    facts.append(("jax", str(versions.get("jax", "-"))))
+    chosen = ", ".join(f"{arm} {rate:g}" for arm, rate in summary["rates"].items())
+    facts.append(("learning rates", chosen or "the config's, for all arms"))
+    return facts
+
+
+def markdown_page(summary: Mapping[str, Any], metrics: Sequence[str]) -> str:
+    """Return the page as Markdown."""
+    parts = [f"# {TITLE}", *(f"{name}: `{value}`" for name, value in _facts(summary))]
+    for section in sections(summary, metrics):
+        parts += [f"## {section.title}", section.note, table(section.header, section.rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+def html_page(
+    summary: Mapping[str, Any], metrics: Sequence[str], figures: Sequence[pathlib.Path]
+) -> str:
+    """Return the page as one HTML file with its figures inside."""
+    shown = []
+    for section in sections(summary, metrics):
+        cells = [[markup.escape(cell) for cell in row] for row in section.rows]
+        content = markup.table([markup.escape(name) for name in section.header], cells)
+        note = f"<p class='small'>{markup.escape(section.note)}</p>"
+        key = section.title.lower().replace(" ", "-")
+        shown.append((key, section.title, note + content))
+    drawings = "".join(_inline_svg(path) for path in figures if path.is_file())
+    shown.insert(1, ("figures", "Speed-ups over the target, and curves", drawings))
+    return page_shell(
+        title=TITLE,
+        heading=TITLE,
+        subtitle="vanilla diffusion against temporal pyramid and alignment, by seed",
+        facts=markup.facts([(name, markup.escape(value)) for name, value in _facts(summary)]),
+        sections=shown,
+        notes="",
+    )
+
+
+def _inline_svg(path: pathlib.Path) -> str:
+    text = path.read_text(encoding="utf-8")
+    return f"<div class='scroll' style='background:#fff'>{text[text.index('<svg') :]}</div>"

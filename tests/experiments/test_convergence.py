@@ -1,0 +1,156 @@
+"""The convergence experiment on written curves with known speed-ups, and its choices."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from experiments.convergence import main
+from experiments.counted_flops import StepCost, count_step_cost, with_counted_flops
+from experiments.curves import Curve
+from experiments.grids import GRIDS
+from experiments.learning_rates import choose_rates, sweep_grid, sweep_name, with_rates
+from tests.tiny import flags_of_sizes, tiny_config
+from tpdiff_jax.build import build_experiment
+from tpdiff_jax.stage_schedule import stage_of_step
+
+FRECHET = {"name": "frechet", "direction": "lower", "unit": "1", "meaning": ""}
+SPEEDS = {"flow_vanilla": 1.0, "flow_tpdiff": 2.5, "flow_pyramid": 0.4}
+SEEDS = (0, 1, 2)
+FLAGS = [
+    *flags_of_sizes(),
+    "--config.train.num_steps=400",
+    "--arms=flow_tpdiff,flow_pyramid",
+    "--metrics=frechet",
+]
+
+
+def write_run(folder, arm, seed, num_steps):
+    """A run whose distance falls with a power of the videos seen, `SPEEDS[arm]` times as fast."""
+    folder.mkdir(parents=True)
+    jitter = 1.1 ** (seed - 1)
+    lines = []
+    for step in np.unique(np.linspace(num_steps / 10, num_steps, 10).astype(int)).tolist():
+        figure = 900.0 * (SPEEDS[arm] * jitter ** (arm == "flow_tpdiff") * step) ** -0.5
+        spent = {"samples_seen": 8 * step, "train_flops": 1.0 * step, "train_seconds": 0.1 * step}
+        lines.append({"step": step, "eval/frechet": figure, **spent})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    results = {
+        "counts": {"steps": num_steps},
+        "metric_info": {"frechet": FRECHET},
+        "references": {"ceiling": {"frechet": 1.5}},
+        "timing": {"sample_flops_per_video": 24.0 if arm == "flow_vanilla" else 14.0},
+        "versions": {"jax": "1"},
+        "device": {"platform": "cpu"},
+    }
+    (folder / "results.json").write_text(json.dumps(results))
+
+
+def test_known_speed_ups_come_out_with_their_intervals(tmp_path, capsys):
+    flags = [f"--out={tmp_path}", "--seeds=0,1,2", *FLAGS]
+    assert main([*flags, "--only=plan"]) == 0
+    planned = {
+        line.split()[0]: int(line.split()[1])
+        for line in capsys.readouterr().out.split("\n")
+        if line
+    }
+    assert len(planned) == 9 and planned["flow_vanilla_seed_0"] == 400
+    for arm in SPEEDS:
+        for seed in SEEDS:
+            name = f"{arm}_seed_{seed}"
+            write_run(tmp_path / "runs" / name, arm, seed, planned[name])
+    assert main([*flags, "--only=summary"]) == 0
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    rows = {(row["arm"], row["axis"], row["share"]): row for row in summary["speedups"]}
+
+    both = rows["flow_tpdiff", "samples", 1.0]
+    # Ratios 2.5 / 1.1, 2.5 and 2.5 * 1.1: t_2(0.975) = 4.30265 on logs of sd log 1.1.
+    half = 4.302652729911275 * math.log(1.1) / math.sqrt(3)
+    assert both["ratio"] == {"value": pytest.approx(2.5, rel=1e-6), "kind": "="}
+    assert both["low"] == pytest.approx(2.5 * math.exp(-half), rel=1e-6)
+    assert both["high"] == pytest.approx(2.5 * math.exp(half), rel=1e-6)
+    # A step of the pyramid costs less, by what the counted steps say.
+    mean = {
+        arm: sum(p * f for p, f in zip(cost["stage_probs"], cost["total"], strict=True))
+        for arm, cost in summary["step_flops"].items()
+    }
+    gain = mean["flow_vanilla"] / mean["flow_tpdiff"]
+    assert gain > 1.2
+    assert rows["flow_tpdiff", "flops", 1.0]["ratio"]["value"] == pytest.approx(2.5 * gain, rel=0.1)
+    # The slow arm never arrives: a bound, without an interval, and said so on both pages.
+    slow = rows["flow_pyramid", "samples", 1.0]
+    assert slow["ratio"]["kind"] == "<" and slow["low"] is None and slow["num_reached"] == 0
+    page, text = (
+        (tmp_path / "convergence.html").read_text(),
+        (tmp_path / "convergence.md").read_text(),
+    )
+    assert "2.13; 2.16" in page and "2.13; 2.16" in text and "0 of 3" in text
+    assert page.count("<svg") == 2 and "<script" not in page
+    assert f"2.5 [{2.5 * math.exp(-half):.3g}, {2.5 * math.exp(half):.3g}]" in text
+    assert (tmp_path / "speedups.png").is_file()
+
+
+@pytest.mark.parametrize(
+    "flags, told",
+    [
+        (["--metrics=beauty"], "no figure is called beauty"),
+        (["--arms=best"], "--arms: no best"),
+        (["--learning_rates=1e-3", "--sweep_seed=0"], "--sweep_seed=0 must not be one of --seeds"),
+        (["--learning_rates=1e-3", "--only=summary"], "the sweep of flow_vanilla has no run"),
+    ],
+)
+def test_bad_input_ends_with_one_line(flags, told, tmp_path, capsys):
+    assert main([f"--out={tmp_path}", *flags_of_sizes(), "--arms=flow_tpdiff", *flags]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_steps_cost_what_they_execute():
+    """AdamW has no matrix products, Muon's are the same in every stage."""
+    costs = {
+        name: count_step_cost(
+            build_experiment(tiny_config(optim__name=name, alignment__mode="none"))
+        )
+        for name in ("adamw", "muon")
+    }
+    adamw, muon = np.asarray(costs["adamw"].total), np.asarray(costs["muon"].total)
+    assert adamw == pytest.approx(np.asarray(costs["adamw"].network), rel=0.1)
+    assert np.ptp(muon - adamw) == 0 and (muon > adamw).all()
+
+
+def test_flops_are_summed_over_the_steps_that_were_drawn():
+    cost = StepCost(network=(1.0, 1.0), total=(10.0, 1.0), stage_probs=(0.5, 0.5))
+    curve = Curve("a", 3, {"samples": np.array([8.0, 40.0])}, {}, None, steps=(1, 5))
+    drawn = [cost.total[stage_of_step(3, step, cost.stage_probs)] for step in range(5)]
+    counted = with_counted_flops(curve, cost).x["flops"]
+    assert counted.tolist() == [drawn[0], sum(drawn)]
+
+
+def test_every_arm_gets_the_rate_of_its_best_run():
+    grid = GRIDS["convergence"]
+    arms = [grid.arm("flow_vanilla"), grid.arm("ddim_tpdiff")]
+    rates = [1e-3, 2e-3, 4e-3]
+    swept = sweep_grid(grid, arms, rates)
+    assert len(swept.arms) == 6 and swept.reference == "flow_vanilla_rate_0.001"
+    finals = {"flow_vanilla": (3.0, 1.0, math.nan), "ddim_tpdiff": (2.0, 5.0, 7.0)}
+    curves = {
+        sweep_name(arm, rate): Curve(
+            arm, 9, {"samples": np.ones(1)}, {"frechet": np.array([y])}, {}
+        )
+        for arm, figures in finals.items()
+        for rate, y in zip(rates, figures, strict=True)
+    }
+    chosen = choose_rates(arms, rates, curves, "frechet", FRECHET)
+    assert chosen == {"flow_vanilla": 2e-3, "ddim_tpdiff": 1e-3}
+    tuned = with_rates(arms, chosen)
+    assert [arm.overrides["optim.learning_rate"] for arm in tuned] == [2e-3, 1e-3]
+    with pytest.raises(ValueError, match="the sweep of ddim_tpdiff has no run"):
+        choose_rates(arms[1:], rates, {}, "frechet", FRECHET)
+
+
+def test_shares_reach_windows_training_and_sampling():
+    arm = GRIDS["pyramid_shapes"].arm("shares_2_1_1")
+    assert arm.overrides["pyramid.stage_fractions"] == (0.5, 0.25, 0.25)
+    assert arm.overrides["sample.steps_per_stage"] == (15, 8, 7)
+    arm = GRIDS["pyramid_shapes"].arm("stages_4")
+    assert sum(arm.overrides["sample.steps_per_stage"]) == 30
