@@ -10,7 +10,7 @@ command goes on with an unfinished soak. `--reference=WORKDIR` takes a finished 
 the same config instead of training one.
 
 Writes into --out: undisturbed/ and disturbed/ (ordinary run folders, their output in log.txt),
-lives.jsonl (one line a process), soak.json, soak.md.
+lives.jsonl and undisturbed_life.json (one line a process), soak.json, soak.md.
 
 Exit codes: 0 equal; 1 different, or training ended with an unexpected code; 2 bad input.
 """
@@ -37,7 +37,7 @@ from tpdiff_jax.infra.metric_writers import METRICS_FILE, read_metrics
 from tpdiff_jax.results import is_complete, write_json
 
 EXIT_DIFFERENT, EXIT_BAD_INPUT = 1, 2
-LIVES_FILE = "lives.jsonl"
+LIVES_FILE, UNDISTURBED_FILE = "lives.jsonl", "undisturbed_life.json"
 _CLOCK_WORDS = ("seconds", "per_second", "peak_share")
 _PREEMPTED = 3
 
@@ -57,13 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         reference = options.reference or options.out / "undisturbed"
         if options.reference and not (reference / "results.json").is_file():
             raise ValueError(f"--reference={reference} holds no finished run")
-        undisturbed = run_undisturbed(options, overrides, reference)
+        run_undisturbed(options, overrides, reference)
         lives = run_disturbed(options, overrides, kinds)
         results = json.loads((options.out / "disturbed" / "results.json").read_text())
         report = {
             "command": shlex.join(["python", "-m", "experiments.soak", *arguments]),
             **{name: results[name] for name in ("device", "versions")},
-            "undisturbed_memory": undisturbed and memory_growth(undisturbed),
+            "undisturbed_memory": longest_growth(read_lives(options.out / UNDISTURBED_FILE)),
             "disturbed_memory": longest_growth(lives),
             "lives": [life._replace(memory=[])._asdict() for life in lives],
             **compare_runs(reference, options.out / "disturbed"),
@@ -101,14 +101,14 @@ def train_command(config: str, workdir: pathlib.Path, overrides: Mapping[str, st
 
 def run_undisturbed(
     options: argparse.Namespace, overrides: Mapping[str, str], workdir: pathlib.Path
-) -> Life | None:
-    """Train without a kill; None when that was done before."""
+) -> None:
+    """Train without a kill, unless that was done before."""
     if (workdir / "results.json").is_file():
-        return None
+        return
     life = live(train_command(options.config, workdir, overrides), workdir, None)
     if life.code != 0:
         raise TrainingFailed(f"the undisturbed run ended with {life.code}: {workdir / LOG_FILE}")
-    return life
+    append_life(options.out / UNDISTURBED_FILE, life)
 
 
 def run_disturbed(
@@ -123,8 +123,7 @@ def run_disturbed(
         kill = plan_kill(options, kinds, number) if number < options.kills else None
         life = live(command, workdir, kill)
         lives.append(life)
-        with open(path, "a") as file:
-            file.write(json.dumps(life._asdict()) + "\n")
+        append_life(path, life)
         print(f"life {len(lives)}: {describe(life)}", file=sys.stderr)
         if life.code not in (0, _PREEMPTED) and life.kind is None:
             raise TrainingFailed(f"training ended with {life.code}: {workdir / LOG_FILE}")
@@ -135,6 +134,12 @@ def plan_kill(options: argparse.Namespace, kinds: Sequence[str], number: int) ->
     """Return kill `number`, a function of the seed alone."""
     random = np.random.default_rng((options.seed, number))
     return Kill(kinds[number % len(kinds)], random.uniform(0, 2 * options.mean_seconds))
+
+
+def append_life(path: pathlib.Path, life: Life) -> None:
+    """Add one life to a file of them."""
+    with open(path, "a") as file:
+        file.write(json.dumps(life._asdict()) + "\n")
 
 
 def read_lives(path: pathlib.Path) -> list[Life]:
@@ -152,8 +157,8 @@ def describe(life: Life) -> str:
 
 
 def longest_growth(lives: Sequence[Life]) -> dict[str, Any] | None:
-    """Return the memory growth of the life with the most time to grow."""
-    return memory_growth(max(lives, key=lambda life: life.seconds))
+    """Return the memory growth of the life with the most time to grow; None without lives."""
+    return memory_growth(max(lives, key=lambda life: life.seconds)) if lives else None
 
 
 def compare_runs(reference: pathlib.Path, disturbed: pathlib.Path) -> dict[str, Any]:

@@ -146,8 +146,8 @@ def test_kills_come_in_turn_and_depend_on_the_seed_alone() -> None:
 def test_an_interrupted_soak_goes_on_where_it_was(tmp_path: pathlib.Path) -> None:
     life = Life(-9, 2.5, "any", ["3.saving"], 2, [(0.0, 10)])
     path = tmp_path / "lives.jsonl"
-    assert soak.read_lives(path) == []
-    path.write_text(json.dumps(life._asdict()) + "\n")
+    assert soak.read_lives(path) == [] and soak.longest_growth([]) is None
+    soak.append_life(path, life)
     (again,) = soak.read_lives(path)
     assert again._replace(memory=[(0.0, 10)]) == life
 
