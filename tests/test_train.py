@@ -92,6 +92,11 @@ def assert_same_state(a: Any, b: Any) -> None:
         assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
 
 
+def train_lines(workdir: pathlib.Path) -> list[dict[str, Any]]:
+    """Lines of training steps; the file also has those of evaluations."""
+    return [line for line in read_metrics(workdir / "metrics.jsonl") if "loss" in line]
+
+
 def untimed(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Drop what depends on the clock."""
     return [
@@ -115,8 +120,7 @@ def test_interrupted_and_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     undisturbed = final_state(tiny_config(), finished)
     assert resumed.step == undisturbed.step == 6
     assert_same_state(resumed.state, undisturbed.state)
-    steps = [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl") if "loss" in line]
-    assert steps == [1, 2, 3, 4, 5, 6]
+    assert [line["step"] for line in train_lines(tmp_path)] == [1, 2, 3, 4, 5, 6]
 
 
 def test_preemption_saves_leaves_and_resumes_exactly(
@@ -135,6 +139,7 @@ def test_preemption_saves_leaves_and_resumes_exactly(
     monkeypatch.undo()
     resumed = run_to_end(tiny_config(), tmp_path)
     assert_same_state(resumed.state, final_state(tiny_config(), finished).state)
+    assert untimed(train_lines(tmp_path)) == untimed(train_lines(finished)), "means over both lives"
 
 
 def test_exactly_one_compilation_a_stage(

@@ -87,7 +87,6 @@ def train(
         restored.totals if restored else None,
         max_bad_steps=experiment.task.guard.max_bad_steps,
     )
-    meter = CostMeter(experiment, window)
     writer = open_metric_writer(
         workdir,
         restored_step=restored.step if restored else None,
@@ -98,6 +97,7 @@ def train(
     goodput.begin("compile", first_step)
     step_functions = compile_steps(experiment, abstract_state, key_steps)
     goodput.begin("other")
+    meter = CostMeter(experiment, window)  # its clock starts here: rates are those of the loop
     milestones = Milestones(experiment, workdir, writer, meter, goodput)
     batches = goodput.timed("data", iterate_batches(experiment, first_step))
     stop_report = bundle_on_stop(

@@ -1,5 +1,6 @@
 """The window of steps: what it counts, when it stops a run, whose time a step's time is."""
 
+import json
 import time
 
 import numpy as np
@@ -55,6 +56,31 @@ def test_the_last_steps_own_loss_survives_as_it_was():
     assert line["loss"] == pytest.approx(0.2)
     assert line["step_grad_norm"] == 2.0
     assert not {"is_skipped", "is_spike", "bad_in_a_row"} & set(line)
+
+
+def test_a_window_cut_by_a_restart_has_the_bits_of_an_uncut_one():
+    losses = (0.1, np.nan, 0.7, 1.3, 0.2)
+    whole, cut = StepWindow(1, max_bad_steps=9), StepWindow(1, max_bad_steps=9)
+    for step, loss in enumerate(losses):
+        dispatch(whole, step, loss=loss)
+        if step in (2, 4):  # saved, killed, started again from the checkpoint's JSON
+            cut = StepWindow(1, json.loads(json.dumps(cut.totals())), max_bad_steps=9)
+        dispatch(cut, step, loss=loss)
+    lines = [
+        {name: value for name, value in window.close().items() if "seconds" not in name}
+        for window in (whole, cut)
+    ]
+    assert lines[0] == lines[1]
+    assert (
+        lines[1]["loss"] == lines[1]["loss_stage_0"] == pytest.approx((0.1 + 0.7 + 1.3 + 0.2) / 4)
+    )
+    assert cut.totals()["window"] == {}, "the next window starts empty"
+
+
+def test_a_window_without_a_finite_loss_says_so():
+    window = StepWindow(1, max_bad_steps=9)
+    dispatch(window, 0, loss=np.nan)
+    assert np.isnan(window.close()["loss"])
 
 
 def test_skipped_steps_are_counted_and_kept_for_the_checkpoint():

@@ -47,13 +47,13 @@ class Restored(NamedTuple):
     Attributes:
         step: completed steps.
         state: the state, on the devices.
-        totals: running totals.
+        totals: running totals, as they were saved.
         rejected: what was wrong with newer checkpoints, one text each; known to process 0.
     """
 
     step: int
     state: Any
-    totals: dict[str, float]
+    totals: dict[str, Any]
     rejected: tuple[str, ...] = ()
 
 
@@ -121,7 +121,7 @@ class Checkpoints:
 
     # ---- save
 
-    def save(self, step: int, state: Any, totals: Mapping[str, float]) -> None:
+    def save(self, step: int, state: Any, totals: Mapping[str, Any]) -> None:
         """Start saving; waits only for an earlier save and for the copy to host memory.
 
         Raises:

@@ -8,8 +8,8 @@ ended, so that a step's time is the device's, whatever the loop was doing meanwh
 import collections
 import concurrent.futures
 import time
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -28,10 +28,17 @@ class _InFlight(NamedTuple):
     finished: "concurrent.futures.Future[tuple[dict[str, float], float]]"
 
 
-class _Row(NamedTuple):
-    stage: int
-    seconds: float
-    metrics: dict[str, float]
+class _Mean(NamedTuple):
+    """A mean in the making; values that are not finite are left out."""
+
+    total: float = 0.0
+    count: int = 0
+
+    def plus(self, value: float) -> "_Mean":
+        return _Mean(self.total + value, self.count + 1) if np.isfinite(value) else self
+
+    def value(self) -> float:
+        return self.total / self.count if self.count else float("nan")
 
 
 class Busy(NamedTuple):
@@ -55,7 +62,7 @@ class StepWindow:
     def __init__(
         self,
         num_stages: int,
-        totals: Mapping[str, float] | None = None,
+        totals: Mapping[str, Any] | None = None,
         *,
         max_bad_steps: int,
         max_in_flight: int = 2,
@@ -77,7 +84,10 @@ class StepWindow:
         self._max_in_flight = max_in_flight
         self._queue: collections.deque[_InFlight] = collections.deque()
         self._waiter = concurrent.futures.ThreadPoolExecutor(1, "step_end")
-        self._rows: list[_Row] = []
+        means: Mapping[str, Iterable[Any]] = totals.get("window", {})
+        self._means = {name: _Mean(*mean) for name, mean in means.items()}
+        self._stage_seconds: dict[int, list[float]] = {}
+        self._last: dict[str, float] = {}
         self._busy: list[Busy] = []
         self._last_bad: collections.deque[BadStep] = collections.deque(
             maxlen=min(max_bad_steps, _MAX_REPORTED)
@@ -112,7 +122,10 @@ class StepWindow:
         self.seconds[step.stage] += end - start
         is_skipped, is_spike = bool(values.pop("is_skipped")), bool(values.pop("is_spike"))
         bad_in_a_row = int(values.pop("bad_in_a_row"))
-        self._rows.append(_Row(step.stage, end - start, values))
+        self._stage_seconds.setdefault(step.stage, []).append(end - start)
+        self._last = values
+        for name, value in (values | {f"loss_stage_{step.stage}": values["loss"]}).items():
+            self._means[name] = self._means.get(name, _Mean()).plus(value)
         self._busy.append(Busy(start, end, is_skipped))
         if is_skipped:
             self.num_skipped += 1
@@ -134,10 +147,15 @@ class StepWindow:
         busy, self._busy = self._busy, []
         return busy
 
-    def totals(self) -> dict[str, float]:
-        """Wait, then return the totals over the run as a flat dict, for the checkpoint."""
+    def totals(self) -> dict[str, Any]:
+        """Wait, then return for the checkpoint: totals over the run, and the window so far.
+
+        So the line after a restart holds the means over all of its steps, those before the restart
+        too: JSON gives back every bit of a sum.
+        """
         self.wait()
-        out: dict[str, float] = {"skipped_steps": self.num_skipped, "spike_steps": self.num_spikes}
+        out: dict[str, Any] = {"skipped_steps": self.num_skipped, "spike_steps": self.num_spikes}
+        out["window"] = {name: list(mean) for name, mean in self._means.items()}
         for i, (count, seconds) in enumerate(zip(self.counts, self.seconds, strict=True)):
             out |= {f"steps_stage_{i}": count, f"seconds_stage_{i}": seconds}
         return out
@@ -150,19 +168,18 @@ class StepWindow:
     def close(self) -> dict[str, float]:
         """Wait, return the window's means (non-finite values left out) and start the next window.
 
-        Loss and median step time are given per stage as well; the learning rate is the last one.
-        `step_loss` and `step_grad_norm` are the last step's own, exactly, for `--mode=replay`.
+        Loss and step time are given per stage as well, the time as a median over the steps of this
+        process; the learning rate is the last one. `step_loss` and `step_grad_norm` are the last
+        step's own, exactly, for `--mode=replay`.
         """
         self.wait()
-        rows, self._rows = self._rows, []
-        out = {name: _mean([row.metrics[name] for row in rows]) for name in rows[-1].metrics}
-        last = rows[-1].metrics
+        last, means, seconds = self._last, self._means, self._stage_seconds
+        self._means, self._stage_seconds = {}, {}
+        out = {name: mean.value() for name, mean in means.items()}
         out |= {"learning_rate": last["learning_rate"]}
         out |= {"step_loss": last["loss"], "step_grad_norm": last["grad_norm"]}
-        for i in sorted({row.stage for row in rows}):
-            own = [row for row in rows if row.stage == i]
-            out[f"loss_stage_{i}"] = _mean([row.metrics["loss"] for row in own])
-            out[f"step_seconds_stage_{i}"] = float(np.median([row.seconds for row in own]))
+        for i in sorted(seconds):
+            out[f"step_seconds_stage_{i}"] = float(np.median(seconds[i]))
         return out
 
 
@@ -170,8 +187,3 @@ def _fetch(metrics: Mapping[str, Array]) -> tuple[dict[str, float], float]:
     """Wait for a step; return its metrics and when it ended."""
     values = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
     return values, time.perf_counter()
-
-
-def _mean(values: list[float]) -> float:
-    finite = [value for value in values if np.isfinite(value)]
-    return float(np.mean(finite)) if finite else float("nan")
