@@ -17,7 +17,7 @@ PACKAGE = "tpdiff_jax"
 
 # A member of a layer may import any layer above it in this list, nothing beside or below it.
 LAYERS = (
-    {"types", "durable_files"},
+    {"types", "durable_files", "file_lock"},
     {"videos"},
     {"method", "models", "data", "evals", "infra", "planning"},
     {"pretrained", "run_config", "stage_schedule", "train_step", "report", "prepare"},
@@ -45,7 +45,7 @@ ONLY = {
     "stage_schedule": {"types"},
     "run_config": {"types"},
     "report": {"infra"},
-    "prepare": {"videos", "infra", "durable_files"},
+    "prepare": {"videos", "infra", "durable_files", "file_lock"},
 }
 METHOD_LAYERS = (
     {"choices", "guidance", "losses"},

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.tiny import REPO, flags_of_sizes
+from tpdiff_jax.train import only_trainer
 
 FLOW = "--config=configs/flow.py"
 FEW_STEPS = ("--config.train.checkpoint_every_steps=1", "--config.pyramid.frame_strides=(1,)")
@@ -68,6 +69,15 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(
     assert "Traceback" not in out.stderr
     (line,) = [line for line in out.stderr.splitlines() if line.startswith("tpdiff_jax: error:")]
     assert named in line
+
+
+def test_a_second_trainer_in_a_workdir_gets_one_line_and_code_2(tmp_path: pathlib.Path) -> None:
+    with only_trainer(tmp_path):
+        second = run_main(FLOW, f"--workdir={tmp_path}")
+    assert second.returncode == 2 and "Traceback" not in second.stderr
+    (line,) = [line for line in second.stderr.splitlines() if "tpdiff_jax: error:" in line]
+    assert f"being trained in by another process: process {os.getpid()} on " in line
+    assert not (tmp_path / "config.json").exists()
 
 
 @pytest.mark.slow

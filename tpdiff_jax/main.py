@@ -149,7 +149,9 @@ def run_mode() -> None:
     if _MODE.value in DEVICE_MODES:
         set_up_jax()
     if _MODE.value == "train":
-        train.train(build_experiment(_CONFIG.value), workdir, started_at=_STARTED_AT)
+        experiment = build_experiment(_CONFIG.value)
+        with train.only_trainer(workdir):
+            train.train(experiment, workdir, started_at=_STARTED_AT)
     elif _MODE.value == "replay":
         replay_step(workdir)
     elif _MODE.value == "doctor":

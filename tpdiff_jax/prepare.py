@@ -8,9 +8,7 @@ only too many of them do.
 """
 
 import collections
-import contextlib
 import dataclasses
-import fcntl
 import importlib.metadata
 import itertools
 import json
@@ -20,6 +18,7 @@ from typing import Any
 
 from absl import logging
 
+from tpdiff_jax import file_lock
 from tpdiff_jax.durable_files import write_durably
 from tpdiff_jax.infra.progress import Progress
 from tpdiff_jax.videos.bad_clips import REASONS, BadClipError, TooManyBadClipsError
@@ -121,7 +120,8 @@ def prepare(spec: PrepareSpec, folder: pathlib.Path, encoder: Encoder = PIXELS) 
 
     # ---- decode, encode, write
     logging.info("%d of %d videos chosen, %d shards", plan.num_videos, len(clips), len(plan.jobs))
-    with lock(folder, spec):
+    lock_file = folder / f".host-{spec.host_index}-of-{spec.host_count}.lock"
+    with file_lock.hold(lock_file, f"--workdir={folder} is being prepared by another process"):
         make_shards(spec, folder, plan, encoder, losses)
 
     # ---- manifest
@@ -162,22 +162,6 @@ def open_folder(folder: pathlib.Path, wanted: Mapping[str, Any]) -> None:
     ]
     if lines:
         raise ValueError(f"{folder} holds another preparation:\n" + "\n".join(lines))
-
-
-@contextlib.contextmanager
-def lock(folder: pathlib.Path, spec: PrepareSpec) -> Iterator[None]:
-    """Hold this host's part of the folder; the system lets go of it however the process ends.
-
-    Raises:
-        ValueError: when another process holds it: two would write into the same files.
-    """
-    path = folder / f".host-{spec.host_index}-of-{spec.host_count}.lock"
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(f"--workdir={folder} is being prepared by another process") from error
-        yield
 
 
 def make_shards(

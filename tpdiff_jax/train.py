@@ -16,7 +16,7 @@ import jax
 from absl import logging
 from clu import parameter_overview
 
-from tpdiff_jax import results, run_config
+from tpdiff_jax import file_lock, results, run_config
 from tpdiff_jax.bad_steps import bundle_on_stop
 from tpdiff_jax.build import Experiment
 from tpdiff_jax.cost import CostMeter
@@ -25,7 +25,7 @@ from tpdiff_jax.infra import mesh as mesh_lib
 from tpdiff_jax.infra.checkpoints import Checkpoints, Restored
 from tpdiff_jax.infra.goodput import GOODPUT_FILE, Goodput
 from tpdiff_jax.infra.metric_writers import open_line_writer, open_metric_writer
-from tpdiff_jax.infra.processes import wait_for_others
+from tpdiff_jax.infra.processes import is_true_at_main, wait_for_others
 from tpdiff_jax.infra.progress import Progress
 from tpdiff_jax.infra.step_window import StepWindow
 from tpdiff_jax.infra.stop_signal import StopSignal
@@ -34,6 +34,9 @@ from tpdiff_jax.milestones import Milestones
 from tpdiff_jax.stage_schedule import ClipsOfStep, stage_of_step
 from tpdiff_jax.step_programs import compile_steps
 from tpdiff_jax.train_step import TrainState
+
+LOCK_FILE = ".train.lock"
+_LOCK_PATIENCE = 100.0  # longer than an NFS server keeps the locks of a machine that is gone
 
 
 class Preempted(Exception):
@@ -142,6 +145,27 @@ def train(
         with goodput.spend("checkpoint"):
             checkpoints.wait()
         milestones.finish(state, window, checkpoints.counts())
+
+
+@contextlib.contextmanager
+def only_trainer(workdir: pathlib.Path) -> Iterator[None]:
+    """Make the workdir and keep other training runs out of it; process 0 does, for all.
+
+    Raises:
+        ValueError: in every process, when another run is training there.
+    """
+    busy, refusal = f"--workdir={workdir} is being trained in by another process", None
+    with contextlib.ExitStack() as stack:
+        if jax.process_index() == 0:
+            workdir.mkdir(parents=True, exist_ok=True)
+            lock = file_lock.hold(workdir / LOCK_FILE, busy, patience=_LOCK_PATIENCE)
+            try:
+                stack.enter_context(lock)
+            except ValueError as error:
+                refusal = error
+        if is_true_at_main(refusal is not None):
+            raise refusal or ValueError(busy)
+        yield
 
 
 def open_workdir(experiment: Experiment, workdir: pathlib.Path) -> None:

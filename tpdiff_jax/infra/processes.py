@@ -7,6 +7,7 @@ arrays of a run are global.
 from typing import NamedTuple
 
 import jax
+import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
 
@@ -67,3 +68,10 @@ def wait_for_others(name: str) -> None:
     """Return when every process has come here; at once when there is one."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+def is_true_at_main(value: bool) -> bool:
+    """Return what process 0 says, in every process."""
+    if jax.process_count() == 1:
+        return value
+    return bool(multihost_utils.broadcast_one_to_all(np.bool_(value)))

@@ -32,13 +32,13 @@ class _Mean(NamedTuple):
     """A mean in the making; values that are not finite are left out."""
 
     total: float = 0.0
-    count: int = 0
+    number: int = 0
 
     def plus(self, value: float) -> "_Mean":
-        return _Mean(self.total + value, self.count + 1) if np.isfinite(value) else self
+        return _Mean(self.total + value, self.number + 1) if np.isfinite(value) else self
 
     def value(self) -> float:
-        return self.total / self.count if self.count else float("nan")
+        return self.total / self.number if self.number else float("nan")
 
 
 class Busy(NamedTuple):
