@@ -13,7 +13,7 @@ from experiments.overrides import merge_overrides, read_config
 from tpdiff_jax import method
 from tpdiff_jax.build import Experiment, build_experiment
 from tpdiff_jax.initial_state import abstract_train_state, make_state
-from tpdiff_jax.sample import Sampler, cycle_labels
+from tpdiff_jax.sample import Sampler
 from tpdiff_jax.step_programs import compile_steps
 from tpdiff_jax.train import iterate_batches
 from tpdiff_jax.types import Array
@@ -125,14 +125,16 @@ def sampling_cases(twins: Twins) -> dict[str, Case]:
     for twin, experiment in twins.by_name().items():
         dataset, batch_size = experiment.dataset, experiment.sample.batch_size
         params = make_state(experiment, jax.random.key(experiment.train.seed)).params
-        labels = cycle_labels(batch_size, dataset.num_digits, dataset.num_classes)
+        cond = dataset.requests(batch_size).cond
         cases[sample_name(twin)] = functools.partial(
-            Sampler(experiment), params, labels, seed=0, batch_size=batch_size
+            Sampler(experiment), params, cond, seed=0, batch_size=batch_size
         )
         for stage_index in range(experiment.pyramid.num_stages):
-            x_t, cond = _call_inputs(experiment, stage_index), {"label": jnp.asarray(labels)}
+            x_t = _call_inputs(experiment, stage_index)
             call = jax.jit(functools.partial(network_call, experiment, stage_index))
-            cases[call_name(twin, stage_index)] = functools.partial(call, params, x_t, cond)
+            cases[call_name(twin, stage_index)] = functools.partial(
+                call, params, x_t, jax.tree.map(jnp.asarray, cond)
+            )
     return cases
 
 
@@ -144,7 +146,7 @@ def network_call(
     predict = method.guided(
         functools.partial(experiment.network.apply, params),
         experiment.sampler.guidance_scale[stage_index],
-        experiment.network.null_cond(cond),
+        experiment.task.null_cond(cond),
     )
     t = jnp.full(x_t.shape[:1], 500.0, jnp.float32)
     return predict(x_t, t, jnp.asarray(stage.frame_positions), stage.frame_stride, cond)

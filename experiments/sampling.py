@@ -29,7 +29,7 @@ from tpdiff_jax.evaluate import Evaluator, RealClips
 from tpdiff_jax.from_checkpoint import Run, open_run
 from tpdiff_jax.infra.progress import Progress
 from tpdiff_jax.results import device_facts, versions, write_json
-from tpdiff_jax.sample import Sampler, cycle_labels
+from tpdiff_jax.sample import Sampler
 
 EXIT_BAD_INPUT = 2
 STEPS = (10, 20, 60)
@@ -105,15 +105,13 @@ class Bench:
     def measure(self, name: str, seed: int) -> dict[str, Any]:
         """Generate, time and evaluate videos of one variant."""
         spec, dataset = self.run.experiment.evaluation, self.run.experiment.dataset
-        labels = cycle_labels(spec.num_videos, dataset.num_digits, dataset.num_classes)
+        cond = dataset.requests(spec.num_videos).cond
         if name not in self._samplers:
             self._samplers[name] = Sampler(self.experiments[name])
-            warm_up = labels[: spec.batch_size]
+            warm_up = {field: rows[: spec.batch_size] for field, rows in cond.items()}
             self._samplers[name](self.run.params, warm_up, seed=seed, batch_size=spec.batch_size)
         start = time.perf_counter()
-        videos = self._samplers[name](
-            self.run.params, labels, seed=seed, batch_size=spec.batch_size
-        )
+        videos = self._samplers[name](self.run.params, cond, seed=seed, batch_size=spec.batch_size)
         seconds = time.perf_counter() - start
         num_generated = -(-spec.num_videos // spec.batch_size) * spec.batch_size
         real = self.real()
@@ -121,7 +119,7 @@ class Bench:
         return {
             **self.key(name, seed),
             "metrics": evaluate_videos(
-                videos, labels, real_videos=real.videos, world=dataset.world
+                videos, cond["label"], real_videos=real.videos, world=dataset.world
             ),
             "references": real.references,
             "seconds_per_video": seconds / num_generated,

@@ -20,7 +20,8 @@ LAYERS = (
     {"types", "durable_files", "file_lock"},
     {"videos"},
     {"method", "models", "data", "evals", "infra", "planning"},
-    {"pretrained", "run_config", "stage_schedule", "train_step", "report", "prepare"},
+    {"pretrained", "run_config", "stage_schedule", "train_step", "report", "prepare"}
+    | {"null_condition"},
     {"build"},
     {"cost", "initial_state", "results", "step_programs"},
     {"from_checkpoint", "doctor"},
@@ -44,6 +45,7 @@ ONLY = {
     "train_step": {"types", "method", "infra.guard"},
     "stage_schedule": {"types"},
     "run_config": {"types"},
+    "null_condition": {"types", "models"},
     "report": {"infra"},
     "prepare": {"videos", "infra", "durable_files", "file_lock"},
 }

@@ -2,6 +2,7 @@
 
 import dataclasses
 import fcntl
+import hashlib
 import json
 import pathlib
 import random
@@ -21,7 +22,8 @@ from tpdiff_jax.build import build_prepare
 from tpdiff_jax.data.video_records import VideoRecordsSpec
 from tpdiff_jax.prepare import prepare
 from tpdiff_jax.videos.bad_clips import REASONS, TooManyBadClipsError
-from tpdiff_jax.videos.shard_writer import Encoder, keep_pixels
+from tpdiff_jax.videos.null_condition import NULL_FILE
+from tpdiff_jax.videos.shard_writer import PIXELS, Encoder
 
 SIZES: dict[str, Any] = {
     "num_frames": 8,
@@ -275,24 +277,33 @@ def test_another_preparation_in_the_same_folder_is_refused_with_the_difference(
 ) -> None:
     with pytest.raises(ValueError, match=r"settings\.fps: was 8\.0, now 4\.0"):
         prepare(make_spec(videos, fps=4.0), prepared)
-    with pytest.raises(ValueError, match="encoder: was 'pixels', now 'other'"):
-        prepare(make_spec(videos), prepared, Encoder("other", keep_pixels))
+    with pytest.raises(ValueError, match=r"encoder\.video\.name: was 'pixels', now 'x'"):
+        other = PIXELS._replace(facts={"video": {"name": "x"}, "text": {"name": "none"}})
+        prepare(make_spec(videos), prepared, other)
     (tmp_path / "mine.txt").write_text("something else")
     with pytest.raises(ValueError, match=r"not empty: mine\.txt"):
         prepare(make_spec(videos), tmp_path)
 
 
-def test_what_an_encoder_adds_is_stored_and_becomes_the_condition(
-    videos: pathlib.Path, tmp_path: pathlib.Path
-) -> None:
-    def encode(frames: np.ndarray, caption: str) -> dict[str, np.ndarray]:
-        mask = np.arange(4) < len(caption)
-        text = np.full((4, 6), len(caption), np.float16)
-        latents = frames[:, ::8, ::8].astype(np.float32) / 255
-        return {"video": latents, "text": text, "text_mask": mask}
+def encode_text(caption: str) -> dict[str, np.ndarray]:
+    text = np.full((4, 6), len(caption), np.float16)
+    return {"text": text, "text_mask": np.arange(4) < len(caption)}
 
-    prepare(make_spec(videos), tmp_path, Encoder("test", encode))
-    dataset = VideoRecordsSpec(folder=str(tmp_path))
+
+def encode_clip(frames: np.ndarray, caption: str) -> dict[str, np.ndarray]:
+    return {"video": frames[:, ::8, ::8].astype(np.float32) / 255, **encode_text(caption)}
+
+
+@pytest.fixture(scope="module")
+def encoded(videos: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("encoded")
+    encoder = Encoder({"name": "test"}, encode_clip, lambda: encode_text(""))
+    prepare(make_spec(videos), folder, encoder)
+    return folder
+
+
+def test_what_an_encoder_adds_is_stored_and_becomes_the_condition(encoded: pathlib.Path) -> None:
+    dataset = VideoRecordsSpec(folder=str(encoded))
     assert dataset.frame_shape == (4, 6, 3) and not dataset.is_pixels
     assert dataset.cond_shapes["text"] == ((4, 6), np.float16)
     clips = {c["name"]: c for c in (dataset.clip("train", 0, i) for i in range(9))}
@@ -300,7 +311,49 @@ def test_what_an_encoder_adds_is_stored_and_becomes_the_condition(
     assert clip["text"][0, 0] == len("the first") and clip["text_mask"].all()
     assert 0 <= clip["video"].min() and clip["video"].max() <= 1, "latents are not rescaled"
     with pytest.raises(ValueError, match=r"data\.horizontal_flip"):
-        VideoRecordsSpec(folder=str(tmp_path), horizontal_flip=True)
+        VideoRecordsSpec(folder=str(encoded), horizontal_flip=True)
+
+
+def test_the_empty_prompt_is_stored_once_and_known_by_its_hash(
+    encoded: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    null = VideoRecordsSpec(folder=str(encoded)).null_cond
+    assert {name: array.tolist() for name, array in null.items()} == {
+        "text": [[0.0] * 6] * 4,
+        "text_mask": [False] * 4,
+    }
+    for path in encoded.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / NULL_FILE).write_bytes((encoded / NULL_FILE).read_bytes()[:-1])
+    with pytest.raises(ValueError, match=rf"{NULL_FILE} is not the file"):
+        _ = VideoRecordsSpec(folder=str(tmp_path)).null_cond
+    forged = b"no record"
+    (tmp_path / NULL_FILE).write_bytes(forged)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    manifest["null_condition"]["sha256"] = hashlib.sha256(forged).hexdigest()
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="not a clip record"):
+        _ = VideoRecordsSpec(folder=str(tmp_path)).null_cond
+
+
+def test_an_empty_prompt_of_other_arrays_is_refused(
+    videos: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    with pytest.raises(ValueError, match="of the empty prompt"):
+        prepare(make_spec(videos), tmp_path, Encoder({"name": "test"}, encode_clip))
+
+
+def test_sample_videos_show_what_held_out_clips_say(encoded: pathlib.Path) -> None:
+    dataset = VideoRecordsSpec(folder=str(encoded))
+    requests = dataset.requests(30)
+    assert requests.num_videos == len(requests.captions) == 30
+    assert {name: array.shape[1:] for name, array in requests.cond.items()} == {
+        "label": (0,),
+        "text": (4, 6),
+        "text_mask": (4,),
+    }
+    lengths = [len(caption) for caption in requests.captions]
+    assert requests.cond["text"][:, 0, 0].tolist() == lengths and max(lengths) == len("the first")
 
 
 def test_an_encoder_that_changes_its_mind_is_refused(
@@ -312,7 +365,7 @@ def test_an_encoder_that_changes_its_mind_is_refused(
         return {"video": frames[: next(shapes)]}
 
     with pytest.raises(ValueError, match="the arrays of the first"):
-        prepare(make_spec(videos), tmp_path, Encoder("test", encode))
+        prepare(make_spec(videos), tmp_path, Encoder({"name": "test"}, encode))
 
 
 @pytest.mark.parametrize(

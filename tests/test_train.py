@@ -16,13 +16,14 @@ from ml_collections import ConfigDict
 from tests.tiny import tiny_config
 from tpdiff_jax import run_config, train
 from tpdiff_jax.build import Experiment, build_experiment
+from tpdiff_jax.data.requests import cycle_labels
 from tpdiff_jax.evaluate import evaluate_run
 from tpdiff_jax.from_checkpoint import GenerateFlags, open_run
 from tpdiff_jax.infra.checkpoint_manifest import CheckpointMismatchError
 from tpdiff_jax.infra.checkpoints import CheckpointError, Checkpoints
 from tpdiff_jax.infra.metric_writers import read_metrics
 from tpdiff_jax.initial_state import abstract_train_state
-from tpdiff_jax.sample import Sampler, cycle_labels, sample_run
+from tpdiff_jax.sample import Sampler, sample_run
 
 TIMING = ("seconds", "per_second", "peak_share")
 
@@ -276,9 +277,9 @@ def test_the_same_seed_and_label_give_the_same_video_at_any_batch_size(
     run = open_run(finished)
     sampler = Sampler(run.experiment)
     labels = cycle_labels(5, 1, 10)
-    one = sampler(run.params, labels, seed=3, batch_size=1)
-    several = sampler(run.params, labels, seed=3, batch_size=4)
-    alone = sampler(run.params, labels[:3], seed=3, batch_size=4)
+    one = sampler(run.params, {"label": labels}, seed=3, batch_size=1)
+    several = sampler(run.params, {"label": labels}, seed=3, batch_size=4)
+    alone = sampler(run.params, {"label": labels[:3]}, seed=3, batch_size=4)
     np.testing.assert_array_equal(several[:3], alone)
     # Between batch sizes the compiler may order sums differently: rounding only.
     np.testing.assert_allclose(one, several, atol=2e-5)

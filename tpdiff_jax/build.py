@@ -19,6 +19,7 @@ from tpdiff_jax.infra.checkpoint_manifest import Identity
 from tpdiff_jax.infra.guard import GuardSpec
 from tpdiff_jax.infra.optimizer import OptimizerSpec, make_optimizer, make_schedule
 from tpdiff_jax.models import MODELS, Network
+from tpdiff_jax.null_condition import make_null_cond
 from tpdiff_jax.run_config import ConfigReader, deciding_fields
 from tpdiff_jax.stage_schedule import validate_stage_probs
 from tpdiff_jax.train_step import TrainTask
@@ -171,7 +172,7 @@ def build_experiment(
         pyramid=pyramid,
         alignment=alignment,
         apply=network.apply,
-        null_cond=network.null_cond,
+        null_cond=make_null_cond(network, dataset.null_cond),
         optimizer=make_optimizer(optimizer_spec, schedule),
         schedule=schedule,
         ema_decay=optimizer_spec.ema_decay,

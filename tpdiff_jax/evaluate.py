@@ -13,7 +13,7 @@ from tpdiff_jax.evals import METRICS, evaluate_videos, reference_figures
 from tpdiff_jax.from_checkpoint import Run
 from tpdiff_jax.infra.progress import Progress
 from tpdiff_jax.results import make_results, write_json
-from tpdiff_jax.sample import Sampler, cycle_labels
+from tpdiff_jax.sample import Sampler
 from tpdiff_jax.types import Params
 
 
@@ -51,19 +51,19 @@ class Evaluator:
         if not self.is_possible:
             return {"metrics": {}, "references": {}, "metric_info": {}}
         spec, dataset = self._experiment.evaluation, self._experiment.dataset
-        labels = cycle_labels(spec.num_videos, dataset.num_digits, dataset.num_classes)
+        cond = dataset.requests(spec.num_videos).cond
         is_quiet = jax.process_index() != 0
         with Progress(
             spec.num_videos, label="evaluate", unit="video", is_quiet=is_quiet
         ) as progress:
             videos = self._sampler(
                 params,
-                labels,
+                cond,
                 seed=spec.seed,
                 batch_size=spec.batch_size,
                 on_progress=progress.update,
             )
-        real, world = self.real_clips(), dataset.world
+        real, world, labels = self.real_clips(), dataset.world, cond["label"]
         return {
             "metrics": evaluate_videos(videos, labels, real_videos=real.videos, world=world),
             "references": real.references,

@@ -14,7 +14,7 @@ from tpdiff_jax.infra.metric_writers import MetricWriter, read_metrics
 from tpdiff_jax.infra.step_window import StepWindow
 from tpdiff_jax.report import write_report
 from tpdiff_jax.results import make_results, write_json
-from tpdiff_jax.sample import Sampler, cycle_labels, write_samples
+from tpdiff_jax.sample import Sampler, write_samples
 from tpdiff_jax.train_step import TrainState
 from tpdiff_jax.types import Params
 
@@ -100,10 +100,10 @@ class Milestones:
 
     def _write_samples(self, done: int, params: Params, folder: pathlib.Path) -> None:
         spec, dataset = self._experiment.sample, self._experiment.dataset
-        labels = cycle_labels(spec.num_videos, dataset.num_digits, dataset.num_classes)
-        videos = self._sampler(params, labels, seed=spec.seed, batch_size=spec.batch_size)
+        requests = dataset.requests(spec.num_videos)
+        videos = self._sampler(params, requests.cond, seed=spec.seed, batch_size=spec.batch_size)
         if self._is_main:
-            frames = write_samples(folder, videos, labels)
+            frames = write_samples(folder, videos, requests.captions, dataset.fps)
             self._writer.write_videos(done, {"samples": frames})
 
     def _evaluate(self, done: int, params: Params) -> dict:

@@ -13,9 +13,10 @@ import importlib.metadata
 import itertools
 import json
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from absl import logging
 
 from tpdiff_jax import file_lock
@@ -26,6 +27,7 @@ from tpdiff_jax.videos.caption_tables import read_sources
 from tpdiff_jax.videos.clip_source import ClipSource, SkippedClip
 from tpdiff_jax.videos.decode_pool import DecodePool, Outcome
 from tpdiff_jax.videos.frame_resize import RESIZE_KERNEL
+from tpdiff_jax.videos.null_condition import write_null_condition
 from tpdiff_jax.videos.prepare_spec import PrepareSpec
 from tpdiff_jax.videos.record_manifest import (
     MANIFEST_FILE,
@@ -125,7 +127,7 @@ def prepare(spec: PrepareSpec, folder: pathlib.Path, encoder: Encoder = PIXELS) 
         make_shards(spec, folder, plan, encoder, losses)
 
     # ---- manifest
-    return finish(folder, plan, identity(spec, plan, encoder), losses)
+    return finish(folder, plan, identity(spec, plan, encoder), losses, encoder.encode_null)
 
 
 def identity(spec: PrepareSpec, plan: Plan, encoder: Encoder) -> dict[str, Any]:
@@ -134,7 +136,7 @@ def identity(spec: PrepareSpec, plan: Plan, encoder: Encoder) -> dict[str, Any]:
         "settings": spec.settings,
         "source_list_sha256": plan.source_list_sha256,
         "chosen_ids_sha256": plan.chosen_ids_sha256,
-        "encoder": encoder.name,
+        "encoder": encoder.facts,
         "resize": RESIZE_KERNEL,
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
@@ -195,7 +197,11 @@ def make_shards(
 
 
 def finish(
-    folder: pathlib.Path, plan: Plan, made_of: Mapping[str, Any], losses: Losses
+    folder: pathlib.Path,
+    plan: Plan,
+    made_of: Mapping[str, Any],
+    losses: Losses,
+    encode_null: Callable[[], Mapping[str, np.ndarray]],
 ) -> Manifest | None:
     """Write manifest and list of skipped clips, once the shards of all hosts are there."""
     notes = [read_note(folder, job.name) for job in plan.jobs]
@@ -207,6 +213,8 @@ def finish(
     losses.check("videos", plan.num_videos)
     losses.write()
     fields = manifest_fields(present, made_of, losses)
+    null_condition = write_null_condition(folder, encode_null(), fields["arrays"])
+    fields |= {"null_condition": null_condition} if null_condition else {}
     write_durably(folder / MANIFEST_FILE, to_json(fields))
     manifest = read_manifest(folder)
     counts = [f"{manifest.num_clips(split)} {split}" for split in SPLITS]

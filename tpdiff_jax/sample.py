@@ -5,7 +5,8 @@ many videos are asked for at once changes nothing.
 """
 
 import pathlib
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,29 +15,39 @@ from absl import logging
 
 from tpdiff_jax import method
 from tpdiff_jax.build import Experiment
+from tpdiff_jax.data import Requests, requests_of_labels
 from tpdiff_jax.from_checkpoint import Run
 from tpdiff_jax.infra import media
 from tpdiff_jax.infra import mesh as mesh_lib
 from tpdiff_jax.infra.progress import Progress
 from tpdiff_jax.initial_state import abstract_train_state
+from tpdiff_jax.step_programs import abstract_cond
 from tpdiff_jax.types import Array, Cond, Params, PRNGKey
 
-FRAMES_PER_SECOND = 8
 GRID_SIZE = 16
+MAX_NAME_CHARACTERS = 60
 
 
 class Sampler:
     """Generates videos from parameters; compiles once for each batch size."""
 
-    def __init__(self, experiment: Experiment, spec: method.SamplerSpec | None = None) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        spec: method.SamplerSpec | None = None,
+        null_cond: Callable[[Cond], Cond] | None = None,
+    ) -> None:
         """Prepare sampling.
 
         Args:
             experiment: what the parameters belong to.
             spec: solver, steps and guidance; by default the experiment's.
+            null_cond: what guidance points away from; by default what training drops
+                conditions for.
         """
         self._experiment = experiment
         self._spec = spec or experiment.sampler
+        self._null_cond = null_cond or experiment.task.null_cond
         replicated = mesh_lib.sharding(experiment.mesh)
         batched = mesh_lib.sharding(experiment.mesh, "batch")
         self._run = jax.jit(
@@ -61,38 +72,40 @@ class Sampler:
             sample_keys,
             experiment.dataset.frame_shape,
             cond,
-            experiment.network.null_cond(cond),
+            self._null_cond(cond),
         )
 
     def __call__(
         self,
         params: Params,
-        labels: np.ndarray,
+        cond: Mapping[str, np.ndarray],
         *,
         seed: int,
         batch_size: int,
         on_progress: Callable[[int], None] | None = None,
     ) -> np.ndarray:
-        """Generate one video for each row of `labels`.
+        """Generate one video for each row of the condition.
 
         Args:
             params: network parameters (the moving average, as a rule).
-            labels: [n, num_digits] int32.
-            seed: video j depends on (seed, j, labels[j]) and nothing else.
+            cond: the entries that the data set's `cond_shapes` names, [n, ...] each.
+            seed: video j depends on (seed, j, row j of the condition) and nothing else.
             batch_size: videos at once; the last batch is padded.
             on_progress: called with the number of finished videos.
 
         Returns:
             Videos [n, f, h, w, c], float32, about [-1, 1].
         """
-        num_videos = len(labels)
+        shapes = self._experiment.dataset.cond_shapes
+        num_videos = len(next(iter(cond.values())))
         key, mesh = jax.random.key(seed), self._experiment.mesh
         local = mesh_lib.local_rows(mesh, batch_size)
         batches = []
         for start in range(0, num_videos, batch_size):
             index = np.arange(start, start + batch_size)
-            rows = np.asarray(labels, np.int32)[np.minimum(index, num_videos - 1)]
-            fields = {"index": index.astype(np.int32), "cond": {"label": rows}}
+            rows = np.minimum(index, num_videos - 1)
+            part = {name: np.asarray(cond[name], shapes[name][1])[rows] for name in shapes}
+            fields = {"index": index.astype(np.int32), "cond": part}
             batch = jax.tree.map(lambda a: a[local], fields)
             batch = mesh_lib.put_batch(mesh, batch, batch_size)
             batches.append(np.asarray(self._run(params, key, batch)))
@@ -104,15 +117,11 @@ class Sampler:
         """Trace the program that generates `batch_size` videos, without parameters."""
         experiment, mesh = self._experiment, self._experiment.mesh
         batched = mesh_lib.sharding(mesh, "batch")
-
-        def integers(*shape: int) -> jax.ShapeDtypeStruct:
-            return jax.ShapeDtypeStruct(shape, np.int32, sharding=batched)
-
-        labels = integers(batch_size, experiment.dataset.num_digits)
+        index = jax.ShapeDtypeStruct((batch_size,), np.int32, sharding=batched)
         return self._run.trace(
             abstract_train_state(experiment).ema_params,
             jax.eval_shape(lambda: jax.random.key(0)),
-            {"index": integers(batch_size), "cond": {"label": labels}},
+            {"index": index, "cond": abstract_cond(experiment, batch_size)},
         )
 
     def flops(self) -> float:
@@ -129,32 +138,34 @@ class Sampler:
         return total
 
 
-def cycle_labels(num_videos: int, num_digits: int, num_classes: int) -> np.ndarray:
-    """Return [num_videos, num_digits] labels that go through all classes evenly."""
-    j = np.arange(num_videos)
-    labels = np.zeros((num_videos, num_digits), np.int32)
-    for k in range(num_digits):
-        labels[:, k] = (j // num_classes**k + j * (k > 0)) % num_classes
-    return labels
-
-
-def write_samples(folder: pathlib.Path, videos: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def write_samples(
+    folder: pathlib.Path, videos: np.ndarray, captions: Sequence[str], fps: float
+) -> np.ndarray:
     """Write one MP4 a video and an animated GIF grid of the first ones.
+
+    Args:
+        folder: made if it is not there.
+        videos: [n, f, h, w, c], about [-1, 1].
+        captions: what each shows: part of its file's name; empty for numbers alone.
+        fps: frames per second.
 
     Returns:
         The videos as uint8, as written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     frames = media.to_uint8(videos)
-    has_labels = labels.shape[1] > 0
-    names = ["-".join(str(d) for d in row) for row in labels] if has_labels else []
     for j, video in enumerate(frames):
-        name = f"{j:04d}_label_{names[j]}.mp4" if has_labels else f"{j:04d}.mp4"
-        media.write_mp4(folder / name, video, fps=FRAMES_PER_SECOND)
+        name = "_".join([f"{j:04d}", *([file_words(captions[j])] if captions else [])])
+        media.write_mp4(folder / f"{name}.mp4", video, fps=fps)
     media.write_gif_grid(
-        folder / "grid.gif", frames[:GRID_SIZE], fps=FRAMES_PER_SECOND, captions=names[:GRID_SIZE]
+        folder / "grid.gif", frames[:GRID_SIZE], fps=fps, captions=captions[:GRID_SIZE]
     )
     return frames
+
+
+def file_words(caption: str) -> str:
+    """Return a caption as part of a file's name: ASCII letters, digits, `-` and `_`, not many."""
+    return re.sub(r"[^a-z0-9-]+", "_", caption.lower())[:MAX_NAME_CHARACTERS].strip("_")
 
 
 def sample_run(
@@ -175,32 +186,33 @@ def sample_run(
         ValueError: when labels or captions do not fit the data set.
     """
     experiment, spec = run.experiment, run.experiment.sample
-    rows = labels_from_flags(experiment.dataset, labels, captions, spec.num_videos)
+    dataset = experiment.dataset
+    requests = requests_from_flags(dataset, labels, captions, spec.num_videos)
     folder = out or run.workdir / "samples" / f"step_{run.step:08d}_seed_{spec.seed}"
     sampler = Sampler(experiment)
-    with Progress(len(rows), label="sample", unit="video") as progress:
+    with Progress(spec.num_videos, label="sample", unit="video") as progress:
         videos = sampler(
             run.params,
-            rows,
+            requests.cond,
             seed=spec.seed,
             batch_size=spec.batch_size,
             on_progress=progress.update,
         )
-    write_samples(folder, videos, rows)
-    logging.info("wrote %d videos and grid.gif to %s", len(rows), folder)
+    write_samples(folder, videos, requests.captions, dataset.fps)
+    logging.info("wrote %d videos and grid.gif to %s", spec.num_videos, folder)
     return folder
 
 
-def labels_from_flags(
+def requests_from_flags(
     dataset: Any, labels: Sequence[str], captions: Sequence[str], num_videos: int
-) -> np.ndarray:
-    """Return label rows from `--labels` or `--captions`, repeated to `num_videos` rows.
+) -> Requests:
+    """Return what `--labels` or `--caption` ask for, or else what the data set shows by itself.
 
     Args:
         dataset: knows the number of digits and classes, and reads captions.
         labels: one entry a video; digits of one video joined by `-`, as in `3-7`.
         captions: one caption a video.
-        num_videos: rows to return; entries are repeated or cut to it.
+        num_videos: requests to return; entries are repeated or cut to it.
 
     Raises:
         ValueError: when both are given, or an entry does not fit the dataset.
@@ -214,8 +226,8 @@ def labels_from_flags(
     elif labels:
         rows = np.asarray([_parse_label(dataset, entry) for entry in labels], np.int32)
     else:
-        return cycle_labels(num_videos, dataset.num_digits, dataset.num_classes)
-    return rows[np.arange(num_videos) % len(rows)]
+        return dataset.requests(num_videos)
+    return requests_of_labels(rows).repeated_to(num_videos)
 
 
 def _parse_label(dataset: Any, entry: str) -> list[int]:

@@ -70,8 +70,14 @@ def abstract_batch(experiment: Experiment, stage_index: int) -> dict[str, Any]:
     video_shape = (batch_size, dataset.num_frames, *dataset.frame_shape)
     return {
         "video": jax.ShapeDtypeStruct(video_shape, jnp.float32, sharding=batched),
-        "cond": {
-            name: jax.ShapeDtypeStruct((batch_size, *shape), dtype, sharding=batched)
-            for name, (shape, dtype) in dataset.cond_shapes.items()
-        },
+        "cond": abstract_cond(experiment, batch_size),
+    }
+
+
+def abstract_cond(experiment: Experiment, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Return shapes, types and shardings of the conditions of `batch_size` videos."""
+    batched = mesh_lib.sharding(experiment.mesh, "batch")
+    return {
+        name: jax.ShapeDtypeStruct((batch_size, *shape), dtype, sharding=batched)
+        for name, (shape, dtype) in experiment.dataset.cond_shapes.items()
     }

@@ -1,9 +1,10 @@
 """Data sets, by name. A new one is one new file with a `VideoDataset` and one line here.
 
 A data set is built from keyword arguments and offers `clip(split, seed, index)`, `cond_shapes` and
-`fingerprint()` (see `pipeline.VideoDataset`), `num_frames`, `frame_shape`, `num_classes`,
-`num_digits`, `captions_to_labels`, and `world`, the geometry that the exact evaluators need, or
-None.
+`fingerprint()` (see `pipeline.VideoDataset`), `num_frames`, `frame_shape`, `fps`, `num_classes`,
+`num_digits`, `captions_to_labels`, `requests(num_videos)` (what sample videos are asked to show),
+`null_cond` (the encoded empty prompt, where clips have text), and `world`, the geometry that the
+exact evaluators need, or None.
 """
 
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 from tpdiff_jax.data.clip_shape import ClipShape
 from tpdiff_jax.data.moving_digits import MovingDigitsSpec
 from tpdiff_jax.data.pipeline import VideoDataset, make_iterator, stack_clips
+from tpdiff_jax.data.requests import Requests, requests_of_labels
 from tpdiff_jax.data.video_records import VideoRecordsSpec
 
 DATASETS: dict[str, Callable[..., Any]] = {
@@ -23,8 +25,10 @@ __all__ = [
     "DATASETS",
     "ClipShape",
     "MovingDigitsSpec",
+    "Requests",
     "VideoDataset",
     "VideoRecordsSpec",
     "make_iterator",
+    "requests_of_labels",
     "stack_clips",
 ]

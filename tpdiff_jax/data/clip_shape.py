@@ -1,6 +1,7 @@
 """The shape of clips that are not at hand: all that compiling asks of a data set."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -35,3 +36,8 @@ class ClipShape:
     def cond_shapes(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
         """Shape and dtype of a clip's condition."""
         return {"label": ((self.num_digits,), np.dtype(np.int32))}
+
+    @property
+    def null_cond(self) -> Mapping[str, np.ndarray]:
+        """No encoded prompt."""
+        return {}

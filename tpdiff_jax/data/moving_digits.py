@@ -9,12 +9,13 @@ and is clipped at one, so mass is exactly conserved except in overlaps.
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tpdiff_jax.data.requests import Requests, cycle_labels, requests_of_labels
 from tpdiff_jax.evals.digit_physics import (
     GLYPHS_SHA256,
     NUM_CLASSES,
@@ -99,6 +100,20 @@ class MovingDigitsSpec:
     def cond_shapes(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
         """Shape and dtype of a clip's condition, by the names of the clip's fields."""
         return {"label": ((self.num_digits,), np.dtype(np.int32))}
+
+    @property
+    def null_cond(self) -> Mapping[str, NDArray]:
+        """No encoded prompt: labels have a null class, the network's."""
+        return {}
+
+    @property
+    def fps(self) -> float:
+        """Frames per second at which clips are shown."""
+        return 8.0
+
+    def requests(self, num_videos: int) -> Requests:
+        """Labels that go through all classes evenly."""
+        return requests_of_labels(cycle_labels(num_videos, self.num_digits, NUM_CLASSES))
 
     def clip(self, split: str, seed: int, index: int) -> dict[str, Any]:
         """Clip `index`; see `render`."""

@@ -19,8 +19,10 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from numpy.typing import NDArray
 
 from tpdiff_jax.data.moving_digits import uniform_draws
+from tpdiff_jax.data.requests import Requests
 from tpdiff_jax.videos.bad_clips import TooManyBadClipsError
 from tpdiff_jax.videos.clip_records import ClipRecord, RecordError, array_facts, record_from_bytes
+from tpdiff_jax.videos.null_condition import read_null_condition
 from tpdiff_jax.videos.record_manifest import SPLITS, Manifest, read_manifest
 
 
@@ -110,6 +112,25 @@ class VideoRecordsSpec:
             if name != "video"
         }
         return {"label": ((0,), np.dtype(np.int32)), **stored}
+
+    @functools.cached_property
+    def null_cond(self) -> Mapping[str, np.ndarray]:
+        """The encoded empty prompt, where an encoder has stored text; no axis of clips."""
+        return read_null_condition(pathlib.Path(self.folder), self.manifest)
+
+    @property
+    def fps(self) -> float:
+        """Frames per second of the clips, decoded."""
+        return float(self.manifest.fields["fps"])
+
+    def requests(self, num_videos: int) -> Requests:
+        """What held-out clips show, or training clips where none are held out."""
+        split = "test" if self.manifest.num_clips("test") else "train"
+        num_clips = min(num_videos, self.manifest.num_clips(split))
+        clips = [self.clip(split, 0, index) for index in range(num_clips)]
+        cond = {name: np.stack([clip[name] for clip in clips]) for name in self.cond_shapes}
+        captions = [clip["caption"] for clip in clips] if self.null_cond else []
+        return Requests(cond, captions).repeated_to(num_videos)
 
     @property
     def world(self) -> None:

@@ -51,7 +51,7 @@ def enlarge(video: np.ndarray, min_side: int) -> np.ndarray:
 
 
 def write_mp4(
-    path: str | os.PathLike[str], video: np.ndarray, fps: int = DEFAULT_FPS, min_side: int = 256
+    path: str | os.PathLike[str], video: np.ndarray, fps: float = DEFAULT_FPS, min_side: int = 256
 ) -> None:
     """Writes one video as H.264 in 4:2:0, which every browser and player shows.
 
@@ -69,7 +69,8 @@ def write_mp4(
         frames = frames.repeat(2, axis=1).repeat(2, axis=2)
     buffer = io.BytesIO()
     with av.open(buffer, mode="w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps))
+        rate = Fraction(fps).limit_denominator(1001)  # as 30000/1001 and the like
+        stream = container.add_stream("libx264", rate=rate)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.options = {"crf": "16", "preset": "medium"}
@@ -84,7 +85,7 @@ def gif_grid(
     videos: np.ndarray,
     *,
     captions: Sequence[str] = (),
-    fps: int = DEFAULT_FPS,
+    fps: float = DEFAULT_FPS,
     min_side: int = 96,
     num_columns: int | None = None,
 ) -> bytes:
@@ -126,7 +127,7 @@ def write_gif_grid(
     videos: np.ndarray,
     *,
     captions: Sequence[str] = (),
-    fps: int = DEFAULT_FPS,
+    fps: float = DEFAULT_FPS,
     min_side: int = 96,
     num_columns: int | None = None,
 ) -> None:

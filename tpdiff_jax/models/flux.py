@@ -135,17 +135,13 @@ class Flux:
         return self.config.num_text_tokens + num_frames * self.config.num_places
 
     def null_cond(self, cond: Cond) -> Cond:
-        """The unconditional twin: the embedded empty prompt where the condition carries it.
+        """Text that is all padding, which no video token sees, and a pooled vector of zeros.
 
-        Published weights know the encoded empty (or a negative) prompt, so a condition may hold it
-        as "null_text", "null_text_mask" and "null_pooled", shaped like the prompt's own. Without
-        them the text is all padding, which no video token sees, and the pooled vector is zero.
-        None stays None.
+        Published weights know the encoded empty prompt instead, which the data set brings
+        (`null_condition.py`). None stays None.
         """
         if cond is None:
             return None
-        if "null_text" in cond:
-            return {**cond, **{name: cond[f"null_{name}"] for name in COND_FIELDS}}
         return {**cond, **{name: jnp.zeros_like(cond[name]) for name in COND_FIELDS}}
 
     def _rotary_table(self, frame_positions: Array | np.ndarray) -> tuple[Array, Array]:

@@ -30,15 +30,19 @@ class Encoder(NamedTuple):
     """What to store of a clip.
 
     Attributes:
-        name: what it is, down to the hash of its weights: part of the data set's identity.
+        facts: what it is, down to the hash of its weights, as JSON holds it: part of the data
+            set's identity.
         encode: (frames uint8 [f, h, w, 3], caption) -> arrays. "video" must be among them: uint8
             pixels, or float16 or float32 latents. Others, such as text embeddings [l, d] and their
             mask [l], reach the network as entries of the condition under the same names. Called in
             the main process, in the order of the clips; must be deterministic.
+        encode_null: the same arrays but "video" for the empty prompt; none where nothing is made
+            of captions.
     """
 
-    name: str
+    facts: Mapping[str, Any]
     encode: Encode
+    encode_null: Callable[[], Mapping[str, np.ndarray]] = dict
 
 
 def keep_pixels(frames: np.ndarray, caption: str) -> Mapping[str, np.ndarray]:
@@ -47,7 +51,7 @@ def keep_pixels(frames: np.ndarray, caption: str) -> Mapping[str, np.ndarray]:
     return {"video": frames}
 
 
-PIXELS = Encoder("pixels", keep_pixels)
+PIXELS = Encoder({"video": {"name": "pixels"}, "text": {"name": "none"}}, keep_pixels)
 
 
 def write_shard(

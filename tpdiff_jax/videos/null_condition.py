@@ -1,0 +1,61 @@
+"""The condition of no prompt: the encoded empty text, stored once beside the clips.
+
+Training drops captions in its favour and guidance points away from it. It has the arrays that an
+encoder stores of a caption, and the manifest holds its hash.
+"""
+
+import hashlib
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tpdiff_jax.durable_files import write_durably
+from tpdiff_jax.videos.clip_records import (
+    ClipRecord,
+    RecordError,
+    array_facts,
+    record_from_bytes,
+    record_to_bytes,
+)
+from tpdiff_jax.videos.record_manifest import Manifest
+
+NULL_FILE = "null_condition.record"
+
+
+def write_null_condition(
+    folder: pathlib.Path, null: Mapping[str, np.ndarray], arrays: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """Write the file and return its entry of the manifest; nothing for a folder without text.
+
+    Raises:
+        ValueError: unless it has the arrays of every clip but its video.
+    """
+    found, expected = array_facts(null), {k: v for k, v in arrays.items() if k != "video"}
+    if found != expected:
+        raise ValueError(f"the encoder made {found} of the empty prompt and {expected} of captions")
+    if not null:
+        return None
+    content = record_to_bytes(ClipRecord("", "", null))
+    write_durably(folder / NULL_FILE, content)
+    return {"name": NULL_FILE, "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def read_null_condition(folder: pathlib.Path, manifest: Manifest) -> Mapping[str, np.ndarray]:
+    """Return the arrays of the empty prompt, without an axis of clips; none where none are stored.
+
+    Raises:
+        ValueError: when the file is missing or not the one that the manifest names.
+    """
+    entry = manifest.fields.get("null_condition")
+    if entry is None:
+        return {}
+    path = folder / NULL_FILE
+    content = path.read_bytes() if path.is_file() else b""
+    if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+        raise ValueError(f"data.folder: {path} is not the file that the manifest names")
+    try:
+        return record_from_bytes(content).arrays
+    except RecordError as error:
+        raise ValueError(f"data.folder: {path}: {error}") from error
