@@ -35,6 +35,14 @@ def get_config() -> ConfigDict:
     config.prepare.height = 128
     config.prepare.width = 128
     config.prepare.clips_per_video = 1
+
+    # What is stored of a clip. Weights are folders on this machine; nothing is downloaded.
+    config.prepare.video_encoder = "pixels"  # pixels | causal_video_vae
+    config.prepare.video_weights = ""
+    config.prepare.text_encoder = "none"  # none | clip | t5_clip | umt5 (torch, transformers)
+    config.prepare.text_weights = ""
+    config.prepare.text_tokens = 0  # 0 is the encoder's own number
+
     config.prepare.test_share = 0.02  # held out, where the table does not say
 
     config.prepare.max_pixels = 20_000_000_000  # width x height x frames: 80 s of 4K at 30 fps

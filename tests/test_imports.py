@@ -22,6 +22,7 @@ LAYERS = (
     {"method", "models", "data", "evals", "infra", "planning"},
     {"pretrained", "run_config", "stage_schedule", "train_step", "report", "prepare"}
     | {"null_condition"},
+    {"encoders"},
     {"build"},
     {"cost", "initial_state", "results", "step_programs"},
     {"from_checkpoint", "doctor"},
@@ -42,6 +43,7 @@ ONLY = {
     "infra": {"types", "durable_files"},
     "planning": {"types"},
     "pretrained": {"types", "models"},
+    "encoders": {"types", "models", "pretrained", "videos", "durable_files"},
     "train_step": {"types", "method", "infra.guard"},
     "stage_schedule": {"types"},
     "run_config": {"types"},

@@ -377,6 +377,7 @@ def test_an_encoder_that_changes_its_mind_is_refused(
         ("num_frames", 0),
         ("height", 0),
         ("num_workers", -1),
+        ("text_tokens", -1),
         ("videos_per_shard", 0),
         ("fps", 0.0),
         ("max_seconds", float("inf")),

@@ -140,6 +140,7 @@ def run_mode() -> None:
     """Check the flags, build the experiment, hand over to the mode."""
     from tpdiff_jax import doctor, plan, prepare, train
     from tpdiff_jax.build import build_experiment, build_prepare
+    from tpdiff_jax.encoders import make_clip_encoder
 
     if not _WORKDIR.value:
         raise ValueError("--workdir is required")
@@ -161,7 +162,8 @@ def run_mode() -> None:
     elif _MODE.value == "plan":
         plan.plan(_CONFIG.value, workdir, plan_flags())
     elif _MODE.value == "prepare":
-        prepare.prepare(build_prepare(_CONFIG.value), workdir)
+        spec = build_prepare(_CONFIG.value)
+        prepare.prepare(spec, workdir, make_clip_encoder(spec))
     else:
         use_checkpoint(workdir)
 

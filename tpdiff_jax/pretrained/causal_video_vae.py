@@ -1,6 +1,7 @@
 """Weights of Pyramid-Flow's causal video autoencoder: the table of its 260 tensors."""
 
 import pathlib
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,7 +16,7 @@ from tpdiff_jax.pretrained.key_table import (
     linear_rows,
     places,
 )
-from tpdiff_jax.pretrained.tensor_files import open_folder
+from tpdiff_jax.pretrained.tensor_files import open_folder, read_json
 from tpdiff_jax.types import Params
 
 # PyTorch keeps [out, in, time, row, column], flax [time, row, column, in, out].
@@ -24,6 +25,19 @@ CONVOLUTION = Transform(
 )
 # A 1 x 1 x 1 convolution is a linear layer here.
 POINTWISE = Transform(lambda x: x[:, :, 0, 0, 0].T, lambda x: x.T[:, :, None, None, None])
+CONFIG_FIELDS: tuple[tuple[str, str, bool], ...] = (
+    ("encoder_in_channels", "channels", False),
+    ("decoder_out_channels", "channels", False),
+    ("encoder_out_channels", "latent_channels", False),
+    ("decoder_in_channels", "latent_channels", False),
+    ("encoder_block_out_channels", "level_channels", False),
+    ("decoder_block_out_channels", "level_channels", False),
+    ("encoder_layers_per_block", "encoder_depth", True),
+    ("decoder_layers_per_block", "decoder_depth", True),
+    ("encoder_norm_num_groups", "num_groups", False),
+    ("decoder_norm_num_groups", "num_groups", False),
+)
+"""Entries of config.json, fields of `CausalVideoVAEConfig`, and whether there is one a level."""
 
 
 def causal_video_vae_rows(config: CausalVideoVAEConfig) -> list[Row]:
@@ -49,6 +63,30 @@ def causal_video_vae_rows(config: CausalVideoVAEConfig) -> list[Row]:
             if i < num_levels - 1:
                 rows += _resampling(part, tensor, param)
     return rows
+
+
+def read_vae_config(folder: pathlib.Path) -> CausalVideoVAEConfig:
+    """Return the shape that a folder's config.json states; without that file the published one.
+
+    Raises:
+        ValueError: when the file cannot be read, or states another kind of autoencoder.
+    """
+    path = folder / "config.json"
+    if not path.exists():
+        return CausalVideoVAEConfig()
+    fields = read_json(path)
+    shape: dict[str, Any] = {}
+    for name, ours, is_per_level in CONFIG_FIELDS:
+        value = fields.get(name)
+        if isinstance(value, list) and is_per_level:
+            if len(set(value)) != 1:
+                raise ValueError(f"{path} says {name}={value}; equal levels are read")
+            value = value[0]
+        if value is not None:
+            found = tuple(value) if isinstance(value, list) else value
+            if shape.setdefault(ours, found) != found:
+                raise ValueError(f"{path} says {name}={value}, elsewhere {shape[ours]}")
+    return CausalVideoVAEConfig(**shape)
 
 
 def load_causal_video_vae(folder: pathlib.Path, config: CausalVideoVAEConfig) -> Params:

@@ -34,6 +34,11 @@ class PrepareSpec:
         fps: frames per second of a clip.
         height: of a frame, in pixels.
         width: of a frame, in pixels.
+        video_encoder: "pixels", or the name of a video autoencoder.
+        video_weights: folder of its weights.
+        text_encoder: "none", or the name of a text encoder.
+        text_weights: folder of its weights.
+        text_tokens: tokens of a caption; 0 is the encoder's own number.
         clips_per_video: at most so many clips of one video, spread over it, without overlap.
         test_share: share of the videos whose split the table does not say that are held out.
         max_pixels: width x height x frames that a video may have.
@@ -64,6 +69,11 @@ class PrepareSpec:
     fps: float
     height: int
     width: int
+    video_encoder: str
+    video_weights: str
+    text_encoder: str
+    text_weights: str
+    text_tokens: int
     clips_per_video: int
     test_share: float
     max_pixels: int
@@ -88,8 +98,9 @@ class PrepareSpec:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"prepare.{name}={getattr(self, name)} must be at least 1")
-        if self.num_workers < 0:
-            raise ValueError(f"prepare.num_workers={self.num_workers} must not be negative")
+        for name in ("num_workers", "text_tokens"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"prepare.{name}={getattr(self, name)} must not be negative")
         for name in ("fps", "max_seconds"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"prepare.{name}={getattr(self, name)} must be above 0 and finite")
@@ -130,6 +141,10 @@ class PrepareSpec:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Fields that decide the output's bytes; where and by whom it is made does not."""
+        """Fields that decide the output's bytes; where and by whom it is made does not.
+
+        Encoders are known by their own facts, down to the hash of their weights.
+        """
         free = {"source", "table", "max_bad_share", "num_workers", "host_index", "host_count"}
+        free |= {"video_encoder", "video_weights", "text_encoder", "text_weights", "text_tokens"}
         return {k: v for k, v in dataclasses.asdict(self).items() if k not in free}

@@ -1,0 +1,55 @@
+"""What preparation stores of a clip: pixels or latents, and the encoded caption."""
+
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from tpdiff_jax.encoders.text_encoders import TEXT_ENCODERS, open_text_encoder
+from tpdiff_jax.encoders.video_encoders import VIDEO_ENCODERS, open_video_encoder
+from tpdiff_jax.videos.prepare_spec import PrepareSpec
+from tpdiff_jax.videos.shard_writer import PIXELS, Encoder
+
+
+def make_clip_encoder(spec: PrepareSpec) -> Encoder:
+    """Open the encoders that `prepare.video_encoder` and `prepare.text_encoder` name.
+
+    Raises:
+        ValueError: when they cannot be read, or clips do not suit them.
+    """
+    _check_choice("video", spec.video_encoder, ("pixels", *VIDEO_ENCODERS), spec.video_weights)
+    _check_choice("text", spec.text_encoder, ("none", *TEXT_ENCODERS), spec.text_weights)
+    video = text = None
+    if spec.video_encoder != "pixels":
+        video = open_video_encoder(spec.video_encoder, pathlib.Path(spec.video_weights))
+        video.check_clip(spec.num_frames, spec.height, spec.width)
+    if spec.text_encoder != "none":
+        weights = pathlib.Path(spec.text_weights)
+        text = open_text_encoder(spec.text_encoder, weights, spec.text_tokens)
+
+    def encode_text(caption: str) -> dict[str, np.ndarray]:
+        arrays = text([caption]) if text else {}
+        return {name: array[0] for name, array in arrays.items()}
+
+    def encode(frames: np.ndarray, caption: str) -> Mapping[str, np.ndarray]:
+        stored = video.encode(frames) if video else frames
+        return {"video": stored, **encode_text(caption)}
+
+    return Encoder(
+        facts={
+            "video": video.facts if video else PIXELS.facts["video"],
+            "text": text.facts if text else PIXELS.facts["text"],
+        },
+        encode=encode,
+        encode_null=lambda: encode_text(""),
+    )
+
+
+def _check_choice(what: str, name: str, allowed: tuple[str, ...], weights: str) -> None:
+    if name not in allowed:
+        raise ValueError(f"prepare.{what}_encoder={name!r}; allowed: {', '.join(allowed)}")
+    if name != allowed[0] and not pathlib.Path(weights).is_dir():
+        raise ValueError(
+            f"prepare.{what}_weights={weights!r} must be the folder of the weights of "
+            f"prepare.{what}_encoder={name!r}"
+        )

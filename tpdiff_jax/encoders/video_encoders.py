@@ -1,0 +1,132 @@
+"""Video autoencoders by name: frames to latents of about unit scale, and back.
+
+"pixels"            none: clips are stored as they are
+"causal_video_vae"  Pyramid-Flow's: 1 + 8 m frames to 1 + m latents of an eighth of each side
+"""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from tpdiff_jax.encoders.weight_hash import hash_folders
+from tpdiff_jax.models.causal_video_vae import CausalVideoVAE
+from tpdiff_jax.models.tiling import Tiles
+from tpdiff_jax.pretrained.causal_video_vae import load_causal_video_vae, read_vae_config
+from tpdiff_jax.types import Array, Params
+
+WHOLE_SIDE = 1024  # pixels; larger frames run in tiles, which bounds the memory
+TILES = Tiles(side=512, overlap=128)
+
+
+class VideoEncoder(Protocol):
+    """A frozen video autoencoder, one clip at a time."""
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What decides the latents, as JSON holds it."""
+        ...
+
+    def check_clip(self, num_frames: int, height: int, width: int) -> None:
+        """Raise ValueError, naming the field of `prepare`, unless such clips have latents."""
+        ...
+
+    def encode(self, frames: np.ndarray) -> np.ndarray:
+        """Uint8 [f, h, w, 3] -> float16 latents [f', h', w', c], the posterior's mean, scaled."""
+        ...
+
+    def decode(self, latents: np.ndarray) -> np.ndarray:
+        """Latents [f', h', w', c] -> float32 pixels [f, h, w, 3], about [-1, 1]."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class CausalVideoEncoder:
+    """Pyramid-Flow's causal video autoencoder.
+
+    Attributes:
+        vae: the autoencoder.
+        params: its parameters.
+        weights_sha256: of its folder.
+    """
+
+    vae: CausalVideoVAE
+    params: Params
+    weights_sha256: str
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """Name, weights and the rule of tiles, which change the latents of large frames."""
+        return {
+            "name": "causal_video_vae",
+            "weights_sha256": self.weights_sha256,
+            "tiles": {"whole_side": WHOLE_SIDE, **dataclasses.asdict(TILES)},
+        }
+
+    def check_clip(self, num_frames: int, height: int, width: int) -> None:
+        """Raise ValueError unless clips have 1 + factor m frames of sides that factor divides."""
+        factor = self.vae.config.factor
+        if (num_frames - 1) % factor:
+            raise ValueError(f"prepare.num_frames={num_frames} must be 1 + a multiple of {factor}")
+        for name, side in (("height", height), ("width", width)):
+            if side % factor:
+                raise ValueError(f"prepare.{name}={side} must be a multiple of {factor}")
+
+    def encode(self, frames: np.ndarray) -> np.ndarray:
+        """Uint8 [f, h, w, 3] -> float16 latents [f', h', w', c], the posterior's mean, scaled."""
+        return np.asarray(self._encode(self.params, frames[None])[0], np.float16)
+
+    def decode(self, latents: np.ndarray) -> np.ndarray:
+        """Latents [f', h', w', c] -> float32 pixels [f, h, w, 3], about [-1, 1]."""
+        return np.asarray(self._decode(self.params, np.asarray(latents, np.float32)[None])[0])
+
+    @functools.cached_property
+    def _encode(self) -> Callable[[Params, np.ndarray], Array]:
+        vae = self.vae
+
+        def encode(params: Params, frames: Array) -> Array:
+            tiles = TILES if max(frames.shape[2:4]) > WHOLE_SIDE else None
+            pixels = frames.astype(np.float32) / 127.5 - 1.0
+            return vae.normalise(vae.encode(params, pixels, vae.config.factor, tiles)[0])
+
+        return jax.jit(encode)
+
+    @functools.cached_property
+    def _decode(self) -> Callable[[Params, np.ndarray], Array]:
+        vae, factor = self.vae, self.vae.config.factor
+
+        def decode(params: Params, latents: Array) -> Array:
+            tiles = Tiles(side=TILES.side // factor, overlap=TILES.overlap // factor)
+            is_large = factor * max(latents.shape[2:4]) > WHOLE_SIDE
+            return vae.decode(params, vae.denormalise(latents), 1, tiles if is_large else None)
+
+        return jax.jit(decode)
+
+
+def open_causal_video_vae(folder: pathlib.Path) -> CausalVideoEncoder:
+    """Read the autoencoder; its shape is that of the folder's config.json."""
+    config = read_vae_config(folder)
+    params = jax.device_put(load_causal_video_vae(folder, config))
+    return CausalVideoEncoder(CausalVideoVAE(config), params, hash_folders(folder))
+
+
+VIDEO_ENCODERS: Mapping[str, Callable[[pathlib.Path], VideoEncoder]] = {
+    "causal_video_vae": open_causal_video_vae,
+}
+
+
+def open_video_encoder(name: str, folder: pathlib.Path) -> VideoEncoder:
+    """Read a video autoencoder.
+
+    Args:
+        name: a key of `VIDEO_ENCODERS`.
+        folder: where its weights lie.
+
+    Raises:
+        ValueError: when the folder does not hold them.
+    """
+    return VIDEO_ENCODERS[name](folder)
