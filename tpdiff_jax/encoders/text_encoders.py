@@ -78,10 +78,7 @@ class TextEncoder:
     def __init__(self, parts: Sequence[TextPart], folder: pathlib.Path, facts: Any) -> None:
         """Read the models of `parts`."""
         self.facts: Mapping[str, Any] = facts
-        self._parts = [
-            (part, TextModel(part.kind, *(folder / name for name in part.folders), part.num_tokens))
-            for part in parts
-        ]
+        self._parts = [(part, _open_model(part, folder)) for part in parts]
 
     def __call__(self, prompts: Sequence[str]) -> dict[str, np.ndarray]:
         """Encode prompts one by one, so that each one's bits do not depend on the others.
@@ -129,6 +126,11 @@ def open_text_encoder(name: str, folder: pathlib.Path, num_tokens: int = 0) -> T
     encoder = TextEncoder(parts, folder, facts)
     encoder.facts = facts | {"versions": {p: importlib.metadata.version(p) for p in PACKAGES}}
     return encoder
+
+
+def _open_model(part: TextPart, folder: pathlib.Path) -> TextModel:
+    weights, tokenizer = part.folders
+    return TextModel(part.kind, folder / weights, folder / tokenizer, part.num_tokens)
 
 
 def _with_tokens(part: TextPart, num_tokens: int) -> TextPart:
