@@ -7,8 +7,9 @@ r"""Train on a TPU slice of Google Kubernetes Engine, as a JobSet.
 
 Actions:
   submit   create the JobSet. Its pods are recreated after a preemption, a lost node and every exit
-           code but 0 and 2 (at most --max-restarts times), and resume from the newest checkpoint;
-           code 2, bad input, fails it at once.
+           code but those below (at most --max-restarts times), and resume from the newest
+           checkpoint. Bad input (2), too many bad steps (4), a checkpoint that could not be saved
+           (6) and too many bad clips (7) would come again: they fail it at once.
   wait     until it has completed (0) or failed (1), saying each restart.
   logs     follow the log of the first pod.
   delete   delete the JobSet and its pods; the workdir stays.

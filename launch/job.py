@@ -10,6 +10,9 @@ from experiments.overrides import overrides_to_flags, parse_overrides
 
 # What the trainer's exit codes mean to a launcher; `tpdiff_jax/main.py` documents them.
 EXIT_DONE, EXIT_BAD_INPUT, EXIT_PREEMPTED, EXIT_BAD_STEPS = 0, 2, 3, 4
+EXIT_SAVE_FAILED, EXIT_TOO_MANY_BAD_CLIPS = 6, 7
+# Started again, the same command would end the same way: someone has to act first.
+FINAL_CODES = (EXIT_BAD_INPUT, EXIT_BAD_STEPS, EXIT_SAVE_FAILED, EXIT_TOO_MANY_BAD_CLIPS)
 
 # Names of TPU slices and of Kubernetes objects are labels of RFC 1123; pods append to them.
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")

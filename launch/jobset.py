@@ -1,8 +1,8 @@
 """A JobSet for one TPU slice on Google Kubernetes Engine, as plain data.
 
-One pod runs on each machine of the slice. Kubernetes acts on the trainer's exit codes: bad input
-fails the whole JobSet, any other end but 0 recreates all pods, which resume from the newest
-checkpoint; so does a node that is taken away.
+One pod runs on each machine of the slice. Kubernetes acts on the trainer's exit codes: one that
+would come again (bad input, a full disk, ...) fails the whole JobSet, any other end but 0 recreates
+all pods, which resume from the newest checkpoint; so does a node that is taken away.
 
 Sources: JobSet API, jobset.x-k8s.io/v1alpha2 (JobSetSpec, FailurePolicy); Kubernetes
 documentation, "Pod failure policy"; Google Kubernetes Engine documentation, "Deploy TPU workloads
@@ -14,7 +14,7 @@ import math
 import re
 from typing import Any
 
-from launch.job import EXIT_BAD_INPUT, EXIT_BAD_STEPS, Job
+from launch.job import FINAL_CODES, Job
 
 # version -> (label of its nodes, dimensions of its topologies)
 ACCELERATORS = {
@@ -108,7 +108,7 @@ def make_jobset(job: Job, pods: Pods) -> dict[str, Any]:
             "goes when they do"
         )
     not_again = {
-        "name": "badInput",
+        "name": "finalExitCode",
         "action": "FailJobSet",
         "onJobFailureReasons": ["PodFailurePolicy"],
     }
@@ -132,14 +132,13 @@ def make_jobset(job: Job, pods: Pods) -> dict[str, Any]:
 
 
 def _job_spec(job: Job, pods: Pods) -> dict[str, Any]:
-    codes = [EXIT_BAD_INPUT, EXIT_BAD_STEPS]  # started again, it would end the same way
-    bad_input = {"containerName": CONTAINER, "operator": "In", "values": codes}
+    final = {"containerName": CONTAINER, "operator": "In", "values": list(FINAL_CODES)}
     return {
         "parallelism": pods.num_pods,
         "completions": pods.num_pods,
         "completionMode": "Indexed",
         "backoffLimit": 0,  # one lost pod ends the step of all; JobSet recreates them together
-        "podFailurePolicy": {"rules": [{"action": "FailJob", "onExitCodes": bad_input}]},
+        "podFailurePolicy": {"rules": [{"action": "FailJob", "onExitCodes": final}]},
         "template": {"spec": _pod_spec(job, pods)},
     }
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from launch.job import EXIT_BAD_INPUT, EXIT_DONE, EXIT_PREEMPTED, Job
+from launch.job import EXIT_DONE, EXIT_PREEMPTED, FINAL_CODES, Job
 from launch.runner import CommandFailed, Runner
 from launch.tpu_slice import TpuSlice, is_lost
 
@@ -47,15 +47,16 @@ def judge(statuses: Sequence[WorkerStatus], num_workers: int) -> Outcome | None:
     """Return the outcome of the whole job, None while it runs.
 
     One worker that stops or dies takes the others down with other codes, so the codes are asked
-    in the order of what they explain: bad input, then a lost or preempted worker, then failure.
+    in the order of what they explain: those that the trainer gives when it would be no use to go
+    on, then a lost or preempted worker, then failure.
 
     Args:
         statuses: one of each worker that answered.
         num_workers: workers of the slice.
     """
     codes = [status.code for status in statuses if status.code is not None]
-    if EXIT_BAD_INPUT in codes:
-        return Outcome("ended", EXIT_BAD_INPUT)
+    if final := [code for code in codes if code in FINAL_CODES]:
+        return Outcome("ended", final[0])
     if any(s.state in ("lost", "absent") for s in statuses) or EXIT_PREEMPTED in codes:
         return Outcome("interrupted", EXIT_PREEMPTED)
     if failed := [code for code in codes if code != EXIT_DONE]:

@@ -37,7 +37,7 @@ class Cloud:
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
     def launch(
-        self, module: str, *arguments: str, timeout: float = 600.0
+        self, module: str, *arguments: str, timeout: float = 120.0
     ) -> subprocess.CompletedProcess[str]:
         """Run a launcher as a user does, with the stand-ins in front of PATH."""
         with self.start(module, *arguments, stderr=subprocess.PIPE) as process:

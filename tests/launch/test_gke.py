@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from launch import gke
-from launch.job import Job
+from launch.job import FINAL_CODES, Job
 from launch.jobset import Pods, make_jobset
 from tests.launch.stand_ins import Cloud, commands_of
 from tests.tiny import REPO
@@ -198,7 +198,7 @@ def starts(cloud: Cloud) -> list[int]:
     return [len(cloud.lines(f"starts_worker{i}.jsonl")) for i in range(2)]
 
 
-@pytest.mark.parametrize(("script", "restarts"), [("0", 0), ("3 0", 1), ("3 7 0", 2)])
+@pytest.mark.parametrize(("script", "restarts"), [("0", 0), ("3 0", 1), ("3 134 0", 2)])
 def test_pods_start_again_together_until_they_are_done(
     cloud: Cloud, script: str, restarts: int
 ) -> None:
@@ -210,8 +210,9 @@ def test_pods_start_again_together_until_they_are_done(
     assert all(argv == argvs[0] for argv in argvs) and f"--workdir={NASTY}" in argvs[0]
 
 
-def test_bad_input_is_not_tried_again(cloud: Cloud) -> None:
-    out = train(cloud, "2 0")
+@pytest.mark.parametrize("code", FINAL_CODES)
+def test_what_would_come_again_is_not_tried_again(cloud: Cloud, code: int) -> None:
+    out = train(cloud, f"{code} 0")
     assert out.returncode == 1
     assert starts(cloud) == [1, 1]
     assert "Failed jobset failed: PodFailurePolicy" in out.stdout

@@ -6,6 +6,7 @@ import subprocess
 import pytest
 
 from launch import slurm
+from launch.job import FINAL_CODES
 from launch.slurm import Allocation
 from tests.launch.stand_ins import Cloud, commands_of
 from tests.tiny import REPO
@@ -64,7 +65,7 @@ def test_a_stopped_run_is_requeued_until_it_is_done(cloud: Cloud) -> None:
     assert "start 0" in log and "start 2" in log, "the log is continued, not replaced"
 
 
-@pytest.mark.parametrize("code", ["0", "2", "7"])
+@pytest.mark.parametrize("code", ["0", "1", *map(str, FINAL_CODES)])
 def test_no_other_end_is_tried_again(cloud: Cloud, code: str) -> None:
     submit(cloud, f"{code} 0")
     assert codes(cloud) == [code]

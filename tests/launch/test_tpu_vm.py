@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from launch import tpu_vm
+from launch import job, tpu_vm
 from launch.archive import pack_code
-from launch.job import EXIT_BAD_INPUT, EXIT_PREEMPTED
+from launch.job import EXIT_PREEMPTED
 from launch.tpu_job import judge, parse_statuses
 from launch.tpu_slice import TpuSlice, default_runtime
 from tests.launch.stand_ins import Cloud, commands_of
@@ -169,7 +169,14 @@ def test_a_dry_run_prints_what_a_real_run_calls_and_calls_nothing(cloud: Cloud) 
 
 
 def test_launchers_and_trainer_mean_the_same_by_a_code() -> None:
-    assert (EXIT_BAD_INPUT, EXIT_PREEMPTED) == (trainer.EXIT_BAD_INPUT, trainer.EXIT_PREEMPTED)
+    names = [name for name in vars(job) if name.startswith("EXIT_") and name != "EXIT_DONE"]
+    assert {name: getattr(job, name) for name in names} == {
+        name: getattr(trainer, name) for name in names
+    }
+    # Planning and replaying, which end with the other codes, are no jobs.
+    rest = {"EXIT_PREEMPTED", "EXIT_DOES_NOT_FIT", "EXIT_DIFFERS"}
+    others = {name for name in vars(trainer) if name.startswith("EXIT_")} - rest
+    assert sorted(getattr(trainer, name) for name in others) == sorted(job.FINAL_CODES)
 
 
 def test_codes_are_asked_in_the_order_of_what_they_explain() -> None:
@@ -184,7 +191,9 @@ def test_codes_are_asked_in_the_order_of_what_they_explain() -> None:
     assert outcome("exited 3", "exited 134") == ("interrupted", EXIT_PREEMPTED)
     assert outcome("exited 134", "lost") == ("interrupted", EXIT_PREEMPTED)
     assert outcome("exited 1", "running") == ("ended", 1)
-    assert outcome("exited 2", "exited 3") == ("ended", EXIT_BAD_INPUT)
+    for code in job.FINAL_CODES:
+        assert outcome("exited 134", f"exited {code}") == ("ended", code)
+        assert outcome(f"exited {code}", "exited 3") == ("ended", code)
 
 
 def test_the_archive_holds_code_and_nothing_that_lies_about(tmp_path: pathlib.Path) -> None:

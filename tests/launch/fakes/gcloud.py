@@ -124,7 +124,8 @@ def ssh(options: argparse.Namespace) -> int:
     """Run the command on the workers; one code other than 0 is the code of the whole."""
     code = 0
     for home in selected(options):
-        environment = {**os.environ, "HOME": str(home), "WORKER": home.name}
+        names = {"WORKER": home.name, "NUM_WORKERS": str(len(WORKERS))}
+        environment = {**os.environ, "HOME": str(home), **names}
         command = ["bash", "-c", options.command]
         code = subprocess.run(command, cwd=home, env=environment, check=False).returncode or code
     return code

@@ -1,4 +1,4 @@
-"""A stand-in for kubectl and the JobSet controller: each `get` runs all pods once and judges them.
+"""A stand-in for kubectl and the JobSet controller: each `get` runs all pods and judges them.
 
 Flags are kubectl's; any other is refused. What happens to exit codes follows the policies of the
 created manifest, as "Pod failure policy" (Kubernetes) and FailurePolicy (JobSet) describe. State
@@ -75,9 +75,12 @@ def reconcile(spec: dict, status: dict) -> dict:
 
 
 def run_job(job: dict) -> str | None:
-    """Run every pod; return why the Job failed, None when it did not."""
+    """Run all pods side by side; return why the Job failed, None when it did not."""
     (container,) = job["template"]["spec"]["containers"]
-    codes = [run_pod(container["command"], i) for i in range(job["completions"])]
+    pods = [
+        start_pod(container["command"], i, job["completions"]) for i in range(job["completions"])
+    ]
+    codes = [pod.wait() for pod in pods]
     (rule,) = job["podFailurePolicy"]["rules"]
     found = rule["onExitCodes"]
     if found["operator"] == "In" and container["name"] == found["containerName"]:
@@ -87,14 +90,14 @@ def run_job(job: dict) -> str | None:
     return "BackoffLimitExceeded" if failures > job["backoffLimit"] else None
 
 
-def run_pod(command: list[str], index: int) -> int:
-    """Run the container's command with the stand-in for the trainer."""
+def start_pod(command: list[str], index: int, num_pods: int) -> subprocess.Popen:
+    """Start the container's command with the stand-in for the trainer."""
     if command[0] != "python":
-        return 127
+        raise SystemExit(f"the image has no {command[0]}")
     arguments = [part.replace("$$", "$") for part in command[1:]]
     trainer = [os.environ["FAKE_PYTHON"], "-S", os.environ["FAKE_TRAINER"], *arguments]
-    environment = {**os.environ, "WORKER": f"worker{index}"}
-    return subprocess.run(trainer, env=environment, stdout=subprocess.DEVNULL).returncode
+    environment = {**os.environ, "WORKER": f"worker{index}", "NUM_WORKERS": str(num_pods)}
+    return subprocess.Popen(trainer, env=environment, stdout=subprocess.DEVNULL)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """A stand-in for the trainer on a worker: follows $FAKE_CLOUD/script, one word for each start.
 
-0, 2, 3, 7   end with that code
+a number     end with that code
 preempt      the slice is taken away: its state becomes SUSPENDED, and this process dies
 crash        die without a word, as a machine that reboots does
 hang         run until SIGTERM, then end with code 3
@@ -33,9 +33,10 @@ def main() -> None:
     if word in ("preempt", "crash") and worker == "worker1":
         time.sleep(5)  # its peer is the one that goes; this one waits for it in vain
         sys.exit(134)
-    if worker == "worker0" and word != "hang":  # nothing ends before both have logged their start
-        while len(read_starts("worker1")) <= count:
-            time.sleep(0.05)
+    if worker == "worker0" and word != "hang":  # nothing ends before all have logged their start
+        for i in range(1, int(os.environ.get("NUM_WORKERS", "1"))):
+            while len(read_starts(f"worker{i}")) <= count:
+                time.sleep(0.05)
     if word == "preempt":
         (CLOUD / "queue").write_text("SUSPENDED")
         word = "crash"
