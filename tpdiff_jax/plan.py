@@ -100,8 +100,7 @@ class Planner:
             num_chips=target.num_chips,
             num_clips=self._flags.num_clips,
         )
-        largest = search._asdict() if search else None
-        batch_size = experiment.train.batch_size
+        largest = {"batch_field": "train.batch_size", **search._asdict()} if search else None
         return {
             "topology": target.facts() | {"mesh": dict(experiment.mesh.shape)},
             "chip": dataclasses.asdict(target.chip) if target.chip else None,
@@ -110,7 +109,7 @@ class Planner:
             "sampler": sampler,
             "training": training,
             "largest_batch": largest,
-            "refusal": refusal(target.name, batch_size, [*rows, sampler], largest),
+            "refusal": refusal(target.name, [*rows, sampler], largest),
             "versions": versions() | {"libtpu": _libtpu_version()},
             "config": experiment.config.to_dict(),
         }
@@ -135,6 +134,7 @@ class Planner:
             "frame_stride": stage.frame_stride,
             "num_frames": stage.num_frames,
             "batch_size": batch_size,
+            "batch_field": "train.batch_size",
             "tokens_per_clip": tokens,
             "tokens": tokens * batch_size,
             **row,
@@ -144,7 +144,12 @@ class Planner:
         batch_size = self._experiment.sample.batch_size
         sampler = Sampler(self._experiment)
         row = self._program_row(lambda: sampler.trace(batch_size), sampler.flops() * batch_size)
-        return {"name": "sampler", "batch_size": batch_size, **row}
+        return {
+            "name": "sampler",
+            "batch_size": batch_size,
+            "batch_field": "sample.batch_size",
+            **row,
+        }
 
     def _program_row(
         self, trace: Callable[[], jax.stages.Traced], model_flops: float

@@ -36,22 +36,39 @@ def test_without_a_roofline_there_are_no_rates() -> None:
     assert training_summary(rows, (0.5, 0.5), num_chips=1, num_clips=1) is None
 
 
-FITS = {"name": "sampler", "fits": True, "needed_bytes": 1.0}
-TOO_BIG = {"name": "train stage 2", "fits": False, "needed_bytes": 3 * 2.0**30}
+FITS = {
+    "name": "sampler", "batch_size": 16, "batch_field": "sample.batch_size", "fits": True,
+    "needed_bytes": 1.0,
+}  # fmt: skip
+TOO_BIG = {
+    "name": "train stage 2", "batch_size": 64, "batch_field": "train.batch_size", "fits": False,
+    "needed_bytes": 3 * 2.0**30,
+}  # fmt: skip
+REFUSED = "train stage 2 does not fit v5e:2x4 with batches of 64 (3.00 GiB a device)"
+
+
+def found(batch_size: int, field: str = "train.batch_size") -> dict:
+    """Return what a search for the largest batch found."""
+    return {"batch_field": field, "batch_size": batch_size, "refused": batch_size + 8}
 
 
 @pytest.mark.parametrize(
     ("search", "said"),
     [
-        (None, "train stage 2 does not fit v5e:2x4 at train.batch_size=64 (3.00 GiB a device)"),
-        ({"batch_size": 16}, "the largest that fits is 16"),
-        ({"batch_size": 0}, "nothing fits"),
+        (None, f"{REFUSED}; choose a smaller train.batch_size"),
+        (found(16), f"{REFUSED}; the largest that fits is train.batch_size=16"),
+        (found(0), f"nothing fits: {REFUSED}, and no smaller batch does"),
+        (found(16, "sample.batch_size"), f"{REFUSED}; choose a smaller train.batch_size"),
     ],
 )
 def test_the_refusal_names_program_batch_and_what_would_fit(search: dict, said: str) -> None:
-    line = refusal("v5e:2x4", 64, [FITS, TOO_BIG], search)
-    assert line is not None and said in line and "\n" not in line
+    assert refusal("v5e:2x4", [FITS, TOO_BIG], search) == said
+
+
+def test_each_program_names_the_field_of_its_own_batch() -> None:
+    line = refusal("v5e:2x4", [FITS | {"fits": False}], found(16))
+    assert line is not None and line.endswith("; choose a smaller sample.batch_size")
 
 
 def test_nothing_is_refused_when_all_fits() -> None:
-    assert refusal("v5e:2x4", 64, [FITS], {"batch_size": 64}) is None
+    assert refusal("v5e:2x4", [FITS], found(64)) is None

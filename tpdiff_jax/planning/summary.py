@@ -45,28 +45,27 @@ def training_summary(
     }
 
 
-def refusal(topology: str, batch_size: int, rows: Sequence[Row], search: Row | None) -> str | None:
+def refusal(topology: str, rows: Sequence[Row], search: Row | None) -> str | None:
     """Return one line that says what does not fit, or None when everything does.
 
     Args:
         topology: name of the machine.
-        batch_size: the config's.
-        rows: the programs: `name`, `fits`, `needed_bytes`, `memory_bytes`.
-        search: the largest batch, when it was searched for.
+        rows: the programs: `name`, `batch_size`, `batch_field` (the config field that sizes it),
+            `fits`, `needed_bytes`.
+        search: the largest batch, when it was searched for, and the `batch_field` it is of.
     """
     wrong = [row for row in rows if not row["fits"]]
     if not wrong:
         return None
     worst = max(wrong, key=lambda row: row["needed_bytes"] or 0.0)
     needed = f" ({gibibytes(worst['needed_bytes'])} a device)" if worst["needed_bytes"] else ""
-    if worst["name"] == "sampler":
-        return f"sampler does not fit {topology}{needed}; choose a smaller sample.batch_size"
-    line = f"{worst['name']} does not fit {topology} at train.batch_size={batch_size}{needed}"
-    if search is None:
-        return line
+    field = worst["batch_field"]
+    line = f"{worst['name']} does not fit {topology} with batches of {worst['batch_size']}{needed}"
+    if search is None or search["batch_field"] != field:
+        return f"{line}; choose a smaller {field}"
     if search["batch_size"] == 0:
         return f"nothing fits: {line}, and no smaller batch does"
-    return f"{line}; the largest that fits is {search['batch_size']}"
+    return f"{line}; the largest that fits is {field}={search['batch_size']}"
 
 
 def format_plan(content: Row) -> str:
