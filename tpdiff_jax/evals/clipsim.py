@@ -1,0 +1,149 @@
+"""CLIPSIM: how well frames fit their prompt, by CLIP's own measure.
+
+    clipsim = 100 mean over prompts, mean over frames of cos(image(frame), text(prompt))
+
+The papers use ViT-B/32; whatever folder is given is named by its hash beside the figure. Frames
+are prepared on the host with Pillow, as published: shorter side to the network's size (bicubic,
+antialiased), centre crop, CLIP's mean and deviation. CLIP's learned scale of its logits plays no
+part. transformers and torch are imported when a model is opened, never by training.
+
+Source: Radford et al., arXiv 2103.00020; as a measure of videos Wu et al., arXiv 2104.14806.
+"""
+
+import hashlib
+import importlib
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+DEVIATION = (0.26862954, 0.26130258, 0.27577711)
+MAX_TOKENS = 77
+_BUFFERS = ("position_ids",)  # older files hold the numbers 0, 1, 2, ... of positions
+
+
+class ClipScorer:
+    """A CLIP model from a local folder, in float32."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        """Read config, tokenizer and safetensors of `folder`.
+
+        Raises:
+            ValueError: when a package or file is missing, or the weights are not the model's.
+        """
+        if not folder.is_dir():
+            raise ValueError(f"eval.clip_folder={str(folder)!r} is not a folder")
+        transformers, self._torch = _import("transformers"), _import("torch")
+        try:
+            self._tokenizer = transformers.AutoTokenizer.from_pretrained(
+                folder, local_files_only=True
+            )
+            model, info = transformers.CLIPModel.from_pretrained(
+                folder,
+                local_files_only=True,
+                use_safetensors=True,
+                dtype=self._torch.float32,
+                output_loading_info=True,
+            )
+        except (OSError, ValueError, RuntimeError, ImportError) as error:
+            raise ValueError(f"eval.clip_folder={str(folder)!r}: {error}") from error
+        left_over = [key for key in info["unexpected_keys"] if not key.endswith(_BUFFERS)]
+        if wrong := sorted(info["missing_keys"]) + left_over:
+            raise ValueError(f"eval.clip_folder={str(folder)!r}: tensor {wrong[0]!r} does not fit")
+        self._device = "cuda" if self._torch.cuda.is_available() else "cpu"
+        self._model = model.eval().requires_grad_(False).to(self._device)
+        self._size = model.config.vision_config.image_size
+        self.sha256 = folder_sha256(folder)
+
+    def similarities(self, frames: NDArray[np.uint8], prompt: str) -> NDArray[np.float64]:
+        """Return the cosine of each frame with a prompt.
+
+        Args:
+            frames: uint8 [f, h, w, 3].
+            prompt: text; what exceeds 77 tokens is cut off.
+
+        Returns:
+            [f], in [-1, 1].
+        """
+        pixels = np.stack([prepare_frame(frame, self._size) for frame in frames])
+        tokens = self._tokenizer(
+            [prompt], truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
+        ).to(self._device)
+        with self._torch.inference_mode():
+            output = self._model(
+                input_ids=tokens.input_ids,
+                attention_mask=tokens.attention_mask,
+                pixel_values=self._torch.from_numpy(pixels).to(self._device),
+            )
+        image, text = (
+            _normalised(embeds.double().cpu().numpy())
+            for embeds in (output.image_embeds, output.text_embeds)
+        )
+        return image @ text[0]
+
+
+def prepare_frame(frame: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
+    """Return CLIP's input of a frame [h, w, 3]: [3, size, size]."""
+    height, width = frame.shape[:2]
+    scale = size / min(height, width)
+    # The longer side is cut to whole pixels, as the published preprocessing does.
+    new = [size if side == min(height, width) else int(side * scale) for side in (height, width)]
+    picture = Image.fromarray(frame).resize((new[1], new[0]), Image.Resampling.BICUBIC)
+    top, left = ((side - size) // 2 for side in new)
+    cropped = np.asarray(picture)[top : top + size, left : left + size]
+    scaled = (cropped / np.float32(255) - np.float32(MEAN)) / np.float32(DEVIATION)
+    return np.ascontiguousarray(scaled.transpose(2, 0, 1), np.float32)
+
+
+def clipsim(
+    score: Callable[[NDArray[np.uint8], str], NDArray[np.float64]],
+    clips: NDArray[np.uint8],
+    prompts: Sequence[str],
+    on_progress: Callable[[int], None] | None = None,
+) -> float:
+    """Return 100 times the mean over prompts of the mean over frames.
+
+    Args:
+        score: frames and a prompt -> cosines, as `ClipScorer.similarities`.
+        clips: uint8 [n, f, h, w, 3].
+        prompts: one for each clip.
+        on_progress: called with the number of finished clips.
+
+    Raises:
+        ValueError: when there is not one prompt for each clip, or none at all.
+    """
+    if len(clips) != len(prompts) or not len(prompts):
+        raise ValueError(f"{len(clips)} clips and {len(prompts)} prompts; allowed: one for each")
+    means = []
+    for done, (clip, prompt) in enumerate(zip(clips, prompts, strict=True), 1):
+        means.append(float(np.mean(score(clip, prompt))))
+        if on_progress is not None:
+            on_progress(done)
+    return 100.0 * float(np.mean(means))
+
+
+def folder_sha256(folder: pathlib.Path) -> str:
+    """Return the hash of the folder's weights: of their files' names and contents, in order."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with open(path, "rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{path.name} {content}\n".encode())
+    return digest.hexdigest()
+
+
+def _normalised(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+def _import(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"CLIPSIM needs the package {error.name}: pip install torch transformers"
+        ) from error
