@@ -76,9 +76,9 @@ def test_long_prompts_are_cut_off(folder):
 
 
 def test_incomplete_folders_are_refused(folder, tmp_path):
-    with pytest.raises(ValueError, match="eval.clip_folder='nowhere' is not a folder"):
+    with pytest.raises(ValueError, match="measure.clip_folder='nowhere' is not a folder"):
         ClipScorer(pathlib.Path("nowhere"))
-    with pytest.raises(ValueError, match="eval.clip_folder="):
+    with pytest.raises(ValueError, match="measure.clip_folder="):
         ClipScorer(tmp_path)
     for path in folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-DEVIATION = (0.26862954, 0.26130258, 0.27577711)
+MEAN = np.asarray((0.48145466, 0.4578275, 0.40821073), np.float32)
+DEVIATION = np.asarray((0.26862954, 0.26130258, 0.27577711), np.float32)
 MAX_TOKENS = 77
 _BUFFERS = ("position_ids",)  # older files hold the numbers 0, 1, 2, ... of positions
 
@@ -36,7 +36,7 @@ class ClipScorer:
             ValueError: when a package or file is missing, or the weights are not the model's.
         """
         if not folder.is_dir():
-            raise ValueError(f"eval.clip_folder={str(folder)!r} is not a folder")
+            raise ValueError(f"measure.clip_folder={str(folder)!r} is not a folder")
         transformers, self._torch = _import("transformers"), _import("torch")
         try:
             self._tokenizer = transformers.AutoTokenizer.from_pretrained(
@@ -50,10 +50,12 @@ class ClipScorer:
                 output_loading_info=True,
             )
         except (OSError, ValueError, RuntimeError, ImportError) as error:
-            raise ValueError(f"eval.clip_folder={str(folder)!r}: {error}") from error
+            raise ValueError(f"measure.clip_folder={str(folder)!r}: {error}") from error
         left_over = [key for key in info["unexpected_keys"] if not key.endswith(_BUFFERS)]
         if wrong := sorted(info["missing_keys"]) + left_over:
-            raise ValueError(f"eval.clip_folder={str(folder)!r}: tensor {wrong[0]!r} does not fit")
+            raise ValueError(
+                f"measure.clip_folder={str(folder)!r}: tensor {wrong[0]!r} does not fit"
+            )
         self._device = "cuda" if self._torch.cuda.is_available() else "cpu"
         self._model = model.eval().requires_grad_(False).to(self._device)
         self._size = model.config.vision_config.image_size
@@ -95,7 +97,7 @@ def prepare_frame(frame: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
     picture = Image.fromarray(frame).resize((new[1], new[0]), Image.Resampling.BICUBIC)
     top, left = ((side - size) // 2 for side in new)
     cropped = np.asarray(picture)[top : top + size, left : left + size]
-    scaled = (cropped / np.float32(255) - np.float32(MEAN)) / np.float32(DEVIATION)
+    scaled = (cropped / np.float32(255) - MEAN) / DEVIATION
     return np.ascontiguousarray(scaled.transpose(2, 0, 1), np.float32)
 
 

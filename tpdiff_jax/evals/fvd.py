@@ -44,7 +44,7 @@ def resize_matrix(size: int, kernel: str, new_size: int = FRAME_SIZE) -> NDArray
         ValueError: for an unknown kernel.
     """
     if kernel not in RESIZE_KERNELS:
-        raise ValueError(f"eval.fvd_resize={kernel!r}; allowed: {', '.join(RESIZE_KERNELS)}")
+        raise ValueError(f"measure.fvd_resize={kernel!r}; allowed: {', '.join(RESIZE_KERNELS)}")
     shift = 0.5 if kernel == "half_pixel" else 0.0
     at = (np.arange(new_size) + shift) * size / new_size - shift
     at = np.clip(at, 0.0, size - 1.0)
