@@ -6,11 +6,18 @@
 
 from collections.abc import Callable
 
+from tpdiff_jax.models.animatediff import AnimateDiff
+from tpdiff_jax.models.animatediff_config import AnimateDiffConfig
 from tpdiff_jax.models.flux import Flux
 from tpdiff_jax.models.flux_config import FluxConfig
 from tpdiff_jax.models.network import Network
 from tpdiff_jax.models.video_dit import VideoDiT
 from tpdiff_jax.models.video_dit_config import VideoDiTConfig
+
+
+def make_animatediff(**fields: object) -> Network:
+    """Build AnimateDiff from the fields of `AnimateDiffConfig`."""
+    return AnimateDiff(AnimateDiffConfig(**fields))  # type: ignore[arg-type]
 
 
 def make_video_dit(**fields: object) -> Network:
@@ -23,15 +30,22 @@ def make_flux(**fields: object) -> Network:
     return Flux(FluxConfig(**fields))  # type: ignore[arg-type]
 
 
-MODELS: dict[str, Callable[..., Network]] = {"flux": make_flux, "video_dit": make_video_dit}
+MODELS: dict[str, Callable[..., Network]] = {
+    "animatediff": make_animatediff,
+    "flux": make_flux,
+    "video_dit": make_video_dit,
+}
 
 __all__ = [
     "MODELS",
+    "AnimateDiff",
+    "AnimateDiffConfig",
     "Flux",
     "FluxConfig",
     "Network",
     "VideoDiT",
     "VideoDiTConfig",
+    "make_animatediff",
     "make_flux",
     "make_video_dit",
 ]

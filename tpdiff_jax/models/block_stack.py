@@ -5,6 +5,7 @@ live outside of it, as nested dicts; `bind` puts the two together for one call. 
 their parameters stacked along a leading axis, so that one compiled block serves all of them.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
@@ -48,9 +49,13 @@ def new_stack(part: Callable[..., nnx.Module], config: Any, depth: int, key: PRN
 
 def bind(part: Callable[..., Part], config: Any, params: Params) -> Part:
     """Return the part with these parameters."""
+    return nnx.merge(_structure(part, config), nnx.State(params))
+
+
+@functools.cache  # building a part only to look at it takes longer than tracing it
+def _structure(part: Callable[..., nnx.Module], config: Any) -> nnx.GraphDef[Any]:
     abstract = nnx.eval_shape(lambda: part(config, rngs=nnx.Rngs(0)))
-    graphdef, _ = nnx.split(abstract, nnx.Param)
-    return nnx.merge(graphdef, nnx.State(params))
+    return nnx.split(abstract, nnx.Param)[0]
 
 
 def apply_stack(

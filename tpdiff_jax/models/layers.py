@@ -88,19 +88,29 @@ class RMSNorm(nnx.Module):
 
 
 class FrameGroupNorm(nnx.Module):
-    """Group norm of every frame by itself, with a learned scale and shift (arXiv 1803.08494)."""
+    """Group norm of every frame by itself, with a learned scale and shift (arXiv 1803.08494).
 
-    def __init__(self, num_channels: int, num_groups: int):
+    With `is_over_frames` all frames of a video share their moments.
+    """
+
+    def __init__(
+        self,
+        num_channels: int,
+        num_groups: int,
+        epsilon: float = EPSILON,
+        is_over_frames: bool = False,
+    ):
         self.scale = nnx.Param(jnp.ones((num_channels,), jnp.float32))
         self.bias = nnx.Param(jnp.zeros((num_channels,), jnp.float32))
-        self.num_groups = num_groups
+        self.num_groups, self.epsilon = num_groups, epsilon
+        self.axes = (1, 2, 3, 5) if is_over_frames else (2, 3, 5)
 
     def __call__(self, x: Array) -> Array:
         """[b, f, h, w, c] -> the same shape and dtype; moments over h, w and a group, float32."""
         groups = x.astype(jnp.float32).reshape(*x.shape[:-1], self.num_groups, -1)
-        mean = jnp.mean(groups, axis=(2, 3, 5), keepdims=True)
-        var = jnp.mean(jnp.square(groups - mean), axis=(2, 3, 5), keepdims=True)
-        normed = ((groups - mean) * jax.lax.rsqrt(var + EPSILON)).reshape(x.shape)
+        mean = jnp.mean(groups, axis=self.axes, keepdims=True)
+        var = jnp.mean(jnp.square(groups - mean), axis=self.axes, keepdims=True)
+        normed = ((groups - mean) * jax.lax.rsqrt(var + self.epsilon)).reshape(x.shape)
         return (normed * self.scale[...] + self.bias[...]).astype(x.dtype)
 
 

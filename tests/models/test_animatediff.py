@@ -1,0 +1,194 @@
+"""The AnimateDiff network: what its output depends on, and that its cost is what it claims."""
+
+import dataclasses
+import re
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.models.animatediff_reference import CONFIG, make_inputs
+from tests.models.dot_flops import dot_flops
+from tpdiff_jax.models import MODELS, AnimateDiff, AnimateDiffConfig
+from tpdiff_jax.models.animatediff_axes import PARAM_AXES
+from tpdiff_jax.models.unet_transformers import embed_positions
+from tpdiff_jax.pretrained.key_table import flatten
+
+POSITIONS = np.array([0.0, 2.0, 4.0], np.float32)
+NETWORK = AnimateDiff(CONFIG)
+
+
+def randomised(network, seed=0):
+    """Parameters with every zero-initialised end opened."""
+    shapes = jax.eval_shape(network.init, jax.random.key(0))
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda a: (0.2 * rng.standard_normal(a.shape)).astype(a.dtype), shapes)
+
+
+@partial(jax.jit, static_argnames="network")
+def apply(network, params, x, t, cond, positions):
+    return network.apply(params, x, t, positions, 2, cond)
+
+
+def run(network=NETWORK, x=None, cond=None, positions=POSITIONS):
+    inputs, t, prompt = make_inputs(len(positions))
+    x, cond = inputs if x is None else x, prompt if cond is None else cond
+    return np.asarray(apply(network, randomised(network), x, t, cond, positions))
+
+
+def test_a_fresh_network_predicts_zero():
+    params = jax.jit(NETWORK.init)(jax.random.key(0))
+    x, t, cond = make_inputs(3)
+    output = apply(NETWORK, params, x, t, cond, POSITIONS)
+    assert output.shape == x.shape and output.dtype == jnp.float32
+    np.testing.assert_array_equal(output, 0.0)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+    kernels = (params["down"][f"{i}_layer_0"]["residual"]["conv_1"]["kernel"] for i in range(2))
+    assert all(np.std(kernel) > 0.0 for kernel in kernels)
+
+
+def test_frames_meet_in_the_motion_modules_only():
+    x, t, cond = make_inputs(3)
+    moved = x.copy()
+    moved[:, 1] += 1.0
+    assert np.abs(run(x=moved) - run())[:, 0].max() > 1e-3
+    params = randomised(NETWORK)
+    for section in ("down", "middle", "up"):
+        for layer in params[section].values():
+            if "motion" in layer:
+                layer["motion"]["project_out"] = jax.tree.map(
+                    np.zeros_like, layer["motion"]["project_out"]
+                )
+    alone = apply(NETWORK, params, x, t, cond, POSITIONS)
+    other = apply(NETWORK, params, moved, t, cond, POSITIONS)
+    np.testing.assert_allclose(alone[:, 0], other[:, 0], atol=1e-5)
+
+
+def test_samples_do_not_see_each_other_and_the_text_is_seen():
+    x, _, cond = make_inputs(3)
+    moved = x.copy()
+    moved[1] += 1.0
+    np.testing.assert_allclose(run(x=moved)[0], run()[0], atol=1e-4)
+    assert np.abs(run(cond={"text": cond["text"] + 1.0}) - run()).min(axis=(1, 2, 3)).max() > 0.0
+
+
+def test_positions_matter_and_need_not_be_whole():
+    between = run(positions=POSITIONS + 0.5)
+    assert 1e-3 < np.abs(between - run()).max()
+    expected = [np.sin(1.5), np.cos(1.5), np.sin(0.015), np.cos(0.015)]
+    np.testing.assert_allclose(embed_positions(np.array([1.5]), 4)[0], expected, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_rematerialised_layers_agree():
+    x, t, cond = make_inputs(2)
+
+    def loss_and_grads(remat):
+        network = AnimateDiff(dataclasses.replace(CONFIG, remat=remat))
+
+        def loss(params):
+            return jnp.mean(network.apply(params, x, t, POSITIONS[:2], 2, cond) ** 2)
+
+        return jax.jit(jax.value_and_grad(loss))(randomised(network))
+
+    (value, grads), (other_value, other_grads) = loss_and_grads("none"), loss_and_grads("full")
+    np.testing.assert_allclose(other_value, value, rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(other_grads), jax.tree.leaves(grads), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4 * float(np.abs(b).max()))
+
+
+def test_bfloat16_stays_near_float32():
+    output, half = run(), run(AnimateDiff(dataclasses.replace(CONFIG, dtype="bfloat16")))
+    assert half.dtype == np.float32
+    error = np.sqrt(np.mean((half - output) ** 2) / np.mean(output**2))
+    assert 0.0 < error < 0.05
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"motion_form": "v2", "level_channels": (8, 16, 16)}, {"motion_form": "v3", "level_depth": 2}],
+)
+def test_flops_are_exactly_those_of_products_and_convolutions(fields):
+    network = AnimateDiff(dataclasses.replace(CONFIG, frame_width=8, **fields))
+    params = jax.eval_shape(network.init, jax.random.key(0))
+    x, t, cond = make_inputs(3, network.config)
+    jaxpr = jax.make_jaxpr(lambda p: network.apply(p, x, t, POSITIONS, 2, cond))(params)
+    assert dot_flops(jaxpr.jaxpr) == len(x) * network.flops(3)
+
+
+def test_published_sizes():
+    """453.2 million in motion modules of v2, 859.52 million elsewhere; FLOPs follow the frames."""
+    network = AnimateDiff(AnimateDiffConfig(motion_form="v2"))
+    leaves = flatten(jax.eval_shape(network.init, jax.random.key(0)))
+    motion = sum(leaf.size for path, leaf in leaves.items() if "/motion/" in path)
+    assert round((sum(leaf.size for leaf in leaves.values()) - motion) / 1e6, 2) == 859.52
+    assert round(motion / 1e6, 1) == 453.2
+    assert network.num_tokens(16) == 16 * 1024
+    assert 0.499 < network.flops(8) / network.flops(16) < 0.5
+
+
+def test_every_parameter_of_the_full_size_network_has_axes_and_no_row_is_idle():
+    leaves = flatten(jax.eval_shape(AnimateDiff(AnimateDiffConfig()).init, jax.random.key(0)))
+    used = set()
+    for path, leaf in leaves.items():
+        pattern, axes = next(row for row in PARAM_AXES if re.fullmatch(row[0], path))
+        used.add(pattern)
+        assert len(axes) in (0, leaf.ndim), path
+        assert ("width" in axes) == path.endswith("kernel"), path
+    assert used == {pattern for pattern, _ in PARAM_AXES}
+    whole = sum(leaf.size for path, leaf in leaves.items() if not path.endswith("kernel"))
+    assert whole < 2e-3 * sum(leaf.size for leaf in leaves.values())
+
+
+def test_null_condition_is_no_text_unless_the_condition_brings_the_empty_prompt():
+    _, _, cond = make_inputs(3)
+    assert not np.any(NETWORK.null_cond(cond)["text"])
+    given = cond | {"null_text": cond["text"] + 1.0, "label": np.zeros(2)}
+    null = NETWORK.null_cond(given)
+    assert set(null) == set(given)
+    np.testing.assert_array_equal(null["text"], given["null_text"])
+    assert NETWORK.null_cond(None) is None
+
+
+def test_wrong_inputs_are_refused():
+    x, t, cond = make_inputs(3)
+    with pytest.raises(ValueError, match=r"x_t must be \[b, f, h, w, c\] with frames \(4, 6, 3\)"):
+        NETWORK.apply({}, x[..., :2], t, POSITIONS, 2, cond)
+    with pytest.raises(ValueError, match=r"cond must have 'text'"):
+        NETWORK.apply({}, x, t, POSITIONS, 2, None)
+    with pytest.raises(ValueError, match=r"cond\['text'\] must be \(2, 5, 10\), got \(2, 4, 10\)"):
+        NETWORK.apply({}, x, t, POSITIONS, 2, {"text": cond["text"][:, 1:]})
+    with pytest.raises(ValueError, match=r"'v2' knows the positions 0 to 31, the .* is at 32"):
+        NETWORK.apply({}, x, t, POSITIONS, 16, cond)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"dtype": "float16"}, r"model.dtype must be one of .*bfloat16.*'float16'"),
+        ({"remat": "yes"}, r"model.remat must be one of .*full.*'yes'"),
+        ({"motion_form": "v4"}, r"model.motion_form must be one of .*v3.*'v4'"),
+        ({"motion_norm": "none"}, r"model.motion_norm must be one of .*per_frame.*'none'"),
+        ({"attention_kernel": "flash"}, r"model.attention_kernel must be one of .*'flash'"),
+        ({"num_heads": 3}, r"model.level_channels must be multiples of model.num_heads=3"),
+        ({"level_channels": (32, 40)}, r"multiples of model.num_groups=32, got \(32, 40\)"),
+        ({"level_channels": ()}, r"model.level_channels must be multiples of"),
+        ({"frame_width": 36}, r"model.level_channels=.* halve frame_width 36 3 times"),
+        ({"text_dim": 0}, r"model.text_dim must be positive, got 0"),
+        ({"level_depth": 0}, r"model.level_depth must be positive, got 0"),
+    ],
+)
+def test_impossible_fields_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        AnimateDiffConfig(**fields)
+
+
+def test_a_kernel_that_the_devices_lack_is_refused():
+    with pytest.raises(ValueError, match="model.attention_kernel='splash' needs a tpu"):
+        AnimateDiff(AnimateDiffConfig(attention_kernel="splash"))
+
+
+def test_the_table_builds_networks_from_the_fields_of_their_config():
+    assert MODELS["animatediff"](num_heads=4) == AnimateDiff(AnimateDiffConfig(num_heads=4))

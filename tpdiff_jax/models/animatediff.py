@@ -1,0 +1,238 @@
+"""AnimateDiff: Stable Diffusion's U-Net on every frame, with motion modules that join the frames.
+
+    down: layers, halving, layers, ...   middle   up: layers, doubling, layers, ...
+
+Whatever a layer or a halving gives on the way down is seen again by a layer on the way up. Motion
+modules embed the position of a frame in the full-rate video, so a frame kept by several stages of
+the pyramid looks the same to all of them, and the stride itself needs no embedding. Group norms see
+one frame at a time; with `motion_norm="all_frames"`, which is diffusers' form, those of the motion
+modules see all frames, and their statistics then depend on how many a stage has.
+
+Source: Guo et al., AnimateDiff, arXiv 2307.04725, and Rombach et al., arXiv 2112.10752; diffusers'
+UNetMotionModel, with which the tests compare.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tpdiff_jax.models import animatediff_flops as cost
+from tpdiff_jax.models.animatediff_axes import PARAM_AXES
+from tpdiff_jax.models.animatediff_config import AnimateDiffConfig, LayerShape, unet_shape
+from tpdiff_jax.models.animatediff_layers import (
+    Context,
+    Double,
+    Halve,
+    Head,
+    Layer,
+    MiddleEnd,
+    Stem,
+)
+from tpdiff_jax.models.attention_kernels import check_kernel
+from tpdiff_jax.models.block_stack import REMAT_POLICIES, bind, new_params
+from tpdiff_jax.models.one_device import OneDevice
+from tpdiff_jax.models.patching import check_frames
+from tpdiff_jax.types import Array, Cond, Layout, ParamAxes, Params, PRNGKey
+
+
+class Kind(NamedTuple):
+    """A kind of step: its module, its FLOPs, and what it does with what earlier steps gave.
+
+    Attributes:
+        part: the module; its constructor takes a `LayerShape`.
+        flops: FLOPs for one video, of a shape and a number of frames.
+        is_kept: whether the way up will see what it gives.
+        takes_kept: whether it sees what was kept last.
+    """
+
+    part: Callable[..., Any]
+    flops: Callable[[LayerShape, int], float]
+    is_kept: bool = False
+    takes_kept: bool = False
+
+
+DOWN = Kind(Layer, cost.layer_flops, is_kept=True)
+HALVING = Kind(Halve, cost.halving_flops, is_kept=True)
+MIDDLE = Kind(Layer, cost.layer_flops)
+MIDDLE_END = Kind(MiddleEnd, cost.middle_end_flops)
+UP = Kind(Layer, cost.layer_flops, takes_kept=True)
+DOUBLING = Kind(Double, cost.doubling_flops)
+
+
+class Step(NamedTuple):
+    """One step of the U-Net; its parameters lie under `section` and `name`."""
+
+    section: str
+    name: str
+    kind: Kind
+    shape: LayerShape
+
+
+@functools.cache
+def unet_steps(config: AnimateDiffConfig) -> tuple[Step, ...]:
+    """Return the steps between stem and head, in the order in which they run."""
+    shape = unet_shape(config)
+    return (
+        *_steps_of_levels("down", shape.down, DOWN, "halve", HALVING),
+        Step("middle", "layer", MIDDLE, shape.middle),
+        Step("middle", "end", MIDDLE_END, shape.middle),
+        *_steps_of_levels("up", shape.up, UP, "double", DOUBLING),
+    )
+
+
+# Traced once for all steps of the same shape, and apart from the rest: flax's random streams take
+# time in proportion to the program around them.
+_new_params = jax.jit(new_params, static_argnums=(0, 1))
+
+
+def _steps_of_levels(
+    section: str,
+    levels: tuple[tuple[LayerShape, ...], ...],
+    layer: Kind,
+    resampling: str,
+    resample: Kind,
+) -> Iterator[Step]:
+    for i, layers in enumerate(levels):
+        for j, shape in enumerate(layers):
+            yield Step(section, f"{i}_layer_{j}", layer, shape)
+        if i < len(levels) - 1:
+            yield Step(section, f"{i}_{resampling}", resample, layers[-1])
+
+
+@dataclass(frozen=True)
+class AnimateDiff:
+    """The network as pure functions of {"stem", "down", "middle", "up", "head"}.
+
+    Raises:
+        ValueError: when `model.attention_kernel` cannot run on the layout's devices.
+    """
+
+    config: AnimateDiffConfig
+    layout: Layout = field(default_factory=OneDevice)
+
+    def __post_init__(self) -> None:
+        check_kernel(self.config.attention_kernel, self.layout.platform, self.config.dtype)
+
+    def with_layout(self, layout: Layout) -> "AnimateDiff":
+        """Return the same network on other devices.
+
+        Raises:
+            ValueError: when `model.attention_kernel` cannot run there.
+        """
+        return dataclasses.replace(self, layout=layout)
+
+    @property
+    def param_axes(self) -> ParamAxes:
+        """Logical axes of every parameter, by path."""
+        return PARAM_AXES
+
+    @property
+    def axis_sizes(self) -> Mapping[str, tuple[str, int]]:
+        """Heads and the places of the coarsest frame: attention is divided along them."""
+        coarsest = self.config.num_places(self.config.num_levels - 1)
+        return {
+            "model.num_heads": ("heads", self.config.num_heads),
+            "the number of places of a frame at the coarsest level": ("tokens", coarsest),
+        }
+
+    def init(self, key: PRNGKey) -> Params:
+        """Fresh parameters, float32; the output of a fresh network is zero."""
+        config, steps = self.config, unet_steps(self.config)
+        key_stem, key_head, *keys = jax.random.split(key, 2 + len(steps))
+        params: dict[str, Any] = {"stem": new_params(Stem, config, key_stem)}
+        for step, step_key in zip(steps, keys, strict=True):
+            section = params.setdefault(step.section, {})
+            section[step.name] = _new_params(step.kind.part, step.shape, step_key)
+        return params | {"head": new_params(Head, config, key_head)}
+
+    def apply(
+        self,
+        params: Params,
+        x_t: Array,
+        t: Array,
+        frame_positions: Array | np.ndarray,
+        frame_stride: int,
+        cond: Cond,
+    ) -> Array:
+        """Predict the training target of a stage.
+
+        Args:
+            params: what `init` returns, or a tree of the same shapes.
+            x_t: noisy latents, [b, f, h, w, c].
+            t: network time, 0 to 1000, [b].
+            frame_positions: positions in the full-rate video, [f].
+            frame_stride: of the stage, to know the last position.
+            cond: {"text": [b, m, d_text]}; other entries are not looked at.
+
+        Returns:
+            float32, [b, f, h, w, c].
+
+        Raises:
+            ValueError: if frames or condition do not have the shapes of the config, or the video
+                has more frames than the motion modules have positions.
+        """
+        self._check_inputs(x_t, frame_stride, cond)
+        config = self.config
+        stem, head = bind(Stem, config, params["stem"]), bind(Head, config, params["head"])
+        text = cond["text"].astype(config.dtype)
+        context = Context(stem.embed_time(t), text, frame_positions)
+        x = self.layout.constrain(stem.conv(x_t), "batch")
+        kept = [x]
+        for step in unet_steps(config):
+            if step.kind.takes_kept:
+                x = jnp.concatenate([x, kept.pop()], axis=-1)
+            x = self._run(step, params[step.section][step.name], x, context)
+            if step.kind.is_kept:
+                kept.append(x)
+        return head(x)
+
+    def flops(self, num_frames: int) -> float:
+        """Matrix-product and convolution FLOPs of one forward pass over one video."""
+        steps = sum(s.kind.flops(s.shape, num_frames) for s in unet_steps(self.config))
+        config = self.config
+        return cost.stem_flops(config, num_frames) + steps + cost.head_flops(config, num_frames)
+
+    def num_tokens(self, num_frames: int) -> int:
+        """Places of one video of `num_frames` frames at the finest level."""
+        return num_frames * self.config.num_places(0)
+
+    def null_cond(self, cond: Cond) -> Cond:
+        """The unconditional twin: the embedded empty prompt where the condition carries it.
+
+        Published weights know the encoded empty (or a negative) prompt, so a condition may hold it
+        as "null_text", shaped like the prompt's own. Without it the text is zero. None stays None.
+        """
+        if cond is None:
+            return None
+        null = cond["null_text"] if "null_text" in cond else jnp.zeros_like(cond["text"])
+        return {**cond, "text": null}
+
+    def _run(self, step: Step, params: Params, x: Array, context: Context) -> Array:
+        def run(params: Params, x: Array, context: Context) -> Array:
+            y = bind(step.kind.part, step.shape, params)(x, context, self.layout)
+            return self.layout.constrain(y, "batch")
+
+        if self.config.remat != "none":
+            run = jax.checkpoint(run, policy=REMAT_POLICIES[self.config.remat])
+        return run(params, x, context)
+
+    def _check_inputs(self, x_t: Array, frame_stride: int, cond: Cond) -> None:
+        config = self.config
+        check_frames(x_t, (config.frame_height, config.frame_width, config.channels))
+        last, limit = (x_t.shape[1] - 1) * frame_stride, config.motion.num_positions
+        if last >= limit:
+            raise ValueError(
+                f"model.motion_form={config.motion_form!r} knows the positions 0 to {limit - 1}, "
+                f"the video's last frame is at {last}"
+            )
+        expected = (x_t.shape[0], config.num_text_tokens, config.text_dim)
+        if cond is None or "text" not in cond:
+            raise ValueError("cond must have 'text'")
+        if cond["text"].shape != expected:
+            raise ValueError(f"cond['text'] must be {expected}, got {cond['text'].shape}")

@@ -1,0 +1,239 @@
+"""Weights of AnimateDiff in diffusers' folders, and motion modules under AnimateDiff's own names.
+
+    "separate"  unet/ (Stable Diffusion's U-Net) and motion_adapter/
+    "combined"  unet/ with all of it, as diffusers' UNetMotionModel
+    "original"  unet/, and motion_adapter/ with AnimateDiff's own names
+
+Reading tells them apart by their tensors. The tables of positions are computed here; those of a
+file are only compared. Writing copies them from the folder that the weights came from, where there
+is one, so that every tensor comes out as it went in.
+"""
+
+import json
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from tpdiff_jax.models.animatediff import AnimateDiff
+from tpdiff_jax.models.animatediff_config import AnimateDiffConfig
+from tpdiff_jax.models.unet_transformers import embed_positions
+from tpdiff_jax.pretrained.animatediff_rows import (
+    MOTION,
+    animatediff_rows,
+    name_in_diffusers,
+    original_names,
+    position_names,
+)
+from tpdiff_jax.pretrained.flux import STORED_TYPES
+from tpdiff_jax.pretrained.key_table import (
+    check_tensors,
+    export_tensor,
+    flatten,
+    import_params,
+    places,
+)
+from tpdiff_jax.pretrained.tensor_files import open_folder, read_json, write_folder
+from tpdiff_jax.types import Params
+
+LAYOUTS = ("separate", "combined", "original")
+UNET, ADAPTER = "unet", "motion_adapter"
+POSITION_TOLERANCE = 5e-3  # of files in half precision
+
+
+class Tensors(NamedTuple):
+    """Tensors under diffusers' names for both parts together.
+
+    Attributes:
+        shapes: tensor name -> shape.
+        read: tensor name -> array.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    read: Callable[[str], np.ndarray]
+
+
+def load_animatediff(folder: pathlib.Path, config: AnimateDiffConfig) -> Params:
+    """Read a folder of published weights, in any layout.
+
+    Args:
+        folder: holds `unet/` and, unless that has motion modules too, `motion_adapter/`.
+        config: the network to fill.
+
+    Returns:
+        The parameters as float32 numpy arrays, in the host's memory.
+
+    Raises:
+        ValueError: naming what does not fit: an entry of a config.json, or the first tensor that
+            is missing, left over, of another shape or another table of positions.
+    """
+    for part in (UNET, ADAPTER):
+        if (folder / part / "config.json").exists():
+            _check_config(folder / part / "config.json", config)
+    shapes = abstract_params(config)
+    found, tensors = places(animatediff_rows(config), shapes), open_tensors(folder)
+    positions = position_names(config)
+    learned = {name: shape for name, shape in tensors.shapes.items() if name not in positions}
+    check_tensors(found, learned, str(folder))
+    for name in positions:
+        if name in tensors.shapes:
+            _check_positions(folder, name, tensors.read(name), config, positions[name])
+    return import_params(found, tensors.read, shapes)
+
+
+def save_animatediff(
+    folder: pathlib.Path,
+    params: Params,
+    config: AnimateDiffConfig,
+    layout: str = "separate",
+    dtype: str = "float32",
+    source: pathlib.Path | None = None,
+) -> None:
+    """Write parameters in a published layout, with a config.json for each part.
+
+    Args:
+        folder: made if it is not there; its parts must hold no safetensors.
+        params: parameters of `config`'s network.
+        config: the network.
+        layout: one of `LAYOUTS`.
+        dtype: stored type, float32, bfloat16 or float16.
+        source: the folder that the weights came from, to copy its tables of positions.
+
+    Raises:
+        ValueError: for an unknown layout or type, or a folder that already holds safetensors.
+    """
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout must be one of {LAYOUTS}, got {layout!r}")
+    if dtype not in STORED_TYPES:
+        raise ValueError(f"dtype must be one of {tuple(STORED_TYPES)}, got {dtype!r}")
+    found, leaves = places(animatediff_rows(config), params), flatten(params)
+    stored, positions = STORED_TYPES[dtype], position_names(config)
+    published = None if source is None else open_tensors(source)
+
+    def make(name: str) -> np.ndarray:
+        if name not in positions:
+            return export_tensor(leaves, found[name], stored)
+        if published is not None and name in published.shapes:
+            return published.read(name).astype(stored)
+        return position_table(config, positions[name]).astype(stored)
+
+    for part, names in _parts(layout, [*found, *positions]).items():
+        sizes = {
+            written: int(np.prod(found[name].shape)) * stored.itemsize
+            if name in found
+            else config.motion.num_positions * positions[name] * stored.itemsize
+            for written, name in names.items()
+        }
+        write_folder(folder / part, sizes, lambda written, names=names: make(names[written]))
+        fields = published_fields(config, part, layout)
+        text = json.dumps(fields, indent=2, sort_keys=True)
+        (folder / part / "config.json").write_text(text + "\n")
+
+
+def abstract_params(config: AnimateDiffConfig) -> Params:
+    """Shapes and types of the parameters; nothing is allocated."""
+    return jax.eval_shape(AnimateDiff(config).init, jax.random.key(0))
+
+
+def position_table(config: AnimateDiffConfig, channels: int) -> np.ndarray:
+    """Return a motion module's table of positions, [1, positions, channels] float32."""
+    return np.asarray(embed_positions(np.arange(config.motion.num_positions), channels))[None]
+
+
+def open_tensors(folder: pathlib.Path) -> Tensors:
+    """List the tensors of a folder in any layout, under diffusers' names.
+
+    Raises:
+        ValueError: when a part is missing or damaged, or a name is none that a part could have.
+    """
+    unet = open_folder(folder / UNET)
+    sources = {name: (unet, name) for name in unet.shapes}
+    if not any(MOTION in name for name in sources):
+        adapter = open_folder(folder / ADAPTER)
+        for name in adapter.shapes:
+            sources.setdefault(name_in_diffusers(name), (adapter, name))
+    shapes = {name: part.shapes[stored] for name, (part, stored) in sources.items()}
+
+    def read(name: str) -> np.ndarray:
+        part, stored = sources[name]
+        return part.read(stored)
+
+    return Tensors(shapes, read)
+
+
+def published_fields(config: AnimateDiffConfig, part: str, layout: str) -> dict[str, Any]:
+    """Return the entries of a part's config.json that diffusers reads."""
+    last = config.num_levels - 1
+    motion = {
+        "motion_max_seq_length": config.motion.num_positions,
+        "motion_num_attention_heads": config.num_heads,
+        "use_motion_mid_block": config.motion.is_in_middle,
+    }
+    if part == ADAPTER:
+        return motion | {
+            "_class_name": "MotionAdapter",
+            "block_out_channels": config.level_channels,
+            "motion_layers_per_block": config.level_depth,
+            "motion_norm_num_groups": config.num_groups,
+        }
+    suffix = "Motion" if layout == "combined" else "2D"
+    fields = {
+        "block_out_channels": config.level_channels,
+        "cross_attention_dim": config.text_dim,
+        "down_block_types": [f"CrossAttnDownBlock{suffix}"] * last + [f"DownBlock{suffix}"],
+        "in_channels": config.channels,
+        "layers_per_block": config.level_depth,
+        "norm_num_groups": config.num_groups,
+        "out_channels": config.channels,
+        "sample_size": config.frame_height,
+        "up_block_types": [f"UpBlock{suffix}"] + [f"CrossAttnUpBlock{suffix}"] * last,
+    }
+    if layout == "combined":
+        own = {"_class_name": "UNetMotionModel", "num_attention_heads": config.num_heads}
+        return fields | motion | own
+    # In this class the field is the number of heads, whatever its name says.
+    return fields | {"_class_name": "UNet2DConditionModel", "attention_head_dim": config.num_heads}
+
+
+def _parts(layout: str, names: list[str]) -> dict[str, dict[str, str]]:
+    """Return for each part of a layout: name in its file -> name in diffusers' two parts."""
+    if layout == "combined":
+        return {UNET: {name: name for name in names}}
+    of_motion = [name for name in names if MOTION in name]
+    adapter = {
+        written: name
+        for name in of_motion
+        for written in (original_names(name) if layout == "original" else (name,))
+    }
+    return {UNET: {name: name for name in names if MOTION not in name}, ADAPTER: adapter}
+
+
+def _check_positions(
+    folder: pathlib.Path, name: str, table: np.ndarray, config: AnimateDiffConfig, channels: int
+) -> None:
+    expected = position_table(config, channels)
+    if table.shape != expected.shape:
+        raise ValueError(
+            f"{folder}: tensor {name!r} has shape {table.shape}, "
+            f"model.motion_form={config.motion_form!r} needs {expected.shape}"
+        )
+    if not np.abs(table.astype(np.float32) - expected).max() < POSITION_TOLERANCE:
+        raise ValueError(f"{folder}: tensor {name!r} holds other positions than the sinusoids")
+
+
+def _check_config(path: pathlib.Path, config: AnimateDiffConfig) -> None:
+    """Compare what leaves no trace in the tensors' shapes: heads, groups, kinds of layers."""
+    fields = read_json(path)
+    heads, groups = ("num_heads", config.num_heads), ("num_groups", config.num_groups)
+    for name, (ours, expected) in {
+        "num_attention_heads": heads,
+        "attention_head_dim": heads,
+        "motion_num_attention_heads": heads,
+        "norm_num_groups": groups,
+        "motion_norm_num_groups": groups,
+        "use_linear_projection": ("1 x 1 convolutions, use_linear_projection", False),
+    }.items():
+        if fields.get(name) not in (None, expected):
+            raise ValueError(f"{path} says {name}={fields[name]}, the config has {ours}={expected}")

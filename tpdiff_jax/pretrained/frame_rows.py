@@ -1,0 +1,42 @@
+"""Rows of the parts that latent-diffusion networks and autoencoders share."""
+
+import numpy as np
+
+from tpdiff_jax.pretrained.key_table import Row, Transform
+
+# PyTorch keeps [out, in, row, column], flax [row, column, in, out].
+CONVOLUTION = Transform(
+    lambda x: np.transpose(x, (2, 3, 1, 0)), lambda x: np.transpose(x, (3, 2, 0, 1))
+)
+# A 1 x 1 convolution is a linear layer here.
+POINTWISE = Transform(lambda x: x[:, :, 0, 0].T, lambda x: x.T[:, :, None, None])
+
+
+def convolution_rows(tensor: str, param: str) -> list[Row]:
+    """Rows of a convolution with a bias."""
+    return [Row(f"{tensor}.weight", f"{param}/kernel", CONVOLUTION), *_bias(tensor, param)]
+
+
+def pointwise_rows(tensor: str, param: str) -> list[Row]:
+    """Rows of a 1 x 1 convolution with a bias."""
+    return [Row(f"{tensor}.weight", f"{param}/kernel", POINTWISE), *_bias(tensor, param)]
+
+
+def norm_rows(tensor: str, param: str) -> list[Row]:
+    """Rows of a norm with scale and shift."""
+    return [Row(f"{tensor}.weight", f"{param}/scale"), *_bias(tensor, param)]
+
+
+def residual_rows(tensor: str, param: str, has_shortcut: bool) -> list[Row]:
+    """Rows of a residual block, without its noise time."""
+    return [
+        *norm_rows(f"{tensor}.norm1", f"{param}/norm_1"),
+        *convolution_rows(f"{tensor}.conv1", f"{param}/conv_1"),
+        *norm_rows(f"{tensor}.norm2", f"{param}/norm_2"),
+        *convolution_rows(f"{tensor}.conv2", f"{param}/conv_2"),
+        *(pointwise_rows(f"{tensor}.conv_shortcut", f"{param}/shortcut") if has_shortcut else []),
+    ]
+
+
+def _bias(tensor: str, param: str) -> list[Row]:
+    return [Row(f"{tensor}.bias", f"{param}/bias")]
