@@ -142,13 +142,11 @@ def test_every_parameter_of_the_full_size_network_has_axes_and_no_row_is_idle():
     assert whole < 2e-3 * sum(leaf.size for leaf in leaves.values())
 
 
-def test_null_condition_is_no_text_unless_the_condition_brings_the_empty_prompt():
+def test_null_condition_is_text_of_zeros():
     _, _, cond = make_inputs(3)
-    assert not np.any(NETWORK.null_cond(cond)["text"])
-    given = cond | {"null_text": cond["text"] + 1.0, "label": np.zeros(2)}
-    null = NETWORK.null_cond(given)
-    assert set(null) == set(given)
-    np.testing.assert_array_equal(null["text"], given["null_text"])
+    null = NETWORK.null_cond(cond | {"label": np.ones(2)})
+    assert not np.any(null["text"]) and null["text"].dtype == cond["text"].dtype
+    np.testing.assert_array_equal(null["label"], np.ones(2))
     assert NETWORK.null_cond(None) is None
 
 

@@ -8,11 +8,12 @@ from diffusers import AutoencoderKL
 from safetensors.numpy import load_file, save_file
 
 from tests.models.animatediff_reference import randomise
+from tpdiff_jax.encoders.video_encoders import open_video_encoder
 from tpdiff_jax.models.image_vae import ImageVAE
 from tpdiff_jax.models.image_vae_config import ImageVAEConfig
 from tpdiff_jax.models.tiling import Tiles
 from tpdiff_jax.pretrained import load_image_vae
-from tpdiff_jax.pretrained.image_vae import image_vae_rows
+from tpdiff_jax.pretrained.image_vae import image_vae_rows, read_image_vae_config
 from tpdiff_jax.pretrained.key_table import places
 
 CONFIG = ImageVAEConfig(latent_channels=3, level_channels=(8, 16), level_depth=1, num_groups=4)
@@ -41,8 +42,8 @@ def params(folder):
     return load_image_vae(folder, CONFIG)
 
 
-encode = jax.jit(VAE.encode, static_argnames="tiles")
-decode = jax.jit(VAE.decode, static_argnames="tiles")
+encode = jax.jit(VAE.encode, static_argnames=("chunk_frames", "tiles"))
+decode = jax.jit(VAE.decode, static_argnames=("chunk_latents", "tiles"))
 
 
 def normal(*shape):
@@ -84,6 +85,23 @@ def test_tiles_see_only_themselves_and_one_tile_is_the_whole_frame(params):
     np.testing.assert_allclose(result[:, :, :, :2], left[:, :, :, :2], atol=1e-4)
     whole = decode(params, latents, tiles=Tiles(side=8, overlap=2))
     np.testing.assert_allclose(whole, decode(params, latents), atol=1e-5)
+
+
+def test_frames_in_chunks_equal_frames_at_once(params):
+    video, latents = normal(2, 2, 8, 12, 3), normal(2, 2, 4, 6, 3)
+    for part, whole in zip(encode(params, video, 1), encode(params, video), strict=True):
+        np.testing.assert_allclose(part, whole, atol=1e-4)
+    np.testing.assert_allclose(decode(params, latents, 1), decode(params, latents), atol=1e-4)
+    with pytest.raises(ValueError, match="chunks must be positive and divide 3 frames, got 2"):
+        VAE.decode(params, np.zeros((1, 3, 4, 4, 3)), 2)
+
+
+def test_the_shape_is_read_from_the_folder(folder, tmp_path):
+    assert read_image_vae_config(folder) == CONFIG
+    assert read_image_vae_config(tmp_path) == ImageVAEConfig()
+    (tmp_path / "config.json").write_text('{"in_channels": 3, "out_channels": 4}')
+    with pytest.raises(ValueError, match="says out_channels=4, elsewhere 3"):
+        read_image_vae_config(tmp_path)
 
 
 def test_latents_have_stable_diffusions_scale():
@@ -130,7 +148,7 @@ def test_sides_and_tiles_that_do_not_come_out_even_are_refused():
     with pytest.raises(ValueError, match=r"sides that are multiples of 2, got \(1, 2, 9, 8, 3\)"):
         VAE.encode({}, np.zeros((1, 2, 9, 8, 3)))
     with pytest.raises(ValueError, match="tiles must be multiples of 2"):
-        VAE.encode({}, np.zeros((1, 2, 8, 8, 3)), Tiles(side=5, overlap=2))
+        VAE.encode({}, np.zeros((1, 2, 8, 8, 3)), tiles=Tiles(side=5, overlap=2))
 
 
 @pytest.mark.parametrize(
@@ -146,3 +164,17 @@ def test_sides_and_tiles_that_do_not_come_out_even_are_refused():
 def test_impossible_shapes_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         ImageVAEConfig(**fields)
+
+
+def test_clips_are_prepared_one_frame_at_a_time_and_come_back(folder, params):
+    encoder = open_video_encoder("image_vae", folder)
+    encoder.check_clip(num_frames=16, height=8, width=10)
+    with pytest.raises(ValueError, match="prepare.width=9 must be a multiple of 2"):
+        encoder.check_clip(num_frames=16, height=8, width=9)
+    clip = np.random.default_rng(0).integers(0, 256, (3, 8, 12, 3), np.uint8)
+    latents = encoder.encode(clip)
+    mean, _ = encode(params, clip[None].astype(np.float32) / 127.5 - 1.0)
+    assert latents.dtype == np.float16 and encoder.facts["name"] == "image_vae"
+    np.testing.assert_allclose(latents, 0.18215 * mean[0], atol=1e-2)
+    decoded = decode(params, latents[None].astype(np.float32) / 0.18215)[0]
+    np.testing.assert_allclose(encoder.decode(latents), decoded, atol=1e-3)

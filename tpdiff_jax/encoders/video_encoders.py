@@ -2,6 +2,7 @@
 
 "pixels"            none: clips are stored as they are
 "causal_video_vae"  Pyramid-Flow's: 1 + 8 m frames to 1 + m latents of an eighth of each side
+"image_vae"         Stable Diffusion's: every frame to a latent of an eighth of each side
 """
 
 import dataclasses
@@ -15,8 +16,10 @@ import numpy as np
 
 from tpdiff_jax.encoders.weight_hash import hash_folders
 from tpdiff_jax.models.causal_video_vae import CausalVideoVAE
+from tpdiff_jax.models.image_vae import ImageVAE
 from tpdiff_jax.models.tiling import Tiles
 from tpdiff_jax.pretrained.causal_video_vae import load_causal_video_vae, read_vae_config
+from tpdiff_jax.pretrained.image_vae import load_image_vae, read_image_vae_config
 from tpdiff_jax.types import Array, Params
 
 WHOLE_SIDE = 1024  # pixels; larger frames run in tiles, which bounds the memory
@@ -45,33 +48,37 @@ class VideoEncoder(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class CausalVideoEncoder:
-    """Pyramid-Flow's causal video autoencoder.
+class Autoencoder:
+    """A video autoencoder with its weights.
 
     Attributes:
+        name: a key of `VIDEO_ENCODERS`.
         vae: the autoencoder.
         params: its parameters.
+        frames_per_latent: frames that each latent but the first stands for.
         weights_sha256: of its folder.
     """
 
-    vae: CausalVideoVAE
+    name: str
+    vae: CausalVideoVAE | ImageVAE
     params: Params
+    frames_per_latent: int
     weights_sha256: str
 
     @property
     def facts(self) -> Mapping[str, Any]:
         """Name, weights and the rule of tiles, which change the latents of large frames."""
         return {
-            "name": "causal_video_vae",
+            "name": self.name,
             "weights_sha256": self.weights_sha256,
             "tiles": {"whole_side": WHOLE_SIDE, **dataclasses.asdict(TILES)},
         }
 
     def check_clip(self, num_frames: int, height: int, width: int) -> None:
-        """Raise ValueError unless clips have 1 + factor m frames of sides that factor divides."""
-        factor = self.vae.config.factor
-        if (num_frames - 1) % factor:
-            raise ValueError(f"prepare.num_frames={num_frames} must be 1 + a multiple of {factor}")
+        """Raise ValueError unless the frames make whole latents and factor divides the sides."""
+        factor, unit = self.vae.config.factor, self.frames_per_latent
+        if (num_frames - 1) % unit:
+            raise ValueError(f"prepare.num_frames={num_frames} must be 1 + a multiple of {unit}")
         for name, side in (("height", height), ("width", width)):
             if side % factor:
                 raise ValueError(f"prepare.{name}={side} must be a multiple of {factor}")
@@ -86,12 +93,12 @@ class CausalVideoEncoder:
 
     @functools.cached_property
     def _encode(self) -> Callable[[Params, np.ndarray], Array]:
-        vae = self.vae
+        vae, unit = self.vae, self.frames_per_latent
 
         def encode(params: Params, frames: Array) -> Array:
             tiles = TILES if max(frames.shape[2:4]) > WHOLE_SIDE else None
             pixels = frames.astype(np.float32) / 127.5 - 1.0
-            return vae.normalise(vae.encode(params, pixels, vae.config.factor, tiles)[0])
+            return vae.normalise(vae.encode(params, pixels, unit, tiles)[0])
 
         return jax.jit(encode)
 
@@ -107,15 +114,24 @@ class CausalVideoEncoder:
         return jax.jit(decode)
 
 
-def open_causal_video_vae(folder: pathlib.Path) -> CausalVideoEncoder:
+def open_causal_video_vae(folder: pathlib.Path) -> Autoencoder:
     """Read the autoencoder; its shape is that of the folder's config.json."""
     config = read_vae_config(folder)
     params = jax.device_put(load_causal_video_vae(folder, config))
-    return CausalVideoEncoder(CausalVideoVAE(config), params, hash_folders(folder))
+    vae = CausalVideoVAE(config)
+    return Autoencoder("causal_video_vae", vae, params, config.factor, hash_folders(folder))
+
+
+def open_image_vae(folder: pathlib.Path) -> Autoencoder:
+    """Read the autoencoder; its shape is that of the folder's config.json."""
+    config = read_image_vae_config(folder)
+    params = jax.device_put(load_image_vae(folder, config))
+    return Autoencoder("image_vae", ImageVAE(config), params, 1, hash_folders(folder))
 
 
 VIDEO_ENCODERS: Mapping[str, Callable[[pathlib.Path], VideoEncoder]] = {
     "causal_video_vae": open_causal_video_vae,
+    "image_vae": open_image_vae,
 }
 
 

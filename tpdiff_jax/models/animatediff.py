@@ -203,15 +203,12 @@ class AnimateDiff:
         return num_frames * self.config.num_places(0)
 
     def null_cond(self, cond: Cond) -> Cond:
-        """The unconditional twin: the embedded empty prompt where the condition carries it.
+        """Text of zeros.
 
-        Published weights know the encoded empty (or a negative) prompt, so a condition may hold it
-        as "null_text", shaped like the prompt's own. Without it the text is zero. None stays None.
+        Published weights know the encoded empty prompt instead, which the data set brings
+        (`null_condition.py`). None stays None.
         """
-        if cond is None:
-            return None
-        null = cond["null_text"] if "null_text" in cond else jnp.zeros_like(cond["text"])
-        return {**cond, "text": null}
+        return None if cond is None else {**cond, "text": jnp.zeros_like(cond["text"])}
 
     def _run(self, step: Step, params: Params, x: Array, context: Context) -> Array:
         def run(params: Params, x: Array, context: Context) -> Array:

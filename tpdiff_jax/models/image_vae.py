@@ -9,6 +9,7 @@ Source: Rombach et al., arXiv 2112.10752, section 3.1; diffusers' AutoencoderKL,
 tests compare.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -62,9 +63,7 @@ class Level(nnx.Module):
             {str(i): _residual(widths[i], widths[i + 1], config, rngs) for i in range(depth)}
         )
         ends = (out_channels, out_channels, DTYPES[config.dtype], rngs)
-        self.halve = (
-            frame_conv(*ends, stride=2, padding=AFTER) if resampling == "halve" else None
-        )
+        self.halve = frame_conv(*ends, stride=2, padding=AFTER) if resampling == "halve" else None
         self.double = frame_conv(*ends) if resampling == "double" else None
 
     def __call__(self, x: Array) -> Array:
@@ -132,13 +131,18 @@ class ImageVAE:
         }
 
     def encode(
-        self, params: Params, video: Array, tiles: Tiles | None = None
+        self,
+        params: Params,
+        video: Array,
+        chunk_frames: int | None = None,
+        tiles: Tiles | None = None,
     ) -> tuple[Array, Array]:
         """Return mean and log-variance of the latents.
 
         Args:
             params: what `init` returns, or a tree of the same shapes.
             video: pixels in [-1, 1], [b, f, h, w, c].
+            chunk_frames: frames to hold at once, a divisor of f; None: all of them.
             tiles: in pixels, multiples of the config's `factor`; None: whole frames.
 
         Returns:
@@ -146,7 +150,7 @@ class ImageVAE:
             `normalise`.
 
         Raises:
-            ValueError: if sides or tiles do not come out even.
+            ValueError: if sides, tiles or chunks do not come out even.
         """
         factor, shape = self.config.factor, video.shape
         if shape[2] % factor or shape[3] % factor:
@@ -157,23 +161,33 @@ class ImageVAE:
         if tiles is not None and (tiles.side % factor or tiles.overlap % factor):
             raise ValueError(f"tiles must be multiples of {factor}, got {tiles}")
         encoder = bind(Encoder, self.config, params["encoder"])
-        moments = encoder(video) if tiles is None else in_tiles(encoder, video, tiles)
+        moments = _in_chunks(encoder, video, chunk_frames, tiles)
         mean, log_var = jnp.split(moments, 2, axis=-1)
         return mean, jnp.clip(log_var, *LOG_VAR_RANGE)
 
-    def decode(self, params: Params, latents: Array, tiles: Tiles | None = None) -> Array:
+    def decode(
+        self,
+        params: Params,
+        latents: Array,
+        chunk_latents: int | None = None,
+        tiles: Tiles | None = None,
+    ) -> Array:
         """Return pixels.
 
         Args:
             params: what `init` returns, or a tree of the same shapes.
             latents: as `encode` gives them, [b, f, h, w, z].
+            chunk_latents: latents to hold at once, a divisor of f; None: all of them.
             tiles: in latents; None: whole frames.
 
         Returns:
             float32, [b, f, factor h, factor w, c], about [-1, 1].
+
+        Raises:
+            ValueError: if the chunks do not come out even.
         """
         decoder = bind(Decoder, self.config, params["decoder"])
-        return decoder(latents) if tiles is None else in_tiles(decoder, latents, tiles)
+        return _in_chunks(decoder, latents, chunk_latents, tiles)
 
     def normalise(self, latents: Array) -> Array:
         """Bring latents to about unit scale."""
@@ -182,6 +196,22 @@ class ImageVAE:
     def denormalise(self, latents: Array) -> Array:
         """Undo `normalise`."""
         return latents / self.config.scale
+
+
+def _in_chunks(
+    apply: Callable[[Array], Array], x: Array, chunk: int | None, tiles: Tiles | None
+) -> Array:
+    """Run a network of single frames over [b, f, ...], `chunk` frames at a time."""
+    if chunk is not None and (chunk < 1 or x.shape[1] % chunk):
+        raise ValueError(f"chunks must be positive and divide {x.shape[1]} frames, got {chunk}")
+
+    def run(part: Array) -> Array:
+        return apply(part) if tiles is None else in_tiles(apply, part, tiles)
+
+    if chunk is None or chunk == x.shape[1]:
+        return run(x)
+    parts = rearrange(x, "b (n f) h w c -> n b f h w c", f=chunk)
+    return rearrange(jax.lax.map(run, parts), "n b f h w c -> b (n f) h w c")
 
 
 def _residual(

@@ -4,12 +4,24 @@
     tensor_files       folders of safetensors files, sharded or not
     flux               the table of the Flux transformer, in two published layouts
     causal_video_vae   the table of the causal video autoencoder
+    animatediff        Stable Diffusion's U-Net with motion modules, in three published layouts
+    image_vae          the table of Stable Diffusion's autoencoder
 
 Nothing is fetched and nothing is unpickled. A tensor that is missing, left over or of another shape
 is a `ValueError` before any of them is read.
 """
 
+from tpdiff_jax.pretrained.animatediff import load_animatediff, save_animatediff
 from tpdiff_jax.pretrained.causal_video_vae import load_causal_video_vae
 from tpdiff_jax.pretrained.flux import LAYOUTS, load_flux, save_flux
+from tpdiff_jax.pretrained.image_vae import load_image_vae
 
-__all__ = ["LAYOUTS", "load_causal_video_vae", "load_flux", "save_flux"]
+__all__ = [
+    "LAYOUTS",
+    "load_animatediff",
+    "load_causal_video_vae",
+    "load_flux",
+    "load_image_vae",
+    "save_animatediff",
+    "save_flux",
+]

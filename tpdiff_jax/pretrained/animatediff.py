@@ -9,6 +9,7 @@ file are only compared. Writing copies them from the folder that the weights cam
 is one, so that every tensor comes out as it went in.
 """
 
+import functools
 import json
 import pathlib
 from collections.abc import Callable, Mapping
@@ -119,17 +120,23 @@ def save_animatediff(
             return published.read(name).astype(stored)
         return position_table(config, positions[name]).astype(stored)
 
-    for part, names in _parts(layout, [*found, *positions]).items():
-        sizes = {
-            written: int(np.prod(found[name].shape)) * stored.itemsize
-            if name in found
-            else config.motion.num_positions * positions[name] * stored.itemsize
-            for written, name in names.items()
-        }
-        write_folder(folder / part, sizes, lambda written, names=names: make(names[written]))
+    def num_bytes(name: str) -> int:
+        is_learned = name not in positions
+        shape = found[name].shape if is_learned else (config.motion.num_positions, positions[name])
+        return int(np.prod(shape)) * stored.itemsize
+
+    for part, name_of in _parts(layout, [*found, *positions]).items():
+        sizes = {written: num_bytes(name) for written, name in name_of.items()}
+        write_folder(folder / part, sizes, functools.partial(_make_written, make, name_of))
         fields = published_fields(config, part, layout)
         text = json.dumps(fields, indent=2, sort_keys=True)
         (folder / part / "config.json").write_text(text + "\n")
+
+
+def _make_written(
+    make: Callable[[str], np.ndarray], name_of: Mapping[str, str], written: str
+) -> np.ndarray:
+    return make(name_of[written])
 
 
 def abstract_params(config: AnimateDiffConfig) -> Params:

@@ -4,6 +4,7 @@ Older files name the middle's attention otherwise; both names are read.
 """
 
 import pathlib
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,9 +18,19 @@ from tpdiff_jax.pretrained.frame_rows import (
     residual_rows,
 )
 from tpdiff_jax.pretrained.key_table import Row, check_tensors, import_params, linear_rows, places
-from tpdiff_jax.pretrained.tensor_files import open_folder
+from tpdiff_jax.pretrained.tensor_files import open_folder, read_json
 from tpdiff_jax.types import Params
 
+CONFIG_FIELDS: tuple[tuple[str, str], ...] = (
+    ("in_channels", "channels"),
+    ("out_channels", "channels"),
+    ("latent_channels", "latent_channels"),
+    ("block_out_channels", "level_channels"),
+    ("layers_per_block", "level_depth"),
+    ("norm_num_groups", "num_groups"),
+    ("scaling_factor", "scale"),
+)
+"""Entries of config.json and fields of `ImageVAEConfig`."""
 OLD_NAMES = (
     (".query.", ".to_q."),
     (".key.", ".to_k."),
@@ -51,6 +62,25 @@ def image_vae_rows(config: ImageVAEConfig) -> list[Row]:
             if i < num_levels - 1:
                 rows += convolution_rows(f"{tensor}.{resampler}.0.conv", f"{param}/{verb}")
     return rows
+
+
+def read_image_vae_config(folder: pathlib.Path) -> ImageVAEConfig:
+    """Return the shape that a folder's config.json states; without that file the published one.
+
+    Raises:
+        ValueError: when the file cannot be read, or states another kind of autoencoder.
+    """
+    path = folder / "config.json"
+    if not path.exists():
+        return ImageVAEConfig()
+    fields = read_json(path)
+    shape: dict[str, Any] = {}
+    for name, ours in CONFIG_FIELDS:
+        value = fields.get(name)
+        found = tuple(value) if isinstance(value, list) else value
+        if value is not None and shape.setdefault(ours, found) != found:
+            raise ValueError(f"{path} says {name}={value}, elsewhere {shape[ours]}")
+    return ImageVAEConfig(**shape)
 
 
 def load_image_vae(folder: pathlib.Path, config: ImageVAEConfig) -> Params:
