@@ -6,7 +6,7 @@ Command:  python -m tpdiff_jax.main --config=configs/video_folder.py \
 Clips:    --mode=prepare --config=configs/prepare.py makes CLIPS; frames, size and rate are its.
 Result:   not yet run at its full size.
 
-Pixels and an unconditional network: nothing is measured at the end, samples are to be looked at.
+Pixels and an unconditional network, measured against held-out clips (docs/clips.md).
 """
 
 from ml_collections import ConfigDict
@@ -23,8 +23,12 @@ def get_config() -> ConfigDict:
     data.horizontal_flip = False  # mirror a random half; not where captions say left and right
     data.max_bad_share = 0.01  # unreadable records, before the run stops
     data.num_threads = 2
+    measure = ConfigDict()
+    measure.fvd_weights = ""  # I3D, from tpdiff_jax.evals.convert_i3d; "" measures no FVD
+    measure.fvd_resize = "half_pixel"  # half_pixel | legacy (TensorFlow 1)
+    measure.clip_folder = ""  # a CLIP model, for CLIPSIM; "" measures none
     with config.unlocked():
-        config.data = data
+        config.data, config.measure = data, measure
     config.model.patch_size = 16  # 64 patches a frame at 128x128
     config.model.hidden_size = 384
     config.model.num_heads = 6

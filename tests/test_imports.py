@@ -20,7 +20,15 @@ LAYERS = (
     {"types", "durable_files", "file_lock"},
     {"videos"},
     {"method", "models", "data", "evals", "infra", "planning"},
-    {"pretrained", "run_config", "stage_schedule", "train_step", "report", "prepare"}
+    {
+        "pretrained",
+        "run_config",
+        "stage_schedule",
+        "train_step",
+        "report",
+        "prepare",
+        "clip_measures",
+    }
     | {"null_condition"},
     {"encoders"},
     {"build"},

@@ -12,7 +12,7 @@ from tests.tiny import SIZES, set_field
 from tests.videos.video_files import write_video
 from tpdiff_jax.build import build_experiment
 from tpdiff_jax.evaluate import evaluate_run
-from tpdiff_jax.from_checkpoint import open_run
+from tpdiff_jax.from_checkpoint import GenerateFlags, open_run
 from tpdiff_jax.prepare import prepare
 from tpdiff_jax.sample import sample_run
 from tpdiff_jax.train import train
@@ -43,18 +43,23 @@ def test_prepare_train_and_sample_end_to_end(tmp_path: pathlib.Path) -> None:
         set_field(config, name, value)
     train(build_experiment(config), workdir)
     results = json.loads((workdir / "results.json").read_text())
-    assert results["counts"]["steps"] == 2 and results["metrics"] == {}
-    assert (workdir / "report.html").is_file() and (workdir / "samples" / "0000.mp4").is_file()
+    assert results["counts"]["steps"] == 2 and set(results["metrics"]) == {"statistics"}
+    assert set(results["references"]) == {"ceiling", "frozen", "shuffled"}
+    assert results["measurement"]["clips_in_every_set"] == results["counts"]["eval_videos"] >= 2
+    assert "Measurement" in (workdir / "report.html").read_text()
+    assert (workdir / "samples" / "0000.mp4").is_file()
     metrics = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    assert metrics[-1]["step"] == 2 and metrics[-1]["loss"] > 0
-    assert not any(name.startswith("eval/") for line in metrics for name in line)
+    assert [line["step"] for line in metrics if line.get("loss", 0) > 0] == [2]
+    assert [line["step"] for line in metrics if "eval/statistics" in line] == [1, 2]
 
     run = open_run(workdir)
     sample_run(run, [], [], tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"0000.mp4", "0001.mp4", "grid.gif"}
-    with pytest.raises(ValueError, match="no exact evaluators"):
-        evaluate_run(run, None)
+    evaluation = json.loads(evaluate_run(run, tmp_path).read_text())
+    assert evaluation["metrics"] == results["metrics"]
+    with pytest.raises(ValueError, match="measure.fvd_weights='nowhere' is not a file"):
+        open_run(workdir, overrides=GenerateFlags(fvd_weights="nowhere"))
     with pytest.raises(ValueError, match="--caption"):
         sample_run(run, [], ["a cat"], None)
     with pytest.raises(ValueError, match="--labels"):

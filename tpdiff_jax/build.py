@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from tpdiff_jax import method
+from tpdiff_jax.clip_measures import MeasureSpec
 from tpdiff_jax.data import DATASETS, ClipShape
 from tpdiff_jax.infra import mesh as mesh_lib
 from tpdiff_jax.infra.checkpoint_manifest import Identity
@@ -96,7 +97,8 @@ class Experiment:
         train: length, batch and periods of training.
         sampler: solver, steps and guidance.
         sample: what to show.
-        evaluation: what to measure.
+        evaluation: how many videos to measure.
+        measure: what to measure prepared clips with.
         mesh: the devices.
         num_data_threads: threads that render clips.
     """
@@ -109,6 +111,7 @@ class Experiment:
     sampler: method.SamplerSpec
     sample: GenerateSpec
     evaluation: GenerateSpec
+    measure: MeasureSpec
     mesh: Mesh
     num_data_threads: int
 
@@ -192,6 +195,7 @@ def build_experiment(
         sampler=_build_sampler(read, pyramid.num_stages),
         sample=_build_generate(read, "sample"),
         evaluation=_build_generate(read, "eval"),
+        measure=MeasureSpec(**read.given_of_group("measure", *_names(MeasureSpec))),
         mesh=mesh,
         num_data_threads=_num_threads(read),
     )
@@ -212,9 +216,7 @@ def build_prepare(config: ConfigDict) -> PrepareSpec:
         ValueError: naming the full field, its value and what is allowed.
     """
     read = ConfigReader(config)
-    spec = PrepareSpec(
-        **read.group("prepare", *(field.name for field in dataclasses.fields(PrepareSpec)))
-    )
+    spec = PrepareSpec(**read.group("prepare", *_names(PrepareSpec)))
     read.check_all_known()
     return spec
 
@@ -287,8 +289,7 @@ def _build_network(read: ConfigReader, dataset: Any) -> Network:
 
 
 def _build_train(read: ConfigReader, num_stages: int) -> TrainSpec:
-    names = [field.name for field in dataclasses.fields(TrainSpec)]
-    fields = read.group("train", *names)
+    fields = read.group("train", *_names(TrainSpec))
     fields["stage_probs"] = validate_stage_probs(
         read.numbers("train.stage_probs", float), num_stages
     )
@@ -333,6 +334,10 @@ def _build_sampler(read: ConfigReader, num_stages: int) -> method.SamplerSpec:
 
 def _build_generate(read: ConfigReader, group: str) -> GenerateSpec:
     return GenerateSpec(group=group, **read.group(group, "num_videos", "batch_size", "seed"))
+
+
+def _names(spec: type) -> list[str]:
+    return [field.name for field in dataclasses.fields(spec)]
 
 
 def _choice(read: ConfigReader, field: str, allowed: Any) -> str:

@@ -1,6 +1,7 @@
 """Measuring a network: its videos, the real data's ceiling and the floors, by the same code."""
 
 import pathlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 from absl import logging
 
 from tpdiff_jax.build import Experiment
+from tpdiff_jax.clip_measures import ClipMeasures
 from tpdiff_jax.data import stack_clips
 from tpdiff_jax.evals import METRICS, evaluate_videos, reference_figures
 from tpdiff_jax.from_checkpoint import Run
@@ -28,47 +30,62 @@ class Evaluator:
     """Evaluates parameters of one experiment; the references are computed once."""
 
     def __init__(self, experiment: Experiment, sampler: Sampler) -> None:
-        """Use `sampler` for the videos; without exact evaluators there is nothing to measure."""
+        """Use `sampler` for the videos; without exact evaluators clips are compared with clips."""
         self._experiment = experiment
         self._sampler = sampler
         self._real: RealClips | None = None
+        self._clips: ClipMeasures | None = None
+        if experiment.dataset.world is None:
+            num_videos = experiment.evaluation.num_videos
+            self._clips = ClipMeasures(experiment.measure, experiment.dataset, num_videos)
 
     @property
     def is_possible(self) -> bool:
-        """Whether the data set has exact evaluators."""
-        return self._experiment.dataset.world is not None
+        """Whether there is anything to compare with."""
+        return self._clips is None or self._clips.is_possible
+
+    @property
+    def num_videos(self) -> int:
+        """Videos that an evaluation generates."""
+        spec = self._experiment.evaluation
+        return spec.num_videos if self._clips is None else self._clips.num_clips
 
     def __call__(self, params: Params) -> dict[str, Any]:
-        """Generate `eval.num_videos` videos and measure them.
+        """Generate `num_videos` videos and measure them.
 
         Args:
             params: network parameters.
 
         Returns:
-            `metrics`, `references` (`ceiling`, `frozen`, `shuffled`) and `metric_info`; all of
-            them empty where evaluation is not possible.
+            `metrics`, `references` (`ceiling`, `frozen`, `shuffled`) and `metric_info`, and for
+            prepared clips `measurement`; empty where evaluation is not possible.
         """
         if not self.is_possible:
             return {"metrics": {}, "references": {}, "metric_info": {}}
-        spec, dataset = self._experiment.evaluation, self._experiment.dataset
-        cond = dataset.requests(spec.num_videos).cond
-        is_quiet = jax.process_index() != 0
+        dataset = self._experiment.dataset
+        cond = dataset.requests(self.num_videos).cond
+        videos = self._generate(params, cond)
+        if self._clips is not None:
+            return self._clips(videos)
+        real, world = self.real_clips(), dataset.world
+        return {
+            "metrics": evaluate_videos(videos, cond["label"], real_videos=real.videos, world=world),
+            "references": real.references,
+            "metric_info": {metric.name: metric._asdict() for metric in METRICS},
+        }
+
+    def _generate(self, params: Params, cond: Mapping[str, np.ndarray]) -> np.ndarray:
+        spec, is_quiet = self._experiment.evaluation, jax.process_index() != 0
         with Progress(
-            spec.num_videos, label="evaluate", unit="video", is_quiet=is_quiet
+            self.num_videos, label="evaluate", unit="video", is_quiet=is_quiet
         ) as progress:
-            videos = self._sampler(
+            return self._sampler(
                 params,
                 cond,
                 seed=spec.seed,
                 batch_size=spec.batch_size,
                 on_progress=progress.update,
             )
-        real, world, labels = self.real_clips(), dataset.world, cond["label"]
-        return {
-            "metrics": evaluate_videos(videos, labels, real_videos=real.videos, world=world),
-            "references": real.references,
-            "metric_info": {metric.name: metric._asdict() for metric in METRICS},
-        }
 
     def real_clips(self) -> RealClips:
         """Return real test clips and the figures of other real, frozen and shuffled ones."""
@@ -94,21 +111,21 @@ def evaluate_run(run: Run, out: pathlib.Path | None) -> pathlib.Path:
         The file written, `evaluation_STEP.json`.
 
     Raises:
-        ValueError: when the data set has no exact evaluators.
+        ValueError: when there are no clips to compare with.
     """
     experiment = run.experiment
     sampler = Sampler(experiment)
     evaluator = Evaluator(experiment, sampler)
     if not evaluator.is_possible:
         raise ValueError(
-            f"data.name={experiment.config.data.name!r} has no exact evaluators; --mode=sample "
-            "writes videos to look at"
+            "evaluation needs two clips or more in pixels to compare with; --mode=sample writes "
+            "videos to look at"
         )
     evaluation = evaluator(run.params)
     results = make_results(
         experiment,
         evaluation,
-        counts={"steps": run.step, "eval_videos": experiment.evaluation.num_videos},
+        counts={"steps": run.step, "eval_videos": evaluator.num_videos},
         timing={"sample_flops_per_video": sampler.flops()},
         step_seconds={},
     )

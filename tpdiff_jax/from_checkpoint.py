@@ -15,12 +15,14 @@ from tpdiff_jax.types import Params
 
 
 class GenerateFlags(NamedTuple):
-    """Command-line overrides of the groups `sample` and `eval`; None keeps the config's value."""
+    """Command-line overrides of what is shown and measured; None keeps the config's value."""
 
     num_videos: int | None = None
     seed: int | None = None
     steps_per_stage: Sequence[str] | None = None
     guidance_scale: Sequence[str] | None = None
+    fvd_weights: str | None = None
+    clip_folder: str | None = None
 
 
 class Run(NamedTuple):
@@ -43,7 +45,7 @@ def open_run(
 
     Args:
         workdir: a folder that `--mode=train` has made.
-        config: may differ from the saved one in the groups `sample` and `eval` only.
+        config: may differ from the saved one in the groups `sample`, `eval` and `measure` only.
         step: checkpoint to read; None takes the newest that can be read.
         overrides: command-line flags, applied last.
 
@@ -56,7 +58,7 @@ def open_run(
     saved = run_config.load_config(workdir)
     if config is not None:
         run_config.check_same_run(saved, config, free_groups=run_config.GENERATE_GROUPS)
-        for group in run_config.GENERATE_GROUPS:
+        for group in (group for group in run_config.GENERATE_GROUPS if group in config):
             saved[group] = config[group].copy_and_resolve_references()
     experiment = build_experiment(_override(saved, overrides or GenerateFlags()))
     checkpoints = Checkpoints(workdir, identity=experiment.identity, create=False)
@@ -68,7 +70,7 @@ def open_run(
 
 
 def _override(config: ConfigDict, overrides: GenerateFlags) -> ConfigDict:
-    for group in run_config.GENERATE_GROUPS:
+    for group in ("sample", "eval"):
         if overrides.num_videos is not None:
             config[group].num_videos = overrides.num_videos
         if overrides.seed is not None:
@@ -82,6 +84,9 @@ def _override(config: ConfigDict, overrides: GenerateFlags) -> ConfigDict:
             config.sample.guidance_scale, config.sample.guidance_per_stage = scales[0], ()
         else:
             config.sample.guidance_per_stage = tuple(scales)
+    for name in ("fvd_weights", "clip_folder"):
+        if (value := getattr(overrides, name)) is not None:
+            config.measure = {**config.get("measure", {}), name: value}
     return config
 
 

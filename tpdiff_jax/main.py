@@ -4,7 +4,8 @@ Modes:
   train     train to train.num_steps, resuming from the workdir's newest checkpoint; writes
             checkpoints/, metrics.jsonl, tensorboard/, samples/, results.json and report.html.
   sample    generate videos from a checkpoint of the workdir (no --config needed).
-  evaluate  measure a checkpoint of the workdir against the data set's exact evaluators.
+  evaluate  measure a checkpoint of the workdir: Moving Digits with the exact evaluators, prepared
+            clips against held-out ones (--fvd_weights, --clip_folder).
   doctor    say which checkpoints of the workdir are intact, what is wrong with the others and what
             training would resume from; code 2 when none is intact. Needs no device, no --config.
   plan      compile every program of a config for the machine of --topology, which need not be
@@ -76,6 +77,10 @@ _STEPS_PER_STAGE = flags.DEFINE_list(
 _GUIDANCE = flags.DEFINE_list(
     "guidance_scale", None, "sample, evaluate: guidance scale, one number or one per stage."
 )
+_FVD_WEIGHTS = flags.DEFINE_string(
+    "fvd_weights", None, "evaluate: I3D's weights for FVD, made by tpdiff_jax.evals.convert_i3d."
+)
+_CLIP_FOLDER = flags.DEFINE_string("clip_folder", None, "evaluate: a CLIP model for CLIPSIM.")
 _COMPILATION_CACHE = flags.DEFINE_string(
     "compilation_cache", None, "Folder for compiled programs, so that a restart need not compile."
 )
@@ -182,6 +187,8 @@ def use_checkpoint(workdir: pathlib.Path) -> None:
             seed=_SEED.value,
             steps_per_stage=_STEPS_PER_STAGE.value,
             guidance_scale=_GUIDANCE.value,
+            fvd_weights=_FVD_WEIGHTS.value,
+            clip_folder=_CLIP_FOLDER.value,
         ),
     )
     out = pathlib.Path(_OUT.value) if _OUT.value else None

@@ -75,7 +75,7 @@ class Milestones:
             "steps": spec.num_steps,
             "updates": int(state.num_updates),
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
-            "eval_videos": self._experiment.evaluation.num_videos,
+            "eval_videos": self._evaluator.num_videos,
             "failed_metric_writes": self._writer.num_failed_writes,
             **checkpoint_counts,
         }

@@ -15,7 +15,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 FILE_NAME = "config.json"
-GENERATE_GROUPS = ("sample", "eval")
+GENERATE_GROUPS = ("sample", "eval", "measure")
 """What a run shows and measures; checkpoints do not depend on it."""
 _MISSING = "(absent)"
 
@@ -154,6 +154,10 @@ class ConfigReader:
         prefix = f"{group}."
         names = [name.removeprefix(prefix) for name in self._fields if name.startswith(prefix)]
         return self.group(group, *(name for name in names if name not in read_elsewhere))
+
+    def given_of_group(self, group: str, *names: str) -> dict[str, Any]:
+        """Return `{name: value}` of those fields of one group that the config has."""
+        return self.group(group, *(name for name in names if f"{group}.{name}" in self._fields))
 
     def check_all_known(self) -> None:
         """Raise ValueError naming the first field that nothing reads."""

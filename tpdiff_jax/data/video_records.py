@@ -93,6 +93,10 @@ class VideoRecordsSpec:
         _, height, width, channels = self._arrays["video"]["shape"]
         return (height, width, channels)
 
+    def num_clips(self, split: str) -> int:
+        """Clips of a split, "train" or "test"."""
+        return self.manifest.num_clips(split)
+
     @property
     def num_classes(self) -> int:
         """None: clips have no class."""

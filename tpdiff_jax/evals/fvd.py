@@ -102,14 +102,14 @@ def _logits_function(kernel: str) -> Callable[..., Array]:
     return jax.jit(lambda params, clips: i3d_logits(params, clips_to_input(clips, kernel)))
 
 
-def gaussian_fit(features: FloatArray) -> tuple[FloatArray, FloatArray]:
+def gaussian_fit(features: NDArray[np.floating]) -> tuple[FloatArray, FloatArray]:
     """Return mean [d] and covariance [d, d], divided by N, of features [n, d], in float64."""
     features = np.asarray(features, np.float64)
     centred = features - features.mean(0)
     return features.mean(0), centred.T @ centred / len(features)
 
 
-def frechet_video_distance(a: FloatArray, b: FloatArray) -> float:
+def frechet_video_distance(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
     """Return the protocol's distance of two equally large samples of features.
 
     Args:

@@ -96,7 +96,8 @@ def _subtitle(config: dict[str, Any]) -> str:
 
 def _setting_section(run: Run) -> str:
     """Everything that has to be equal for the figures to be comparable."""
-    groups = [("counts", "Counts"), ("timing", "Timing"), ("device", "Device")]
+    groups = [("measurement", "Measurement"), ("counts", "Counts"), ("timing", "Timing")]
+    groups += [("device", "Device")]
     groups += [("seeds", "Seeds"), ("versions", "Versions")]
     tables = [
         f"<div><h3>{title}</h3>{_pairs(run.results[name])}</div>"

@@ -1,0 +1,147 @@
+"""Generated clips against held-out ones: which sets are compared, and what is recorded."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from tests.evals.test_video_statistics import moving_pictures
+from tpdiff_jax import clip_measures
+from tpdiff_jax.clip_measures import ClipMeasures, MeasureSpec
+from tpdiff_jax.evals.i3d_weights import I3DWeights
+from tpdiff_jax.evals.video_statistics import statistics_distance, video_statistics
+
+
+@dataclasses.dataclass
+class Clips:
+    """A data set of the counts and clips that a test wants."""
+
+    counts: dict[str, int]
+    num_frames: int = 8
+    is_pixels: bool = True
+    null_cond: bool = True
+    fps: float = 8.0
+    frame_shape: tuple[int, int, int] = (24, 24, 3)
+
+    def __post_init__(self):
+        self.frames = {s: moving_pictures(n, len(s)) for s, n in self.counts.items() if n}
+
+    def num_clips(self, split):
+        return self.counts[split]
+
+    def clip(self, split, seed, index):
+        assert seed == 0
+        video = self.frames[split][index].astype(np.float32) / 127.5 - 1
+        return {"video": video, "caption": f"{split} {index}"}
+
+    def fingerprint(self):
+        return {"manifest_sha256": "abc"}
+
+
+def as_video(frames):
+    return frames.astype(np.float32) / 127.5 - 1
+
+
+@pytest.mark.parametrize(
+    "counts, wanted, num_clips, real, other",
+    [
+        ((40, 90), 30, 30, "test, from 0", "train, from 0"),
+        ((80, 0), 30, 30, "test, from 0", "test, from 30"),
+        ((20, 90), 30, 20, "test, from 0", "train, from 0"),
+        ((20, 10), 30, 10, "test, from 0", "test, from 10"),
+        ((1, 90), 30, 30, "train, from 0", "train, from 30"),
+        ((0, 25), 30, 12, "train, from 0", "train, from 12"),
+    ],
+)
+def test_all_sets_are_equally_large_and_disjoint(counts, wanted, num_clips, real, other):
+    dataset = Clips(dict(zip(("test", "train"), counts, strict=True)))
+    facts = ClipMeasures(MeasureSpec(), dataset, wanted).facts()
+    assert facts["clips_in_every_set"] == num_clips
+    assert (facts["real_clips"], facts["other_real_clips"]) == (real, other)
+
+
+@pytest.mark.parametrize("counts", [(0, 3), (1, 1), (0, 0)])
+def test_too_few_clips_or_latents_cannot_be_measured(counts):
+    dataset = Clips(dict(zip(("test", "train"), counts, strict=True)))
+    assert not ClipMeasures(MeasureSpec(), dataset, 8).is_possible
+    latents = Clips({"test": 8, "train": 8}, is_pixels=False)
+    assert not ClipMeasures(MeasureSpec(), latents, 8).is_possible
+
+
+def test_the_figures_are_those_of_the_sets():
+    dataset = Clips({"test": 40, "train": 40})
+    measures = ClipMeasures(MeasureSpec(), dataset, 40)
+    generated = moving_pictures(40, 9)
+    evaluation = measures(as_video(generated))
+    real = video_statistics(dataset.frames["test"])
+    expected = statistics_distance(video_statistics(generated), real, real)
+    assert evaluation["metrics"] == {"statistics": pytest.approx(expected)}
+    ceiling = statistics_distance(video_statistics(dataset.frames["train"]), real, real)
+    references = {name: row["statistics"] for name, row in evaluation["references"].items()}
+    assert references["ceiling"] == pytest.approx(ceiling)
+    assert references["frozen"] > 5 * ceiling and references["shuffled"] > 5 * ceiling
+    assert evaluation["metric_info"]["statistics"]["direction"] == "lower"
+    assert measures(as_video(dataset.frames["test"]))["metrics"]["statistics"] < 1e-6
+
+
+@pytest.fixture
+def networks(monkeypatch, tmp_path):
+    """Stand-ins for I3D and CLIP: features and cosines that a test can work out."""
+    weights = I3DWeights({}, "f" * 64, {"source": "i3d.pt", "source_sha256": "e" * 64})
+    monkeypatch.setattr(clip_measures, "load_i3d", lambda path: weights)
+
+    def features(weights, clips, *, kernel):
+        assert kernel == "legacy"
+        return clips.mean((2, 3)).reshape(len(clips), -1)
+
+    def scorer(folder):
+        def score(frames, caption):
+            return np.full(len(frames), 0.3 if "5" in caption else 0.1)
+
+        return SimpleNamespace(sha256="d" * 64, similarities=score)
+
+    monkeypatch.setattr(clip_measures, "i3d_features", features)
+    monkeypatch.setattr(clip_measures, "ClipScorer", scorer)
+    (tmp_path / "i3d").touch()
+    return MeasureSpec(
+        fvd_weights=str(tmp_path / "i3d"), fvd_resize="legacy", clip_folder=str(tmp_path)
+    )
+
+
+def test_networks_add_their_figures_and_are_named_by_hash(networks):
+    dataset = Clips({"test": 40, "train": 40}, num_frames=9)
+    dataset.frames = {
+        split: np.concatenate([clips, clips[:, -1:]], axis=1)
+        for split, clips in dataset.frames.items()
+    }
+    measures = ClipMeasures(networks, dataset, 10)
+    evaluation = measures(as_video(dataset.frames["test"][:10]))
+    assert evaluation["metrics"]["fvd"] == pytest.approx(0.0, abs=1e-2)
+    assert evaluation["references"]["ceiling"]["fvd"] > 1.0
+    # Captions "test 0" to "test 9": one holds a 5.
+    assert evaluation["metrics"]["clipsim"] == pytest.approx(12.0)
+    assert evaluation["references"]["others"] == {"clipsim": pytest.approx(12.0)}
+    facts = evaluation["measurement"]
+    assert facts["fvd_resize"] == "legacy" and facts["fvd_weights"] == "f" * 64
+    assert facts["fvd_source"] == "i3d.pt" and facts["clip_weights"] == "d" * 64
+    assert facts["frames"] == 9 and facts["fps"] == 8.0 and facts["frame_size"] == "24x24"
+
+
+def test_without_captions_there_is_no_clipsim(networks):
+    dataset = Clips({"test": 12, "train": 12}, null_cond=False)
+    spec = dataclasses.replace(networks, fvd_weights="")
+    evaluation = ClipMeasures(spec, dataset, 6)(as_video(moving_pictures(6, 3)))
+    assert set(evaluation["metrics"]) == {"statistics"}
+
+
+def test_bad_fields_are_named(networks):
+    for fields, told in (
+        ({"fvd_weights": "nowhere"}, "measure.fvd_weights='nowhere' is not a file"),
+        ({"clip_folder": "nowhere"}, "measure.clip_folder='nowhere' is not a folder"),
+        ({"fvd_resize": "cubic"}, "measure.fvd_resize='cubic'; allowed: half_pixel, legacy"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            MeasureSpec(**fields)
+    with pytest.raises(ValueError, match="measure.fvd_weights must be '' for clips of 8 frames"):
+        ClipMeasures(networks, Clips({"test": 4, "train": 4}), 4)

@@ -1,0 +1,249 @@
+"""Figures of clips that nothing is known about: generated ones against held-out ones.
+
+    fvd              I3D's logits (evals/fvd.py), where `measure.fvd_weights` names a file
+    statistics       24 fixed statistics (evals/video_statistics.py), needs no network
+    clipsim          CLIP's cosine with the captions, where `measure.clip_folder` names a folder
+
+The references go through the same code: other real clips ("ceiling"; for a Frechet distance the
+floor that the sample size sets), and these frozen at their first frame and with their frames
+shuffled. CLIPSIM's ceiling is that of the captions' own clips; "others" is what they reach with
+each other's captions. All sets are equally large.
+"""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tpdiff_jax.evals import Metric
+from tpdiff_jax.evals.clipsim import ClipScorer, clipsim
+from tpdiff_jax.evals.fvd import RESIZE_KERNELS, frechet_video_distance, i3d_features
+from tpdiff_jax.evals.i3d import MIN_FRAMES
+from tpdiff_jax.evals.i3d_weights import I3DWeights, load_i3d
+from tpdiff_jax.evals.video_statistics import statistics_distance, video_statistics
+from tpdiff_jax.infra.media import to_uint8
+
+Frames = NDArray[np.uint8]
+_CHUNK = 16  # clips whose frames are held at once
+_SHUFFLE_SEED = 0
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("fvd", "lower", "1", "Frechet distance in I3D's 400 logits"),
+        Metric("statistics", "lower", "1", "Frechet distance in 24 fixed statistics of a clip"),
+        Metric("clipsim", "higher", "1", "cosine of frames and caption, times 100"),
+    )
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeasureSpec:
+    """Fields of the config group `measure`; a config may leave them out.
+
+    Args:
+        fvd_weights: file that `tpdiff_jax.evals.convert_i3d` has written; "" measures no FVD.
+        fvd_resize: bilinear sampling to 224 x 224, "half_pixel" or "legacy".
+        clip_folder: local folder of a CLIP model; "" measures no CLIPSIM.
+
+    Raises:
+        ValueError: for an unknown choice, or a path that does not exist.
+    """
+
+    fvd_weights: str = ""
+    fvd_resize: str = "half_pixel"
+    clip_folder: str = ""
+
+    def __post_init__(self) -> None:
+        if self.fvd_resize not in RESIZE_KERNELS:
+            raise ValueError(
+                f"measure.fvd_resize={self.fvd_resize!r}; allowed: {', '.join(RESIZE_KERNELS)}"
+            )
+        if self.fvd_weights and not pathlib.Path(self.fvd_weights).is_file():
+            raise ValueError(f"measure.fvd_weights={self.fvd_weights!r} is not a file")
+        if self.clip_folder and not pathlib.Path(self.clip_folder).is_dir():
+            raise ValueError(f"measure.clip_folder={self.clip_folder!r} is not a folder")
+
+
+class Sets(NamedTuple):
+    """Two disjoint sets of real clips, as (split, first clip), and the clips in each."""
+
+    num_clips: int
+    real: tuple[str, int]
+    other: tuple[str, int]
+
+
+def choose_sets(num_test: int, num_train: int, num_clips: int) -> Sets:
+    """Return the sets to compare with: test clips, and further ones of the test or training split.
+
+    Args:
+        num_test: test clips that there are.
+        num_train: training clips.
+        num_clips: clips wanted; the sets are smaller where there are not as many.
+    """
+    split, count = ("test", num_test) if num_test > 1 else ("train", num_train)
+    half, across = min(num_clips, count // 2), min(num_clips, num_test, num_train)
+    if split == "test" and across > half:
+        return Sets(across, ("test", 0), ("train", 0))
+    return Sets(half, (split, 0), (split, half))
+
+
+class Features(NamedTuple):
+    """What the distances need to know of n clips; `logits` is None without FVD."""
+
+    statistics: NDArray[np.float64]
+    logits: NDArray[np.float32] | None
+
+
+class ClipMeasures:
+    """Measures sets of clips against the same real ones."""
+
+    def __init__(self, spec: MeasureSpec, dataset: Any, num_clips: int) -> None:
+        """Prepare; networks are read and real clips measured when they are first needed.
+
+        Args:
+            spec: what to measure with.
+            dataset: prepared clips, in pixels.
+            num_clips: size of every set; fewer where the data set does not hold as many.
+
+        Raises:
+            ValueError: when clips are too short for FVD.
+        """
+        if spec.fvd_weights and dataset.num_frames < MIN_FRAMES:
+            raise ValueError(
+                f"measure.fvd_weights must be '' for clips of {dataset.num_frames} frames; I3D "
+                f"needs {MIN_FRAMES}"
+            )
+        self._spec, self._dataset = spec, dataset
+        num_test, num_train = (dataset.num_clips(split) for split in ("test", "train"))
+        self._sets = choose_sets(num_test, num_train, num_clips)
+        self._has_captions = bool(dataset.null_cond)
+
+    @property
+    def num_clips(self) -> int:
+        """Clips in every set."""
+        return self._sets.num_clips
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether there are enough clips, in pixels."""
+        return self.num_clips >= 2 and self._dataset.is_pixels
+
+    def __call__(self, videos: NDArray[np.float32]) -> dict[str, Any]:
+        """Return figures of generated videos, references and what was measured how.
+
+        Args:
+            videos: [n, f, h, w, 3] in [-1, 1], n = `num_clips`, in the order of the data set's
+                requests.
+        """
+        chunks = (videos[start : start + _CHUNK] for start in range(0, len(videos), _CHUNK))
+        metrics = self._distances(self._features(map(to_uint8, chunks)))
+        if self._measures_clipsim:
+            metrics["clipsim"] = self._clipsim(to_uint8(videos), self._captions)
+        return {
+            "metrics": metrics,
+            "references": self._references,
+            "metric_info": {name: METRICS[name]._asdict() for name in metrics},
+            "measurement": self.facts(),
+        }
+
+    def facts(self) -> dict[str, Any]:
+        """Return everything that has to be equal for two distances to be comparable."""
+        dataset = self._dataset
+        facts: dict[str, Any] = {
+            "clips_in_every_set": self.num_clips,
+            "real_clips": "{}, from {}".format(*self._sets.real),
+            "other_real_clips": "{}, from {}".format(*self._sets.other),
+            "frames": dataset.num_frames,
+            "fps": dataset.fps,
+            "frame_size": "x".join(map(str, dataset.frame_shape[:2])),
+            "crop": "largest centred, by --mode=prepare",
+            "codec": "none: frames are measured as generated, in 8 bits",
+            **{f"data_{name}": value for name, value in dataset.fingerprint().items()},
+            "shuffle_seed": _SHUFFLE_SEED,
+        }
+        if self._weights is not None:
+            facts |= {"fvd_resize": self._spec.fvd_resize, "fvd_weights": self._weights.sha256}
+            facts |= {f"fvd_{name}": value for name, value in self._weights.source.items()}
+        if self._measures_clipsim:
+            facts["clip_weights"] = self._scorer.sha256
+        return facts
+
+    @functools.cached_property
+    def _weights(self) -> I3DWeights | None:
+        path = self._spec.fvd_weights
+        return load_i3d(pathlib.Path(path)) if path else None
+
+    @property
+    def _measures_clipsim(self) -> bool:
+        return bool(self._spec.clip_folder) and self._has_captions
+
+    @functools.cached_property
+    def _scorer(self) -> ClipScorer:
+        return ClipScorer(pathlib.Path(self._spec.clip_folder))
+
+    def _clipsim(self, clips: Frames, captions: Sequence[str]) -> float:
+        return clipsim(self._scorer.similarities, clips, captions)
+
+    def _chunks(self, split: str, first: int) -> Iterator[Frames]:
+        for start in range(first, first + self.num_clips, _CHUNK):
+            stop = min(start + _CHUNK, first + self.num_clips)
+            clips = [self._dataset.clip(split, 0, index)["video"] for index in range(start, stop)]
+            yield to_uint8(np.stack(clips))
+
+    @functools.cached_property
+    def _captions(self) -> list[str]:
+        split, first = self._sets.real
+        indices = range(first, first + self.num_clips)
+        return [self._dataset.clip(split, 0, index)["caption"] for index in indices]
+
+    def _features(self, chunks: Iterator[Frames]) -> Features:
+        statistics, logits = [], []
+        for clips in chunks:
+            statistics.append(video_statistics(clips))
+            if self._weights is not None:
+                kernel = self._spec.fvd_resize
+                logits.append(i3d_features(self._weights, clips, kernel=kernel))
+        return Features(np.concatenate(statistics), np.concatenate(logits) if logits else None)
+
+    @functools.cached_property
+    def _real(self) -> Features:
+        return self._features(self._chunks(*self._sets.real))
+
+    def _distances(self, features: Features) -> dict[str, float]:
+        out, real = {}, self._real
+        if features.logits is not None and real.logits is not None:
+            out["fvd"] = frechet_video_distance(features.logits, real.logits)
+        scale = real.statistics
+        out["statistics"] = statistics_distance(features.statistics, real.statistics, scale)
+        return out
+
+    @functools.cached_property
+    def _references(self) -> dict[str, dict[str, float]]:
+        versions: Mapping[str, Callable[[Frames], Frames]] = {
+            "ceiling": lambda clips: clips,
+            "frozen": lambda clips: np.repeat(clips[:, :1], clips.shape[1], axis=1),
+            "shuffled": _shuffled,
+        }
+        references = {
+            name: self._distances(self._features(map(change, self._chunks(*self._sets.other))))
+            for name, change in versions.items()
+        }
+        if self._measures_clipsim:
+            clips = np.concatenate(list(self._chunks(*self._sets.real)))
+            others = self._captions[-1:] + self._captions[:-1]
+            references["ceiling"]["clipsim"] = self._clipsim(clips, self._captions)
+            references["others"] = {"clipsim": self._clipsim(clips, others)}
+        return references
+
+
+def _shuffled(clips: Frames) -> Frames:
+    """Every clip with its frames in a random order of its own."""
+    rng = np.random.default_rng(_SHUFFLE_SEED)
+    n, num_frames = clips.shape[:2]
+    order = rng.permuted(np.tile(np.arange(num_frames), (n, 1)), axis=1)
+    return clips[np.arange(n)[:, None], order]
