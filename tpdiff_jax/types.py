@@ -5,7 +5,7 @@ Axis letters, used in comments, einsum and rearrange strings everywhere:
     b batch   f frames   h height   w width   c channels   l tokens   d width of a layer   n heads
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import jax
@@ -19,6 +19,10 @@ Cond: TypeAlias = Any
 """A condition: a pytree of arrays with leading axis b, or None."""
 ParamAxes: TypeAlias = tuple[tuple[str, tuple[str | None, ...]], ...]
 """Pairs of a pattern of parameter paths (`/` between keys) and the names of a parameter's axes."""
+
+
+Axes: TypeAlias = tuple[str | None, ...]
+"""Names of an array's leading axes; None: one that is not divided over devices."""
 
 
 class Layout(Protocol):
@@ -38,11 +42,18 @@ class Layout(Protocol):
         ...
 
     def over_shards(
-        self, function: Callable[..., Array], axes: tuple[str | None, ...]
-    ) -> Callable[..., Array]:
+        self,
+        function: Callable[..., tuple[Array, ...]],
+        in_axes: Sequence[Axes],
+        out_axes: Sequence[Axes],
+    ) -> Callable[..., tuple[Array, ...]]:
         """Return a function that runs on each device's own part of the arguments.
 
-        Arguments and result all carry the same axes.
+        Args:
+            function: takes one array for each entry of `in_axes`, returns one for each of
+                `out_axes`.
+            in_axes: names of each argument's axes.
+            out_axes: names of each result's axes; along others all devices compute the same.
         """
         ...
 

@@ -7,7 +7,6 @@ from flax import nnx
 
 from tpdiff_jax.models.attention import (
     SelfAttention,
-    Visibility,
     dot_product_attention,
     joint_attention,
 )
@@ -69,56 +68,38 @@ def test_without_qk_norm_there_is_nothing_to_learn_but_the_projections():
     assert set(params) == {"qkv", "out"}
 
 
-def test_visibility_as_a_picture():
-    """Two text tokens, the second padded; two frames of two tokens each."""
-    segments, ranks = jnp.array([[1, 0, 1, 1, 1, 1]]), jnp.array([0.0, 0.0, 0.0, 0.0, 4.0, 4.0])
-
-    def picture(visibility):
-        rows = np.asarray(visibility.allowed())[0, 0]
-        return ["".join("x" if seen else "." for seen in row) for row in rows]
-
-    assert picture(Visibility(segments)) == [
-        "x.xxxx",
-        ".x....",
-        "x.xxxx",
-        "x.xxxx",
-        "x.xxxx",
-        "x.xxxx",
-    ]
-    assert picture(Visibility(segments, ranks)) == [
-        "x.xx..",
-        ".x....",
-        "x.xx..",
-        "x.xx..",
-        "x.xxxx",
-        "x.xxxx",
-    ]
-
-
-def test_invisible_keys_are_as_if_they_were_not_there():
+def test_hidden_keys_are_as_if_they_were_not_there():
     q, k, v = normal((3, 2, 6, 4, 8))
-    segments = jnp.array([[1, 1, 0, 1, 0, 1], [0, 1, 1, 1, 1, 1]])
-    result = dot_product_attention(q, k, v, Visibility(segments))
+    mask = jnp.array([[1, 1, 0, 1, 0, 1], [0, 1, 1, 1, 1, 1]], bool)
+    result = dot_product_attention(q, k, v, mask)
     for b in range(2):
-        for segment in (0, 1):
-            kept = np.flatnonzero(segments[b] == segment)
-            expected = dot_product_attention(q[b, kept], k[b, kept], v[b, kept])
-            np.testing.assert_allclose(result[b, kept], expected, atol=1e-6)
+        kept = np.flatnonzero(mask[b])
+        expected = dot_product_attention(q[b], k[b, kept], v[b, kept])
+        np.testing.assert_allclose(result[b], expected, atol=1e-6)
+
+
+def as_one_sequence(q, k, v):
+    """Joint attention by the plain one: streams side by side, and apart again."""
+    ends = np.cumsum([part.shape[1] for part in q])[:-1]
+    joined = dot_product_attention(*(jnp.concatenate(part, axis=1) for part in (q, k, v)))
+    return tuple(jnp.split(joined, ends, axis=1))
 
 
 def test_streams_with_the_same_weights_attend_as_one_sequence():
     attention, x = SelfAttention(16, 2, True, FLOAT32, nnx.Rngs(0)), normal((2, 5, 16))
     table = frame_table(np.arange(5.0))
-    parts = joint_attention([attention, attention], [x[:, :2], x[:, 2:]], table)
+    tables = [tuple(part[:2] for part in table), tuple(part[2:] for part in table)]
+    parts = joint_attention([attention] * 2, [x[:, :2], x[:, 2:]], tables, as_one_sequence)
     assert [part.shape[1] for part in parts] == [2, 3]
     np.testing.assert_allclose(jnp.concatenate(parts, axis=1), attention(x, table), atol=1e-6)
 
 
 def test_each_stream_goes_through_its_own_weights():
     one, other = (SelfAttention(16, 2, True, FLOAT32, nnx.Rngs(seed)) for seed in (0, 1))
-    x, table = normal((2, 5, 16)), frame_table(np.arange(5.0))
-    first, second = joint_attention([one, other], [x[:, :2], x[:, 2:]], table)
-    same_first, same_second = joint_attention([one, one], [x[:, :2], x[:, 2:]], table)
+    x = normal((2, 5, 16))
+    streams, tables = [x[:, :2], x[:, 2:]], [None, None]
+    first, second = joint_attention([one, other], streams, tables, as_one_sequence)
+    same_first, same_second = joint_attention([one, one], streams, tables, as_one_sequence)
     assert np.abs(first - same_first).max() > 1e-2  # it sees the other stream's keys and values
     assert np.abs(second - same_second).max() > 1e-2
 

@@ -46,6 +46,36 @@ def test_splash_equals_xla_where_lengths_are_no_multiple_of_the_block(num_querie
         np.testing.assert_allclose(result, value, atol=2e-5)
 
 
+MASK = np.arange(200)[None] % 3 != np.array([[1], [2]])
+
+
+def with_mask(kernel):
+    return lambda q, k, v: kernel(q, k, v, jnp.asarray(MASK))
+
+
+def test_splash_hides_masked_keys():
+    def splash(q, k, v, mask):
+        return splash_attention(q, k, v, mask, is_interpreted=True)
+
+    q, k, v = (jnp.tile(heads(n, 2, seed=i), (2, 1, 1, 1)) for i, n in enumerate((20, 200, 200)))
+    expected = outputs_and_gradients(with_mask(dot_product_attention), q, k, v)
+    results = outputs_and_gradients(with_mask(splash), q, k, v)
+    for result, value in zip(results, expected, strict=True):
+        np.testing.assert_allclose(result, value, atol=2e-5)
+
+
+@pytest.mark.skipif(jax.default_backend() != "gpu", reason="cuDNN needs a GPU")
+def test_cudnn_hides_masked_keys():
+    q, k, v = (
+        jnp.tile(heads(n, 2, 64, seed=i, dtype=jnp.bfloat16), (2, 1, 1, 1))
+        for i, n in enumerate((20, 200, 200))
+    )
+    expected = outputs_and_gradients(with_mask(dot_product_attention), q, k, v)
+    results = outputs_and_gradients(with_mask(cudnn_attention), q, k, v)
+    for result, value in zip(results, expected, strict=True):
+        np.testing.assert_allclose(result.astype(jnp.float32), value.astype(jnp.float32), atol=3e-2)
+
+
 @pytest.mark.skipif(jax.default_backend() != "gpu", reason="cuDNN needs a GPU")
 def test_cudnn_equals_xla_to_the_rounding_of_bfloat16():
     q, k, v = (heads(200, 2, 64, seed=i, dtype=jnp.bfloat16) for i in range(3))

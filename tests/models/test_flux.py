@@ -109,9 +109,9 @@ def test_bfloat16_stays_near_float32():
     assert 0.0 < error < 0.05
 
 
-@pytest.mark.parametrize("num_frames", [2, 5])
-def test_flops_are_exactly_those_of_the_matrix_products(num_frames):
-    network = Flux(dataclasses.replace(CONFIG, scan_layers=False))
+@pytest.mark.parametrize(("num_frames", "is_causal"), [(2, False), (5, False), (5, True)])
+def test_flops_are_exactly_those_of_the_matrix_products(num_frames, is_causal):
+    network = Flux(dataclasses.replace(CONFIG, scan_layers=False, is_causal=is_causal))
     params = jax.eval_shape(network.init, jax.random.key(0))
     x, t, cond = make_inputs(num_frames)
     positions = np.arange(num_frames, dtype=np.float32)

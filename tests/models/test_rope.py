@@ -11,7 +11,6 @@ from tpdiff_jax.models.rope import (
     rotate_pairs,
     split_head,
     video_angles,
-    with_unrotated_tokens,
 )
 
 THETA = 10_000.0
@@ -92,14 +91,6 @@ def test_video_tokens_turn_by_their_own_frame_row_and_column():
     np.testing.assert_array_equal(frame[:, 0], [0, 0, 0, 0, 4, 4, 4, 4])
     np.testing.assert_array_equal(row[:, 0], [0, 0, 1, 1, 0, 0, 1, 1])
     np.testing.assert_array_equal(column[:, 0], [0, 1, 0, 1, 0, 1, 0, 1])
-
-
-def test_unrotated_tokens_stand_in_front_and_stay_as_they_are():
-    x, positions = random_heads(5), np.array([3.0, 7.0, 9.0])
-    table = with_unrotated_tokens(rope_table([axis_angles(positions, 8, THETA)]), 2)
-    result = rotate_pairs(x, table)
-    np.testing.assert_array_equal(result[:2], x[:2])
-    np.testing.assert_array_equal(result[2:], rotated(x[2:], positions))
 
 
 def test_rotation_of_bfloat16_is_done_in_float32():

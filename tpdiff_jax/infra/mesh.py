@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from tpdiff_jax.types import Array
+from tpdiff_jax.types import Array, Axes
 
 MESH_AXES = ("data", "fsdp", "context", "tensor")
 RULES: Mapping[str, tuple[str, ...]] = {
@@ -126,15 +126,20 @@ class MeshLayout:
         return jax.lax.with_sharding_constraint(x, sharding(self.mesh, *axes))
 
     def over_shards(
-        self, function: Callable[..., Array], axes: tuple[str | None, ...]
-    ) -> Callable[..., Array]:
+        self,
+        function: Callable[..., tuple[Array, ...]],
+        in_axes: Sequence[Axes],
+        out_axes: Sequence[Axes],
+    ) -> Callable[..., tuple[Array, ...]]:
         """Return a function that runs on each device's own part of the arguments."""
         if self.mesh.size == 1:
             return function
-        spec = partition(*axes)
+        in_specs, out_specs = (
+            tuple(partition(*axes) for axes in part) for part in (in_axes, out_axes)
+        )
         # Kernels cannot say how their results vary over the mesh, so that is not checked.
         return jax.shard_map(
-            function, mesh=self.mesh, in_specs=spec, out_specs=spec, check_vma=False
+            function, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
         )
 
     def gather(self, x: Array, name: str, dim: int) -> Array:

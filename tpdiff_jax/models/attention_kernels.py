@@ -10,7 +10,12 @@ block, as attention over 16 frames is.
 
 Where tokens are divided over devices, every device computes its own queries against all keys and
 values, which it gathers first; heads and samples need no exchange.
+
+Kernels take a mask of the keys besides, for text that is padded: one number a key, never the square
+of queries and keys.
 """
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -64,29 +69,48 @@ def attention_over(axis: str, choice: str, layout: Layout) -> Attend:
         A function of queries, keys and values of that shape.
     """
 
-    def attend(q: Array, k: Array, v: Array) -> Array:
+    def attend(q: Array, k: Array, v: Array) -> tuple[Array]:
         shape = q.shape
         if axis != "time":
             k, v = (layout.gather(part, "tokens", 2) for part in (k, v))
         if axis == "video":
             q, k, v = (part.reshape(shape[0], -1, *shape[3:]) for part in (q, k, v))
         name = choose_kernel(choice, layout.platform, q.dtype.name, k.shape[-3])
-        return KERNELS[name](q, k, v).reshape(shape)
+        return (KERNELS[name](q, k, v).reshape(shape),)
 
-    return layout.over_shards(attend, _OVER_FRAMES if axis == "time" else _OVER_PLACES)
-
-
-def cudnn_attention(q: Array, k: Array, v: Array) -> Array:
-    """`dot_product_attention` by cuDNN: bfloat16 on a GPU only."""
-    flat = (part.reshape(-1, *part.shape[-3:]) for part in (q, k, v))
-    return jax.nn.dot_product_attention(*flat, implementation="cudnn").reshape(q.shape)
+    axes = _OVER_FRAMES if axis == "time" else _OVER_PLACES
+    on_shards = layout.over_shards(attend, (axes,) * 3, (axes,))
+    return lambda q, k, v: on_shards(q, k, v)[0]
 
 
-def splash_attention(q: Array, k: Array, v: Array, *, is_interpreted: bool = False) -> Array:
+def cudnn_attention(q: Array, k: Array, v: Array, key_mask: Array | None = None) -> Array:
+    """`dot_product_attention` by cuDNN: bfloat16 on a GPU only.
+
+    cuDNN knows how many keys a sample has, not which: visible ones are brought to the front.
+    """
+    flat = [part.reshape(-1, *part.shape[-3:]) for part in (q, k, v)]
+    lengths = None
+    if key_mask is not None:
+        order = jnp.argsort(~key_mask, axis=1, stable=True)[..., None, None]
+        flat[1:] = [jnp.take_along_axis(part, order, axis=1) for part in flat[1:]]
+        lengths = key_mask.sum(axis=1, dtype=jnp.int32)
+    return jax.nn.dot_product_attention(
+        *flat, key_value_seq_lengths=lengths, implementation="cudnn"
+    ).reshape(q.shape)
+
+
+def splash_attention(
+    q: Array,
+    k: Array,
+    v: Array,
+    key_mask: Array | None = None,
+    *,
+    is_interpreted: bool = False,
+) -> Array:
     """`dot_product_attention` in blocks, on a TPU; interpreted, slowly, on anything.
 
-    Sequences are padded to whole blocks. Padded keys are another segment than all queries, so
-    nothing attends to them; padded queries are cut off.
+    Sequences are padded to whole blocks. Padded and masked keys are another segment than all
+    queries, so nothing attends to them; padded queries are cut off.
     """
     # Imported here: elsewhere nobody should wait for Pallas.
     from jax.experimental.pallas.ops.tpu import splash_attention as splash
@@ -112,11 +136,13 @@ def splash_attention(q: Array, k: Array, v: Array, *, is_interpreted: bool = Fal
         q_seq_shards=1,
         interpret=is_interpreted,
     )
+    is_hidden = jnp.ones((1, num_keys), bool) if key_mask is None else key_mask
+    is_hidden = ~jnp.pad(is_hidden, ((0, 0), (0, k.shape[2] - num_keys)))
     segments = splash.SegmentIds(
-        q=jnp.zeros(q.shape[2], jnp.int32),
-        kv=(jnp.arange(k.shape[2]) >= num_keys).astype(jnp.int32),
+        q=jnp.zeros((q.shape[0], q.shape[2]), jnp.int32),
+        kv=jnp.broadcast_to(is_hidden.astype(jnp.int32), (k.shape[0], k.shape[2])),
     )
-    out = jax.vmap(kernel, (0, 0, 0, None))(q, k, v, segments)
+    out = jax.vmap(kernel)(q, k, v, segments)
     return out.swapaxes(1, 2)[:, :num_queries].reshape(shape)
 
 
@@ -133,7 +159,7 @@ def _heads_first(x: Array, block: int) -> Array:
     return jnp.pad(x, ((0, 0), (0, 0), (0, -x.shape[2] % block), (0, 0)))
 
 
-KERNELS: dict[str, Attend] = {
+KERNELS: dict[str, Callable[..., Array]] = {
     "xla": dot_product_attention,
     "splash": splash_attention,
     "cudnn": cudnn_attention,

@@ -1,12 +1,12 @@
 """The Flux transformer on videos: miniFLUX of Pyramid-Flow, or any other size of it.
 
-    sequence = [text ; video],  video tokens in frame, row, column order
-    x <- double blocks (text and video with their own weights), then single blocks (joined)
+    text [b, m, d] and video [b, f, l, d] attend to each other as one sequence
+    double blocks (text and video with their own weights), then single blocks (the same for both)
 
 Text tokens stand at position 0 and are not rotated; video tokens are rotated by the position of
 their frame in the full-rate video, their row and their column. A frame kept by several stages of
 the pyramid therefore looks the same to all of them, and the stride itself needs no embedding.
-Tokens of padded text see padded text only, and nothing else sees them.
+Nothing sees padded text.
 
 Differs from Pyramid-Flow: one clip at one resolution; its history of coarser clips is not here.
 
@@ -14,23 +14,27 @@ Source: diffusers' FluxTransformer2DModel, with which the tests compare; Pyramid
 arXiv 2410.05954, which has the same weights.
 """
 
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tpdiff_jax.models.attention import Visibility, attention_flops
+from tpdiff_jax.models.attention import Table, attention_flops
+from tpdiff_jax.models.attention_kernels import check_kernel
 from tpdiff_jax.models.block_stack import apply_stack, bind, new_params, new_stack
 from tpdiff_jax.models.embeddings import scalar_embedding_flops
 from tpdiff_jax.models.flux_axes import PARAM_AXES
-from tpdiff_jax.models.flux_blocks import DoubleBlock, SingleBlock, Stem
+from tpdiff_jax.models.flux_blocks import DoubleBlock, SingleBlock, Stem, divided
 from tpdiff_jax.models.flux_config import FluxConfig
 from tpdiff_jax.models.head import Head
 from tpdiff_jax.models.network import attention_axis_sizes
+from tpdiff_jax.models.one_device import OneDevice
 from tpdiff_jax.models.patching import check_frames, frames_to_patches, patches_to_frames
-from tpdiff_jax.models.rope import rope_table, video_angles, with_unrotated_tokens
+from tpdiff_jax.models.rope import rope_table, video_angles
+from tpdiff_jax.models.text_attention import attention_with_text, num_seen_keys
 from tpdiff_jax.types import Array, Cond, Layout, ParamAxes, Params, PRNGKey
 
 COND_FIELDS = ("text", "text_mask", "pooled")
@@ -41,14 +45,24 @@ class Flux:
     """The network as pure functions of {"stem", "double_blocks", "single_blocks", "head"}.
 
     Leaves under the two kinds of blocks have a leading axis of layers.
+
+    Raises:
+        ValueError: when `model.attention_kernel` cannot run on the layout's devices.
     """
 
     config: FluxConfig
+    layout: Layout = field(default_factory=OneDevice)
+
+    def __post_init__(self) -> None:
+        check_kernel(self.config.attention_kernel, self.layout.platform, self.config.dtype)
 
     def with_layout(self, layout: Layout) -> "Flux":
-        """Return the same network: the compiler alone places what it computes."""
-        del layout
-        return self
+        """Return the same network on other devices.
+
+        Raises:
+            ValueError: when `model.attention_kernel` cannot run there.
+        """
+        return dataclasses.replace(self, layout=layout)
 
     @property
     def param_axes(self) -> ParamAxes:
@@ -103,24 +117,24 @@ class Flux:
         stem, head = bind(Stem, config, params["stem"]), bind(Head, config, params["head"])
         condition = stem.condition(t, cond["pooled"])
         table = self._rotary_table(frame_positions)
-        visibility = self._visibility(frame_positions, cond["text_mask"])
-
-        patches = frames_to_patches(x_t, config.patch_size)
-        video = stem.patch(patches.reshape(x_t.shape[0], -1, config.patch_dim))  # [b, f l, d]
-        tokens = (stem.text(cond["text"]), video)
-        double, single = params["double_blocks"], params["single_blocks"]
-        tokens = apply_stack(DoubleBlock, config, double, tokens, condition, table, visibility)
-        x = jnp.concatenate(tokens, axis=1)  # [b, m + f l, d]
-        x = apply_stack(SingleBlock, config, single, x, condition, table, visibility)
-        output = head(x[:, config.num_text_tokens :], condition)
-        return patches_to_frames(output.reshape(patches.shape), config.patch_size, config.num_rows)
+        attend = attention_with_text(
+            config.attention_kernel, self.layout, cond["text_mask"], config.is_causal
+        )
+        video = stem.patch(frames_to_patches(x_t, config.patch_size))  # [b, f, l, d]
+        tokens = divided((stem.text(cond["text"]), video), self.layout)
+        for block, name in ((DoubleBlock, "double_blocks"), (SingleBlock, "single_blocks")):
+            seen = (condition, table, attend, self.layout)
+            tokens = apply_stack(block, config, params[name], tokens, *seen)
+        output = head(tokens[1], condition)
+        return patches_to_frames(output, config.patch_size, config.num_rows)
 
     def flops(self, num_frames: int) -> float:
         """Matrix-product FLOPs of one forward pass over one video of `num_frames` frames."""
         config, d = self.config, self.config.hidden_size
         tokens, num_text = float(self.num_tokens(num_frames)), config.num_text_tokens
         num_video = tokens - num_text
-        attention = attention_flops(tokens, tokens, d)
+        keys = num_seen_keys(num_text, num_frames, config.num_places, config.is_causal)
+        attention = attention_flops(tokens, keys, d)
         feed_forward = 4.0 * tokens * d * config.feed_forward_dim
         double = attention + feed_forward + 2.0 * d * 12 * d
         single = attention + feed_forward + 2.0 * d * 3 * d
@@ -144,22 +158,14 @@ class Flux:
             return None
         return {**cond, **{name: jnp.zeros_like(cond[name]) for name in COND_FIELDS}}
 
-    def _rotary_table(self, frame_positions: Array | np.ndarray) -> tuple[Array, Array]:
+    def _rotary_table(self, frame_positions: Array | np.ndarray) -> Table:
+        """Of the video's tokens, [f, l, e / 2]; text is not rotated."""
         config = self.config
         rows, columns = np.divmod(np.arange(config.num_places), config.num_columns)
         angles = video_angles(frame_positions, rows, columns, config.rope_dims, config.rope_theta)
-        return with_unrotated_tokens(rope_table(angles), config.num_text_tokens)
-
-    def _visibility(self, frame_positions: Array | np.ndarray, text_mask: Array) -> Visibility:
-        num_video = frame_positions.shape[0] * self.config.num_places
-        is_text = (jnp.asarray(text_mask) != 0).astype(jnp.int32)
-        video = jnp.ones((is_text.shape[0], num_video), jnp.int32)
-        segments = jnp.concatenate([is_text, video], axis=1)
-        if not self.config.is_causal:
-            return Visibility(segments)
-        of_text = jnp.zeros(self.config.num_text_tokens, jnp.float32)
-        of_video = jnp.repeat(jnp.asarray(frame_positions, jnp.float32), self.config.num_places)
-        return Visibility(segments, jnp.concatenate([of_text, of_video]))
+        shape = (frame_positions.shape[0], config.num_places, -1)
+        cos, sin = (part.reshape(shape) for part in rope_table(angles))
+        return cos, sin
 
     def _check_shapes(self, x_t: Array, cond: Cond) -> None:
         config, b = self.config, x_t.shape[0]

@@ -1,7 +1,8 @@
 """Modules of the Flux transformer: stem, double-stream blocks, single-stream blocks.
 
 A double block keeps separate weights for text and video and joins them in one attention; a single
-block runs attention and feed-forward side by side on the joined sequence, text first.
+block sends both through the same weights, attention and feed-forward side by side. Text and video
+stay apart as arrays, because places of the video may be divided over devices.
 
 Source: Black Forest Labs' Flux; Esser et al., arXiv 2403.03206, section 4 (double blocks);
 Dehghani et al., arXiv 2302.05442, section 2 (attention and feed-forward in parallel).
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tpdiff_jax.models.attention import SelfAttention, Visibility, joint_attention
+from tpdiff_jax.models.attention import JointAttend, SelfAttention, Table, joint_attention
 from tpdiff_jax.models.embeddings import ScalarEmbedding
 from tpdiff_jax.models.flux_config import FluxConfig
 from tpdiff_jax.models.layers import (
@@ -23,10 +24,18 @@ from tpdiff_jax.models.layers import (
     over_tokens,
     zero_linear,
 )
-from tpdiff_jax.types import Array
+from tpdiff_jax.types import Array, Layout
 
 ACTIVATION = "gelu"
 XAVIER = nnx.initializers.xavier_uniform()
+Tokens = tuple[Array, Array]
+"""Text [b, m, d] and video [b, f, l, d]."""
+
+
+def divided(tokens: Tokens, layout: Layout) -> Tokens:
+    """Return the tokens as they lie on the devices between blocks."""
+    text, video = tokens
+    return layout.constrain(text, "batch"), layout.constrain(video, "batch", None, "tokens")
 
 
 class Stem(nnx.Module):
@@ -62,25 +71,22 @@ class DoubleBlock(nnx.Module):
         self.video = Stream(config, rngs)
 
     def __call__(
-        self,
-        tokens: tuple[Array, Array],
-        condition: Array,
-        table: tuple[Array, Array],
-        visibility: Visibility,
-    ) -> tuple[Array, Array]:
-        """Text [b, m, d] and video [b, l, d], condition [b, d], rotary table of m + l tokens."""
+        self, tokens: Tokens, condition: Array, table: Table, attend: JointAttend, layout: Layout
+    ) -> Tokens:
+        """Tokens, condition [b, d] and the video's rotary table [f, l, e / 2] -> tokens."""
         streams = (self.text, self.video)
         modulations = [jnp.split(s.modulation(condition), 6, axis=-1) for s in streams]
         normed = [
             modulate(layer_norm(x), shift, scale)
             for x, (shift, scale, *_) in zip(tokens, modulations, strict=True)
         ]
-        attended = joint_attention([s.attention for s in streams], normed, table, visibility)
+        weights = [s.attention for s in streams]
+        attended = joint_attention(weights, normed, (None, table), attend)
         text, video = (
             _feed_forward(stream, x, y, modulation[2:])
             for stream, x, y, modulation in zip(streams, tokens, attended, modulations, strict=True)
         )
-        return text, video
+        return divided((text, video), layout)
 
 
 def _feed_forward(stream: Stream, x: Array, attended: Array, modulation: list[Array]) -> Array:
@@ -100,15 +106,18 @@ class SingleBlock(nnx.Module):
         self.outer = nnx.Linear(d + hidden, d, dtype=dtype, kernel_init=XAVIER, rngs=rngs)
 
     def __call__(
-        self,
-        x: Array,
-        condition: Array,
-        table: tuple[Array, Array],
-        visibility: Visibility,
-    ) -> Array:
-        """Tokens [b, l, d], condition [b, d], rotary table of l tokens -> [b, l, d]."""
+        self, tokens: Tokens, condition: Array, table: Table, attend: JointAttend, layout: Layout
+    ) -> Tokens:
+        """Tokens, condition [b, d] and the video's rotary table [f, l, e / 2] -> tokens."""
         shift, scale, gate = jnp.split(self.modulation(condition), 3, axis=-1)
-        y = modulate(layer_norm(x), shift, scale)
+        normed = [modulate(layer_norm(x), shift, scale) for x in tokens]
+        attended = joint_attention([self.attention] * 2, normed, (None, table), attend)
+        text, video = (
+            x + over_tokens(gate, x) * self._mix(y, heads)
+            for x, y, heads in zip(tokens, normed, attended, strict=True)
+        )
+        return divided((text, video), layout)
+
+    def _mix(self, y: Array, attended: Array) -> Array:
         hidden = ACTIVATIONS[ACTIVATION](self.inner(y))
-        attended = self.attention(y, table, visibility)
-        return x + over_tokens(gate, x) * self.outer(jnp.concatenate([attended, hidden], axis=-1))
+        return self.outer(jnp.concatenate([attended, hidden], axis=-1))

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from tpdiff_jax.models.attention_kernels import CHOICES
 from tpdiff_jax.models.block_stack import REMAT_POLICIES
 from tpdiff_jax.models.config_checks import (
     check_choice,
@@ -38,6 +39,7 @@ class FluxConfig:
     num_text_tokens: int = 128
     pooled_dim: int = 768
     is_causal: bool = False
+    attention_kernel: str = "auto"
     dtype: str = "float32"
     scan_layers: bool = True
     remat: str = "none"
@@ -49,6 +51,7 @@ class FluxConfig:
             *("num_double_blocks", "num_single_blocks", "mlp_ratio"),
             *("text_dim", "num_text_tokens", "pooled_dim"),
         )
+        check_choice(self, "attention_kernel", CHOICES)
         check_choice(self, "dtype", DTYPES)
         check_choice(self, "remat", REMAT_POLICIES)
         check_patch_size(self)

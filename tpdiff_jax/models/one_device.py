@@ -1,11 +1,11 @@
 """The layout of a network on one device: nothing is divided."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 
-from tpdiff_jax.types import Array
+from tpdiff_jax.types import Array, Axes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,10 +23,13 @@ class OneDevice:
         return x
 
     def over_shards(
-        self, function: Callable[..., Array], axes: tuple[str | None, ...]
-    ) -> Callable[..., Array]:
+        self,
+        function: Callable[..., tuple[Array, ...]],
+        in_axes: Sequence[Axes],
+        out_axes: Sequence[Axes],
+    ) -> Callable[..., tuple[Array, ...]]:
         """Return the function."""
-        del axes
+        del in_axes, out_axes
         return function
 
     def gather(self, x: Array, name: str, dim: int) -> Array:

@@ -107,24 +107,6 @@ def rope_table(angles: Sequence[Array | np.ndarray]) -> tuple[Array, Array]:
     return jnp.cos(traced), jnp.sin(traced)
 
 
-def with_unrotated_tokens(table: tuple[Array, Array], num_tokens: int) -> tuple[Array, Array]:
-    """Put tokens that are not rotated, at position 0 on every axis, before those of a table.
-
-    Args:
-        table: cos and sin, [l, e / 2].
-        num_tokens: tokens to put in front.
-
-    Returns:
-        cos and sin, [num_tokens + l, e / 2].
-    """
-    cos, sin = table
-    shape = (num_tokens, cos.shape[-1])
-    return (
-        jnp.concatenate([jnp.ones(shape, cos.dtype), cos]),
-        jnp.concatenate([jnp.zeros(shape, sin.dtype), sin]),
-    )
-
-
 def rotate_pairs(x: Array, table: tuple[Array, Array]) -> Array:
     """Rotate every interleaved pair of each head by its token's angle.
 

@@ -1,0 +1,63 @@
+"""The Flux transformer on several devices gives the outputs and gradients of one."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.tiny import REPO
+
+RUN = """
+import dataclasses, math
+import jax, jax.numpy as jnp, numpy as np
+from tests.models.flux_reference import CONFIG, make_inputs
+from tpdiff_jax.infra.mesh import MeshLayout, MeshSpec, make_mesh
+from tpdiff_jax.infra.param_sharding import state_shardings
+from tpdiff_jax.models import Flux
+
+MESHES = (dict(data=1, context=2, tensor=2), dict(data=1, fsdp=2, context=2))
+x, t, cond = make_inputs(3)
+weights = np.cos(np.arange(x.size)).reshape(x.shape)
+
+
+def outputs(network, params):
+    def loss(params):
+        out = network.apply(params, x, t, jnp.arange(3.0), 1, cond)
+        return jnp.sum(weights * out), out
+
+    return jax.jit(jax.grad(loss, has_aux=True))(params)
+
+
+for is_causal in (False, True):
+    network = Flux(dataclasses.replace(CONFIG, is_causal=is_causal))
+    params = jax.tree.map(
+        lambda leaf: 0.2 * jnp.cos(jnp.arange(leaf.size) * 1.7 + leaf.size).reshape(leaf.shape),
+        network.init(jax.random.key(0)),
+    )
+    expected = outputs(network, params)
+    for sizes in MESHES:
+        mesh = make_mesh(MeshSpec(**sizes), jax.devices()[: math.prod(sizes.values())])
+        shardings = state_shardings(mesh, network.param_axes, params, params)
+        result = outputs(network.with_layout(MeshLayout(mesh)), jax.device_put(params, shardings))
+        for one, several in zip(jax.tree.leaves(expected), jax.tree.leaves(result), strict=True):
+            scale = float(jnp.abs(one).max())
+            np.testing.assert_allclose(np.asarray(several), one, atol=1e-5 * scale, err_msg=sizes)
+print("equal")
+"""
+
+
+@pytest.mark.slow
+def test_every_mesh_gives_the_outputs_and_gradients_of_one_device() -> None:
+    flags = "--xla_force_host_platform_device_count=4 " + os.environ["XLA_FLAGS"]
+    out = subprocess.run(
+        [sys.executable, "-c", RUN],
+        cwd=REPO,
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert out.returncode == 0, out.stderr
+    assert out.stdout.splitlines()[-1] == "equal"
