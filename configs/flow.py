@@ -31,6 +31,7 @@ def get_config() -> ConfigDict:
 
     config.model = ConfigDict()
     config.model.name = "video_dit"
+    config.model.weights = ""  # folder of published weights to start from; "" draws them
     config.model.patch_size = 8
     config.model.hidden_size = 128
     config.model.depth = 4

@@ -23,6 +23,7 @@ LAYERS = (
     {
         "pretrained",
         "run_config",
+        "run_specs",
         "stage_schedule",
         "train_step",
         "report",

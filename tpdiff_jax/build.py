@@ -5,6 +5,7 @@ here. Nothing compiles before `build_experiment` has returned.
 """
 
 import dataclasses
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,68 +22,14 @@ from tpdiff_jax.infra.guard import GuardSpec
 from tpdiff_jax.infra.optimizer import OptimizerSpec, make_optimizer, make_schedule
 from tpdiff_jax.models import MODELS, Network
 from tpdiff_jax.null_condition import make_null_cond
+from tpdiff_jax.pretrained import PUBLISHED, Weights
 from tpdiff_jax.run_config import ConfigReader, deciding_fields
+from tpdiff_jax.run_specs import GenerateSpec, TrainSpec
 from tpdiff_jax.stage_schedule import validate_stage_probs
 from tpdiff_jax.train_step import TrainTask
 from tpdiff_jax.videos.prepare_spec import PrepareSpec
 
 PATHS = ("flow", "ddim")
-BATCHES_PER_STAGE = ("clips", "tokens")
-MAX_STEPS = 2**31 - 1  # steps are counted in int32
-MAX_SEED = 2**32 - 1  # jax keeps 32 bits of a seed
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainSpec:
-    """Fields of the config group `train`."""
-
-    num_steps: int
-    batch_size: int
-    seed: int
-    batch_per_stage: str
-    grad_accum_steps: int
-    stage_probs: tuple[float, ...]
-    cond_dropout: float
-    log_every_steps: int
-    checkpoint_every_steps: int
-    sample_every_steps: int
-    eval_every_steps: int
-    keep_checkpoints: int
-
-    def __post_init__(self) -> None:
-        _check_at_least_one(
-            "train",
-            self,
-            "num_steps",
-            "batch_size",
-            "grad_accum_steps",
-            "log_every_steps",
-            "checkpoint_every_steps",
-            "keep_checkpoints",
-        )
-        for name in ("sample_every_steps", "eval_every_steps"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"train.{name}={getattr(self, name)} must not be negative")
-        if self.num_steps > MAX_STEPS:
-            raise ValueError(f"train.num_steps={self.num_steps} must not exceed {MAX_STEPS}")
-        _check_seed("train", self.seed)
-        method.check_choice("train.batch_per_stage", self.batch_per_stage, BATCHES_PER_STAGE)
-        if not 0 <= self.cond_dropout < 1:
-            raise ValueError(f"train.cond_dropout={self.cond_dropout} must lie in [0, 1)")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class GenerateSpec:
-    """How many videos to generate, how many at once, from which seed (`sample`, `eval`)."""
-
-    group: str
-    num_videos: int
-    batch_size: int
-    seed: int
-
-    def __post_init__(self) -> None:
-        _check_at_least_one(self.group, self, "num_videos", "batch_size")
-        _check_seed(self.group, self.seed)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,6 +48,7 @@ class Experiment:
         measure: what to measure prepared clips with.
         mesh: the devices.
         num_data_threads: threads that render clips.
+        weights: published weights to start from; None draws them.
     """
 
     config: ConfigDict
@@ -114,6 +62,7 @@ class Experiment:
     measure: MeasureSpec
     mesh: Mesh
     num_data_threads: int
+    weights: Weights | None = None
 
     @property
     def pyramid(self) -> method.Pyramid:
@@ -148,19 +97,20 @@ def build_experiment(
     Args:
         config: every field of every group.
         devices: what to place arrays on; by default all devices of all processes.
-        frame_shape: (h, w, c) of frames to compile for in place of the data set's; such an
-            experiment has no clips.
+        frame_shape: (h, w, c) of frames to compile for in place of the data set's, or
+            (f, h, w, c) without any data set at hand; such an experiment has no clips.
 
     Raises:
         ValueError: naming the full field, its value and what is allowed.
     """
     read = ConfigReader(config)
     mesh = mesh_lib.make_mesh(mesh_lib.MeshSpec(**read.group("mesh", *mesh_lib.MESH_AXES)), devices)
-    dataset = _build_dataset(read)
-    if frame_shape is not None:
-        dataset = _with_frames(dataset, frame_shape)
+    dataset = _build_dataset(read, frame_shape)
     pyramid = _build_pyramid(read, dataset.num_frames)
     network = _build_network(read, dataset).with_layout(mesh_lib.MeshLayout(mesh))
+    if isinstance(dataset, ClipShape):
+        dataset = dataclasses.replace(dataset, encoded=network.cond_shapes)
+    _check_condition(network, dataset)
     train = _build_train(read, pyramid.num_stages)
     alignment = _build_alignment(read, train)
     optimizer_spec = OptimizerSpec(
@@ -198,6 +148,7 @@ def build_experiment(
         measure=MeasureSpec(**read.given_of_group("measure", *_names(MeasureSpec))),
         mesh=mesh,
         num_data_threads=_num_threads(read),
+        weights=_weights(read),
     )
     read.check_all_known()
     for field in ("train.batch_size", "sample.batch_size", "eval.batch_size"):
@@ -227,20 +178,37 @@ def _num_threads(read: ConfigReader) -> int:
     return count
 
 
-def _build_dataset(read: ConfigReader) -> Any:
+def _build_dataset(read: ConfigReader, frame_shape: tuple[int, ...] | None) -> Any:
     name = _choice(read, "data.name", DATASETS)
-    return _construct(
-        read, "data", DATASETS[name], read.rest_of_group("data", "name", "num_threads")
-    )
-
-
-def _with_frames(dataset: Any, frame_shape: tuple[int, ...]) -> ClipShape:
+    fields = read.rest_of_group("data", "name", "num_threads")
+    if frame_shape is not None and len(frame_shape) == 4:
+        return ClipShape(num_frames=frame_shape[0], frame_shape=frame_shape[1:])
+    dataset = _construct(read, "data", DATASETS[name], fields)
+    if frame_shape is None:
+        return dataset
     return ClipShape(
         num_frames=dataset.num_frames,
         frame_shape=frame_shape,
         num_digits=dataset.num_digits,
         num_classes=dataset.num_classes,
     )
+
+
+def _check_condition(network: Network, dataset: Any) -> None:
+    """Raise ValueError unless clips bring the condition that the network takes."""
+    for name, (shape, _) in network.cond_shapes.items():
+        found, _ = dataset.cond_shapes.get(name, (None, None))
+        if found != shape:
+            raise ValueError(
+                f"the network takes {name!r} of shape {shape} with every clip, the data has "
+                f"{found}; prepare.text_encoder makes it, fields of model must fit"
+            )
+
+
+def _weights(read: ConfigReader) -> Weights | None:
+    if not (folder := read("model.weights")):
+        return None
+    return Weights(_choice(read, "model.name", PUBLISHED), pathlib.Path(folder))
 
 
 def _construct(
@@ -284,7 +252,7 @@ def _build_network(read: ConfigReader, dataset: Any) -> Network:
         "channels": channels,
         "num_classes": dataset.num_classes,
     }
-    fields = read.rest_of_group("model", "name")
+    fields = read.rest_of_group("model", "name", "weights")
     return _construct(read, "model", MODELS[name], fields | given_by_data)
 
 
@@ -344,14 +312,3 @@ def _choice(read: ConfigReader, field: str, allowed: Any) -> str:
     value = read(field)
     method.check_choice(field, value, tuple(allowed))
     return value
-
-
-def _check_seed(group: str, seed: int) -> None:
-    if not 0 <= seed <= MAX_SEED:
-        raise ValueError(f"{group}.seed={seed} must lie in 0 to {MAX_SEED}")
-
-
-def _check_at_least_one(group: str, spec: Any, *names: str) -> None:
-    for name in names:
-        if getattr(spec, name) < 1:
-            raise ValueError(f"{group}.{name}={getattr(spec, name)} must be at least 1")

@@ -45,7 +45,8 @@ def open_run(
 
     Args:
         workdir: a folder that `--mode=train` has made.
-        config: may differ from the saved one in the groups `sample`, `eval` and `measure` only.
+        config: may differ from the saved one in the groups `sample`, `eval`, `measure` and
+            `mesh` only.
         step: checkpoint to read; None takes the newest that can be read.
         overrides: command-line flags, applied last.
 
@@ -58,7 +59,8 @@ def open_run(
     saved = run_config.load_config(workdir)
     if config is not None:
         run_config.check_same_run(saved, config, free_groups=run_config.GENERATE_GROUPS)
-        for group in (group for group in run_config.GENERATE_GROUPS if group in config):
+        free = (*run_config.GENERATE_GROUPS, "mesh")
+        for group in (group for group in free if group in config):
             saved[group] = config[group].copy_and_resolve_references()
     experiment = build_experiment(_override(saved, overrides or GenerateFlags()))
     checkpoints = Checkpoints(workdir, identity=experiment.identity, create=False)

@@ -7,7 +7,7 @@ import jax
 
 from tpdiff_jax.build import Experiment
 from tpdiff_jax.infra.param_sharding import state_shardings
-from tpdiff_jax.train_step import TrainState, init_state
+from tpdiff_jax.train_step import TrainState, init_state, state_of_params
 from tpdiff_jax.types import PRNGKey
 
 
@@ -18,9 +18,18 @@ def run_keys(seed: int) -> tuple[PRNGKey, PRNGKey]:
 
 
 def make_state(experiment: Experiment, key: PRNGKey) -> TrainState:
-    """Return the state before the first step, made where it will live."""
-    shardings = jax.tree.map(lambda a: a.sharding, abstract_train_state(experiment))
-    return jax.jit(_init(experiment), out_shardings=shardings)(key)
+    """Return the state before the first step, made where it will live.
+
+    Raises:
+        ValueError: when the published weights to start from do not fit.
+    """
+    abstract = abstract_train_state(experiment)
+    shardings = jax.tree.map(lambda a: a.sharding, abstract)
+    if experiment.weights is None:
+        return jax.jit(_init(experiment), out_shardings=shardings)(key)
+    params = experiment.weights.load(experiment.network.config, abstract.params)
+    of_params = functools.partial(state_of_params, experiment.task)
+    return jax.jit(of_params, out_shardings=shardings, donate_argnums=0)(params)
 
 
 def abstract_train_state(experiment: Experiment) -> TrainState:

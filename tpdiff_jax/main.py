@@ -97,7 +97,10 @@ _TOPOLOGY = flags.DEFINE_string(
     "topology", "local", "plan: machine, as in v5p:4x4x4, v5e:2x4, v6e:4x4, cpu:8 or local."
 )
 _FRAME_SHAPE = flags.DEFINE_list(
-    "frame_shape", None, "plan: height, width and channels of a frame; default the data set's."
+    "frame_shape",
+    None,
+    "plan: height, width and channels of a frame, or of frames whose number stands before them, "
+    "where no data set is at hand; default the data set's.",
 )
 _NUM_CLIPS = flags.DEFINE_integer(
     "num_clips", 10_000_000, "plan: training clips to count chip-hours for.", 1
@@ -214,7 +217,7 @@ def plan_flags() -> Any:
 
     shape = _FRAME_SHAPE.value
     if shape is not None and not all(text.isdigit() for text in shape):
-        raise ValueError(f"--frame_shape={','.join(shape)} must be three numbers, as in 48,80,16")
+        raise ValueError(f"--frame_shape={','.join(shape)} must be numbers, as in 48,80,16")
     return PlanFlags(
         topology=_TOPOLOGY.value,
         frame_shape=None if shape is None else tuple(map(int, shape)),

@@ -41,7 +41,8 @@ class PlanFlags:
 
     Attributes:
         topology: machine to plan for.
-        frame_shape: (h, w, c) of a frame in place of the data set's; None keeps that.
+        frame_shape: (h, w, c) of a frame in place of the data set's, or (f, h, w, c) without one;
+            None keeps the data set's.
         num_clips: clips to count chip-hours for.
         search_batch: whether to look for the largest batch that fits.
     """

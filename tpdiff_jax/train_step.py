@@ -75,8 +75,12 @@ class TrainTask(NamedTuple):
 
 
 def init_state(task: TrainTask, init: Callable[[PRNGKey], Params], key: PRNGKey) -> TrainState:
+    """Return the state before the first step, with fresh parameters."""
+    return state_of_params(task, init(key))
+
+
+def state_of_params(task: TrainTask, params: Params) -> TrainState:
     """Return the state before the first step."""
-    params = init(key)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         num_updates=jnp.zeros((), jnp.int32),

@@ -17,6 +17,8 @@ PRNGKey: TypeAlias = jax.Array
 Params: TypeAlias = Mapping[str, Any]
 Cond: TypeAlias = Any
 """A condition: a pytree of arrays with leading axis b, or None."""
+CondShapes: TypeAlias = Mapping[str, tuple[tuple[int, ...], np.dtype]]
+"""Shape, without the axis b, and dtype of entries of a condition, by name."""
 ParamAxes: TypeAlias = tuple[tuple[str, tuple[str | None, ...]], ...]
 """Pairs of a pattern of parameter paths (`/` between keys) and the names of a parameter's axes."""
 

@@ -15,6 +15,7 @@ class ClipShape:
         frame_shape: (h, w, c) of a frame.
         num_digits: numbers in a label.
         num_classes: values of each.
+        encoded: shape and dtype of further entries of the condition.
 
     Raises:
         ValueError: for a frame shape that is not three positive numbers.
@@ -22,20 +23,23 @@ class ClipShape:
 
     num_frames: int
     frame_shape: tuple[int, ...]
-    num_digits: int
-    num_classes: int
+    num_digits: int = 0
+    num_classes: int = 0
+    encoded: Mapping[str, tuple[tuple[int, ...], np.dtype]] = dataclasses.field(
+        default_factory=dict
+    )
 
     def __post_init__(self) -> None:
-        if len(self.frame_shape) != 3 or min(self.frame_shape) < 1:
+        if len(self.frame_shape) != 3 or min(self.num_frames, *self.frame_shape) < 1:
             raise ValueError(
-                f"--frame_shape={self.frame_shape} must be height, width and channels, "
-                "such as 48,80,16"
+                f"--frame_shape={self.frame_shape} must be height, width and channels, such as "
+                "48,80,16, perhaps with the number of frames before them"
             )
 
     @property
     def cond_shapes(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
         """Shape and dtype of a clip's condition."""
-        return {"label": ((self.num_digits,), np.dtype(np.int32))}
+        return {"label": ((self.num_digits,), np.dtype(np.int32)), **self.encoded}
 
     @property
     def null_cond(self) -> Mapping[str, np.ndarray]:

@@ -25,8 +25,9 @@ def make_video_dit(**fields: object) -> Network:
     return VideoDiT(VideoDiTConfig(**fields))  # type: ignore[arg-type]
 
 
-def make_flux(**fields: object) -> Network:
-    """Build the Flux transformer from the fields of `FluxConfig`."""
+def make_flux(num_classes: int = 0, **fields: object) -> Network:
+    """Build the Flux transformer from the fields of `FluxConfig`; it takes text, no labels."""
+    del num_classes
     return Flux(FluxConfig(**fields))  # type: ignore[arg-type]
 
 

@@ -35,9 +35,7 @@ from tpdiff_jax.models.one_device import OneDevice
 from tpdiff_jax.models.patching import check_frames, frames_to_patches, patches_to_frames
 from tpdiff_jax.models.rope import rope_table, video_angles
 from tpdiff_jax.models.text_attention import attention_with_text, num_seen_keys
-from tpdiff_jax.types import Array, Cond, Layout, ParamAxes, Params, PRNGKey
-
-COND_FIELDS = ("text", "text_mask", "pooled")
+from tpdiff_jax.types import Array, Cond, CondShapes, Layout, ParamAxes, Params, PRNGKey
 
 
 @dataclass(frozen=True)
@@ -73,6 +71,16 @@ class Flux:
     def axis_sizes(self) -> Mapping[str, tuple[str, int]]:
         """Heads and the patches of a frame: attention is divided along them."""
         return attention_axis_sizes(self.config.num_heads, self.config.num_places)
+
+    @property
+    def cond_shapes(self) -> CondShapes:
+        """Encoded text with its mask, and one vector for all of it."""
+        config = self.config
+        return {
+            "text": ((config.num_text_tokens, config.text_dim), np.dtype(np.float16)),
+            "text_mask": ((config.num_text_tokens,), np.dtype(np.bool_)),
+            "pooled": ((config.pooled_dim,), np.dtype(np.float16)),
+        }
 
     def init(self, key: PRNGKey) -> Params:
         """Fresh parameters, float32; the output of a fresh network is zero (adaLN-Zero)."""
@@ -156,7 +164,7 @@ class Flux:
         """
         if cond is None:
             return None
-        return {**cond, **{name: jnp.zeros_like(cond[name]) for name in COND_FIELDS}}
+        return {**cond, **{name: jnp.zeros_like(cond[name]) for name in self.cond_shapes}}
 
     def _rotary_table(self, frame_positions: Array | np.ndarray) -> Table:
         """Of the video's tokens, [f, l, e / 2]; text is not rotated."""
@@ -168,16 +176,12 @@ class Flux:
         return cos, sin
 
     def _check_shapes(self, x_t: Array, cond: Cond) -> None:
-        config, b = self.config, x_t.shape[0]
+        config = self.config
         check_frames(x_t, (config.frame_height, config.frame_width, config.channels))
-        missing = [name for name in COND_FIELDS if cond is None or name not in cond]
+        missing = [name for name in self.cond_shapes if cond is None or name not in cond]
         if missing:
-            raise ValueError(f"cond must have {', '.join(COND_FIELDS)}; missing {missing}")
-        expected = {
-            "text": (b, config.num_text_tokens, config.text_dim),
-            "text_mask": (b, config.num_text_tokens),
-            "pooled": (b, config.pooled_dim),
-        }
-        for name, shape in expected.items():
-            if cond[name].shape != shape:
-                raise ValueError(f"cond[{name!r}] must be {shape}, got {cond[name].shape}")
+            raise ValueError(f"cond must have {', '.join(self.cond_shapes)}; missing {missing}")
+        for name, (shape, _) in self.cond_shapes.items():
+            if cond[name].shape != (x_t.shape[0], *shape):
+                expected = (x_t.shape[0], *shape)
+                raise ValueError(f"cond[{name!r}] must be {expected}, got {cond[name].shape}")

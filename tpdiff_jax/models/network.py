@@ -1,9 +1,9 @@
 """What the trainer, the sampler and the planner ask of a network."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
-from tpdiff_jax.types import Array, Cond, Layout, ParamAxes, Params, PRNGKey
+from tpdiff_jax.types import Array, Cond, CondShapes, Layout, ParamAxes, Params, PRNGKey
 
 
 class Network(Protocol):
@@ -18,6 +18,11 @@ class Network(Protocol):
         ...
 
     @property
+    def config(self) -> Any:
+        """Its shape: the dataclass of the config group `model`."""
+        ...
+
+    @property
     def param_axes(self) -> ParamAxes:
         """Logical axes of every parameter, by path; the names are those of the mesh's rules."""
         ...
@@ -25,6 +30,11 @@ class Network(Protocol):
     @property
     def axis_sizes(self) -> Mapping[str, tuple[str, int]]:
         """What -> (logical axis, length) of every axis that its devices must divide evenly."""
+        ...
+
+    @property
+    def cond_shapes(self) -> CondShapes:
+        """Shape and dtype of the encoded entries of a clip's condition that it takes."""
         ...
 
     def init(self, key: PRNGKey) -> Params:

@@ -47,7 +47,7 @@ from tpdiff_jax.models.patching import check_frames, frames_to_patches, patches_
 from tpdiff_jax.models.rope import axis_angles, rope_table, split_head, video_angles
 from tpdiff_jax.models.video_dit_axes import PARAM_AXES
 from tpdiff_jax.models.video_dit_config import VideoDiTConfig
-from tpdiff_jax.types import Array, Cond, Layout, ParamAxes, Params, PRNGKey
+from tpdiff_jax.types import Array, Cond, CondShapes, Layout, ParamAxes, Params, PRNGKey
 
 Tables = Mapping[str, tuple[Array, Array]]
 TOKEN_AXES = ("batch", None, "tokens", None)  # of [b, f, l, d]
@@ -154,6 +154,11 @@ class VideoDiT:
     def axis_sizes(self) -> Mapping[str, tuple[str, int]]:
         """Heads and the patches of a frame: attention is divided along them."""
         return attention_axis_sizes(self.config.num_heads, self.config.num_places)
+
+    @property
+    def cond_shapes(self) -> CondShapes:
+        """Nothing encoded; any number of labels."""
+        return {}
 
     def init(self, key: PRNGKey) -> Params:
         """Fresh parameters, float32; the output of a fresh network is zero (adaLN-Zero)."""

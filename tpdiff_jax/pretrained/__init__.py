@@ -6,6 +6,7 @@
     causal_video_vae   the table of the causal video autoencoder
     animatediff        Stable Diffusion's U-Net with motion modules, in three published layouts
     image_vae          the table of Stable Diffusion's autoencoder
+    published          networks with published weights, by name
 
 Nothing is fetched and nothing is unpickled. A tensor that is missing, left over or of another shape
 is a `ValueError` before any of them is read.
@@ -15,9 +16,13 @@ from tpdiff_jax.pretrained.animatediff import load_animatediff, save_animatediff
 from tpdiff_jax.pretrained.causal_video_vae import load_causal_video_vae
 from tpdiff_jax.pretrained.flux import LAYOUTS, load_flux, save_flux
 from tpdiff_jax.pretrained.image_vae import load_image_vae
+from tpdiff_jax.pretrained.published import PUBLISHED, Published, Weights
 
 __all__ = [
     "LAYOUTS",
+    "PUBLISHED",
+    "Published",
+    "Weights",
     "load_animatediff",
     "load_causal_video_vae",
     "load_flux",

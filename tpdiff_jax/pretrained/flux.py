@@ -33,7 +33,8 @@ from tpdiff_jax.pretrained.key_table import (
 from tpdiff_jax.pretrained.tensor_files import open_folder, read_json, write_folder
 from tpdiff_jax.types import Params
 
-LAYOUTS = ("pyramid_flow", "diffusers")
+CLASSES = {"pyramid_flow": "PyramidFluxTransformer", "diffusers": "FluxTransformer2DModel"}
+LAYOUTS = tuple(CLASSES)
 STORED_TYPES = {
     "float32": np.dtype(np.float32),
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
@@ -116,24 +117,32 @@ def _channels_last(patch_size: int) -> Transform:
     )
 
 
-def load_flux(folder: pathlib.Path, config: FluxConfig, layout: str) -> Params:
+def load_flux(
+    folder: pathlib.Path,
+    config: FluxConfig,
+    layout: str | None = None,
+    params: Params | None = None,
+) -> Params:
     """Read a folder of published weights.
 
     Args:
         folder: holds safetensors files, perhaps in shards with an index, perhaps a config.json.
         config: the network to fill.
-        layout: one of `LAYOUTS`.
+        layout: one of `LAYOUTS`; None: the one whose class config.json names.
+        params: shapes of the parameters with their shardings, to load onto devices; None: into the
+            host's memory.
 
     Returns:
-        The parameters as float32 numpy arrays, in the host's memory.
+        The parameters, float32: numpy arrays, or device arrays.
 
     Raises:
         ValueError: naming what does not fit: an entry of config.json, or the first tensor that is
             missing, left over or of another shape.
     """
+    layout = layout or _layout_of(folder / "config.json")
     if (folder / "config.json").exists():
         _check_config(folder / "config.json", config)
-    shapes = abstract_params(config)
+    shapes = params or abstract_params(config)
     found, tensors = places(flux_rows(config, layout), shapes), open_folder(folder)
     check_tensors(found, tensors.shapes, str(folder))
     return import_params(found, tensors.read, shapes)
@@ -173,14 +182,22 @@ def published_fields(config: FluxConfig, layout: str) -> dict[str, Any]:
     """Return the entries of config.json that a layout's own library reads."""
     fields: dict[str, Any] = {name: getattr(config, ours) for name, ours in CONFIG_FIELDS}
     fields |= {"patch_size": 1}  # patches are cut before the network there
+    fields |= {"_class_name": CLASSES[layout]}
     if layout == "diffusers":
-        return fields | {"_class_name": "FluxTransformer2DModel", "guidance_embeds": False}
+        return fields | {"guidance_embeds": False}
     return fields | {
-        "_class_name": "PyramidFluxTransformer",
         "interp_condition_pos": True,
         "use_flash_attn": False,
         "use_temporal_causal": config.is_causal,
     }
+
+
+def _layout_of(path: pathlib.Path) -> str:
+    found = read_json(path).get("_class_name")
+    for layout, name in CLASSES.items():
+        if name == found:
+            return layout
+    raise ValueError(f"{path} says _class_name={found!r}; read are {', '.join(CLASSES.values())}")
 
 
 def _check_config(path: pathlib.Path, config: FluxConfig) -> None:

@@ -166,21 +166,31 @@ def check_tensors(
 def import_params(
     found: Mapping[str, Place], read: Callable[[str], np.ndarray], params: Params
 ) -> Params:
-    """Assemble parameters from tensors, one tensor at a time.
+    """Assemble parameters from tensors, one parameter at a time.
 
     Args:
         found: what `places` returns.
         read: tensor name -> array of the shape that its place says.
-        params: the tree to fill, or only its shapes; it is not changed.
+        params: shapes and types of the tree to fill. A leaf with a sharding goes to its devices as
+            soon as it is complete, so that the host never holds all of them.
 
     Returns:
-        A tree of numpy arrays of the parameters' types.
+        A tree of numpy arrays, or of device arrays where `params` has shardings.
     """
-    arrays = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), params)
-    leaves = flatten(arrays)
+    tensors: dict[str, list[str]] = {}
     for name, place in found.items():
-        leaves[place.param][place.index] = place.transform.to_param(read(name))
-    return arrays
+        tensors.setdefault(place.param, []).append(name)
+
+    def assemble(path: Any, leaf: Any) -> Any:
+        array = np.empty(leaf.shape, leaf.dtype)
+        for name in tensors["/".join(entry.key for entry in path)]:
+            array[found[name].index] = found[name].transform.to_param(read(name))
+        sharding = getattr(leaf, "sharding", None)
+        if sharding is None:
+            return array
+        return jax.make_array_from_callback(leaf.shape, sharding, lambda index: array[index])
+
+    return jax.tree_util.tree_map_with_path(assemble, params)
 
 
 def export_tensor(leaves: Mapping[str, Any], place: Place, dtype: np.dtype) -> np.ndarray:

@@ -1,0 +1,54 @@
+"""Networks with published weights, by their names in `models.MODELS`: reading and writing them."""
+
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from tpdiff_jax.pretrained import flux
+from tpdiff_jax.types import Params
+
+
+class Published(NamedTuple):
+    """Weights of one network outside of this project.
+
+    Attributes:
+        layouts: names of the layouts that are written.
+        load: (folder, network's config, shapes of the parameters with shardings) -> parameters.
+        save: (folder, parameters, network's config, layout, dtype): writes them.
+    """
+
+    layouts: tuple[str, ...]
+    load: Callable[[pathlib.Path, Any, Params], Params]
+    save: Callable[[pathlib.Path, Params, Any, str, str], None]
+
+
+PUBLISHED: Mapping[str, Published] = {
+    "flux": Published(
+        layouts=flux.LAYOUTS,
+        load=lambda folder, config, params: flux.load_flux(folder, config, params=params),
+        save=flux.save_flux,
+    ),
+}
+
+
+class Weights(NamedTuple):
+    """Weights to start from.
+
+    Attributes:
+        network: a key of `PUBLISHED`.
+        folder: where they lie.
+    """
+
+    network: str
+    folder: pathlib.Path
+
+    def load(self, config: Any, params: Params) -> Params:
+        """Read the weights onto the devices of `params`.
+
+        Raises:
+            ValueError: naming `model.weights` and what does not fit.
+        """
+        try:
+            return PUBLISHED[self.network].load(self.folder, config, params)
+        except ValueError as error:
+            raise ValueError(f"model.weights: {error}") from error
