@@ -15,8 +15,9 @@ from tpdiff_jax.models.video_dit import VideoDiT
 from tpdiff_jax.models.video_dit_config import VideoDiTConfig
 
 
-def make_animatediff(**fields: object) -> Network:
-    """Build AnimateDiff from the fields of `AnimateDiffConfig`."""
+def make_animatediff(num_classes: int = 0, **fields: object) -> Network:
+    """Build AnimateDiff from the fields of `AnimateDiffConfig`; it takes text, no labels."""
+    del num_classes
     return AnimateDiff(AnimateDiffConfig(**fields))  # type: ignore[arg-type]
 
 

@@ -38,7 +38,7 @@ from tpdiff_jax.models.attention_kernels import check_kernel
 from tpdiff_jax.models.block_stack import REMAT_POLICIES, bind, new_params
 from tpdiff_jax.models.one_device import OneDevice
 from tpdiff_jax.models.patching import check_frames
-from tpdiff_jax.types import Array, Cond, Layout, ParamAxes, Params, PRNGKey
+from tpdiff_jax.types import Array, Cond, CondShapes, Layout, ParamAxes, Params, PRNGKey
 
 
 class Kind(NamedTuple):
@@ -141,6 +141,12 @@ class AnimateDiff:
             "the number of places of a frame at the coarsest level": ("tokens", coarsest),
         }
 
+    @property
+    def cond_shapes(self) -> CondShapes:
+        """Embedded prompts."""
+        config = self.config
+        return {"text": ((config.num_text_tokens, config.text_dim), np.dtype(np.float16))}
+
     def init(self, key: PRNGKey) -> Params:
         """Fresh parameters, float32; the output of a fresh network is zero."""
         config, steps = self.config, unet_steps(self.config)
@@ -228,8 +234,8 @@ class AnimateDiff:
                 f"model.motion_form={config.motion_form!r} knows the positions 0 to {limit - 1}, "
                 f"the video's last frame is at {last}"
             )
-        expected = (x_t.shape[0], config.num_text_tokens, config.text_dim)
         if cond is None or "text" not in cond:
             raise ValueError("cond must have 'text'")
+        expected = (x_t.shape[0], *self.cond_shapes["text"][0])
         if cond["text"].shape != expected:
             raise ValueError(f"cond['text'] must be {expected}, got {cond['text'].shape}")

@@ -56,15 +56,19 @@ class Tensors(NamedTuple):
     read: Callable[[str], np.ndarray]
 
 
-def load_animatediff(folder: pathlib.Path, config: AnimateDiffConfig) -> Params:
+def load_animatediff(
+    folder: pathlib.Path, config: AnimateDiffConfig, params: Params | None = None
+) -> Params:
     """Read a folder of published weights, in any layout.
 
     Args:
         folder: holds `unet/` and, unless that has motion modules too, `motion_adapter/`.
         config: the network to fill.
+        params: shapes of the parameters with their shardings, to load onto devices; None: into the
+            host's memory.
 
     Returns:
-        The parameters as float32 numpy arrays, in the host's memory.
+        The parameters, float32: numpy arrays, or device arrays.
 
     Raises:
         ValueError: naming what does not fit: an entry of a config.json, or the first tensor that
@@ -73,7 +77,7 @@ def load_animatediff(folder: pathlib.Path, config: AnimateDiffConfig) -> Params:
     for part in (UNET, ADAPTER):
         if (folder / part / "config.json").exists():
             _check_config(folder / part / "config.json", config)
-    shapes = abstract_params(config)
+    shapes = params or abstract_params(config)
     found, tensors = places(animatediff_rows(config), shapes), open_tensors(folder)
     positions = position_names(config)
     learned = {name: shape for name, shape in tensors.shapes.items() if name not in positions}

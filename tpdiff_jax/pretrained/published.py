@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from tpdiff_jax.pretrained import flux
+from tpdiff_jax.pretrained import animatediff, flux
 from tpdiff_jax.types import Params
 
 
@@ -23,6 +23,11 @@ class Published(NamedTuple):
 
 
 PUBLISHED: Mapping[str, Published] = {
+    "animatediff": Published(
+        layouts=animatediff.LAYOUTS,
+        load=animatediff.load_animatediff,
+        save=animatediff.save_animatediff,
+    ),
     "flux": Published(
         layouts=flux.LAYOUTS,
         load=lambda folder, config, params: flux.load_flux(folder, config, params=params),
