@@ -2,8 +2,12 @@
 
 Overrides are texts, as on the command line, so that what the flag parser lets through is what is
 tried: numbers out of range, NaN, tuples of anything, choices that there are not.
+
+`FUZZ_EXAMPLES=2000 python -m pytest -m slow tests/test_config_fuzz.py` tries more of them, for as
+long as you like.
 """
 
+import os
 import re
 from typing import Any
 
@@ -88,15 +92,22 @@ def build(overrides: dict[str, str]) -> Experiment:
     return build_experiment(read_config(str(REPO / "configs/flow.py"), sizes | overrides))
 
 
+BATCH_OF_PROGRAM: dict[str, Any] = {}
+"""Text of a step's program that has run -> shapes and types of its batch."""
+
+
 def take_a_step(experiment: Experiment) -> None:
-    """Train the first step, as the loop does."""
+    """Train the first step, as the loop does; equal programs, such as of two seeds, run once."""
     seed = experiment.train.seed
     key_init, key = run_keys(seed)
     stage = stage_of_step(seed, 0, experiment.train.stage_probs)
-    traced = trace_step(experiment, stage, abstract_train_state(experiment), key)
-    program = traced.lower().compile()
+    program = trace_step(experiment, stage, abstract_train_state(experiment), key).lower()
     batch = next(iterate_batches(experiment, 0))
-    state, metrics = program(make_state(experiment, key_init), batch, key)
+    abstract_batch = jax.tree.map(lambda a: (a.shape, a.dtype), batch)
+    if BATCH_OF_PROGRAM.setdefault(program.as_text(), abstract_batch) is not abstract_batch:
+        assert BATCH_OF_PROGRAM[program.as_text()] == abstract_batch
+        return
+    state, metrics = program.compile()(make_state(experiment, key_init), batch, key)
     assert int(state.step) == 1 and np.shape(metrics["loss"]) == ()
 
 
@@ -122,6 +133,7 @@ def try_overrides(overrides: dict[str, str], use: Any) -> None:
     use(experiment)
 
 
+NUM_TRAINED = int(os.environ.get("FUZZ_EXAMPLES", "150"))
 QUIET = {"derandomize": True, "database": None, "deadline": None}
 SLOW_INPUT = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
@@ -139,7 +151,7 @@ def test_an_override_that_is_accepted_can_be_traced(overrides: dict[str, str]) -
 
 
 @pytest.mark.slow
-@settings(max_examples=150, suppress_health_check=SLOW_INPUT, **QUIET)
+@settings(max_examples=NUM_TRAINED, suppress_health_check=SLOW_INPUT, **QUIET)
 @given(PLAUSIBLE | OVERRIDES)
 def test_an_override_that_is_accepted_trains_a_step(overrides: dict[str, str]) -> None:
     try_overrides(overrides, take_a_step)
