@@ -1,14 +1,18 @@
 """What the guard against bad steps costs: training steps with it and without, in turn.
 
-    python -m bench.guard --config=configs/flow.py
+    python -m bench.guard --config=configs/flow.py --out=runs/guard
 
 Any config and any `--config.GROUP.FIELD=VALUE`, on any device. Prints, for each stage, how much
-longer a guarded step takes. Exit codes: 0 done; 2 bad input.
+longer a guarded step takes, and writes guard.json and guard.md into --out. On CPUs that others use
+too, `--clock=cpu` counts the seconds that this process had. Exit codes: 0 done; 2 bad input.
 """
 
 import argparse
 import functools
+import pathlib
+import shlex
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,41 +20,97 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from bench.timing import Quartiles, quartiles, time_interleaved
+from bench.timing import quartiles, time_interleaved
 from experiments.command_line import command_parser
+from experiments.markdown import table
 from experiments.overrides import parse_overrides, read_config
 from tpdiff_jax.build import Experiment, build_experiment
 from tpdiff_jax.initial_state import make_state, run_keys
+from tpdiff_jax.results import device_facts, versions, write_json
 from tpdiff_jax.step_programs import abstract_batch
 from tpdiff_jax.train_step import TrainState, TrainTask, apply_gradients, loss_and_grads, train_step
 from tpdiff_jax.types import Array, PRNGKey
 
 EXIT_BAD_INPUT = 2
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Time and print; return the exit code."""
-    options, rest = _parser().parse_known_args(argv)
+    """Time, print and write; return the exit code."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    options, rest = _parser().parse_known_args(arguments)
     try:
         experiment = build_experiment(read_config(options.config, parse_overrides(rest)))
     except ValueError as error:
         print(f"guard: error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
-    for stage_index in options.stages or range(experiment.pyramid.num_stages):
-        cost = measure(experiment, stage_index, options.rounds, options.min_milliseconds / 1e3)
-        low, median, high = (f"{100 * x:+.2f}" for x in (cost.low, cost.median, cost.high))
-        print(f"stage {stage_index}: guard {median} % of a step [{low}, {high}]", flush=True)
+    stages = options.stages or range(experiment.pyramid.num_stages)
+    report = {
+        "command": shlex.join(["python", "-m", "bench.guard", *arguments]),
+        "device": device_facts(),
+        "versions": versions(),
+        "clock": options.clock,
+        "rounds": options.rounds,
+        "stages": {str(i): measure(experiment, i, options) for i in stages},
+    }
+    page = write_page(report)
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_json(options.out / "guard.json", report)
+    (options.out / "guard.md").write_text(page)
+    print(page)
     return 0
 
 
-def measure(experiment: Experiment, stage_index: int, rounds: int, min_seconds: float) -> Quartiles:
-    """Return how much longer a guarded step takes, as a share of one without a guard."""
+def measure(
+    experiment: Experiment, stage_index: int, options: argparse.Namespace
+) -> dict[str, dict[str, float]]:
+    """Return the seconds of an unguarded step and the share by which a guarded one is longer."""
     cases = {
         "guarded": _case(experiment, stage_index, train_step),
         "unguarded": _case(experiment, stage_index, unguarded_step),
     }
-    seconds = time_interleaved(cases, rounds=rounds, min_seconds=min_seconds)
-    return quartiles(seconds["guarded"] / seconds["unguarded"] - 1.0)
+    seconds = time_interleaved(
+        cases,
+        rounds=options.rounds,
+        min_seconds=options.min_milliseconds / 1e3,
+        clock=CLOCKS[options.clock],
+    )
+    return {
+        "unguarded_seconds": quartiles(seconds["unguarded"])._asdict(),
+        "extra_share": quartiles(seconds["guarded"] / seconds["unguarded"] - 1.0)._asdict(),
+    }
+
+
+def write_page(report: dict[str, Any]) -> str:
+    """Return the figures as Markdown."""
+    device = report["device"]
+    rows = [
+        [
+            stage,
+            _spread(row["unguarded_seconds"], 1e3, ".1f"),
+            _spread(row["extra_share"], 1e2, "+.2f"),
+        ]
+        for stage, row in report["stages"].items()
+    ]
+    what = {"wall": "wall-clock", "cpu": "this process' CPU"}[report["clock"]]
+    return "\n".join(
+        [
+            "# What the guard costs",
+            "",
+            f"`{report['command']}`",
+            "",
+            f"{device['kind']}, {device['cpu_cores']} cores; {report['rounds']} rounds, both kinds "
+            f"of step in turn, {what} time; median [quartiles], ratios within a round.",
+            "",
+            table(["stage", "a step without the guard, ms", "added by the guard, %"], rows),
+            "",
+        ]
+    )
+
+
+def _spread(value: dict[str, float], unit: float, digits: str) -> str:
+    median, low, high = (f"{unit * value[name]:{digits}}" for name in ("median", "low", "high"))
+    return f"{median} [{low}, {high}]"
 
 
 def unguarded_step(
@@ -84,6 +144,8 @@ def _case(
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("bench.guard", __doc__)
     parser.add_argument("--config", default="configs/flow.py", help="config file")
+    parser.add_argument("--out", required=True, type=pathlib.Path, help="output folder")
+    parser.add_argument("--clock", choices=sorted(CLOCKS), default="wall", help="what is counted")
     parser.add_argument("--stages", type=int, nargs="*", help="stages to time; default all")
     parser.add_argument("--rounds", type=int, default=21, help="timings of each case")
     parser.add_argument(

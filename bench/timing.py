@@ -32,6 +32,7 @@ def time_interleaved(
     min_seconds: float,
     seed: int = 0,
     on_round: Callable[[int], None] = lambda done: None,
+    clock: Callable[[], float] | None = None,
 ) -> dict[str, FloatArray]:
     """Time all cases round by round.
 
@@ -42,19 +43,23 @@ def time_interleaved(
             of a dispatch does not count where work is short.
         seed: of the orders.
         on_round: called with the number of finished rounds.
+        clock: counts seconds; by default those on the wall.
 
     Returns:
         name -> seconds of one call in each round, [rounds].
     """
+    clock = clock or time.perf_counter
     for call in cases.values():  # compile, and touch memory for the first time
         jax.block_until_ready(call())
-    calls = {name: calls_for(_seconds_of(call, 1), min_seconds) for name, call in cases.items()}
+    calls = {
+        name: calls_for(_seconds_of(call, 1, clock), min_seconds) for name, call in cases.items()
+    }
     rng = np.random.default_rng(seed)
     names = list(cases)
     seconds = {name: np.zeros(rounds) for name in names}
     for r in range(rounds):
         for k in rng.permutation(len(names)):
-            seconds[names[k]][r] = _seconds_of(cases[names[k]], calls[names[k]])
+            seconds[names[k]][r] = _seconds_of(cases[names[k]], calls[names[k]], clock)
         on_round(r + 1)
     return seconds
 
@@ -64,17 +69,17 @@ def calls_for(seconds: float, min_seconds: float) -> int:
     return max(1, min(_MAX_CALLS, math.ceil(min_seconds / max(seconds, 1e-9))))
 
 
-def _seconds_of(call: Callable[[], Any], num_calls: int) -> float:
+def _seconds_of(call: Callable[[], Any], num_calls: int, clock: Callable[[], float]) -> float:
     # CPU devices run independent calls side by side; a stream runs them one after another, and
     # waiting for each would count the way back to the host.
     is_to_wait = jax.default_backend() == "cpu"
-    start = time.perf_counter()
+    start = clock()
     for _ in range(num_calls):
         out = call()
         if is_to_wait:
             jax.block_until_ready(out)
     jax.block_until_ready(out)
-    return (time.perf_counter() - start) / num_calls
+    return (clock() - start) / num_calls
 
 
 def quartiles(values: FloatArray) -> Quartiles:

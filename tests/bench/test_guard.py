@@ -1,5 +1,7 @@
 """The guard's bench compares with a step that differs in nothing but the guard."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -20,13 +22,18 @@ def test_the_unguarded_step_trains_as_the_guarded_one(batch):  # noqa: F811
         np.testing.assert_array_equal(value, unguarded.params[name])
 
 
-def test_the_figure_is_the_extra_share_of_a_step(monkeypatch):
+def test_the_page_says_by_what_share_a_guarded_step_is_longer(monkeypatch, tmp_path, capsys):
     seconds = {"guarded": np.array([2.02, 4.04, 1.01]), "unguarded": np.array([2.0, 4.0, 1.0])}
     monkeypatch.setattr(guard, "_case", lambda *_: None)
     monkeypatch.setattr(guard, "time_interleaved", lambda *_, **__: seconds)
-    assert guard.measure(None, 0, 3, 0.0).median == pytest.approx(0.01)
+    assert guard.main([f"--out={tmp_path}", "--stages", "1", "--clock=cpu"]) == 0
+    (stages,) = [json.loads((tmp_path / "guard.json").read_text())["stages"]]
+    assert list(stages) == ["1"] and stages["1"]["extra_share"]["median"] == pytest.approx(0.01)
+    page = (tmp_path / "guard.md").read_text()
+    assert "| 1 | 2000.0 [1500.0, 3000.0] | +1.00 [+1.00, +1.00] |" in page and "CPU time" in page
+    assert page in capsys.readouterr().out
 
 
 def test_bad_input_is_one_line(capsys):
-    assert guard.main(["--config.train.num_steps=many"]) == guard.EXIT_BAD_INPUT
+    assert guard.main(["--out=x", "--config.train.num_steps=many"]) == guard.EXIT_BAD_INPUT
     assert "num_steps" in capsys.readouterr().err
