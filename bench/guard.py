@@ -12,7 +12,6 @@ import functools
 import pathlib
 import shlex
 import sys
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from bench.timing import quartiles, time_interleaved
+from bench.timing import CLOCK_NAMES, CLOCKS, add_clock_flag, quartiles, time_interleaved
 from experiments.command_line import command_parser
 from experiments.markdown import table
 from experiments.overrides import parse_overrides, read_config
@@ -32,7 +31,6 @@ from tpdiff_jax.train_step import TrainState, TrainTask, apply_gradients, loss_a
 from tpdiff_jax.types import Array, PRNGKey
 
 EXIT_BAD_INPUT = 2
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -92,7 +90,6 @@ def write_page(report: dict[str, Any]) -> str:
         ]
         for stage, row in report["stages"].items()
     ]
-    what = {"wall": "wall-clock", "cpu": "this process' CPU"}[report["clock"]]
     return "\n".join(
         [
             "# What the guard costs",
@@ -100,7 +97,8 @@ def write_page(report: dict[str, Any]) -> str:
             f"`{report['command']}`",
             "",
             f"{device['kind']}, {device['cpu_cores']} cores; {report['rounds']} rounds, both kinds "
-            f"of step in turn, {what} time; median [quartiles], ratios within a round.",
+            f"of step in turn, {CLOCK_NAMES[report['clock']]}; median [quartiles], ratios within a "
+            "round.",
             "",
             table(["stage", "a step without the guard, ms", "added by the guard, %"], rows),
             "",
@@ -145,12 +143,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = command_parser("bench.guard", __doc__)
     parser.add_argument("--config", default="configs/flow.py", help="config file")
     parser.add_argument("--out", required=True, type=pathlib.Path, help="output folder")
-    parser.add_argument("--clock", choices=sorted(CLOCKS), default="wall", help="what is counted")
     parser.add_argument("--stages", type=int, nargs="*", help="stages to time; default all")
     parser.add_argument("--rounds", type=int, default=21, help="timings of each case")
     parser.add_argument(
         "--min_milliseconds", type=float, default=20.0, help="shorter work repeats until this long"
     )
+    add_clock_flag(parser)
     return parser
 
 

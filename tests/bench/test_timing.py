@@ -1,12 +1,13 @@
 """Interleaving: every case once a round, in changing orders, the slow minute cancelled."""
 
 import itertools
+import time
 
 import numpy as np
 import pytest
 
 from bench import timing
-from bench.timing import calls_for, quartiles, time_interleaved, weighted_sum
+from bench.timing import CLOCKS, calls_for, quartiles, time_interleaved, weighted_sum
 
 
 def test_every_round_times_every_case_in_its_own_order(monkeypatch):
@@ -47,6 +48,12 @@ def test_short_work_is_repeated_and_reported_per_call(monkeypatch):
     seconds = time_interleaved({"a": work}, rounds=2, min_seconds=1.0)
     assert seconds["a"].tolist() == [0.25, 0.25]
     assert now == 0.25 * (2 + 2 * 4)  # warm-up, calibration, two rounds of four calls
+
+
+def test_the_clock_of_the_cpu_does_not_count_waiting():
+    cases = {"asleep": lambda: time.sleep(0.1), "busy": lambda: sum(range(3_000_000))}
+    seconds = time_interleaved(cases, rounds=2, min_seconds=0.0, clock=CLOCKS["cpu"])
+    assert max(seconds["asleep"]) < 0.05 and min(seconds["busy"]) > 0.01
 
 
 @pytest.mark.parametrize("seconds, calls", [(0.5, 1), (0.01, 2), (0.0066, 4), (0.0, 1000)])
