@@ -1,0 +1,84 @@
+"""What is trained and what stays: nothing is lost, a fresh change changes nothing."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tpdiff_jax.infra.adaptation import Adaptation, union
+
+RNG = np.random.default_rng(0)
+
+
+def normal(*shape):
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+PARAMS = {
+    "stem": {"kernel": normal(3, 4), "bias": normal(4)},
+    "blocks": {"motion": {"kernel": normal(2, 4, 5), "scale": np.ones(4, np.float32)}},
+}
+KEY = jax.random.key(0)
+
+
+def same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_by_default_everything_is_trained():
+    trained, frozen = Adaptation().split(PARAMS, KEY)
+    same(trained, PARAMS)
+    assert frozen == {}
+    same(Adaptation().merge(trained, frozen), PARAMS)
+
+
+def test_a_pattern_parts_the_tree_and_merging_puts_it_together():
+    adaptation = Adaptation(trained=".*/motion/.*")
+    trained, frozen = adaptation.split(PARAMS, KEY)
+    assert set(trained) == {"blocks"} and set(frozen) == {"stem"}
+    same(adaptation.merge(trained, frozen), PARAMS)
+    same(union(trained, frozen), PARAMS)
+
+
+def test_low_rank_changes_start_at_nothing_and_are_scaled_products():
+    adaptation = Adaptation(rank=2, alpha=6.0)
+    trained, frozen = adaptation.split(PARAMS, KEY)
+    same(frozen, PARAMS)
+    assert {path: leaf.shape for path, leaf in trained["blocks"]["motion"].items()} == {
+        "lora_a": (2, 4, 2), "lora_b": (2, 2, 5),
+    }  # fmt: skip
+    assert set(trained["stem"]) == {"lora_a", "lora_b"}
+    assert float(jnp.abs(trained["stem"]["lora_a"]).max()) < 3**-0.5
+    same(adaptation.merge(trained, frozen), PARAMS)
+    moved = jax.tree.map(lambda x: x + 1.0, trained)
+    merged = adaptation.merge(moved, frozen)
+    low_a, low_b = moved["blocks"]["motion"]["lora_a"], moved["blocks"]["motion"]["lora_b"]
+    expected = PARAMS["blocks"]["motion"]["kernel"] + 3.0 * np.einsum("lir,lro->lio", low_a, low_b)
+    np.testing.assert_allclose(merged["blocks"]["motion"]["kernel"], expected, rtol=1e-5)
+    same(merged["blocks"]["motion"]["scale"], PARAMS["blocks"]["motion"]["scale"])
+
+
+def test_low_rank_matrices_have_a_place_before_the_networks_own():
+    axes = (("stem/kernel", ("width", None)),)
+    assert Adaptation(trained="stem/.*").param_axes(axes) == axes
+    assert Adaptation(rank=1).param_axes(axes)[1:] == axes
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"trained": "("}, r"adaptation.trained='\(' is no regular expression"),
+        ({"rank": -1}, "adaptation.rank=-1 must not be negative"),
+        ({"alpha": 0.0}, "adaptation.alpha=0.0 must be positive"),
+    ],
+)
+def test_wrong_fields_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        Adaptation(**fields)
+
+
+def test_a_pattern_that_matches_nothing_is_refused():
+    with pytest.raises(ValueError, match="adaptation.trained='motion' matches the path of no par"):
+        Adaptation(trained="motion").split(PARAMS, KEY)
+    with pytest.raises(ValueError, match="matches the path of no matrix"):
+        Adaptation(trained=".*/scale", rank=4).split(PARAMS, KEY)
