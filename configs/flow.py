@@ -78,6 +78,11 @@ def get_config() -> ConfigDict:
     config.optim.clip_norm = 1.0
     config.optim.ema_decay = 0.998
 
+    config.adaptation = ConfigDict()
+    config.adaptation.trained = ""  # pattern of the paths of what is trained; "" is all
+    config.adaptation.rank = 0  # of low-rank changes to its matrices; 0 trains what matches itself
+    config.adaptation.alpha = 1.0  # low-rank changes are scaled by alpha / rank
+
     config.train = ConfigDict()
     config.train.num_steps = 7000
     config.train.batch_size = 8

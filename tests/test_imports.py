@@ -53,7 +53,7 @@ ONLY = {
     "planning": {"types"},
     "pretrained": {"types", "models"},
     "encoders": {"types", "models", "pretrained", "videos", "durable_files"},
-    "train_step": {"types", "method", "infra.guard"},
+    "train_step": {"types", "method", "infra.adaptation", "infra.guard"},
     "stage_schedule": {"types"},
     "run_config": {"types"},
     "null_condition": {"types", "models"},

@@ -17,6 +17,7 @@ from tpdiff_jax import method
 from tpdiff_jax.clip_measures import MeasureSpec
 from tpdiff_jax.data import DATASETS, ClipShape
 from tpdiff_jax.infra import mesh as mesh_lib
+from tpdiff_jax.infra.adaptation import Adaptation
 from tpdiff_jax.infra.checkpoint_manifest import Identity
 from tpdiff_jax.infra.guard import GuardSpec
 from tpdiff_jax.infra.optimizer import OptimizerSpec, make_optimizer, make_schedule
@@ -135,6 +136,7 @@ def build_experiment(
         ),
         batch_sharding=mesh_lib.sharding(mesh, "batch") if mesh.size > 1 else None,
         grad_accum_steps=train.grad_accum_steps,
+        adaptation=Adaptation(**read.group("adaptation", "trained", "rank", "alpha")),
     )
     experiment = Experiment(
         config=config,

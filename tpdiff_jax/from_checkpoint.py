@@ -11,6 +11,7 @@ from tpdiff_jax import run_config
 from tpdiff_jax.build import Experiment, build_experiment
 from tpdiff_jax.infra.checkpoints import CheckpointError, Checkpoints
 from tpdiff_jax.initial_state import abstract_train_state
+from tpdiff_jax.train_step import averaged_params
 from tpdiff_jax.types import Params
 
 
@@ -68,7 +69,7 @@ def open_run(
     if restored is None:
         raise CheckpointError(f"{workdir} holds no checkpoint yet")
     logging.info("read the checkpoint of step %d", restored.step)
-    return Run(workdir, restored.step, experiment, restored.state.ema_params)
+    return Run(workdir, restored.step, experiment, averaged_params(experiment.task, restored.state))
 
 
 def _override(config: ConfigDict, overrides: GenerateFlags) -> ConfigDict:

@@ -2,13 +2,15 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 
 from tpdiff_jax.build import Experiment
+from tpdiff_jax.infra.adaptation import union
 from tpdiff_jax.infra.param_sharding import state_shardings
 from tpdiff_jax.train_step import TrainState, init_state, state_of_params
-from tpdiff_jax.types import PRNGKey
+from tpdiff_jax.types import Params, PRNGKey
 
 
 def run_keys(seed: int) -> tuple[PRNGKey, PRNGKey]:
@@ -27,21 +29,29 @@ def make_state(experiment: Experiment, key: PRNGKey) -> TrainState:
     shardings = jax.tree.map(lambda a: a.sharding, abstract)
     if experiment.weights is None:
         return jax.jit(_init(experiment), out_shardings=shardings)(key)
-    params = experiment.weights.load(experiment.network.config, abstract.params)
+    params = experiment.weights.load(experiment.network.config, abstract_params(experiment))
     of_params = functools.partial(state_of_params, experiment.task)
-    return jax.jit(of_params, out_shardings=shardings, donate_argnums=0)(params)
+    return jax.jit(of_params, out_shardings=shardings, donate_argnums=0)(params, key)
 
 
 def abstract_train_state(experiment: Experiment) -> TrainState:
     """Return shapes, types and shardings of the state without making it."""
     shapes = jax.eval_shape(_init(experiment), jax.random.key(0))
-    shardings = state_shardings(
-        experiment.mesh, experiment.network.param_axes, shapes.params, shapes
-    )
+    return _with_shardings(experiment, union(shapes.params, shapes.frozen), shapes)
+
+
+def abstract_params(experiment: Experiment) -> Params:
+    """Return shapes, types and shardings of the network's parameters, trained and frozen."""
+    shapes = jax.eval_shape(experiment.network.init, jax.random.key(0))
+    return _with_shardings(experiment, shapes, shapes)
+
+
+def _with_shardings(experiment: Experiment, params: Params, tree: Any) -> Any:
+    axes = experiment.task.adaptation.param_axes(experiment.network.param_axes)
     return jax.tree.map(
         lambda a, sharding: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding),
-        shapes,
-        shardings,
+        tree,
+        state_shardings(experiment.mesh, axes, params, tree),
     )
 
 

@@ -15,7 +15,7 @@ from tpdiff_jax.infra.step_window import StepWindow
 from tpdiff_jax.report import write_report
 from tpdiff_jax.results import make_results, write_json
 from tpdiff_jax.sample import Sampler, write_samples
-from tpdiff_jax.train_step import TrainState
+from tpdiff_jax.train_step import TrainState, averaged_params
 from tpdiff_jax.types import Params
 
 
@@ -66,15 +66,17 @@ class Milestones:
         """Write the final samples, results.json and report.html."""
         spec = self._experiment.train
         with self._goodput.spend("evaluation"):
-            self._write_samples(spec.num_steps, state.ema_params, self._workdir / "samples")
-            evaluation = self._evaluate(spec.num_steps, state.ema_params)
+            params = averaged_params(self._experiment.task, state)
+            self._write_samples(spec.num_steps, params, self._workdir / "samples")
+            evaluation = self._evaluate(spec.num_steps, params)
         self._goodput.close_span(spec.num_steps, [])
         if not self._is_main:
             return
         counts = {
             "steps": spec.num_steps,
             "updates": int(state.num_updates),
-            "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+            "parameters": sum(leaf.size for leaf in jax.tree.leaves((state.params, state.frozen))),
+            "trained_parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
             "eval_videos": self._evaluator.num_videos,
             "failed_metric_writes": self._writer.num_failed_writes,
             **checkpoint_counts,

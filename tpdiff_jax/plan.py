@@ -206,9 +206,10 @@ def state_bytes(state: TrainState) -> dict[str, float]:
             for leaf in jax.tree.leaves(tree)
         )
 
+    params = (state.params, state.frozen)
     return {
-        "num_parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params)),
-        "parameter_bytes": on_each_device(state.params),
+        "num_parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)),
+        "parameter_bytes": on_each_device(params),
         "average_bytes": on_each_device(state.ema_params),
         "optimizer_bytes": on_each_device(state.opt_state),
     }

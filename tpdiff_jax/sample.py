@@ -20,7 +20,7 @@ from tpdiff_jax.from_checkpoint import Run
 from tpdiff_jax.infra import media
 from tpdiff_jax.infra import mesh as mesh_lib
 from tpdiff_jax.infra.progress import Progress
-from tpdiff_jax.initial_state import abstract_train_state
+from tpdiff_jax.initial_state import abstract_params
 from tpdiff_jax.step_programs import abstract_cond
 from tpdiff_jax.types import Array, Cond, Params, PRNGKey
 
@@ -119,7 +119,7 @@ class Sampler:
         batched = mesh_lib.sharding(mesh, "batch")
         index = jax.ShapeDtypeStruct((batch_size,), np.int32, sharding=batched)
         return self._run.trace(
-            abstract_train_state(experiment).ema_params,
+            abstract_params(experiment),
             jax.eval_shape(lambda: jax.random.key(0)),
             {"index": index, "cond": abstract_cond(experiment, batch_size)},
         )

@@ -33,7 +33,7 @@ from tpdiff_jax.initial_state import abstract_train_state, make_state, run_keys
 from tpdiff_jax.milestones import Milestones
 from tpdiff_jax.stage_schedule import ClipsOfStep, stage_of_step
 from tpdiff_jax.step_programs import compile_steps
-from tpdiff_jax.train_step import TrainState
+from tpdiff_jax.train_step import TrainState, averaged_params
 
 LOCK_FILE = ".train.lock"
 _LOCK_PATIENCE = 100.0  # longer than an NFS server keeps the locks of a machine that is gone
@@ -129,7 +129,7 @@ def train(
             if milestones.is_due(done):
                 window.wait()
                 with meter.paused(), goodput.spend("evaluation"):
-                    milestones.show(done, state.ema_params)
+                    milestones.show(done, averaged_params(experiment.task, state))
             if is_last or is_stopping or done % spec.checkpoint_every_steps == 0:
                 totals = window.totals()
                 with goodput.spend("checkpoint"):
@@ -184,6 +184,9 @@ def log_start(restored: Restored | None, state: TrainState) -> None:
     """Say what the run trains and where it starts."""
     overview = parameter_overview.get_parameter_overview(dict(state.params), include_stats=False)
     logging.info("parameters:\n%s", overview)
+    if state.frozen:
+        num_frozen = sum(leaf.size for leaf in jax.tree.leaves(state.frozen))
+        logging.info("and %d parameters that stay as they are", num_frozen)
     if restored is None:
         logging.info("no checkpoint in the workdir: starting at step 0")
     else:

@@ -18,6 +18,7 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from tpdiff_jax import method
+from tpdiff_jax.infra.adaptation import Adaptation
 from tpdiff_jax.infra.guard import GuardSpec, GuardState, init_guard, judge_step
 from tpdiff_jax.types import Array, Cond, Params, PRNGKey
 
@@ -28,7 +29,8 @@ class TrainState(NamedTuple):
     Attributes:
         step: steps taken, skipped ones included, int32.
         num_updates: updates applied, int32; `step - num_updates` steps were skipped.
-        params: network parameters.
+        params: what is trained: the network's parameters, a part of them or low-rank changes.
+        frozen: the rest of the network's parameters; the optimizer and the average lack them.
         ema_params: exponential moving average of `params`, used for sampling.
         opt_state: optax state.
         guard: what the guard against bad steps remembers.
@@ -37,6 +39,7 @@ class TrainState(NamedTuple):
     step: Array
     num_updates: Array
     params: Params
+    frozen: Params
     ema_params: Params
     opt_state: Any
     guard: GuardState
@@ -59,6 +62,7 @@ class TrainTask(NamedTuple):
             it is used and only keys and scores travel.
         grad_accum_steps: parts of a batch whose gradients are taken one after another, to save
             memory; each holds whole alignment groups.
+        adaptation: what of the network is trained.
     """
 
     pyramid: method.Pyramid
@@ -72,23 +76,31 @@ class TrainTask(NamedTuple):
     guard: GuardSpec = GuardSpec()
     batch_sharding: NamedSharding | None = None
     grad_accum_steps: int = 1
+    adaptation: Adaptation = Adaptation()
 
 
 def init_state(task: TrainTask, init: Callable[[PRNGKey], Params], key: PRNGKey) -> TrainState:
     """Return the state before the first step, with fresh parameters."""
-    return state_of_params(task, init(key))
+    return state_of_params(task, init(key), key)
 
 
-def state_of_params(task: TrainTask, params: Params) -> TrainState:
-    """Return the state before the first step."""
+def state_of_params(task: TrainTask, network_params: Params, key: PRNGKey) -> TrainState:
+    """Return the state before the first step; the key is for low-rank changes."""
+    params, frozen = task.adaptation.split(network_params, jax.random.fold_in(key, 1))
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         num_updates=jnp.zeros((), jnp.int32),
         params=params,
+        frozen=frozen,
         ema_params=jax.tree.map(jnp.copy, params),
         opt_state=task.optimizer.init(params),
         guard=init_guard(task.guard, task.pyramid.num_stages),
     )
+
+
+def averaged_params(task: TrainTask, state: TrainState) -> Params:
+    """Return the network's parameters for sampling."""
+    return task.adaptation.merge(state.ema_params, state.frozen)
 
 
 def train_step(
@@ -107,7 +119,9 @@ def train_step(
         The state after the step and a dict of float32 scalars.
     """
     step_key = jax.random.fold_in(key, state.step)
-    (loss, metrics), grads = loss_and_grads(task, stage_index, state.params, batch, step_key)
+    (loss, metrics), grads = loss_and_grads(
+        task, stage_index, state.params, batch, step_key, state.frozen
+    )
     grad_norm = optax.tree.norm(grads)
     updated = apply_gradients(task, state, grads)
     verdict, guard = judge_step(task.guard, state.guard, stage_index, loss, grad_norm)
@@ -175,13 +189,19 @@ def draw(task: TrainTask, stage_index: int, batch_size: int, key: PRNGKey) -> Dr
 
 
 def loss_and_grads(
-    task: TrainTask, stage_index: int, params: Params, batch: dict[str, Any], key: PRNGKey
+    task: TrainTask,
+    stage_index: int,
+    params: Params,
+    batch: dict[str, Any],
+    key: PRNGKey,
+    frozen: Params | None = None,
 ) -> tuple[tuple[Array, dict[str, Array]], Params]:
     """Loss, statistics and gradient of a batch: means over `task.grad_accum_steps` equal parts.
 
     The random numbers are those of the whole batch, so the parts change rounding only.
     """
-    grad = jax.value_and_grad(functools.partial(stage_loss, task, stage_index), has_aux=True)
+    loss = functools.partial(stage_loss, task, stage_index, frozen=frozen)
+    grad = jax.value_and_grad(loss, has_aux=True)
     draws = draw(task, stage_index, batch["video"].shape[0], key)
     num_parts = task.grad_accum_steps
     if num_parts == 1:
@@ -208,9 +228,16 @@ def loss_and_grads(
 
 
 def stage_loss(
-    task: TrainTask, stage_index: int, params: Params, batch: dict[str, Any], draws: Draws
+    task: TrainTask,
+    stage_index: int,
+    params: Params,
+    batch: dict[str, Any],
+    draws: Draws,
+    frozen: Params | None = None,
 ) -> tuple[Array, dict[str, Array]]:
     """Mean squared error of stage `stage_index` on one batch, and what alignment reached.
+
+    `params` is what is trained; `frozen` the rest of the network, None where all of it is trained.
 
     Source: arXiv 2503.09566, Eq. 7-13 and Algorithm 1.
     """
@@ -229,7 +256,8 @@ def stage_loss(
 
     network_time = pyramid.network_time(stage_index, t)
     positions = jnp.asarray(stage.frame_positions)
-    output = task.apply(params, x_t, network_time, positions, stage.frame_stride, cond)
+    network_params = task.adaptation.merge(params, frozen or {})
+    output = task.apply(network_params, x_t, network_time, positions, stage.frame_stride, cond)
     error = method.mean_squared_error(output, target)  # [b]
     return jnp.mean(method.loss_weight(pyramid, t) * error), metrics
 

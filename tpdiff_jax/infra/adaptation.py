@@ -82,6 +82,8 @@ class Adaptation:
 
     def merge(self, trained: Params, frozen: Params) -> Params:
         """Return the network's parameters."""
+        if not frozen:
+            return trained
         changes, leaves = flatten_dict(dict(trained), sep="/"), flatten_dict(dict(frozen), sep="/")
         if not self.rank:
             return _nested(leaves | changes)
