@@ -15,6 +15,9 @@ import numpy as np
 BUFFERS = ("position_ids",)
 """Left-over tensors that are no weights: older files hold the numbers 0, 1, 2, ... of positions."""
 
+SEEING_PADDING = ("CLIPTextModel",)
+"""Models that published pipelines run without a mask: a padded place sees the padding before it."""
+
 
 class TextOutput(NamedTuple):
     """What a model says of n prompts.
@@ -49,6 +52,7 @@ class TextModel:
         """
         transformers, self._torch = _import("transformers"), _import("torch")
         self._num_tokens = num_tokens
+        self._sees_padding = kind in SEEING_PADDING
         self._device = "cuda" if self._torch.cuda.is_available() else "cpu"
         try:
             self._tokenizer = transformers.AutoTokenizer.from_pretrained(
@@ -77,7 +81,8 @@ class TextModel:
             return_tensors="pt",
         ).to(self._device)
         with self._torch.inference_mode():
-            output = self._model(tokens.input_ids, attention_mask=tokens.attention_mask)
+            shown = None if self._sees_padding else tokens.attention_mask
+            output = self._model(tokens.input_ids, attention_mask=shown)
         pooled = getattr(output, "pooler_output", None)
         return TextOutput(
             hidden=output.last_hidden_state.cpu().numpy(),
