@@ -35,7 +35,7 @@ LAYERS = (
     {"build"},
     {"cost", "initial_state", "results", "step_programs"},
     {"from_checkpoint", "doctor"},
-    {"sample"},
+    {"sample", "export"},
     {"evaluate"},
     {"milestones", "bad_steps"},
     {"plan", "train"},

@@ -54,6 +54,7 @@ def test_help_explains_modes_and_exit_codes() -> None:
         (["--config=configs/nothing.py", "--workdir=W"], "nothing.py"),
         (["--workdir=W", "--mode=sample"], "config.json"),
         (["--workdir=W", "--mode=evaluate"], "config.json"),
+        (["--workdir=W", "--mode=export"], "config.json"),
         (["--workdir=W", "--mode=doctor"], "config.json"),
         (["--workdir=W", "--mode=sample", "--num_videos=0"], "num_videos"),
         (["--workdir=W", "--mode=plan"], "--config"),

@@ -13,6 +13,8 @@ Modes:
             plan_TOPOLOGY.json and .html.
   prepare   turn a folder of videos and captions into clips to train from: --config is
             configs/prepare.py or one like it, --workdir the folder to write. Resumes.
+  export    write a checkpoint's averaged parameters as published weights, in --layout and --dtype:
+            safetensors that diffusers and others read. Low-rank changes are merged.
   replay    take the logged step --step=N again from the checkpoint before it and compare its bits.
 
 Every config field can be overridden: --config.train.num_steps=100,
@@ -47,7 +49,7 @@ EXIT_DIFFERS = 8
 
 _STARTED_AT = time.time()  # before the slow imports: they are part of what a restart costs
 
-MODES = ("train", "sample", "evaluate", "doctor", "plan", "prepare", "replay")
+MODES = ("train", "sample", "evaluate", "export", "doctor", "plan", "prepare", "replay")
 DEVICE_MODES = ("train", "sample", "evaluate", "replay")  # on the devices of all processes
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -56,7 +58,7 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 _STEP = flags.DEFINE_integer(
-    "checkpoint_step", None, "sample, evaluate: checkpoint to read; default the newest."
+    "checkpoint_step", None, "sample, evaluate, export: checkpoint to read; default the newest."
 )
 _REPLAY_STEP = flags.DEFINE_integer(
     "step", None, "replay: the step to take again, numbered as in metrics.jsonl."
@@ -89,7 +91,15 @@ _COORDINATOR = flags.DEFINE_string(
 )
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of the run.", 1)
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.", 0)
-_OUT = flags.DEFINE_string("out", None, "sample, evaluate: output folder; default in the workdir.")
+_OUT = flags.DEFINE_string(
+    "out", None, "sample, evaluate, export: output folder; default in the workdir."
+)
+_LAYOUT = flags.DEFINE_string(
+    "layout", None, "export: names and folders, by network; default the network's first."
+)
+_DTYPE = flags.DEFINE_enum(
+    "dtype", "float32", ("float32", "bfloat16", "float16"), "export: stored type."
+)
 _TRUST_STEP = flags.DEFINE_integer(
     "trust_step", None, "doctor: write the manifest of this checkpoint, which has none.", 0
 )
@@ -177,8 +187,8 @@ def run_mode() -> None:
 
 
 def use_checkpoint(workdir: pathlib.Path) -> None:
-    """Sample from a checkpoint, or evaluate it."""
-    from tpdiff_jax import evaluate, sample
+    """Sample from a checkpoint, evaluate or export it."""
+    from tpdiff_jax import evaluate, export, sample
     from tpdiff_jax.from_checkpoint import GenerateFlags, open_run
 
     run = open_run(
@@ -197,6 +207,8 @@ def use_checkpoint(workdir: pathlib.Path) -> None:
     out = pathlib.Path(_OUT.value) if _OUT.value else None
     if _MODE.value == "sample":
         sample.sample_run(run, _LABELS.value, _CAPTIONS.value, out)
+    elif _MODE.value == "export":
+        export.export_run(run, _LAYOUT.value, _DTYPE.value, out)
     else:
         evaluate.evaluate_run(run, out)
 

@@ -35,6 +35,11 @@ def reference_sample(scheduler):
     return x.numpy()
 
 
+def betas_of(schedule):
+    """Arguments of a reference with one of the two schedules."""
+    return BETAS | {"beta_schedule": schedule}
+
+
 def our_sample(path, times, solver="euler"):
     pyramid = make_pyramid(path, num_frames=SHAPE[1], frame_strides=(1,))
     grid = tuple(float(t) for t in times)
@@ -53,14 +58,15 @@ def relative_error(found, expected):
 
 @pytest.mark.parametrize("final_alpha", ["one", "first"])
 @pytest.mark.parametrize(("spacing", "offset"), [("leading", 1), ("leading", 0), ("trailing", 0)])
-@pytest.mark.parametrize("steps", [10, 50])
-def test_one_stage_equals_ddim_with_eps_prediction(spacing, offset, final_alpha, steps):
+@pytest.mark.parametrize(("betas", "steps"), [("scaled_linear", 10), ("linear", 25)])
+def test_one_stage_equals_ddim_with_eps_prediction(spacing, offset, final_alpha, betas, steps):
+    """Stable Diffusion's betas and AnimateDiff's, with its 25 steps."""
     scheduler = diffusers.DDIMScheduler(
-        **BETAS, clip_sample=False, set_alpha_to_one=final_alpha == "one",
+        **betas_of(betas), clip_sample=False, set_alpha_to_one=final_alpha == "one",
         timestep_spacing=spacing, steps_offset=offset, prediction_type="epsilon",
     )  # fmt: skip
     scheduler.set_timesteps(steps)
-    path = DDIMPath(prediction="eps", final_alpha=final_alpha)
+    path = DDIMPath(betas=betas, prediction="eps", final_alpha=final_alpha)
     found = our_sample(path, ddim_times(scheduler))
     assert relative_error(found, reference_sample(scheduler)) < 1e-5
 
@@ -81,14 +87,16 @@ def test_one_stage_equals_ddim_with_v_prediction_and_zero_terminal_snr():
     assert relative_error(found, reference_sample(scheduler)) < 1e-5
 
 
-@pytest.mark.parametrize("prediction", ["eps", "v"])
-def test_training_points_equal_the_ddpm_schedulers(prediction):
+@pytest.mark.parametrize(
+    ("prediction", "betas"), [("eps", "scaled_linear"), ("v", "scaled_linear"), ("eps", "linear")]
+)
+def test_training_points_equal_the_ddpm_schedulers(prediction, betas):
     """add_noise, get_velocity and the data prediction of a step, at every kind of noise level."""
     scheduler = diffusers.DDPMScheduler(
-        **BETAS, clip_sample=False,
+        **betas_of(betas), clip_sample=False,
         prediction_type={"eps": "epsilon", "v": "v_prediction"}[prediction],
     )  # fmt: skip
-    path = DDIMPath(prediction=prediction)
+    path = DDIMPath(betas=betas, prediction=prediction)
     pyramid = make_pyramid(path, num_frames=SHAPE[1], frame_strides=(1,))
     rng = np.random.default_rng(1)
     x_0, eps = (rng.normal(size=SHAPE).astype(np.float32) for _ in range(2))

@@ -14,12 +14,13 @@ class Published(NamedTuple):
     Attributes:
         layouts: names of the layouts that are written.
         load: (folder, network's config, shapes of the parameters with shardings) -> parameters.
-        save: (folder, parameters, network's config, layout, dtype): writes them.
+        save: (folder, parameters, network's config, layout, dtype, folder that the weights came
+            from or None): writes them.
     """
 
     layouts: tuple[str, ...]
     load: Callable[[pathlib.Path, Any, Params], Params]
-    save: Callable[[pathlib.Path, Params, Any, str, str], None]
+    save: Callable[[pathlib.Path, Params, Any, str, str, pathlib.Path | None], None]
 
 
 PUBLISHED: Mapping[str, Published] = {
@@ -31,7 +32,9 @@ PUBLISHED: Mapping[str, Published] = {
     "flux": Published(
         layouts=flux.LAYOUTS,
         load=lambda folder, config, params: flux.load_flux(folder, config, params=params),
-        save=flux.save_flux,
+        save=lambda folder, params, config, layout, dtype, _: flux.save_flux(
+            folder, params, config, layout, dtype
+        ),
     ),
 }
 

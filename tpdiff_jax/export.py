@@ -1,0 +1,47 @@
+"""A checkpoint's averaged parameters as published weights, for diffusers and what reads its files.
+
+Whatever was trained, all of the network is written: frozen parameters as they came, low-rank
+changes merged into their matrices.
+"""
+
+import pathlib
+
+from absl import logging
+
+from tpdiff_jax.from_checkpoint import Run
+from tpdiff_jax.pretrained import PUBLISHED
+
+
+def export_run(
+    run: Run, layout: str | None, dtype: str, out: pathlib.Path | None = None
+) -> pathlib.Path:
+    """Write the parameters of an opened checkpoint.
+
+    Args:
+        run: the opened checkpoint.
+        layout: one of the network's layouts; None takes the first.
+        dtype: stored type, float32, bfloat16 or float16.
+        out: folder; by default one named by step in the run's `export/`.
+
+    Returns:
+        The folder written.
+
+    Raises:
+        ValueError: for a network without published weights, a layout it lacks, or a folder that
+            already holds weights.
+    """
+    experiment, name = run.experiment, run.experiment.config.model.name
+    if name not in PUBLISHED:
+        raise ValueError(f"model.name={name!r} has no published weights; {tuple(PUBLISHED)} have")
+    published = PUBLISHED[name]
+    if layout is not None and layout not in published.layouts:
+        raise ValueError(f"--layout={layout} must be one of {', '.join(published.layouts)}")
+    folder = out or run.workdir / "export" / f"step_{run.step:08d}"
+    source = experiment.weights.folder if experiment.weights else None
+    if source is not None and not source.is_dir():
+        logging.info("%s is not here: what is copied from it is computed instead", source)
+        source = None
+    config = experiment.network.config
+    published.save(folder, run.params, config, layout or published.layouts[0], dtype, source)
+    logging.info("wrote the weights of step %d to %s", run.step, folder)
+    return folder
