@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from bench.timing import CLOCK_NAMES, CLOCKS, add_clock_flag, quartiles, time_interleaved
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "versions": versions(),
         "clock": options.clock,
         "rounds": options.rounds,
-        "stages": {str(i): measure(experiment, i, options) for i in stages},
+        "steps": measure(experiment, stages, options),
     }
     page = write_page(report)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -60,12 +61,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def measure(
-    experiment: Experiment, stage_index: int, options: argparse.Namespace
-) -> dict[str, dict[str, float]]:
-    """Return the seconds of an unguarded step and the share by which a guarded one is longer."""
+    experiment: Experiment, stages: Sequence[int], options: argparse.Namespace
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Return the seconds of an unguarded step and the share by which a guarded one is longer.
+
+    Returns:
+        `stage I` -> figures, and `mean of them` for a step of any stage alike.
+    """
+    kinds = {"guarded": train_step, "unguarded": unguarded_step}
     cases = {
-        "guarded": _case(experiment, stage_index, train_step),
-        "unguarded": _case(experiment, stage_index, unguarded_step),
+        f"{kind} {i}": _case(experiment, i, step) for i in stages for kind, step in kinds.items()
     }
     seconds = time_interleaved(
         cases,
@@ -73,9 +78,16 @@ def measure(
         min_seconds=options.min_milliseconds / 1e3,
         clock=CLOCKS[options.clock],
     )
+    means = {
+        name: {kind: np.mean([seconds[f"{kind} {i}"] for i in those], axis=0) for kind in kinds}
+        for name, those in {**{f"stage {i}": [i] for i in stages}, "mean of them": stages}.items()
+    }
     return {
-        "unguarded_seconds": quartiles(seconds["unguarded"])._asdict(),
-        "extra_share": quartiles(seconds["guarded"] / seconds["unguarded"] - 1.0)._asdict(),
+        name: {
+            "unguarded_seconds": quartiles(mean["unguarded"])._asdict(),
+            "extra_share": quartiles(mean["guarded"] / mean["unguarded"] - 1.0)._asdict(),
+        }
+        for name, mean in means.items()
     }
 
 
@@ -84,11 +96,11 @@ def write_page(report: dict[str, Any]) -> str:
     device = report["device"]
     rows = [
         [
-            stage,
+            name,
             _spread(row["unguarded_seconds"], 1e3, ".1f"),
             _spread(row["extra_share"], 1e2, "+.2f"),
         ]
-        for stage, row in report["stages"].items()
+        for name, row in report["steps"].items()
     ]
     return "\n".join(
         [
@@ -96,11 +108,11 @@ def write_page(report: dict[str, Any]) -> str:
             "",
             f"`{report['command']}`",
             "",
-            f"{device['kind']}, {device['cpu_cores']} cores; {report['rounds']} rounds, both kinds "
+            f"{device['kind']}, {device['cpu_cores']} cores; {report['rounds']} rounds, all kinds "
             f"of step in turn, {CLOCK_NAMES[report['clock']]}; median [quartiles], ratios within a "
             "round.",
             "",
-            table(["stage", "a step without the guard, ms", "added by the guard, %"], rows),
+            table(["", "a step without the guard, ms", "added by the guard, %"], rows),
             "",
         ]
     )

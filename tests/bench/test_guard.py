@@ -23,15 +23,21 @@ def test_the_unguarded_step_trains_as_the_guarded_one(batch):  # noqa: F811
 
 
 def test_the_page_says_by_what_share_a_guarded_step_is_longer(monkeypatch, tmp_path, capsys):
-    seconds = {"guarded": np.array([2.02, 4.04, 1.01]), "unguarded": np.array([2.0, 4.0, 1.0])}
+    seconds = {
+        "guarded 0": np.array([2.02, 4.04, 1.01]),
+        "unguarded 0": np.array([2.0, 4.0, 1.0]),
+        "guarded 2": np.array([6.18, 12.36, 3.09]),
+        "unguarded 2": np.array([6.0, 12.0, 3.0]),
+    }
     monkeypatch.setattr(guard, "_case", lambda *_: None)
     monkeypatch.setattr(guard, "time_interleaved", lambda *_, **__: seconds)
-    assert guard.main([f"--out={tmp_path}", "--stages", "1", "--clock=cpu"]) == 0
-    (stages,) = [json.loads((tmp_path / "guard.json").read_text())["stages"]]
-    assert list(stages) == ["1"] and stages["1"]["extra_share"]["median"] == pytest.approx(0.01)
+    assert guard.main([f"--out={tmp_path}", "--clock=cpu", "--stages", "0", "2"]) == 0
+    steps = json.loads((tmp_path / "guard.json").read_text())["steps"]
+    assert steps["stage 0"]["extra_share"]["median"] == pytest.approx(0.01)
+    assert steps["mean of them"]["extra_share"]["median"] == pytest.approx(0.025)
     page = (tmp_path / "guard.md").read_text()
-    assert "| 1 | 2000.0 [1500.0, 3000.0] | +1.00 [+1.00, +1.00] |" in page and "CPU time" in page
-    assert page in capsys.readouterr().out
+    assert "| stage 2 | 6000.0 [4500.0, 9000.0] | +3.00 [+3.00, +3.00] |" in page
+    assert "CPU time" in page and page in capsys.readouterr().out
 
 
 def test_bad_input_is_one_line(capsys):
