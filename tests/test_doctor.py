@@ -157,3 +157,12 @@ def test_the_command_needs_no_device_and_no_config_and_ends_with_2_when_nothing_
     out = ask()
     assert out.returncode == 2 and "none of the 2 checkpoints" in out.stderr
     assert "Traceback" not in out.stderr
+
+
+@pytest.mark.parametrize("content", ["", '{"counts": ', "{}", "[]", '{"counts": null}'])
+def test_damaged_results_are_not_complete_and_no_obstacle(
+    workdir: pathlib.Path, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    (workdir / "results.json").write_text(content)
+    assert doctor.examine(workdir) == 6
+    assert "results.json: not there yet" in capsys.readouterr().out

@@ -55,7 +55,7 @@ ONLY = {
     "encoders": {"types", "models", "pretrained", "videos", "durable_files"},
     "train_step": {"types", "method", "infra.adaptation", "infra.guard"},
     "stage_schedule": {"types"},
-    "run_config": {"types"},
+    "run_config": {"types", "durable_files"},
     "null_condition": {"types", "models"},
     "report": {"infra"},
     "prepare": {"videos", "infra", "durable_files", "file_lock"},

@@ -52,6 +52,8 @@ def test_help_explains_modes_and_exit_codes() -> None:
         ([FLOW, "--workdir=W", "--config.pyramid.frame_strides=(4,3,1)"], "pyramid.frame_strides"),
         ([FLOW, "--workdir=W", "--config.alignment.mode=closest"], "alignment.mode"),
         (["--config=configs/nothing.py", "--workdir=W"], "nothing.py"),
+        ([FLOW, "--workdir=/dev/null/run"], "--workdir=/dev/null/run cannot be written"),
+        ([FLOW, "--workdir=/dev/null", "--mode=plan"], "/dev/null"),
         (["--workdir=W", "--mode=sample"], "config.json"),
         (["--workdir=W", "--mode=evaluate"], "config.json"),
         (["--workdir=W", "--mode=export"], "config.json"),

@@ -47,6 +47,9 @@ EXIT_SAVE_FAILED = 6
 EXIT_TOO_MANY_BAD_CLIPS = 7
 EXIT_DIFFERS = 8
 
+# A path on the command line that is something else, or not ours; other OSErrors may pass.
+_WRONG_PATHS = (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
+
 _STARTED_AT = time.time()  # before the slow imports: they are part of what a restart costs
 
 MODES = ("train", "sample", "evaluate", "export", "doctor", "plan", "prepare", "replay")
@@ -143,7 +146,7 @@ def main(argv: Sequence[str]) -> None:
         fail(refusal, EXIT_DOES_NOT_FIT)
     except TooManyBadClipsError as error:
         fail(error, EXIT_TOO_MANY_BAD_CLIPS)
-    except ValueError as error:
+    except (ValueError, *_WRONG_PATHS) as error:
         fail(error)
 
 

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from tpdiff_jax.build import Experiment
+from tpdiff_jax.durable_files import write_durably
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "scipy")
 _CURVE_POINTS = 201
@@ -103,16 +104,20 @@ def make_results(
 
 
 def is_complete(workdir: pathlib.Path, num_steps: int) -> bool:
-    """Whether results.json holds the final figures of a run of this length."""
-    path = workdir / "results.json"
-    return path.is_file() and json.loads(path.read_text())["counts"]["steps"] == num_steps
+    """Whether results.json holds the final figures of a run of this length.
+
+    A damaged one does not: the run's last steps write it again.
+    """
+    try:
+        return json.loads((workdir / "results.json").read_text())["counts"]["steps"] == num_steps
+    except (FileNotFoundError, ValueError, LookupError, TypeError):
+        return False
 
 
 def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
-    """Write JSON in one step; NaN and infinities become null."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
-    os.replace(temporary, path)
+    """Write JSON durably, in one step; NaN and infinities become null."""
+    text = json.dumps(_plain(content), indent=2, allow_nan=False)
+    write_durably(path, (text + "\n").encode())
 
 
 def _plain(value: Any) -> Any:

@@ -7,12 +7,13 @@ read as JSON, never executed.
 import difflib
 import json
 import math
-import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any
 
 from ml_collections import ConfigDict
+
+from tpdiff_jax.durable_files import write_durably
 
 FILE_NAME = "config.json"
 GENERATE_GROUPS = ("sample", "eval", "measure")
@@ -25,11 +26,9 @@ class ConfigMismatchError(ValueError):
 
 
 def save_config(workdir: pathlib.Path, config: ConfigDict) -> None:
-    """Write `config` as JSON into the workdir, in one step: a run killed here can be resumed."""
+    """Write `config` as JSON into the workdir, durably: no run can be resumed without it."""
     text = json.dumps(config.to_dict(), indent=2, sort_keys=True)
-    temporary = workdir / f".{FILE_NAME}.tmp"
-    temporary.write_text(text + "\n")
-    os.replace(temporary, workdir / FILE_NAME)
+    write_durably(workdir / FILE_NAME, (text + "\n").encode())
 
 
 def load_config(workdir: pathlib.Path) -> ConfigDict:

@@ -152,19 +152,21 @@ def only_trainer(workdir: pathlib.Path) -> Iterator[None]:
     """Make the workdir and keep other training runs out of it; process 0 does, for all.
 
     Raises:
-        ValueError: in every process, when another run is training there.
+        ValueError: in every process, when another run is training there or it cannot be written.
     """
     busy, refusal = f"--workdir={workdir} is being trained in by another process", None
     with contextlib.ExitStack() as stack:
         if jax.process_index() == 0:
-            workdir.mkdir(parents=True, exist_ok=True)
             lock = file_lock.hold(workdir / LOCK_FILE, busy, patience=_LOCK_PATIENCE)
             try:
+                workdir.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(lock)
             except ValueError as error:
                 refusal = error
+            except OSError as error:
+                refusal = ValueError(f"--workdir={workdir} cannot be written: {error}")
         if is_true_at_main(refusal is not None):
-            raise refusal or ValueError(busy)
+            raise refusal or ValueError(f"process 0 cannot train in --workdir={workdir}")
         yield
 
 

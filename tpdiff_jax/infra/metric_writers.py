@@ -25,6 +25,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import masked_crc32c
 
+from tpdiff_jax.durable_files import write_durably
 from tpdiff_jax.infra import media
 
 METRICS_FILE = "metrics.jsonl"
@@ -283,13 +284,11 @@ def _valid_lines(content: bytes) -> Iterator[tuple[bytes, dict[str, Any]]]:
 
 
 def _drop_later_lines(path: Path, last_kept_step: int) -> None:
-    """Keeps the whole lines up to `last_kept_step`; the file is replaced in one step."""
+    """Keeps the whole lines up to `last_kept_step`; the file is replaced durably, in one step."""
     if not path.exists():
         return
     before = path.read_bytes()
     kept = [line for line, record in _valid_lines(before) if record["step"] <= last_kept_step]
     after = b"".join(kept)
     if after != before:
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_bytes(after)
-        os.replace(temporary, path)
+        write_durably(path, after)
