@@ -19,7 +19,7 @@ import jax
 from bench import cost_cases
 from bench.cost_page import write_page
 from bench.cost_summary import Twin, alignment_summary, sampling_summary, training_summary
-from bench.timing import FloatArray, time_interleaved
+from bench.timing import CLOCK_NAMES, CLOCKS, FloatArray, add_clock_flag, time_interleaved
 from experiments.command_line import command_parser, split_names
 from experiments.overrides import parse_overrides
 from tpdiff_jax.build import Experiment
@@ -82,6 +82,7 @@ def measure(
         "config": twins.pyramid.config.to_dict(),
         "peak": peak,
         "peaks_before_and_after": peaks,
+        "clock": CLOCK_NAMES[options.clock],
         "seconds": {name: column.tolist() for name, column in seconds.items()},
     }
     if "training" in parts:
@@ -116,6 +117,7 @@ def _time(
             rounds=rounds,
             min_seconds=options.min_milliseconds / 1e3,
             on_round=progress.update,
+            clock=CLOCKS[options.clock],
         )
 
 
@@ -137,6 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--min_milliseconds", type=float, default=20.0, help="shorter work repeats until this long"
     )
+    add_clock_flag(parser)
     return parser
 
 

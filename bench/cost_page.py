@@ -23,8 +23,8 @@ def write_page(report: Mapping[str, Any]) -> str:
     parts = [
         "# Cost",
         _INTRO,
-        f"Measured on: {where}; matrix products reach {number(report['peak'] / 1e9)} GFLOP/s. "
-        f"Command: `{report['command']}`",
+        f"Measured on: {where}, {report['clock']}; matrix products reach "
+        f"{number(report['peak'] / 1e9)} GFLOP/s. Command: `{report['command']}`",
     ]
     if report.get("training") or report.get("sampling"):
         parts += ["## Pyramid over vanilla", _ratio_table(report), _REASON]

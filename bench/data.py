@@ -3,9 +3,10 @@
     python -m bench.data --out=runs/data_bench
 
 Decodes clips from H.264, VP9 and MPEG-4 files, prepares them, loads them as training does, and
-runs training steps on them. All figures are seconds of processor time, so that a machine shared
-with others gives the same ones, and "how much faster" compares work on the same cores. The videos
-pan over photographs (scikit-learn's samples) with sensor-like noise. Writes data.json and data.md.
+runs training steps on them; the same for Moving Digits, which are rendered as they are needed. All
+figures are seconds of processor time, so that a machine shared with others gives the same ones,
+and "how much faster" compares work on the same cores. The videos pan over photographs
+(scikit-learn's samples) with sensor-like noise. Writes data.json and data.md.
 
 Exit codes: 0 done.
 """
@@ -22,6 +23,7 @@ from typing import Any
 import av
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
@@ -53,9 +55,10 @@ FLOW_NETWORK = {  # the network of configs/flow.py, on pixels in colour
     "model.num_heads": "2",
     "model.depth": "4",
 }
-TRAININGS: dict[str, tuple[int, Mapping[str, str]]] = {
-    "32x32, network of configs/flow.py": (32, FLOW_NETWORK),
-    "128x128, configs/video_folder.py": (128, {}),
+DIGITS = "Moving Digits 32x32, configs/flow.py"
+PREPARED: dict[str, tuple[int, Mapping[str, str]]] = {
+    "clips 32x32, network of configs/flow.py": (32, FLOW_NETWORK),
+    "clips 128x128, configs/video_folder.py": (128, {}),
 }
 AIM = 5.0
 
@@ -86,18 +89,19 @@ def measure(scratch: pathlib.Path, num_videos: int, rounds: int) -> dict[str, An
                 write_video(folder / f"{i}{SUFFIXES[codec]}", i, codec, height, width, coding)
             decoding[name] = decode_seconds(folder, rounds)
             progress.update(done)
-    source = scratch / "libx264" / "360"
-    trainings = {
-        name: training_figures(source, scratch / f"clips_{size}", size, overrides, rounds)
-        for name, (size, overrides) in TRAININGS.items()
-    }
+    configs = {DIGITS: read_config("configs/flow.py", {})}
+    for name, (size, overrides) in PREPARED.items():
+        folder = scratch / f"clips_{size}"
+        prepare(prepare_spec(scratch / "libx264" / "360", size), folder)
+        overrides = {**overrides, "data.folder": str(folder)}
+        configs[name] = read_config("configs/video_folder.py", overrides)
     return {
         "device": device_facts(),
         "versions": versions(),
         "videos": {"seconds": VIDEO_SECONDS, "fps": VIDEO_FPS, "count": num_videos},
         "rounds": rounds,
         "decode_seconds_per_clip": decoding,
-        "trainings": trainings,
+        "trainings": {name: training_figures(c, rounds) for name, c in configs.items()},
     }
 
 
@@ -137,16 +141,8 @@ def decode_seconds(folder: pathlib.Path, rounds: int) -> list[float]:
     return processor_seconds(lambda r: read_clips(paths[r % len(paths)], spec), rounds)
 
 
-def training_figures(
-    source: pathlib.Path,
-    folder: pathlib.Path,
-    size: int,
-    overrides: Mapping[str, str],
-    rounds: int,
-) -> dict[str, Any]:
+def training_figures(config: ConfigDict, rounds: int) -> dict[str, Any]:
     """Return processor seconds of a clip: loaded as training loads it, and trained on."""
-    prepare(prepare_spec(source, size), folder)
-    config = read_config("configs/video_folder.py", {**overrides, "data.folder": str(folder)})
     experiment = build_experiment(config)
     batch_size = experiment.train.batch_size
     batches = make_iterator(

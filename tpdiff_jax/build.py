@@ -83,7 +83,10 @@ class Experiment:
         return Identity(config=deciding_fields(self.config), dataset=self.dataset.fingerprint())
 
     def train_flops(self, stage_index: int) -> float:
-        """Model FLOPs of one training step of a stage: forward and twice that backward."""
+        """Model FLOPs of one training step of a stage: the network forward and twice that backward.
+
+        Alignment, optimizer and average are not in it; `cost.step_flops` counts them.
+        """
         num_frames = self.pyramid.stages[stage_index].num_frames
         return 3.0 * self.network.flops(num_frames) * self.batch_sizes[stage_index]
 

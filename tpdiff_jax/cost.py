@@ -1,14 +1,63 @@
-"""What a run has spent and how fast it goes, from step counts and the network's FLOP model."""
+"""What a run has spent and how fast it goes, from step counts and FLOPs of a step.
+
+    train_flops     the network alone, by its FLOP model: forward, and twice that backward
+    counted_flops   that, the pairing of noise, the optimizer's matrix products and the average
+
+Neither credits recomputation. Equal FLOPs of experiments and the share of the peak mean the first;
+the second differs where the optimizer multiplies matrices, which does not shrink with the frames.
+"""
 
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import jax
 
+from tpdiff_jax import method
 from tpdiff_jax.build import Experiment
 from tpdiff_jax.infra.peak import measure_matmul_flops
 from tpdiff_jax.infra.step_window import StepWindow
+from tpdiff_jax.planning.program_flops import matmul_flops
+
+AVERAGE_FLOPS = 3.0  # of a parameter: decay * average + (1 - decay) * parameter
+
+
+class StepFlops(NamedTuple):
+    """FLOPs of one training step.
+
+    Attributes:
+        network: `Experiment.train_flops`.
+        alignment: matrix products that pair noise with clips, and lift it to the stage.
+        update: matrix products of the optimizer, and the moving average.
+    """
+
+    network: float
+    alignment: float
+    update: float
+
+
+def step_flops(experiment: Experiment, stage_index: int) -> StepFlops:
+    """Return the FLOPs of a stage's training step; counted on traces, nothing is compiled."""
+    task, dataset = experiment.task, experiment.dataset
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    batch_size = experiment.batch_sizes[stage_index]
+    keys = jax.eval_shape(lambda key: jax.random.split(key, batch_size), key)
+    shape = (batch_size, dataset.num_frames, *dataset.frame_shape)
+    noise = jax.make_jaxpr(
+        lambda x_0, keys: method.aligned_noise(task.pyramid, stage_index, x_0, keys, task.alignment)
+    )(jax.ShapeDtypeStruct(shape, "float32"), keys)
+    params = jax.eval_shape(
+        lambda key: task.adaptation.split(experiment.network.init(key), key)[0], key
+    )
+    opt_state = jax.eval_shape(task.optimizer.init, params)
+    update = jax.make_jaxpr(task.optimizer.update)(params, opt_state, params)
+    num_params = sum(leaf.size for leaf in jax.tree.leaves(params))
+    return StepFlops(
+        network=experiment.train_flops(stage_index),
+        alignment=matmul_flops(noise.jaxpr),
+        update=matmul_flops(update.jaxpr) + AVERAGE_FLOPS * num_params,
+    )
 
 
 class CostMeter:
@@ -18,6 +67,8 @@ class CostMeter:
         """Measure the machine's peak and remember where the run stands."""
         self._experiment = experiment
         self._window = window
+        stages = range(experiment.pyramid.num_stages)
+        self._counted = [sum(step_flops(experiment, i)) for i in stages]
         self.peak_flops = measure_matmul_flops() * jax.device_count()
         self._last_counts = list(window.counts)
         self._last_seconds = sum(window.seconds)
@@ -29,6 +80,7 @@ class CostMeter:
         return {
             "samples_seen": self._clips(counts),
             "train_flops": self._flops(counts),
+            "counted_flops": sum(n * f for n, f in zip(counts, self._counted, strict=True)),
             "train_seconds": sum(self._window.seconds),
             "skipped_steps": self._window.num_skipped,
             "spike_steps": self._window.num_spikes,

@@ -40,9 +40,18 @@ def test_a_stage_that_is_slower_than_its_flops_shows():
     assert found["ratio"]["low"] == pytest.approx(found["ratio"]["high"])
     assert found["model_ratio"] == pytest.approx(0.6875)
     assert found["departure"] == pytest.approx(0.75 / 0.6875 - 1)
-    assert found["is_within_aim"]
+    assert not found["is_within_aim"]
     shares = [row["peak_share"] for row in found["stages"]]
     assert shares == pytest.approx(np.array([0.25, 0.5, 0.5, 0.5]) / 1.01, rel=1e-3)
+
+
+def test_a_ratio_within_five_percent_of_the_models_is_within_the_aim():
+    """Seconds: (4.6 + 8 + 2 x 16) / 64 = 0.697, 1.4 % above 0.6875; at 8 % it is not."""
+    seconds = training_seconds()
+    for stage_0, is_within in ((4.6, True), (7.6, False)):
+        seconds["step/pyramid/nearest/0"] = 1.01 * stage_0 * NOISE
+        found = training_summary(seconds, TWINS, "nearest", peak=2e9)
+        assert found["is_within_aim"] is is_within
 
 
 def test_sampling_is_compared_over_all_steps():
@@ -72,12 +81,13 @@ def test_the_page_shows_every_part():
     report = {
         "device": {"platform": "cpu", "kind": "cpu", "num_devices": 1, "cpu_cores": 2},
         "peak": 2e9,
+        "clock": "time by the clock",
         "command": "python -m bench.cost",
         "training": training_summary(seconds, TWINS, "nearest", 2e9),
         "alignment": alignment_summary(seconds, PYRAMID, ["nearest"]),
     }
     page = write_page(report)
-    mean = "| training step, mean over stages | 0.75 [0.75, 0.75] | 0.688 | +9.1% | yes |"
+    mean = "| training step, mean over stages | 0.75 [0.75, 0.75] | 0.688 | +9.1% | no |"
     assert mean in page
     assert "| pyramid | 0 | 4 | 4 | 8080 [6060, 16160] | 0.495 | 25% |" in page
     assert "| nearest | mean | 1 [1, 1] | 1 [1, 1] |" in page

@@ -1,0 +1,125 @@
+"""How long the programs of a config take to compile: one by one, and in parallel as training does.
+
+    python -m bench.compile_time --config=configs/flow.py --out=runs/compile_time
+
+Every round compiles each stage's training step and the sampler, then all stages side by side, with
+the compiler's caches emptied in between. Writes compile_time.json and compile_time.md.
+Exit codes: 0 done; 2 bad input.
+"""
+
+import argparse
+import pathlib
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from bench.cost_page import spread
+from bench.timing import quartiles
+from experiments.command_line import command_parser
+from experiments.markdown import table
+from experiments.overrides import parse_overrides, read_config
+from tpdiff_jax.build import Experiment, build_experiment
+from tpdiff_jax.infra.progress import Progress
+from tpdiff_jax.initial_state import abstract_train_state
+from tpdiff_jax.results import device_facts, versions, write_json
+from tpdiff_jax.sample import Sampler
+from tpdiff_jax.step_programs import compile_steps, trace_step
+
+EXIT_BAD_INPUT = 2
+PARALLEL, SAMPLER = "all stages side by side", "sampler"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print and write; return the exit code."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    options, rest = _parser().parse_known_args(arguments)
+    try:
+        experiment = build_experiment(read_config(options.config, parse_overrides(rest)))
+    except ValueError as error:
+        print(f"compile_time: error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    report = {
+        "command": shlex.join(["python", "-m", "bench.compile_time", *arguments]),
+        "device": device_facts(),
+        "versions": versions(),
+        "config": experiment.config.to_dict(),
+        "seconds": measure(programs(experiment), options.rounds),
+    }
+    page = write_page(report)
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_json(options.out / "compile_time.json", report)
+    (options.out / "compile_time.md").write_text(page)
+    print(page)
+    return 0
+
+
+def programs(experiment: Experiment) -> dict[str, Callable[[], Any]]:
+    """Return what traces and compiles each program, by name."""
+    state, key = abstract_train_state(experiment), jax.random.key(experiment.train.seed)
+    sampler, batch_size = Sampler(experiment), experiment.sample.batch_size
+
+    def stage(index: int) -> Callable[[], Any]:
+        return lambda: trace_step(experiment, index, state, key).lower().compile()
+
+    cases = {stage_name(i): stage(i) for i in range(experiment.pyramid.num_stages)}
+    cases[SAMPLER] = lambda: sampler.trace(batch_size).lower().compile()
+    cases[PARALLEL] = lambda: compile_steps(experiment, state, key)
+    return cases
+
+
+def stage_name(index: int) -> str:
+    """Return the name of a stage's training step."""
+    return f"training step, stage {index}"
+
+
+def measure(cases: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Return seconds of each case in each round; the cases take turns in changing orders."""
+    rng, names = np.random.default_rng(0), list(cases)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    with Progress(rounds, label="compile", unit="round", log_seconds=0.0) as progress:
+        for r in range(rounds):
+            for k in rng.permutation(len(names)):
+                jax.clear_caches()
+                start = time.perf_counter()
+                cases[names[k]]()
+                seconds[names[k]].append(time.perf_counter() - start)
+            progress.update(r + 1)
+    return seconds
+
+
+def write_page(report: Mapping[str, Any]) -> str:
+    """Return the figures as Markdown."""
+    device = report["device"]
+    columns = {name: np.array(column) for name, column in report["seconds"].items()}
+    rows = [[name, spread(quartiles(column)._asdict())] for name, column in columns.items()]
+    stages = [column for name, column in columns.items() if name not in (SAMPLER, PARALLEL)]
+    serial = np.sum(stages, axis=0)
+    rows.insert(-1, ["all stages one after another", spread(quartiles(serial)._asdict())])
+    gain = quartiles(serial / columns[PARALLEL])
+    return "\n\n".join(
+        [
+            "# Compile time",
+            f"On {device['platform']}, {device['kind']}, {device['cpu_cores']} CPU cores; tracing "
+            f"included, no cache. {len(serial)} rounds, medians [quartiles], seconds. "
+            f"Command: `{report['command']}`",
+            table(["program", "seconds"], rows),
+            f"Side by side the stages are ready {spread(gain._asdict())} times as fast.",
+        ]
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command_parser("bench.compile_time", __doc__)
+    parser.add_argument("--config", default="configs/flow.py", help="config file")
+    parser.add_argument("--out", required=True, type=pathlib.Path, help="output folder")
+    parser.add_argument("--rounds", type=int, default=5, help="compilations of each program")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

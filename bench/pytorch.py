@@ -1,0 +1,261 @@
+"""The same network here and in PyTorch: diffusers' Flux transformer, eager and compiled.
+
+    python -m bench.pytorch --out=runs/pytorch
+
+Forward passes and training steps (forward and backward of the mean square of the output) take
+turns in one run, on the same device and as many threads; first both networks must agree on outputs
+and on the gradient's norm. Needs requirements-test.txt; on a GPU, a CUDA build of PyTorch beside
+JAX's. Writes pytorch.json and pytorch.md. Exit codes: 0 done; 1 the networks differ; 2 bad input.
+"""
+
+import argparse
+import functools
+import os
+import pathlib
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+
+from bench.cost_page import spread
+from bench.pytorch_twin import Inputs, make_inputs, make_params, make_twin, to_video, twin_inputs
+from bench.timing import CLOCK_NAMES, CLOCKS, add_clock_flag, quartiles, time_interleaved
+from experiments.command_line import command_parser
+from experiments.markdown import number, table
+from tpdiff_jax.infra.progress import Progress
+from tpdiff_jax.models import Flux, FluxConfig
+from tpdiff_jax.results import device_facts, versions, write_json
+from tpdiff_jax.types import Array, Params
+
+EXIT_DIFFERENT, EXIT_BAD_INPUT = 1, 2
+TOLERANCES = {"float32": 1e-4, "bfloat16": 0.05}
+WORKS = ("forward", "step")
+Case = Callable[[], Any]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Compare, time, print and write; return the exit code."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    options = _parser().parse_args(arguments)
+    try:
+        report = measure(options)
+    except ValueError as error:
+        print(f"pytorch: error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    report["command"] = shlex.join(["python", "-m", "bench.pytorch", *arguments])
+    page = write_page(report)
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_json(options.out / "pytorch.json", report)
+    (options.out / "pytorch.md").write_text(page)
+    print(page)
+    return EXIT_DIFFERENT if report["is_different"] else 0
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Return facts, differences, and timings unless the networks differ.
+
+    Raises:
+        ValueError: for a network that cannot be built, or a GPU that PyTorch does not see.
+    """
+    config = make_config(options)
+    device = torch_device()
+    torch.set_num_threads(num_cores())
+    params, inputs = make_params(config), make_inputs(config, options.batch, options.frames)
+    model = make_twin(config, params, device)
+    given = twin_inputs(config, inputs, device)
+    ours = our_cases(config, params, inputs)
+    theirs = their_cases(model, given, config.dtype)
+    differences = compare(config, inputs, ours, theirs, model)
+    cases = {f"{work}/tpdiff_jax": ours[work] for work in WORKS}
+    cases |= {f"{work}/PyTorch, eager": theirs[work] for work in WORKS}
+    if not options.nocompile:
+        print("compiling with torch.compile", file=sys.stderr)
+        compiled = their_cases(torch.compile(model), given, config.dtype)
+        cases |= {f"{work}/PyTorch, compiled": compiled[work] for work in WORKS}
+    network = Flux(config)
+    is_different = max(differences.values()) > TOLERANCES[config.dtype]
+    report = {
+        "device": device_facts(),
+        "versions": versions() | {"torch": torch.__version__},
+        "threads": num_cores(),
+        "clock": CLOCK_NAMES[options.clock],
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
+        "tokens": options.batch * network.num_tokens(options.frames),
+        "forward_flops": options.batch * network.flops(options.frames),
+        "differences": differences,
+        "is_different": is_different,
+        "seconds": {},
+    }
+    if not is_different:
+        with Progress(options.rounds, label="timing", unit="round") as progress:
+            timed = time_interleaved(
+                cases,
+                rounds=options.rounds,
+                min_seconds=0.02,
+                on_round=progress.update,
+                clock=CLOCKS[options.clock],
+            )
+        report["seconds"] = {name: column.tolist() for name, column in timed.items()}
+    return report
+
+
+def make_config(options: argparse.Namespace) -> FluxConfig:
+    """Return the network; a head has 64 channels, as in every published one.
+
+    Raises:
+        ValueError: when it cannot be built.
+    """
+    double, single = options.blocks
+    return FluxConfig(
+        frame_height=options.frame_size,
+        frame_width=options.frame_size,
+        num_heads=options.heads,
+        num_double_blocks=double,
+        num_single_blocks=single,
+        text_dim=256,
+        num_text_tokens=32,
+        pooled_dim=64,
+        dtype=options.dtype,
+    )
+
+
+def our_cases(config: FluxConfig, params: Params, inputs: Inputs) -> dict[str, Case]:
+    """Return our forward pass and training step; the step returns the gradient."""
+    network, stride = Flux(config), 1
+
+    def forward(params: Params, inputs: Inputs) -> Array:
+        x_t, t, positions, cond = inputs
+        return network.apply(params, x_t, t, jnp.asarray(positions), stride, cond)
+
+    def loss(params: Params, inputs: Inputs) -> Array:
+        return jnp.mean(jnp.square(forward(params, inputs)))
+
+    return {
+        "forward": functools.partial(jax.jit(forward), params, inputs),
+        "step": functools.partial(jax.jit(jax.grad(loss)), params, inputs),
+    }
+
+
+def their_cases(model: Any, given: Mapping[str, Any], dtype: str) -> dict[str, Case]:
+    """Return the same of PyTorch; both wait for the device, the step leaves gradients behind."""
+    kind = given["timestep"].device.type
+    in_bfloat16 = torch.autocast(kind, torch.bfloat16, enabled=dtype == "bfloat16")
+    synchronize = torch.cuda.synchronize if kind == "cuda" else lambda: None
+
+    def forward() -> torch.Tensor:
+        with torch.no_grad(), in_bfloat16:
+            output = model(**given).sample
+        synchronize()
+        return output
+
+    def step() -> None:
+        model.zero_grad(set_to_none=True)
+        with in_bfloat16:
+            output = model(**given).sample
+        output.float().square().mean().backward()
+        synchronize()
+
+    return {"forward": forward, "step": step}
+
+
+def compare(
+    config: FluxConfig,
+    inputs: Inputs,
+    ours: Mapping[str, Case],
+    theirs: Mapping[str, Case],
+    model: torch.nn.Module,
+) -> dict[str, float]:
+    """Return how far outputs and the norms of the gradients are apart, relatively."""
+    output, expected = np.asarray(ours["forward"]()), theirs["forward"]()
+    video = to_video(config, expected, len(inputs.positions))
+    theirs["step"]()
+    squares = [p.grad.float().square().sum() for p in model.parameters() if p.grad is not None]
+    norm = float(torch.stack(squares).sum().sqrt())
+    own_squares = [float(jnp.sum(jnp.square(g))) for g in jax.tree.leaves(ours["step"]())]
+    return {
+        "output": float(np.linalg.norm(output - video) / np.linalg.norm(video)),
+        "gradient_norm": abs(sum(own_squares) ** 0.5 / norm - 1.0),
+    }
+
+
+def torch_device() -> torch.device:
+    """Return PyTorch's device of the kind that JAX runs on.
+
+    Raises:
+        ValueError: when it has none.
+    """
+    if jax.default_backend() == "cpu":
+        return torch.device("cpu")
+    if jax.default_backend() != "gpu" or not torch.cuda.is_available():
+        raise ValueError(
+            f"JAX runs on {jax.default_backend()}, where PyTorch {torch.__version__} does not; "
+            "set JAX_PLATFORMS=cpu or install a build of PyTorch for this device"
+        )
+    return torch.device("cuda")
+
+
+def num_cores() -> int:
+    """Return the cores that this process may use: as many threads as XLA starts."""
+    return len(os.sched_getaffinity(0))
+
+
+def write_page(report: Mapping[str, Any]) -> str:
+    """Return the figures as Markdown."""
+    device, differences = report["device"], report["differences"]
+    shares = ", ".join(f"{name} {value:.1e}" for name, value in differences.items())
+    lines = [
+        "# The same network in PyTorch",
+        f"Flux, {number(report['parameters'] / 1e6)} million parameters, {report['tokens']} "
+        f"tokens, on {device['platform']}, {device['kind']}, {report['threads']} threads, "
+        f"{report['clock']}. Relative differences: {shares}. Command: `{report['command']}`",
+    ]
+    if report["is_different"]:
+        return "\n\n".join([*lines, "**The networks differ: nothing was timed.**"]) + "\n"
+    lines += [
+        "All cases took turns; ratios are taken within a round. Medians [quartiles]; a ratio above "
+        "1 means that PyTorch takes longer. A step is forward and backward, without an optimizer.",
+        table(["", "", "ms", "GFLOP/s", "time over ours"], _rows(report)),
+    ]
+    return "\n\n".join(lines) + "\n"
+
+
+def _rows(report: Mapping[str, Any]) -> list[list[str]]:
+    rows = []
+    for name, seconds in report["seconds"].items():
+        work, _, who = name.partition("/")
+        time = quartiles(np.array(seconds))
+        flops = report["forward_flops"] * (3.0 if work == "step" else 1.0)
+        ratio = quartiles(np.array(seconds) / np.array(report["seconds"][f"{work}/tpdiff_jax"]))
+        rows.append(
+            [
+                *(work, who, spread(time._asdict(), 1e3), number(flops / time.median / 1e9)),
+                spread(ratio._asdict()),
+            ]
+        )
+    return sorted(rows, key=lambda row: WORKS.index(row[0]))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command_parser("bench.pytorch", __doc__)
+    parser.add_argument("--out", required=True, type=pathlib.Path, help="output folder")
+    parser.add_argument("--heads", type=int, default=6, help="attention heads of 64 channels")
+    parser.add_argument(
+        "--blocks", type=int, nargs=2, default=(2, 4), help="double and single blocks"
+    )
+    parser.add_argument("--frames", type=int, default=4, help="frames of a clip")
+    parser.add_argument("--frame_size", type=int, default=16, help="height and width of a frame")
+    parser.add_argument("--batch", type=int, default=2, help="clips")
+    parser.add_argument("--dtype", choices=sorted(TOLERANCES), default="float32")
+    parser.add_argument("--rounds", type=int, default=15, help="timings of each case")
+    parser.add_argument("--nocompile", action="store_true", help="leave torch.compile out")
+    add_clock_flag(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
