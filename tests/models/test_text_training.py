@@ -1,4 +1,4 @@
-"""A tiny Flux transformer learns through the pyramid's train step, and listens to its text.
+"""Tiny text-conditioned networks learn through the pyramid's train step and listen to their text.
 
 Text embeddings are fixed random vectors, one a label, as a frozen text encoder would give them.
 """
@@ -13,14 +13,19 @@ import optax
 import pytest
 
 from tpdiff_jax import method
-from tpdiff_jax.models import Flux, FluxConfig
+from tpdiff_jax.models import AnimateDiff, AnimateDiffConfig, Flux, FluxConfig
 from tpdiff_jax.train_step import TrainTask, draw, init_state, stage_loss, train_step
 
 NUM_LABELS, BATCH, FRAMES = 4, 16, 5
-CONFIG = FluxConfig(
+FLUX = FluxConfig(
     frame_height=2, frame_width=2, channels=4, patch_size=2, num_heads=2, num_double_blocks=1,
     num_single_blocks=1, rope_dims=(4, 2, 2), text_dim=8, num_text_tokens=3, pooled_dim=8,
 )  # fmt: skip
+ANIMATEDIFF = AnimateDiffConfig(
+    frame_height=2, frame_width=2, channels=4, level_channels=(16, 16), level_depth=1, num_heads=2,
+    num_groups=4, text_dim=8, num_text_tokens=3,
+)  # fmt: skip
+NETWORKS = {"flux": Flux(FLUX), "animatediff": AnimateDiff(ANIMATEDIFF)}
 NUM_STEPS = 150
 LABELS = np.arange(BATCH) % NUM_LABELS
 
@@ -45,9 +50,11 @@ class Trained(NamedTuple):
     loss_of_stage: list[Any]
 
 
-@pytest.fixture(scope="module")
-def trained():
-    network, schedule = Flux(CONFIG), optax.constant_schedule(3e-3)
+@pytest.fixture(
+    scope="module", params=["flux", pytest.param("animatediff", marks=pytest.mark.slow)]
+)
+def trained(request):
+    network, schedule = NETWORKS[request.param], optax.constant_schedule(3e-3)
     task = TrainTask(
         pyramid=method.make_pyramid(
             method.FlowPath(), num_frames=FRAMES, frame_strides=(2, 1), upsample="nearest_next"
