@@ -14,11 +14,13 @@ from tpdiff_jax.data.clip_shape import ClipShape
 from tpdiff_jax.data.moving_digits import MovingDigitsSpec
 from tpdiff_jax.data.pipeline import VideoDataset, make_iterator, stack_clips
 from tpdiff_jax.data.requests import Requests, requests_of_labels
+from tpdiff_jax.data.tfds_folder import TfdsFolderSpec
 from tpdiff_jax.data.video_records import VideoRecordsSpec
 
 DATASETS: dict[str, Callable[..., Any]] = {
     "moving_digits": MovingDigitsSpec,
     "video_records": VideoRecordsSpec,
+    "tfds_folder": TfdsFolderSpec,
 }
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "ClipShape",
     "MovingDigitsSpec",
     "Requests",
+    "TfdsFolderSpec",
     "VideoDataset",
     "VideoRecordsSpec",
     "make_iterator",

@@ -1,0 +1,290 @@
+"""A folder that TensorFlow Datasets has prepared as array_record, as a pure data set.
+
+Orders, flips and damaged records follow `video_records`. The folder is read through
+tensorflow_datasets, without TensorFlow, a network or the code that made it: features of fixed shape
+need no more. Its JSON names the classes of its features; only TFDS's own are accepted. TFDS keeps
+no hash of its shards, so that the fingerprint holds their names and sizes.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from absl import logging
+from numpy.typing import NDArray
+
+from tpdiff_jax.data.moving_digits import uniform_draws
+from tpdiff_jax.data.requests import Requests
+from tpdiff_jax.data.video_records import BadRecords, epoch_order
+from tpdiff_jax.videos.bad_clips import TooManyBadClipsError
+
+INFO_FILE, FEATURES_FILE = "dataset_info.json", "features.json"
+_SPLIT_NAMES = {"train": ("train",), "test": ("test", "validation")}
+_FEATURE_CLASSES = "tensorflow_datasets.core.features."
+_SOURCES: dict[tuple[str, str], Any] = {}
+_SOURCES_LOCK = threading.Lock()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TfdsFolderSpec:
+    """A version's folder, such as DATA/my_clips/1.0.0, in the format array_record.
+
+    Args:
+        folder: holds dataset_info.json, features.json and the shards.
+        video_key: feature with the clips, [f, h, w, c] of fixed shape; uint8 are pixels, floats
+            are taken as they are.
+        caption_key: feature with captions; "" for none.
+        fps: frames per second, which TFDS does not record.
+        horizontal_flip: mirror a random half of the training clips.
+        max_bad_share: share of a split's records that may be unreadable before the run stops.
+
+    Raises:
+        ValueError: when the folder is no such data set.
+    """
+
+    folder: str
+    video_key: str = "video"
+    caption_key: str = "caption"
+    fps: float = 8.0
+    horizontal_flip: bool = False
+    max_bad_share: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_bad_share <= 1:
+            raise ValueError(f"data.max_bad_share={self.max_bad_share} must lie in [0, 1]")
+        if not self.fps > 0:
+            raise ValueError(f"data.fps={self.fps} must be positive")
+        if not self.num_clips("train"):
+            raise ValueError(f"data.folder={self.folder!r} holds no training clip")
+        for field, key in (("video_key", self.video_key), ("caption_key", self.caption_key)):
+            if key not in ("", *self._first) or not self.video_key:
+                keys = ", ".join(self._first)
+                raise ValueError(f"data.{field}={key!r} is no feature; there are {keys}")
+        if self._first_video.ndim != 4:
+            raise ValueError(
+                f"data.video_key={self.video_key!r} holds arrays of shape "
+                f"{self._first_video.shape}; allowed: [f, h, w, c]"
+            )
+        if self.horizontal_flip and not self.is_pixels:
+            raise ValueError(
+                "data.horizontal_flip must be False: the folder holds no pixels, and a mirrored "
+                "latent is not the latent of the mirrored clip"
+            )
+
+    @functools.cached_property
+    def _info(self) -> Mapping[str, Any]:
+        """Content of dataset_info.json, checked, and the clips of each split."""
+        folder = pathlib.Path(self.folder)
+        info, features = (_read_json(folder / name) for name in (INFO_FILE, FEATURES_FILE))
+        if info.get("fileFormat") != "array_record":
+            raise ValueError(
+                f"data.folder={self.folder!r} is in the format {info.get('fileFormat')!r}; "
+                "allowed: array_record"
+            )
+        _check_features(folder / FEATURES_FILE, features)
+        shards, counts = [], {}
+        for split in info.get("splits", ()):
+            if "/" in (template := str(split.get("filepathTemplate", ""))) or "\\" in template:
+                raise ValueError(f"{folder / INFO_FILE}: {template!r} leads out of the folder")
+            counts[split["name"]] = sum(map(int, split.get("shardLengths", ())))
+            shards += sorted(folder.glob(f"*-{split['name']}.array_record*"))
+        sizes = {path.name: path.stat().st_size for path in shards}
+        return {"counts": counts, "sizes": sizes}
+
+    @functools.cached_property
+    def _bad(self) -> BadRecords:
+        return BadRecords(self.max_bad_share)
+
+    def _split_name(self, split: str) -> str | None:
+        names = _SPLIT_NAMES.get(split, ())
+        return next((name for name in names if self._info["counts"].get(name)), None)
+
+    def num_clips(self, split: str) -> int:
+        """Clips of "train" or "test"; a split `validation` serves where there is no `test`."""
+        name = self._split_name(split)
+        return self._info["counts"][name] if name else 0
+
+    @functools.cached_property
+    def _first(self) -> Mapping[str, Any]:
+        return first_readable(self.folder, open_split(self.folder, self._split_name("train") or ""))
+
+    @functools.cached_property
+    def _first_video(self) -> NDArray:
+        return np.asarray(self._first[self.video_key])
+
+    @property
+    def is_pixels(self) -> bool:
+        """Whether clips are stored as pixels."""
+        return self._first_video.dtype == np.uint8
+
+    @property
+    def num_frames(self) -> int:
+        """Frames per clip."""
+        return self._first_video.shape[0]
+
+    @property
+    def frame_shape(self) -> tuple[int, int, int]:
+        """(h, w, c) of one frame."""
+        _, height, width, channels = self._first_video.shape
+        return (height, width, channels)
+
+    @property
+    def num_classes(self) -> int:
+        """None: clips have no class."""
+        return 0
+
+    @property
+    def num_digits(self) -> int:
+        """Labels per clip: none."""
+        return 0
+
+    @property
+    def cond_shapes(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+        """Shape and dtype of a clip's condition: no label."""
+        return {"label": ((0,), np.dtype(np.int32))}
+
+    @property
+    def null_cond(self) -> Mapping[str, NDArray]:
+        """No encoded prompt."""
+        return {}
+
+    @property
+    def world(self) -> None:
+        """No exact evaluator: nothing is known about these clips but themselves."""
+        return None
+
+    def requests(self, num_videos: int) -> Requests:
+        """Nothing in particular, `num_videos` times."""
+        return Requests({"label": np.zeros((num_videos, 0), np.int32)}, [])
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What decides the bytes of every clip, as far as TFDS records it."""
+        folder, digest = pathlib.Path(self.folder), hashlib.sha256()
+        for name in (INFO_FILE, FEATURES_FILE):
+            digest.update((folder / name).read_bytes())
+        digest.update(json.dumps(self._info["sizes"], sort_keys=True).encode())
+        return {
+            "tfds_sha256": digest.hexdigest(),
+            "video_key": self.video_key,
+            "horizontal_flip": self.horizontal_flip,
+        }
+
+    def captions_to_labels(self, captions: Sequence[str]) -> NDArray[np.int32]:
+        """Refuse captions: nothing was trained on them.
+
+        Raises:
+            ValueError: always.
+        """
+        del captions
+        raise ValueError("--caption: the run was trained without captions; leave it out")
+
+    def clip(self, split: str, seed: int, index: int) -> dict[str, Any]:
+        """Return clip `index`; see `VideoRecordsSpec.clip`.
+
+        Raises:
+            ValueError: for an unknown split, one without clips, or a negative seed or index.
+            TooManyBadClipsError: when too many records cannot be read.
+        """
+        if not self.num_clips(split):
+            raise ValueError(f"split is {split!r}; data.folder={self.folder!r} has no such clips")
+        if seed < 0 or index < 0:
+            raise ValueError(f"seed and index are {seed} and {index}; allowed: 0, 1, ...")
+        record = self._record(split, seed, index)
+        video = np.asarray(record[self.video_key])
+        if self.is_pixels:
+            video = video.astype(np.float32) / np.float32(127.5) - np.float32(1.0)
+        if self.horizontal_flip and split == "train":
+            is_flipped = uniform_draws(seed, split, index, 1)[0] < 0.5
+            video = video[:, :, ::-1] if is_flipped else video
+        caption = record[self.caption_key] if self.caption_key else b""
+        return {
+            "video": np.ascontiguousarray(video, np.float32),
+            "label": np.zeros((0,), np.int32),
+            "caption": caption.decode("utf-8", "replace"),
+        }
+
+    def _record(self, split: str, seed: int, index: int) -> Mapping[str, Any]:
+        """The record at a place of the shuffled order, or the next readable one behind it."""
+        num_clips = self.num_clips(split)
+        epoch, place = divmod(index, num_clips)
+        order = epoch_order(seed, split, epoch, num_clips)
+        source = open_split(self.folder, self._split_name(split) or "")
+        for position in np.concatenate([order[place:], order[:place]]):
+            try:
+                record = source[int(position)]
+                if np.shape(record[self.video_key]) != self._first_video.shape:
+                    raise ValueError("the clip has another shape")
+                return record
+            except unreadable() as error:
+                self._bad.add(split, int(position), num_clips, error)
+        raise TooManyBadClipsError(f"data.folder={self.folder!r}: no record can be read")
+
+
+def open_split(folder: str, split: str) -> Any:
+    """Return TFDS's reader of a split, opened once a process.
+
+    Raises:
+        ValueError: when TFDS cannot read the folder.
+    """
+    with _SOURCES_LOCK:
+        if (folder, split) not in _SOURCES:
+            import tensorflow_datasets as tfds
+
+            try:
+                source = tfds.builder_from_directory(folder).as_data_source(split)
+            except Exception as error:  # TFDS raises many types
+                raise ValueError(f"data.folder={folder!r} cannot be read: {error}") from error
+            _SOURCES[folder, split] = source
+        return _SOURCES[folder, split]
+
+
+def first_readable(folder: str, source: Any) -> Mapping[str, Any]:
+    """Return the first record that can be read.
+
+    Raises:
+        ValueError: when there is none, or features need TensorFlow.
+    """
+    for position in range(len(source)):
+        try:
+            return source[position]
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                f"data.folder={folder!r} has features that need {error.name} to be decoded; store "
+                "clips as tfds.features.Tensor of fixed shape"
+            ) from error
+        except unreadable() as error:
+            logging.warning("record %d of %s cannot be read: %s", position, folder, error)
+    raise ValueError(f"data.folder={folder!r}: no record can be read")
+
+
+def unreadable() -> tuple[type[Exception], ...]:
+    """Return what a damaged record raises: ArrayRecord's checksum, protobuf, a missing feature."""
+    from google.protobuf.message import DecodeError
+
+    return (RuntimeError, ValueError, KeyError, DecodeError)
+
+
+def _check_features(path: pathlib.Path, value: Any) -> None:
+    """Refuse a class that is none of TFDS's features: TFDS would import its module."""
+    if isinstance(value, Mapping):
+        name = value.get("pythonClassName")
+        if name is not None and not str(name).startswith(_FEATURE_CLASSES):
+            raise ValueError(f"{path}: {name!r} is no feature of tensorflow_datasets")
+        for item in value.values():
+            _check_features(path, item)
+
+
+def _read_json(path: pathlib.Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"data.folder: {path} is not a readable JSON file: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"data.folder: {path} must hold a JSON object")
+    return content
