@@ -69,6 +69,22 @@ def test_too_few_clips_or_latents_cannot_be_measured(counts):
     assert not ClipMeasures(MeasureSpec(), latents, 8).is_possible
 
 
+def test_latents_are_decoded_before_they_are_measured():
+    """Latents of half the size, each pixel four times: figures are those of the large frames."""
+
+    def decode(latents):
+        return latents.repeat(2, axis=2).repeat(2, axis=3)
+
+    latents = Clips({"test": 12, "train": 12}, is_pixels=False)
+    measures = ClipMeasures(MeasureSpec(), latents, 12, decode)
+    generated = moving_pictures(12, 5)
+    evaluation = measures(as_video(generated))
+    real = video_statistics(decode(latents.frames["test"]))
+    expected = statistics_distance(video_statistics(decode(generated)), real, real)
+    assert evaluation["metrics"]["statistics"] == pytest.approx(expected)
+    assert evaluation["measurement"]["frame_size"] == "48x48"
+
+
 def test_the_figures_are_those_of_the_sets():
     dataset = Clips({"test": 40, "train": 40})
     measures = ClipMeasures(MeasureSpec(), dataset, 40)

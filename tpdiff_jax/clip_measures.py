@@ -28,6 +28,7 @@ from tpdiff_jax.evals.video_statistics import statistics_distance, video_statist
 from tpdiff_jax.infra.media import to_uint8
 
 Frames = NDArray[np.uint8]
+Videos = NDArray[np.float32]
 _CHUNK = 16  # clips whose frames are held at once
 _SHUFFLE_SEED = 0
 
@@ -102,23 +103,32 @@ class Features(NamedTuple):
 class ClipMeasures:
     """Measures sets of clips against the same real ones."""
 
-    def __init__(self, spec: MeasureSpec, dataset: Any, num_clips: int) -> None:
+    def __init__(
+        self,
+        spec: MeasureSpec,
+        dataset: Any,
+        num_clips: int,
+        decode: Callable[[Videos], Videos] | None = None,
+    ) -> None:
         """Prepare; networks are read and real clips measured when they are first needed.
 
         Args:
             spec: what to measure with.
-            dataset: prepared clips, in pixels.
+            dataset: prepared clips.
             num_clips: size of every set; fewer where the data set does not hold as many.
+            decode: latents [n, f, h, w, c] -> pixels [n, F, H, W, 3] in [-1, 1]; without it
+                latents cannot be measured, pixels need none.
 
         Raises:
             ValueError: when clips are too short for FVD.
         """
-        if spec.fvd_weights and dataset.num_frames < MIN_FRAMES:
+        if spec.fvd_weights and dataset.is_pixels and dataset.num_frames < MIN_FRAMES:
             raise ValueError(
                 f"measure.fvd_weights must be '' for clips of {dataset.num_frames} frames; I3D "
                 f"needs {MIN_FRAMES}"
             )
         self._spec, self._dataset = spec, dataset
+        self._decode = decode
         num_test, num_train = (dataset.num_clips(split) for split in ("test", "train"))
         self._sets = choose_sets(num_test, num_train, num_clips)
         self._has_captions = bool(dataset.null_cond)
@@ -130,20 +140,23 @@ class ClipMeasures:
 
     @property
     def is_possible(self) -> bool:
-        """Whether there are enough clips, in pixels."""
-        return self.num_clips >= 2 and self._dataset.is_pixels
+        """Whether there are enough clips, and pixels to be had of them."""
+        return self.num_clips >= 2 and (self._dataset.is_pixels or self._decode is not None)
 
-    def __call__(self, videos: NDArray[np.float32]) -> dict[str, Any]:
+    def __call__(self, videos: Videos) -> dict[str, Any]:
         """Return figures of generated videos, references and what was measured how.
 
         Args:
-            videos: [n, f, h, w, 3] in [-1, 1], n = `num_clips`, in the order of the data set's
-                requests.
+            videos: as the network generates them, [n, f, h, w, c], n = `num_clips`, in the order
+                of the data set's requests.
         """
-        chunks = (videos[start : start + _CHUNK] for start in range(0, len(videos), _CHUNK))
-        metrics = self._distances(self._features(map(to_uint8, chunks)))
+        frames = np.concatenate(
+            [self._frames(videos[i : i + _CHUNK]) for i in range(0, len(videos), _CHUNK)]
+        )
+        chunks = (frames[i : i + _CHUNK] for i in range(0, len(frames), _CHUNK))
+        metrics = self._distances(self._features(chunks))
         if self._measures_clipsim:
-            metrics["clipsim"] = self._clipsim(to_uint8(videos), self._captions)
+            metrics["clipsim"] = self._clipsim(frames, self._captions)
         return {
             "metrics": metrics,
             "references": self._references,
@@ -154,13 +167,14 @@ class ClipMeasures:
     def facts(self) -> dict[str, Any]:
         """Return everything that has to be equal for two distances to be comparable."""
         dataset = self._dataset
+        num_frames, height, width, _ = self._clip_shape
         facts: dict[str, Any] = {
             "clips_in_every_set": self.num_clips,
             "real_clips": "{}, from {}".format(*self._sets.real),
             "other_real_clips": "{}, from {}".format(*self._sets.other),
-            "frames": dataset.num_frames,
+            "frames": num_frames,
             "fps": dataset.fps,
-            "frame_size": "x".join(map(str, dataset.frame_shape[:2])),
+            "frame_size": f"{height}x{width}",
             "crop": "largest centred, by --mode=prepare",
             "codec": "none: frames are measured as generated, in 8 bits",
             **{f"data_{name}": value for name, value in dataset.fingerprint().items()},
@@ -189,11 +203,22 @@ class ClipMeasures:
     def _clipsim(self, clips: Frames, captions: Sequence[str]) -> float:
         return clipsim(self._scorer.similarities, clips, captions)
 
+    @functools.cached_property
+    def _clip_shape(self) -> tuple[int, ...]:
+        """[f, h, w, 3] of a clip as measured: latents are decoded."""
+        split, first = self._sets.real
+        return self._frames(self._dataset.clip(split, 0, first)["video"][None]).shape[1:]
+
+    def _frames(self, videos: Videos) -> Frames:
+        if self._decode is not None and not self._dataset.is_pixels:
+            videos = self._decode(videos)
+        return to_uint8(videos)
+
     def _chunks(self, split: str, first: int) -> Iterator[Frames]:
         for start in range(first, first + self.num_clips, _CHUNK):
             stop = min(start + _CHUNK, first + self.num_clips)
             clips = [self._dataset.clip(split, 0, index)["video"] for index in range(start, stop)]
-            yield to_uint8(np.stack(clips))
+            yield self._frames(np.stack(clips))
 
     @functools.cached_property
     def _captions(self) -> list[str]:

@@ -155,6 +155,14 @@ class TfdsFolderSpec:
         return {}
 
     @property
+    def encoders(self) -> Mapping[str, Any]:
+        """What clips were made with: pixels, or nothing that TFDS records."""
+        return {
+            "video": {"name": "pixels" if self.is_pixels else "unknown"},
+            "text": {"name": "none"},
+        }
+
+    @property
     def world(self) -> None:
         """No exact evaluator: nothing is known about these clips but themselves."""
         return None
