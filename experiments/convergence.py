@@ -182,7 +182,7 @@ def speedups_by_target(
 def cost_of_arm(name: str, runs: Sequence[PlannedRun]) -> StepCost:
     """Return what the training steps of an arm cost."""
     run = next(run for run in runs if run.arm == name)
-    return count_step_cost(open_here(run.config_file, {**run.overrides, "model.remat": "none"}))
+    return count_step_cost(open_here(run.config_file, run.overrides))
 
 
 def _sample_flops(curves: Sequence[Curve]) -> dict[str, float]:
