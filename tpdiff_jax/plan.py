@@ -159,7 +159,7 @@ class Planner:
         start, target, memory_bytes = time.perf_counter(), self._target, self._target.memory_bytes
         row: dict[str, Any] = {"model_flops": model_flops, "memory_bytes": memory_bytes}
         try:
-            cost = program_cost(trace(), len(target.devices))
+            cost = program_cost(trace(), target.devices)
         except DoesNotFit as error:
             row |= {"fits": False, "needed_bytes": error.needed, "compiler": str(error)}
             row |= {"memory": None, "roofline": None}

@@ -66,7 +66,8 @@ def test_a_program_for_eight_chips_is_compiled_and_read() -> None:
     shared = NamedSharding(mesh, PartitionSpec("fsdp"))
     width, rows = 4096, 1024
     x, w = (jax.ShapeDtypeStruct((n, width), jnp.bfloat16, sharding=shared) for n in (rows, width))
-    cost = program_cost(jax.jit(lambda x, w: x @ w, out_shardings=shared).trace(x, w), 8)
+    traced = jax.jit(lambda x, w: x @ w, out_shardings=shared).trace(x, w)
+    cost = program_cost(traced, target.devices)
     assert cost.executed_flops == 2.0 * rows * width**2
     share = 2 * width * (rows + width) / 8
     assert cost.memory.argument == share
@@ -86,7 +87,7 @@ def test_a_program_that_needs_too_much_memory_is_refused_with_its_size() -> None
     whole = NamedSharding(mesh, PartitionSpec())
     gibibyte = jax.ShapeDtypeStruct((20, 2**28), jnp.float32, sharding=whole)  # 20 GiB of 16
     with pytest.raises(DoesNotFit) as refused:
-        program_cost(jax.jit(lambda x: x + 1.0).trace(gibibyte), 8)
+        program_cost(jax.jit(lambda x: x + 1.0).trace(gibibyte), target.devices)
     assert refused.value.needed is not None and refused.value.needed >= 20 * 2**30
 
 

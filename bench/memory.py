@@ -1,0 +1,149 @@
+"""Memory that planning foresees, against what a training step then takes on this machine.
+
+    python -m bench.memory --config=configs/flow.py --out=runs/memory
+
+For each stage: the peak of `--mode=plan --topology=local`, the same from the step as training
+compiles it, and the peak measured while it runs: the device's own count on a GPU or TPU, on CPUs,
+which keep none, the growth of this process. With several host devices
+(XLA_FLAGS=--xla_force_host_platform_device_count=8, as in `--topology=cpu:8`) the process holds
+all of them, and their planned peaks are added. Writes memory.json and memory.md.
+Exit codes: 0 done; 2 bad input.
+"""
+
+import argparse
+import pathlib
+import re
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+from experiments.command_line import command_parser
+from experiments.markdown import number, table
+from experiments.overrides import parse_overrides, read_config
+from tpdiff_jax.build import Experiment, build_experiment
+from tpdiff_jax.infra.host_memory import release_free_memory
+from tpdiff_jax.initial_state import abstract_train_state, make_state
+from tpdiff_jax.planning.program_cost import memory_use, program_cost
+from tpdiff_jax.results import device_facts, versions, write_json
+from tpdiff_jax.step_programs import trace_step
+from tpdiff_jax.train import iterate_batches
+
+EXIT_BAD_INPUT = 2
+AIM = 0.10
+_STATUS = pathlib.Path("/proc/self/status")
+_RESET = pathlib.Path("/proc/self/clear_refs")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print and write; return the exit code."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    options, rest = _parser().parse_known_args(arguments)
+    try:
+        experiment = build_experiment(read_config(options.config, parse_overrides(rest)))
+    except ValueError as error:
+        print(f"memory: error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    stages = range(experiment.pyramid.num_stages)
+    report = {
+        "command": shlex.join(["python", "-m", "bench.memory", *arguments]),
+        "device": device_facts(),
+        "versions": versions(),
+        "config": experiment.config.to_dict(),
+        "stages": [measure_stage(experiment, i) for i in stages],
+    }
+    page = write_page(report)
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_json(options.out / "memory.json", report)
+    (options.out / "memory.md").write_text(page)
+    print(page)
+    return 0
+
+
+def measure_stage(experiment: Experiment, stage_index: int) -> dict[str, float]:
+    """Return planned, compiled and measured bytes of one stage's step, all devices together."""
+    key = jax.random.key(experiment.train.seed)
+    abstract, devices = abstract_train_state(experiment), jax.local_devices()
+    traced = trace_step(experiment, stage_index, abstract, key)
+    planned = program_cost(traced, devices).memory
+    step = traced.lower().compile()
+    compiled = memory_use(step.memory_analysis(), devices[0].platform)
+    state, batch = make_state(experiment, key), next(iter(iterate_batches(experiment, 0)))
+    meter = PeakMeter(jax.block_until_ready((state, batch)))
+    for _ in range(2):  # the first touches memory for the first time
+        state, metrics = step(state, batch, key)
+    jax.block_until_ready((state, metrics))
+    return {
+        "stage": stage_index,
+        "num_frames": experiment.pyramid.stages[stage_index].num_frames,
+        "planned": planned.peak * len(devices),
+        "planned_state": planned.argument * len(devices),
+        "compiled": compiled.peak * len(devices),
+        "measured": meter.peak_bytes(),
+    }
+
+
+class PeakMeter:
+    """The peak of arrays in memory since its creation: of all devices, or of this process."""
+
+    def __init__(self, present: Any) -> None:
+        """Give back what compilation has freed, and start from the arrays of a tree."""
+        self._is_counted = jax.local_devices()[0].memory_stats() is not None
+        leaves = jax.tree.leaves(present)
+        held = sum(shard.data.nbytes for leaf in leaves for shard in leaf.addressable_shards)
+        release_free_memory()
+        if not self._is_counted:
+            _RESET.write_text("5")  # sets the highest resident size to the present one
+        self._start = 0.0 if self._is_counted else _resident_bytes("VmRSS") - held
+
+    def peak_bytes(self) -> float:
+        """Return the peak; of devices since they were started, which know no other."""
+        if self._is_counted:
+            stats = [device.memory_stats() for device in jax.local_devices()]
+            return float(sum(entry["peak_bytes_in_use"] for entry in stats))
+        return _resident_bytes("VmHWM") - self._start
+
+
+def _resident_bytes(name: str) -> float:
+    found = re.search(rf"^{name}:\s+(\d+) kB$", _STATUS.read_text(), re.MULTILINE)
+    if found is None:
+        raise RuntimeError(f"{_STATUS} has no {name}: this needs Linux")
+    return 1024.0 * float(found.group(1))
+
+
+def write_page(report: Mapping[str, Any]) -> str:
+    """Return the figures as Markdown."""
+    device = report["device"]
+    rows = [
+        [
+            str(row["stage"]),
+            str(row["num_frames"]),
+            *(number(row[name] / 2**20) for name in ("planned_state", "planned", "compiled")),
+            number(row["measured"] / 2**20),
+            f"{row['measured'] / row['planned'] - 1:+.1%}",
+        ]
+        for row in report["stages"]
+    ]
+    header = ["stage", "frames", "state and batch", "planned peak", "compiled step", "measured", ""]
+    return "\n\n".join(
+        [
+            "# Memory, planned and real",
+            f"MiB on {device['platform']}, {device['kind']}, {device['num_devices']} device(s) "
+            f"together. Command: `{report['command']}`",
+            table(header, rows),
+            f"Aim: measured within {AIM:.0%} of planned.",
+        ]
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command_parser("bench.memory", __doc__)
+    parser.add_argument("--config", default="configs/flow.py", help="config file")
+    parser.add_argument("--out", required=True, type=pathlib.Path, help="output folder")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""Networks of the configs on whole TPU slices, by the real compiler: what fits, and what bounds it.
+
+Only the full-rate training step is compiled, which needs the most of everything; what the sampler
+and the other stages take stands in docs/results/plan_dit_2b.md.
+"""
+
+import importlib.util
+from typing import Any
+
+import jax
+import pytest
+from ml_collections import ConfigDict
+
+from configs import dit_2b, flow
+from tests.tiny import set_field
+from tpdiff_jax.build import build_experiment
+from tpdiff_jax.initial_state import abstract_train_state
+from tpdiff_jax.planning.program_cost import DoesNotFit, ProgramCost, program_cost
+from tpdiff_jax.planning.roofline import Roofline, roofline
+from tpdiff_jax.planning.topology import Target, open_target
+from tpdiff_jax.step_programs import trace_step
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        importlib.util.find_spec("libtpu") is None, reason="libtpu, the compiler, is not installed"
+    ),
+]
+LATENTS = (48, 80, 16)  # a frame of 384 x 640 behind an autoencoder that divides sides by 8
+
+
+def full_rate_step(
+    config: ConfigDict, topology: str, batch_size: int, frame_shape: Any = None, **mesh: int
+) -> tuple[Target, ProgramCost, Roofline]:
+    """Compile the last stage's training step; its batch is also the sampler's and evaluation's."""
+    for group in ("train", "sample", "eval"):
+        set_field(config, f"{group}.batch_size", batch_size)
+    for axis, size in mesh.items():
+        set_field(config, f"mesh.{axis}", size)
+    target = open_target(topology)
+    experiment = build_experiment(config, target.devices, frame_shape)
+    last = experiment.pyramid.num_stages - 1
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    traced = trace_step(experiment, last, abstract_train_state(experiment), key)
+    cost = program_cost(traced, target.devices)
+    bound = roofline(cost, experiment.train_flops(last), target)
+    assert bound is not None
+    return target, cost, bound
+
+
+def sent(cost: ProgramCost) -> dict[str, float]:
+    """Bytes that each chip sends, by kind of message."""
+    assert cost.collectives is not None
+    return {collective.kind: collective.sent_bytes for collective in cost.collectives}
+
+
+def test_two_billion_parameters_fit_v5p_and_may_reach_half_of_its_peak() -> None:
+    """16 chips share the parameters, four such groups the batch; a clip has 15,360 tokens."""
+    target, cost, bound = full_rate_step(dit_2b.get_config(), "v5p:4x4x4", 64, LATENTS)
+    assert target.memory_bytes is not None
+    assert cost.memory.peak < 0.2 * target.memory_bytes
+    assert bound.mfu_bound >= 0.5 and bound.bound_by == "compute"
+    # All weights of the blocks are gathered at least once, in bfloat16, and not by adding up.
+    weights = 2 * 2.0e9 * 15 / 16
+    assert sent(cost)["all-gather"] > weights > sent(cost)["all-reduce"]
+    # Even when no message overlaps any work, the step is little longer.
+    assert bound.interconnect < 0.05 * bound.compute
+
+
+def test_two_billion_parameters_whole_on_every_chip_are_refused_on_v6e() -> None:
+    """Parameters, average and two moments in float32 are 33 GB; a chip has 32 GiB."""
+    with pytest.raises(DoesNotFit) as refusal:
+        full_rate_step(dit_2b.get_config(), "v6e:4x4", 16, LATENTS, data=16, fsdp=1)
+    assert refusal.value.needed is not None and refusal.value.needed > 32 * 2**30
+
+
+def test_the_default_network_fits_v6e() -> None:
+    """Eight clips a chip: its 1.8 million parameters are nothing, so its activations are it all."""
+    config = flow.get_config()
+    set_field(config, "optim.name", "adamw")  # quicker to compile than Muon
+    target, cost, bound = full_rate_step(config, "v6e:4x4", 128)
+    assert target.memory_bytes is not None and target.num_chips == 16
+    assert cost.memory.peak < 0.1 * target.memory_bytes
+    assert 0 < bound.mfu_bound < 1 and cost.unknown_loops == []
+    assert "all-reduce" in sent(cost), "every chip has all parameters; gradients are added up"
