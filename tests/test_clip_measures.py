@@ -33,7 +33,11 @@ class Clips:
     def clip(self, split, seed, index):
         assert seed == 0
         video = self.frames[split][index].astype(np.float32) / 127.5 - 1
-        return {"video": video, "caption": f"{split} {index}"}
+        return {"video": video, "caption": f"{split} {index}", "text": np.full(3, index)}
+
+    @property
+    def cond_shapes(self):
+        return {"text": ((3,), np.dtype(np.int64))}
 
     def fingerprint(self):
         return {"manifest_sha256": "abc"}
@@ -83,6 +87,11 @@ def test_latents_are_decoded_before_they_are_measured():
     expected = statistics_distance(video_statistics(decode(generated)), real, real)
     assert evaluation["metrics"]["statistics"] == pytest.approx(expected)
     assert evaluation["measurement"]["frame_size"] == "48x48"
+
+
+def test_videos_are_asked_for_what_the_real_clips_show():
+    cond = ClipMeasures(MeasureSpec(), Clips({"test": 1, "train": 9}), 4).conditions()
+    np.testing.assert_array_equal(cond["text"], np.repeat(np.arange(4)[:, None], 3, axis=1))
 
 
 def test_the_figures_are_those_of_the_sets():

@@ -143,12 +143,17 @@ class ClipMeasures:
         """Whether there are enough clips, and pixels to be had of them."""
         return self.num_clips >= 2 and (self._dataset.is_pixels or self._decode is not None)
 
+    def conditions(self) -> dict[str, np.ndarray]:
+        """Return what the real clips show, and generated ones are to: name -> [n, ...]."""
+        split, first = self._sets.real
+        clips = [self._dataset.clip(split, 0, first + i) for i in range(self.num_clips)]
+        return {name: np.stack([c[name] for c in clips]) for name in self._dataset.cond_shapes}
+
     def __call__(self, videos: Videos) -> dict[str, Any]:
         """Return figures of generated videos, references and what was measured how.
 
         Args:
-            videos: as the network generates them, [n, f, h, w, c], n = `num_clips`, in the order
-                of the data set's requests.
+            videos: generated from `conditions`, in their order, [n, f, h, w, c].
         """
         frames = np.concatenate(
             [self._frames(videos[i : i + _CHUNK]) for i in range(0, len(videos), _CHUNK)]

@@ -62,11 +62,11 @@ class Evaluator:
         """
         if not self.is_possible:
             return {"metrics": {}, "references": {}, "metric_info": {}}
+        if self._clips is not None:
+            return self._clips(self._generate(params, self._clips.conditions()))
         dataset = self._experiment.dataset
         cond = dataset.requests(self.num_videos).cond
         videos = self._generate(params, cond)
-        if self._clips is not None:
-            return self._clips(videos)
         real, world = self.real_clips(), dataset.world
         return {
             "metrics": evaluate_videos(videos, cond["label"], real_videos=real.videos, world=world),
