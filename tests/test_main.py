@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.tiny import REPO, flags_of_sizes
+from tpdiff_jax import main
 from tpdiff_jax.train import only_trainer
 
 FLOW = "--config=configs/flow.py"
@@ -81,6 +82,18 @@ def test_a_second_trainer_in_a_workdir_gets_one_line_and_code_2(tmp_path: pathli
     (line,) = [line for line in second.stderr.splitlines() if "tpdiff_jax: error:" in line]
     assert f"being trained in by another process: process {os.getpid()} on " in line
     assert not (tmp_path / "config.json").exists()
+
+
+def test_ctrl_c_is_one_line_and_code_130(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main, "run_mode", interrupt)
+    with pytest.raises(SystemExit) as stop, caplog.at_level("WARNING", logger="absl"):
+        main.main([])
+    assert stop.value.code == 130 and "interrupted" in caplog.text
 
 
 @pytest.mark.slow

@@ -25,7 +25,8 @@ Exit codes: 0 done; 2 bad input (one line says what); 3 stopped by SIGTERM with 
 (the same command goes on from there); 4 too many bad steps in a row (bad_steps/ holds what is
 needed to repeat them); 5 what was planned does not fit its machine; 6 a checkpoint could not be
 saved, as on a full disk (make room; the same command goes on from the last one); 7 too many bad
-clips or table rows; 8 a replayed step differs from the logged one.
+clips or table rows; 8 a replayed step differs from the logged one; 130 stopped by Ctrl-C (the same
+command goes on from the newest checkpoint).
 """
 
 import pathlib
@@ -46,6 +47,7 @@ EXIT_DOES_NOT_FIT = 5
 EXIT_SAVE_FAILED = 6
 EXIT_TOO_MANY_BAD_CLIPS = 7
 EXIT_DIFFERS = 8
+EXIT_INTERRUPTED = 130
 
 # A path on the command line that is something else, or not ours; other OSErrors may pass.
 _WRONG_PATHS = (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
@@ -148,6 +150,9 @@ def main(argv: Sequence[str]) -> None:
         fail(error, EXIT_TOO_MANY_BAD_CLIPS)
     except (ValueError, *_WRONG_PATHS) as error:
         fail(error)
+    except KeyboardInterrupt:
+        logging.warning("interrupted; training goes on from its newest checkpoint when asked again")
+        sys.exit(EXIT_INTERRUPTED)
 
 
 def fail(error: Exception, code: int = EXIT_BAD_INPUT) -> None:
