@@ -1,4 +1,4 @@
-"""The same network here and in PyTorch: diffusers' Flux transformer, eager and compiled.
+"""The same network here and in PyTorch: diffusers' Flux or AnimateDiff, eager and compiled.
 
     python -m bench.pytorch --out=runs/pytorch
 
@@ -22,19 +22,22 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
+from bench.animatediff_twin import ANIMATEDIFF
 from bench.cost_page import spread
-from bench.pytorch_twin import Inputs, make_inputs, make_params, make_twin, to_video, twin_inputs
+from bench.flux_twin import FLUX
+from bench.pytorch_twin import Inputs, Twin, make_inputs, make_params
 from bench.timing import CLOCK_NAMES, CLOCKS, add_clock_flag, quartiles, time_interleaved
 from experiments.command_line import command_parser
 from experiments.markdown import number, table
 from tpdiff_jax.infra.progress import Progress
-from tpdiff_jax.models import Flux, FluxConfig
+from tpdiff_jax.models import Network
 from tpdiff_jax.results import device_facts, versions, write_json
 from tpdiff_jax.types import Array, Params
 
 EXIT_DIFFERENT, EXIT_BAD_INPUT = 1, 2
 TOLERANCES = {"float32": 1e-4, "bfloat16": 0.05}
 WORKS = ("forward", "step")
+TWINS: dict[str, Twin] = {"flux": FLUX, "animatediff": ANIMATEDIFF}
 Case = Callable[[], Any]
 
 
@@ -62,24 +65,27 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     Raises:
         ValueError: for a network that cannot be built, or a GPU that PyTorch does not see.
     """
-    config = make_config(options)
+    twin = TWINS[options.network]
+    network = twin.network(options)
+    config = network.config
     device = torch_device()
     torch.set_num_threads(num_cores())
-    params, inputs = make_params(config), make_inputs(config, options.batch, options.frames)
-    model = make_twin(config, params, device)
-    given = twin_inputs(config, inputs, device)
-    ours = our_cases(config, params, inputs)
+    params = make_params(network)
+    inputs = make_inputs(twin, config, options.batch, options.frames)
+    model = twin.make_model(config, params).to(device)
+    given = twin.arguments(config, inputs, device)
+    ours = our_cases(network, params, inputs)
     theirs = their_cases(model, given, config.dtype)
-    differences = compare(config, inputs, ours, theirs, model)
+    differences = compare(twin, network, inputs, ours, theirs, model)
     cases = {f"{work}/tpdiff_jax": ours[work] for work in WORKS}
     cases |= {f"{work}/PyTorch, eager": theirs[work] for work in WORKS}
     if not options.nocompile:
         print("compiling with torch.compile", file=sys.stderr)
         compiled = their_cases(torch.compile(model), given, config.dtype)
         cases |= {f"{work}/PyTorch, compiled": compiled[work] for work in WORKS}
-    network = Flux(config)
     is_different = max(differences.values()) > TOLERANCES[config.dtype]
     report = {
+        "network": twin.title,
         "device": device_facts(),
         "versions": versions() | {"torch": torch.__version__},
         "threads": num_cores(),
@@ -104,29 +110,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     return report
 
 
-def make_config(options: argparse.Namespace) -> FluxConfig:
-    """Return the network; a head has 64 channels, as in every published one.
-
-    Raises:
-        ValueError: when it cannot be built.
-    """
-    double, single = options.blocks
-    return FluxConfig(
-        frame_height=options.frame_size,
-        frame_width=options.frame_size,
-        num_heads=options.heads,
-        num_double_blocks=double,
-        num_single_blocks=single,
-        text_dim=256,
-        num_text_tokens=32,
-        pooled_dim=64,
-        dtype=options.dtype,
-    )
-
-
-def our_cases(config: FluxConfig, params: Params, inputs: Inputs) -> dict[str, Case]:
+def our_cases(network: Network, params: Params, inputs: Inputs) -> dict[str, Case]:
     """Return our forward pass and training step; the step returns the gradient."""
-    network, stride = Flux(config), 1
+    stride = 1
 
     def forward(params: Params, inputs: Inputs) -> Array:
         x_t, t, positions, cond = inputs
@@ -164,7 +150,8 @@ def their_cases(model: Any, given: Mapping[str, Any], dtype: str) -> dict[str, C
 
 
 def compare(
-    config: FluxConfig,
+    twin: Twin,
+    network: Network,
     inputs: Inputs,
     ours: Mapping[str, Case],
     theirs: Mapping[str, Case],
@@ -172,7 +159,7 @@ def compare(
 ) -> dict[str, float]:
     """Return how far outputs and the norms of the gradients are apart, relatively."""
     output, expected = np.asarray(ours["forward"]()), theirs["forward"]()
-    video = to_video(config, expected, len(inputs.positions))
+    video = twin.to_video(network.config, expected, len(inputs.positions))
     theirs["step"]()
     squares = [p.grad.float().square().sum() for p in model.parameters() if p.grad is not None]
     norm = float(torch.stack(squares).sum().sqrt())
@@ -210,9 +197,10 @@ def write_page(report: Mapping[str, Any]) -> str:
     shares = ", ".join(f"{name} {value:.1e}" for name, value in differences.items())
     lines = [
         "# The same network in PyTorch",
-        f"Flux, {number(report['parameters'] / 1e6)} million parameters, {report['tokens']} "
-        f"tokens, on {device['platform']}, {device['kind']}, {report['threads']} threads, "
-        f"{report['clock']}. Relative differences: {shares}. Command: `{report['command']}`",
+        f"{report['network']}, {number(report['parameters'] / 1e6)} million parameters, "
+        f"{report['tokens']} tokens, on {device['platform']}, {device['kind']}, "
+        f"{report['threads']} threads, {report['clock']}. Relative differences: {shares}. "
+        f"Command: `{report['command']}`",
     ]
     if report["is_different"]:
         return "\n\n".join([*lines, "**The networks differ: nothing was timed.**"]) + "\n"
@@ -243,9 +231,13 @@ def _rows(report: Mapping[str, Any]) -> list[list[str]]:
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("bench.pytorch", __doc__)
     parser.add_argument("--out", required=True, type=pathlib.Path, help="output folder")
-    parser.add_argument("--heads", type=int, default=6, help="attention heads of 64 channels")
+    parser.add_argument("--network", choices=sorted(TWINS), default="flux")
     parser.add_argument(
-        "--blocks", type=int, nargs=2, default=(2, 4), help="double and single blocks"
+        "--heads", type=int, default=6,
+        help="attention heads: of 64 channels, or of 32, 64, 128, 128 in AnimateDiff's levels",
+    )  # fmt: skip
+    parser.add_argument(
+        "--blocks", type=int, nargs=2, default=(2, 4), help="flux: double and single blocks"
     )
     parser.add_argument("--frames", type=int, default=4, help="frames of a clip")
     parser.add_argument("--frame_size", type=int, default=16, help="height and width of a frame")

@@ -9,6 +9,7 @@ from bench import pytorch
 from bench.pytorch import main, write_page
 
 REPORT = {
+    "network": "Flux",
     "device": {"platform": "cpu", "kind": "cpu"},
     "command": "python -m bench.pytorch",
     "clock": "time by the clock",
@@ -44,10 +45,9 @@ def test_a_device_that_pytorch_does_not_see_is_bad_input(monkeypatch, tmp_path, 
 @pytest.mark.slow
 def test_networks_that_differ_are_not_timed(monkeypatch, tmp_path):
     """One perturbed parameter of the twin is enough."""
-    make_twin = pytorch.make_twin
 
-    def wrong_twin(*args):
-        model = make_twin(*args)
+    def wrong_model(*args):
+        model = pytorch.FLUX.make_model(*args)
         model.proj_out.weight.data += 0.1
         return model
 
@@ -55,8 +55,16 @@ def test_networks_that_differ_are_not_timed(monkeypatch, tmp_path):
     assert main(quick) == 0
     seconds = json.loads((tmp_path / "pytorch.json").read_text())["seconds"]
     assert len(seconds) == 4 and np.min(list(seconds.values())) > 0
-    monkeypatch.setattr(pytorch, "make_twin", wrong_twin)
+    monkeypatch.setitem(pytorch.TWINS, "flux", pytorch.FLUX._replace(make_model=wrong_model))
     assert main(quick) == pytorch.EXIT_DIFFERENT
     report = json.loads((tmp_path / "pytorch.json").read_text())
     assert report["seconds"] == {} and report["differences"]["output"] > 1e-3
     assert "**The networks differ" in (tmp_path / "pytorch.md").read_text()
+
+
+@pytest.mark.slow
+def test_animatediff_equals_diffusers_and_is_timed(tmp_path):
+    quick = [f"--out={tmp_path}", "--rounds=1", "--nocompile", "--network=animatediff"]
+    assert main([*quick, "--heads=1", "--frames=2", "--frame_size=8", "--batch=1"]) == 0
+    report = json.loads((tmp_path / "pytorch.json").read_text())
+    assert report["network"] == "AnimateDiff" and len(report["seconds"]) == 4
