@@ -114,6 +114,7 @@ def get_config() -> ConfigDict:
     config.sample.num_videos = 16
     config.sample.batch_size = 16
     config.sample.seed = 0
+    config.sample.video_weights = ""  # autoencoder that decodes latents; "" stores latents
 
     config.eval = ConfigDict()
     config.eval.num_videos = 128

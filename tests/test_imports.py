@@ -34,7 +34,7 @@ LAYERS = (
     {"encoders"},
     {"build"},
     {"cost", "initial_state", "results", "step_programs"},
-    {"from_checkpoint", "doctor"},
+    {"from_checkpoint", "doctor", "prompts", "sample_files"},
     {"sample", "export"},
     {"evaluate"},
     {"milestones", "bad_steps"},

@@ -23,6 +23,7 @@ from tpdiff_jax.infra.checkpoint_manifest import CheckpointMismatchError
 from tpdiff_jax.infra.checkpoints import CheckpointError, Checkpoints
 from tpdiff_jax.infra.metric_writers import read_metrics
 from tpdiff_jax.initial_state import abstract_train_state
+from tpdiff_jax.prompts import SampleFlags
 from tpdiff_jax.sample import Sampler, sample_run
 
 TIMING = ("seconds", "per_second", "peak_share")
@@ -263,7 +264,7 @@ def test_sampling_and_evaluation_work_from_the_checkpoint_alone(
     run = open_run(finished, overrides=flags)
     assert run.step == 6
     assert run.experiment.sampler.steps_per_stage == (1, 1, 2)
-    folder = sample_run(run, ["7", "3"], [], tmp_path)
+    folder = sample_run(run, SampleFlags(labels=["7", "3"]), tmp_path)
     names = sorted(path.name for path in folder.iterdir())
     assert names == ["0000_label_7.mp4", "0001_label_3.mp4", "0002_label_7.mp4", "grid.gif"]
     path = evaluate_run(run, tmp_path)
@@ -299,7 +300,7 @@ def test_labels_that_do_not_fit_are_refused(
     finished: pathlib.Path, tmp_path: pathlib.Path, labels: list, captions: list, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        sample_run(open_run(finished), labels, captions, tmp_path)
+        sample_run(open_run(finished), SampleFlags(labels=labels, captions=captions), tmp_path)
 
 
 def test_opening_a_run_refuses_what_is_not_there(

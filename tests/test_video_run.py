@@ -14,6 +14,7 @@ from tpdiff_jax.build import build_experiment
 from tpdiff_jax.evaluate import evaluate_run
 from tpdiff_jax.from_checkpoint import GenerateFlags, open_run
 from tpdiff_jax.prepare import prepare
+from tpdiff_jax.prompts import SampleFlags
 from tpdiff_jax.sample import sample_run
 from tpdiff_jax.train import train
 
@@ -53,7 +54,7 @@ def test_prepare_train_and_sample_end_to_end(tmp_path: pathlib.Path) -> None:
     assert [line["step"] for line in metrics if "eval/statistics" in line] == [1, 2]
 
     run = open_run(workdir)
-    sample_run(run, [], [], tmp_path / "out")
+    sample_run(run, SampleFlags(), tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"0000.mp4", "0001.mp4", "grid.gif"}
     evaluation = json.loads(evaluate_run(run, tmp_path).read_text())
@@ -61,6 +62,6 @@ def test_prepare_train_and_sample_end_to_end(tmp_path: pathlib.Path) -> None:
     with pytest.raises(ValueError, match="measure.fvd_weights='nowhere' is not a file"):
         open_run(workdir, overrides=GenerateFlags(fvd_weights="nowhere"))
     with pytest.raises(ValueError, match="--caption"):
-        sample_run(run, [], ["a cat"], None)
+        sample_run(run, SampleFlags(captions=["a cat"]), None)
     with pytest.raises(ValueError, match="--labels"):
-        sample_run(run, ["3"], [], None)
+        sample_run(run, SampleFlags(labels=["3"]), None)

@@ -148,7 +148,7 @@ def build_experiment(
         task=task,
         train=train,
         sampler=_build_sampler(read, pyramid.num_stages),
-        sample=_build_generate(read, "sample"),
+        sample=_build_generate(read, "sample", "video_weights"),
         evaluation=_build_generate(read, "eval"),
         measure=MeasureSpec(**read.given_of_group("measure", *_names(MeasureSpec))),
         mesh=mesh,
@@ -305,8 +305,9 @@ def _build_sampler(read: ConfigReader, num_stages: int) -> method.SamplerSpec:
     )
 
 
-def _build_generate(read: ConfigReader, group: str) -> GenerateSpec:
-    return GenerateSpec(group=group, **read.group(group, "num_videos", "batch_size", "seed"))
+def _build_generate(read: ConfigReader, group: str, *more: str) -> GenerateSpec:
+    fields = read.group(group, "num_videos", "batch_size", "seed", *more)
+    return GenerateSpec(group=group, **fields)
 
 
 def _names(spec: type) -> list[str]:

@@ -16,6 +16,7 @@ from tpdiff_jax.from_checkpoint import Run
 from tpdiff_jax.infra.progress import Progress
 from tpdiff_jax.results import make_results, write_json
 from tpdiff_jax.sample import Sampler
+from tpdiff_jax.sample_files import open_decoder
 from tpdiff_jax.types import Params
 
 
@@ -37,7 +38,8 @@ class Evaluator:
         self._clips: ClipMeasures | None = None
         if experiment.dataset.world is None:
             num_videos = experiment.evaluation.num_videos
-            self._clips = ClipMeasures(experiment.measure, experiment.dataset, num_videos)
+            decode = open_decoder(experiment.dataset, experiment.sample.video_weights)
+            self._clips = ClipMeasures(experiment.measure, experiment.dataset, num_videos, decode)
 
     @property
     def is_possible(self) -> bool:

@@ -22,6 +22,7 @@ class GenerateFlags(NamedTuple):
     seed: int | None = None
     steps_per_stage: Sequence[str] | None = None
     guidance_scale: Sequence[str] | None = None
+    video_weights: str | None = None
     fvd_weights: str | None = None
     clip_folder: str | None = None
 
@@ -78,6 +79,8 @@ def _override(config: ConfigDict, overrides: GenerateFlags) -> ConfigDict:
             config[group].num_videos = overrides.num_videos
         if overrides.seed is not None:
             config[group].seed = overrides.seed
+    if overrides.video_weights is not None:
+        config.sample.video_weights = overrides.video_weights
     if overrides.steps_per_stage is not None:
         steps = _numbers("--steps_per_stage", overrides.steps_per_stage, int)
         config.sample.steps_per_stage = tuple(steps)

@@ -77,6 +77,22 @@ _LABELS = flags.DEFINE_list(
 _CAPTIONS = flags.DEFINE_multi_string(
     "caption", [], "sample: a caption, as in 'the digit 3 moves fast to the left'; repeatable."
 )
+_PROMPTS = flags.DEFINE_string("prompts", None, "sample: file of captions, one a line.")
+_VIDEOS_PER_PROMPT = flags.DEFINE_integer(
+    "videos_per_prompt", 1, "sample: videos of each caption of a text-conditioned run.", 1
+)
+_NEGATIVE_PROMPT = flags.DEFINE_string(
+    "negative_prompt", "", "sample: what guidance points away from; default the empty prompt."
+)
+_TEXT_WEIGHTS = flags.DEFINE_string(
+    "text_weights", "", "sample: folder of the text encoder that the clips were prepared with."
+)
+_VIDEO_WEIGHTS = flags.DEFINE_string(
+    "video_weights", None, "sample: folder of the autoencoder; default sample.video_weights."
+)
+_NAMING = flags.DEFINE_enum(
+    "naming", "numbers", ("numbers", "vbench"), "sample: vbench writes PROMPT-0.mp4 and so on."
+)
 _SEED = flags.DEFINE_integer("seed", None, "sample, evaluate: seed; default from the config.", 0)
 _STEPS_PER_STAGE = flags.DEFINE_list(
     "steps_per_stage", None, "sample, evaluate: solver steps of each stage, as in 10,10,10."
@@ -208,17 +224,33 @@ def use_checkpoint(workdir: pathlib.Path) -> None:
             seed=_SEED.value,
             steps_per_stage=_STEPS_PER_STAGE.value,
             guidance_scale=_GUIDANCE.value,
+            video_weights=_VIDEO_WEIGHTS.value,
             fvd_weights=_FVD_WEIGHTS.value,
             clip_folder=_CLIP_FOLDER.value,
         ),
     )
     out = pathlib.Path(_OUT.value) if _OUT.value else None
     if _MODE.value == "sample":
-        sample.sample_run(run, _LABELS.value, _CAPTIONS.value, out)
+        sample.sample_run(run, sample_flags(), out)
     elif _MODE.value == "export":
         export.export_run(run, _LAYOUT.value, _DTYPE.value, out)
     else:
         evaluate.evaluate_run(run, out)
+
+
+def sample_flags() -> Any:
+    """Return the flags of --mode=sample."""
+    from tpdiff_jax.prompts import SampleFlags
+
+    return SampleFlags(
+        labels=_LABELS.value,
+        captions=_CAPTIONS.value,
+        prompts=_PROMPTS.value,
+        videos_per_prompt=_VIDEOS_PER_PROMPT.value,
+        negative_prompt=_NEGATIVE_PROMPT.value,
+        text_weights=_TEXT_WEIGHTS.value,
+        naming=_NAMING.value,
+    )
 
 
 def replay_step(workdir: pathlib.Path) -> None:

@@ -14,7 +14,8 @@ from tpdiff_jax.infra.metric_writers import MetricWriter, read_metrics
 from tpdiff_jax.infra.step_window import StepWindow
 from tpdiff_jax.report import write_report
 from tpdiff_jax.results import make_results, write_json
-from tpdiff_jax.sample import Sampler, write_samples
+from tpdiff_jax.sample import Sampler
+from tpdiff_jax.sample_files import SampleWriter, open_decoder
 from tpdiff_jax.train_step import TrainState, averaged_params
 from tpdiff_jax.types import Params
 
@@ -39,6 +40,7 @@ class Milestones:
         self._sampler = Sampler(experiment)
         self._evaluator = Evaluator(experiment, self._sampler)
         self._is_main = jax.process_index() == 0
+        self._decode = open_decoder(experiment.dataset, experiment.sample.video_weights)
 
     def is_due(self, done: int) -> bool:
         """Whether something is to be shown after `done` steps (the last step has `finish`)."""
@@ -104,8 +106,12 @@ class Milestones:
         spec, dataset = self._experiment.sample, self._experiment.dataset
         requests = dataset.requests(spec.num_videos)
         videos = self._sampler(params, requests.cond, seed=spec.seed, batch_size=spec.batch_size)
-        if self._is_main:
-            frames = write_samples(folder, videos, requests.captions, dataset.fps)
+        if not self._is_main:
+            return
+        writer = SampleWriter(folder, dataset.fps, self._decode)
+        frames = writer.write(videos, requests.captions)
+        writer.finish()
+        if frames is not None:
             self._writer.write_videos(done, {"samples": frames})
 
     def _evaluate(self, done: int, params: Params) -> dict:

@@ -51,12 +51,16 @@ class TrainSpec:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GenerateSpec:
-    """How many videos to generate, how many at once, from which seed (`sample`, `eval`)."""
+    """How many videos to generate, how many at once, from which seed (`sample`, `eval`).
+
+    `sample.video_weights` is the folder of the autoencoder that decodes latents.
+    """
 
     group: str
     num_videos: int
     batch_size: int
     seed: int
+    video_weights: str = ""
 
     def __post_init__(self) -> None:
         _check_at_least_one(self.group, self, "num_videos", "batch_size")

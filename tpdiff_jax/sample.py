@@ -5,27 +5,22 @@ many videos are asked for at once changes nothing.
 """
 
 import pathlib
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
-from absl import logging
 
 from tpdiff_jax import method
 from tpdiff_jax.build import Experiment
-from tpdiff_jax.data import Requests, requests_of_labels
 from tpdiff_jax.from_checkpoint import Run
-from tpdiff_jax.infra import media
 from tpdiff_jax.infra import mesh as mesh_lib
 from tpdiff_jax.infra.progress import Progress
 from tpdiff_jax.initial_state import abstract_params
+from tpdiff_jax.prompts import SampleFlags, read_requests
+from tpdiff_jax.sample_files import SampleWriter, open_decoder
 from tpdiff_jax.step_programs import abstract_cond
 from tpdiff_jax.types import Array, Cond, Params, PRNGKey
-
-GRID_SIZE = 16
-MAX_NAME_CHARACTERS = 60
 
 
 class Sampler:
@@ -82,6 +77,7 @@ class Sampler:
         *,
         seed: int,
         batch_size: int,
+        first: int = 0,
         on_progress: Callable[[int], None] | None = None,
     ) -> np.ndarray:
         """Generate one video for each row of the condition.
@@ -89,8 +85,9 @@ class Sampler:
         Args:
             params: network parameters (the moving average, as a rule).
             cond: the entries that the data set's `cond_shapes` names, [n, ...] each.
-            seed: video j depends on (seed, j, row j of the condition) and nothing else.
+            seed: video j depends on (seed, first + j, row j of the condition) and nothing else.
             batch_size: videos at once; the last batch is padded.
+            first: number of the first video.
             on_progress: called with the number of finished videos.
 
         Returns:
@@ -105,7 +102,7 @@ class Sampler:
             index = np.arange(start, start + batch_size)
             rows = np.minimum(index, num_videos - 1)
             part = {name: np.asarray(cond[name], shapes[name][1])[rows] for name in shapes}
-            fields = {"index": index.astype(np.int32), "cond": part}
+            fields = {"index": (first + index).astype(np.int32), "cond": part}
             batch = jax.tree.map(lambda a: a[local], fields)
             batch = mesh_lib.put_batch(mesh, batch, batch_size)
             batches.append(np.asarray(self._run(params, key, batch)))
@@ -138,104 +135,35 @@ class Sampler:
         return total
 
 
-def write_samples(
-    folder: pathlib.Path, videos: np.ndarray, captions: Sequence[str], fps: float
-) -> np.ndarray:
-    """Write one MP4 a video and an animated GIF grid of the first ones.
-
-    Args:
-        folder: made if it is not there.
-        videos: [n, f, h, w, c], about [-1, 1].
-        captions: what each shows: part of its file's name; empty for numbers alone.
-        fps: frames per second.
-
-    Returns:
-        The videos as uint8, as written.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    frames = media.to_uint8(videos)
-    for j, video in enumerate(frames):
-        name = "_".join([f"{j:04d}", *([file_words(captions[j])] if captions else [])])
-        media.write_mp4(folder / f"{name}.mp4", video, fps=fps)
-    media.write_gif_grid(
-        folder / "grid.gif", frames[:GRID_SIZE], fps=fps, captions=captions[:GRID_SIZE]
-    )
-    return frames
-
-
-def file_words(caption: str) -> str:
-    """Return a caption as part of a file's name: ASCII letters, digits, `-` and `_`, not many."""
-    return re.sub(r"[^a-z0-9-]+", "_", caption.lower())[:MAX_NAME_CHARACTERS].strip("_")
-
-
-def sample_run(
-    run: Run, labels: Sequence[str], captions: Sequence[str], out: pathlib.Path | None
-) -> pathlib.Path:
-    """Generate videos from a checkpoint and write them.
+def sample_run(run: Run, flags: SampleFlags, out: pathlib.Path | None) -> pathlib.Path:
+    """Generate videos from a checkpoint and write them, batch by batch.
 
     Args:
         run: the opened checkpoint.
-        labels: entries of `--labels`.
-        captions: entries of `--caption`.
+        flags: what to show and how to call it.
         out: folder; by default one named by step and seed in the run's `samples/`.
 
     Returns:
         The folder written.
 
     Raises:
-        ValueError: when labels or captions do not fit the data set.
+        ValueError: when what is asked for does not fit the data set, or weights not its clips.
     """
     experiment, spec = run.experiment, run.experiment.sample
-    dataset = experiment.dataset
-    requests = requests_from_flags(dataset, labels, captions, spec.num_videos)
+    requests, rows, null_cond = read_requests(experiment, flags, spec.num_videos)
     folder = out or run.workdir / "samples" / f"step_{run.step:08d}_seed_{spec.seed}"
-    sampler = Sampler(experiment)
-    with Progress(spec.num_videos, label="sample", unit="video") as progress:
-        videos = sampler(
-            run.params,
-            requests.cond,
-            seed=spec.seed,
-            batch_size=spec.batch_size,
-            on_progress=progress.update,
-        )
-    write_samples(folder, videos, requests.captions, dataset.fps)
-    logging.info("wrote %d videos and grid.gif to %s", spec.num_videos, folder)
+    decode = open_decoder(experiment.dataset, spec.video_weights)
+    writer = SampleWriter(folder, experiment.dataset.fps, decode, flags.naming)
+    sampler = Sampler(experiment, null_cond=null_cond)
+    with Progress(len(rows), label="sample", unit="video") as progress:
+        for start in range(0, len(rows), spec.batch_size):
+            part = requests.take(rows[start : start + spec.batch_size])
+            videos = sampler(
+                run.params, part.cond, seed=spec.seed, batch_size=spec.batch_size, first=start
+            )
+            if jax.process_index() == 0:
+                writer.write(videos, part.captions)
+            progress.update(start + part.num_videos)
+    if jax.process_index() == 0:
+        writer.finish()
     return folder
-
-
-def requests_from_flags(
-    dataset: Any, labels: Sequence[str], captions: Sequence[str], num_videos: int
-) -> Requests:
-    """Return what `--labels` or `--caption` ask for, or else what the data set shows by itself.
-
-    Args:
-        dataset: knows the number of digits and classes, and reads captions.
-        labels: one entry a video; digits of one video joined by `-`, as in `3-7`.
-        captions: one caption a video.
-        num_videos: requests to return; entries are repeated or cut to it.
-
-    Raises:
-        ValueError: when both are given, or an entry does not fit the dataset.
-    """
-    if labels and captions:
-        raise ValueError("give --labels or --captions, not both")
-    if labels and not dataset.num_digits:
-        raise ValueError("--labels: the run was trained without labels; leave it out")
-    if captions:
-        rows = dataset.captions_to_labels(captions)
-    elif labels:
-        rows = np.asarray([_parse_label(dataset, entry) for entry in labels], np.int32)
-    else:
-        return dataset.requests(num_videos)
-    return requests_of_labels(rows).repeated_to(num_videos)
-
-
-def _parse_label(dataset: Any, entry: str) -> list[int]:
-    parts = entry.strip().split("-")
-    is_valid = all(part.isdigit() and int(part) < dataset.num_classes for part in parts)
-    if not is_valid or len(parts) != dataset.num_digits:
-        raise ValueError(
-            f"--labels entry {entry!r} must be {dataset.num_digits} number(s) from 0 to "
-            f"{dataset.num_classes - 1}, joined by '-'"
-        )
-    return [int(part) for part in parts]

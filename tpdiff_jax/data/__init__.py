@@ -3,7 +3,8 @@
 A data set is built from keyword arguments and offers `clip(split, seed, index)`, `cond_shapes` and
 `fingerprint()` (see `pipeline.VideoDataset`), `num_frames`, `frame_shape`, `fps`, `num_classes`,
 `num_digits`, `captions_to_labels`, `requests(num_videos)` (what sample videos are asked to show),
-`null_cond` (the encoded empty prompt, where clips have text), and `world`, the geometry that the
+`null_cond` (the encoded empty prompt, where clips have text), `encoders` (what made clips of
+frames and captions), and `world`, the geometry that the
 exact evaluators need, or None.
 """
 

@@ -27,6 +27,7 @@ from tpdiff_jax.evals.digit_physics import (
     quantised,
     splat,
 )
+from tpdiff_jax.videos.shard_writer import PIXELS
 
 VERSION = "moving-digits-1"
 """Changes whenever the bytes of any clip change."""
@@ -105,6 +106,11 @@ class MovingDigitsSpec:
     def null_cond(self) -> Mapping[str, NDArray]:
         """No encoded prompt: labels have a null class, the network's."""
         return {}
+
+    @property
+    def encoders(self) -> Mapping[str, Any]:
+        """What clips were made with: pixels, no text."""
+        return PIXELS.facts
 
     @property
     def fps(self) -> float:

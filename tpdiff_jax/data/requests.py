@@ -25,7 +25,10 @@ class Requests(NamedTuple):
 
     def repeated_to(self, num_videos: int) -> "Requests":
         """Return `num_videos` requests: these, again from the start or cut."""
-        rows = np.arange(num_videos) % self.num_videos
+        return self.take(np.arange(num_videos) % self.num_videos)
+
+    def take(self, rows: np.ndarray) -> "Requests":
+        """Return the requests of these rows."""
         return Requests(
             {name: array[rows] for name, array in self.cond.items()},
             [self.captions[int(row)] for row in rows] if self.captions else [],

@@ -123,6 +123,11 @@ class VideoRecordsSpec:
         return read_null_condition(pathlib.Path(self.folder), self.manifest)
 
     @property
+    def encoders(self) -> Mapping[str, Any]:
+        """What clips were made with: facts of the encoders "video" and "text"."""
+        return self.manifest.fields["encoder"]
+
+    @property
     def fps(self) -> float:
         """Frames per second of the clips, decoded."""
         return float(self.manifest.fields["fps"])

@@ -120,7 +120,7 @@ def open_text_encoder(name: str, folder: pathlib.Path, num_tokens: int = 0) -> T
     parts = [_with_tokens(part, num_tokens) for part in TEXT_ENCODERS[name]]
     facts = {
         "name": name,
-        "num_tokens": {part.kind: part.num_tokens for part in parts},
+        "text_tokens": next(part.num_tokens for part in parts if "text" in part.entries),
         "weights_sha256": hash_folders(folder, [f for part in parts for f in part.folders]),
     }
     encoder = TextEncoder(parts, folder, facts)

@@ -1,0 +1,74 @@
+"""Names of generated videos, and what becomes of latents."""
+
+import pathlib
+
+import numpy as np
+import pytest
+
+from tpdiff_jax.prompts import SampleFlags, read_prompts
+from tpdiff_jax.sample_files import SampleWriter, file_words, vbench_name
+
+VIDEOS = np.zeros((3, 2, 16, 16, 3), np.float32)
+
+
+def names_in(folder: pathlib.Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_videos_are_numbered_through_whatever_the_batches(tmp_path: pathlib.Path) -> None:
+    writer = SampleWriter(tmp_path, 8.0, lambda videos: videos)
+    writer.write(VIDEOS[:2], ["label 3-7", "A cat, running!"])
+    writer.write(VIDEOS[2:], ["../up"])
+    writer.finish()
+    assert names_in(tmp_path) == [
+        "0000_label_3-7.mp4", "0001_a_cat_running.mp4", "0002_up.mp4", "grid.gif"
+    ]  # fmt: skip
+
+
+def test_vbench_names_are_the_prompt_and_its_video_s_number(tmp_path: pathlib.Path) -> None:
+    writer = SampleWriter(tmp_path, 8.0, lambda videos: videos, naming="vbench")
+    writer.write(VIDEOS[:2], ["A cat's nap.", "A cat's nap."])
+    writer.write(VIDEOS[2:], ["a dog"])
+    assert names_in(tmp_path) == ["A cat's nap.-0.mp4", "A cat's nap.-1.mp4", "a dog-0.mp4"]
+
+
+@pytest.mark.parametrize("prompt", ["", "a/b", "x" * 250])
+def test_prompts_that_name_no_file_are_refused(prompt: str) -> None:
+    with pytest.raises(ValueError, match="--naming=vbench"):
+        vbench_name(prompt, 0)
+
+
+def test_latents_without_a_decoder_are_stored_as_they_are(tmp_path: pathlib.Path) -> None:
+    writer = SampleWriter(tmp_path, 24.0, None)
+    latents = np.random.default_rng(0).standard_normal((2, 3, 4, 4, 16)).astype(np.float32)
+    assert writer.write(latents, []) is None
+    writer.finish()
+    assert names_in(tmp_path) == ["0000.npy", "0001.npy"]
+    stored = np.load(tmp_path / "0001.npy", allow_pickle=False)
+    np.testing.assert_array_equal(stored, latents[1])
+
+
+def test_words_of_a_file_name_are_few_and_plain() -> None:
+    assert file_words("Ünïcode / slash\n" + "word " * 50).isascii()
+    assert len(file_words("word " * 50)) <= 60
+
+
+def test_a_file_of_prompts_is_read_line_by_line(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_text("a cat\n\n  a dog \n")
+    assert read_prompts(str(path)) == ["a cat", "a dog"]
+    path.write_bytes(b"\n \n")
+    with pytest.raises(ValueError, match="holds no prompt"):
+        read_prompts(str(path))
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match="not UTF-8"):
+        read_prompts(str(path))
+    with pytest.raises(ValueError, match="must be a file"):
+        read_prompts(str(tmp_path / "none"))
+
+
+def test_one_source_of_requests_at_a_time() -> None:
+    with pytest.raises(ValueError, match="--caption or --prompts, not both"):
+        SampleFlags(captions=["a"], prompts="file")
+    with pytest.raises(ValueError, match="--naming"):
+        SampleFlags(naming="other")

@@ -1,0 +1,117 @@
+"""From MP4 files and captions to videos of prompts, through every command on the way."""
+
+import json
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from configs import captioned_digits
+from experiments.captioned_digits import prepare_clips, write_videos
+from experiments.tiny_text_encoders import write_text_encoders
+from tests.tiny import REPO, SIZES, set_field
+from tpdiff_jax.build import build_experiment
+from tpdiff_jax.data import MovingDigitsSpec, VideoRecordsSpec
+from tpdiff_jax.encoders import open_text_encoder
+from tpdiff_jax.from_checkpoint import open_run
+from tpdiff_jax.prompts import SampleFlags
+from tpdiff_jax.sample import sample_run
+from tpdiff_jax.train import train
+
+NUM_TOKENS = 9
+OVERRIDES: dict[str, Any] = {
+    **{k: v for k, v in SIZES.items() if k.split(".")[0] not in ("data", "model")},
+    "model.num_heads": 1,
+    "model.num_double_blocks": 1,
+    "model.num_single_blocks": 1,
+    "model.text_dim": 16,
+    "model.num_text_tokens": NUM_TOKENS,
+    "model.pooled_dim": 16,
+    "pyramid.frame_strides": (2, 1),
+    "train.num_steps": 2,
+    "train.batch_size": 4,
+    "alignment.group_size": 4,
+    "sample.num_steps": 2,
+    "sample.batch_size": 2,
+}
+PROMPTS = ["the digit 3 moves fast to the left", "the digit 7 moves slowly to the top"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Prepared clips and the text encoders that they were prepared with."""
+    out, digits = tmp_path_factory.mktemp("captioned"), MovingDigitsSpec(num_frames=8)
+    captions = write_videos(out / "videos", digits, 6)
+    write_text_encoders(out / "text_encoders", [*captions, *PROMPTS], width=16)
+    prepare_clips(out, digits, NUM_TOKENS)
+    return out
+
+
+def make_config(folder: pathlib.Path, **fields: Any) -> Any:
+    config = captioned_digits.get_config()
+    for name, value in {**OVERRIDES, "data.folder": str(folder / "clips"), **fields}.items():
+        set_field(config, name, value)
+    return config
+
+
+def test_clips_hold_what_the_encoder_says_of_their_captions(folder: pathlib.Path) -> None:
+    dataset = VideoRecordsSpec(folder=str(folder / "clips"))
+    clip, encoder = (
+        dataset.clip("train", 0, 0),
+        open_text_encoder("t5_clip", folder / "text_encoders", NUM_TOKENS),
+    )
+    said = encoder([clip["caption"], ""])
+    for name in ("text", "text_mask", "pooled"):
+        np.testing.assert_array_equal(clip[name], said[name][0])
+        np.testing.assert_array_equal(dataset.null_cond[name], said[name][1])
+    assert dataset.is_pixels and dataset.encoders["video"]["name"] == "pixels"
+
+
+def test_a_network_that_takes_other_text_is_refused_before_compilation(
+    folder: pathlib.Path,
+) -> None:
+    message = r"takes 'text' of shape \(8, 16\) with every clip, the data has \(9, 16\)"
+    with pytest.raises(ValueError, match=message):
+        build_experiment(make_config(folder, **{"model.num_text_tokens": 8}))
+
+
+@pytest.mark.slow
+def test_from_captions_to_videos_of_prompts(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    workdir, encoders = tmp_path / "run", str(folder / "text_encoders")
+    train(build_experiment(make_config(folder)), workdir)
+    assert json.loads((workdir / "results.json").read_text())["counts"]["steps"] == 2
+    shown = sorted(path.name for path in (workdir / "samples").iterdir())
+    assert shown[0].startswith("0000_the_digit_") and shown[-1] == "grid.gif"
+
+    run = open_run(workdir)
+    (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS) + "\n\n")
+    flags = SampleFlags(
+        prompts=str(tmp_path / "prompts.txt"), videos_per_prompt=2, text_weights=encoders,
+        naming="vbench", negative_prompt="the digit 1",
+    )  # fmt: skip
+    sample_run(run, flags, tmp_path / "vbench")
+    names = {path.name for path in (tmp_path / "vbench").iterdir()}
+    assert names == {"grid.gif", *(f"{prompt}-{i}.mp4" for prompt in PROMPTS for i in range(2))}
+
+    with pytest.raises(ValueError, match="--text_weights must be the folder"):
+        sample_run(run, SampleFlags(captions=PROMPTS), None)
+    write_text_encoders(tmp_path / "others", PROMPTS, width=16, seed=1)
+    with pytest.raises(ValueError, match="not the weights that the clips were made of"):
+        sample_run(run, SampleFlags(captions=PROMPTS, text_weights=str(tmp_path / "others")), None)
+    with pytest.raises(ValueError, match="--labels"):
+        sample_run(run, SampleFlags(labels=["3"]), None)
+
+
+def test_training_machines_need_neither_torch_nor_transformers() -> None:
+    """Neither is there to be imported; TensorBoard's writer would take torch where it is."""
+    code = (
+        "import sys\n"
+        "sys.modules |= dict.fromkeys(('torch', 'transformers', 'tokenizers'))\n"
+        "import tpdiff_jax.main, tpdiff_jax.train, tpdiff_jax.sample, tpdiff_jax.encoders"
+    )
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr

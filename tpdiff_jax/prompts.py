@@ -1,0 +1,153 @@
+"""From the command line to requests: labels, captions or a file of prompts."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tpdiff_jax.build import Experiment
+from tpdiff_jax.data import Requests, requests_of_labels
+from tpdiff_jax.encoders import TextEncoder, open_text_encoder
+from tpdiff_jax.method import check_choice
+from tpdiff_jax.null_condition import make_null_cond
+from tpdiff_jax.types import Cond
+
+NAMINGS = ("numbers", "vbench")
+MAX_PROMPT_FILE_BYTES = 2**26
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SampleFlags:
+    """What `--mode=sample` takes from the command line beside the config.
+
+    Attributes:
+        labels: one entry a video; digits of one video joined by `-`, as in `3-7`.
+        captions: one caption a video.
+        prompts: file of captions, one a line.
+        videos_per_prompt: videos of each caption of a text-conditioned run.
+        negative_prompt: what guidance points away from; "" is the empty prompt.
+        text_weights: folder of the text encoder that the clips were prepared with.
+        naming: "numbers", or "vbench" for `PROMPT-0.mp4`, `PROMPT-1.mp4`, ...
+
+    Raises:
+        ValueError: for more than one source of requests or an unknown naming.
+    """
+
+    labels: Sequence[str] = ()
+    captions: Sequence[str] = ()
+    prompts: str | None = None
+    videos_per_prompt: int = 1
+    negative_prompt: str = ""
+    text_weights: str = ""
+    naming: str = "numbers"
+
+    def __post_init__(self) -> None:
+        check_choice("--naming", self.naming, NAMINGS)
+        given = {"--labels": self.labels, "--caption": self.captions, "--prompts": self.prompts}
+        if len(named := [flag for flag, value in given.items() if value]) > 1:
+            raise ValueError(f"give {' or '.join(named)}, not both")
+
+    @property
+    def texts(self) -> list[str]:
+        """Captions of `--caption` or of the lines of `--prompts`."""
+        return list(self.captions) if self.prompts is None else read_prompts(self.prompts)
+
+
+def read_prompts(name: str) -> list[str]:
+    """Return the lines of a file of prompts, empty ones left out.
+
+    Raises:
+        ValueError: when it cannot be read, is no text or holds no prompt.
+    """
+    path = pathlib.Path(name)
+    if not path.is_file() or path.stat().st_size > MAX_PROMPT_FILE_BYTES:
+        raise ValueError(f"--prompts={name} must be a file of at most {MAX_PROMPT_FILE_BYTES} B")
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"--prompts={name} is not UTF-8: {error}") from error
+    if not (prompts := [line for line in lines if line]):
+        raise ValueError(f"--prompts={name} holds no prompt")
+    return prompts
+
+
+def read_requests(
+    experiment: Experiment, flags: SampleFlags, num_videos: int
+) -> tuple[Requests, np.ndarray, Callable[[Cond], Cond] | None]:
+    """Return what is asked for, and what guidance points away from.
+
+    Args:
+        experiment: its data set knows labels, or which text encoder it was prepared with.
+        flags: of the command line.
+        num_videos: videos where nothing, or labels, are asked for; entries are repeated or cut.
+
+    Returns:
+        Requests, each different one once; the request of every video, [n]; the map to the
+        unconditional twin, None for the one of training.
+
+    Raises:
+        ValueError: when an entry does not fit the data set.
+    """
+    dataset = experiment.dataset
+    if flags.labels and not dataset.num_digits:
+        raise ValueError("--labels: the run was trained without labels; leave it out")
+    text = _open_encoder(dataset, flags)
+    if text is None:
+        requests = _labels(dataset, flags) or dataset.requests(num_videos)
+        return requests, np.arange(num_videos) % requests.num_videos, None
+    null_cond = None
+    if flags.negative_prompt:
+        negative = {name: array[0] for name, array in text([flags.negative_prompt]).items()}
+        null_cond = make_null_cond(experiment.network, negative)
+    if not (captions := flags.texts):
+        return dataset.requests(num_videos), np.arange(num_videos), null_cond
+    label = {"label": np.zeros((len(captions), dataset.num_digits), np.int32)}
+    rows = np.repeat(np.arange(len(captions)), flags.videos_per_prompt)
+    return Requests({**label, **text(captions)}, captions), rows, null_cond
+
+
+def _open_encoder(dataset: Any, flags: SampleFlags) -> TextEncoder | None:
+    """The text encoder of the run's clips, where one is needed.
+
+    Raises:
+        ValueError: when text is given to a run without, or the weights are not those of the clips.
+    """
+    is_asked = bool(flags.captions or flags.prompts or flags.negative_prompt)
+    if not is_asked or dataset.num_digits:
+        return None
+    facts = dataset.encoders["text"]
+    if facts["name"] == "none":
+        raise ValueError(
+            "--caption, --prompts and --negative_prompt: the run was trained without captions; "
+            "leave them out"
+        )
+    if not flags.text_weights:
+        raise ValueError(f"--text_weights must be the folder of the text encoder {facts['name']!r}")
+    folder = pathlib.Path(flags.text_weights)
+    encoder = open_text_encoder(facts["name"], folder, facts["text_tokens"])
+    if encoder.facts["weights_sha256"] != facts["weights_sha256"]:
+        raise ValueError(f"--text_weights={folder} are not the weights that the clips were made of")
+    return encoder
+
+
+def _labels(dataset: Any, flags: SampleFlags) -> Requests | None:
+    """Requests of `--labels`, or of the digits that captions name; None without either."""
+    if flags.labels:
+        rows = [_parse_label(dataset, entry) for entry in flags.labels]
+        return requests_of_labels(np.asarray(rows, np.int32))
+    if texts := flags.texts:
+        return requests_of_labels(dataset.captions_to_labels(texts))
+    return None
+
+
+def _parse_label(dataset: Any, entry: str) -> list[int]:
+    parts = entry.strip().split("-")
+    is_valid = all(part.isdigit() and int(part) < dataset.num_classes for part in parts)
+    if not is_valid or len(parts) != dataset.num_digits:
+        raise ValueError(
+            f"--labels entry {entry!r} must be {dataset.num_digits} number(s) from 0 to "
+            f"{dataset.num_classes - 1}, joined by '-'"
+        )
+    return [int(part) for part in parts]
