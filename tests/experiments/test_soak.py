@@ -57,18 +57,18 @@ def test_killed_inside_a_save_and_resumed_the_bits_are_those_of_an_undisturbed_r
 
 
 @pytest.mark.slow
-def test_more_than_twenty_kills_of_every_kind_change_no_bit(
+def test_more_than_twenty_sigkills_inside_and_outside_saves_change_no_bit(
     tmp_path: pathlib.Path, quick_processes: None
 ) -> None:
     report = run_soak(
-        tmp_path / "out", "--kills=24", "--mean_seconds=6", "--config.train.num_steps=600"
+        tmp_path / "out",
+        *("--kills=21", "--kinds=any,writing,hashing", "--mean_seconds=4"),
+        "--config.train.num_steps=300",
     )
     assert report["is_equal"], report
     killed = [life for life in report["lives"] if life["kind"]]
-    assert len(killed) >= 20 and {life["kind"] for life in killed} == set(KINDS)
+    assert len(killed) >= 20 and {life["code"] for life in killed} == {-9}
     assert sum(bool(life["unfinished"]) for life in killed) >= 5
-    codes = {life["code"] for life in killed if life["kind"] == "term"}
-    assert codes <= {0, 3}, "SIGTERM in the loop saves and leaves with the documented code"
 
 
 # ---- the soak itself, on fabricated runs
