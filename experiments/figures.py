@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter
 
 from experiments.curves import Curve, finite_points
 
@@ -79,7 +80,9 @@ def draw_speedups(
                     _draw_ratios(panel, row, f"C{arms.index(row['arm'])}")
             panel.axhline(1.0, color="0.4", linewidth=1.0)
             panel.set(xlabel="target: vanilla's figure at this share of its budget")
-            panel.set(ylabel=f"{metric}: ratio of {_LABELS[axis]}", yscale="log")
+            panel.set(ylabel=f"{metric}\nratio of {_LABELS[axis]}", yscale="log")
+            for ticks in (panel.yaxis.set_major_formatter, panel.yaxis.set_minor_formatter):
+                ticks(FormatStrFormatter("%.3g"))
             panel.grid(alpha=0.3, which="both")
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=4, fontsize="small")
