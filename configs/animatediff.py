@@ -5,9 +5,8 @@ Clips:    --mode=prepare --config=configs/animatediff_clips.py makes CLIPS: 16 l
 Command:  python -m tpdiff_jax.main --config=configs/animatediff.py --workdir=runs/animatediff \
             --config.data.folder=CLIPS --config.model.weights=WEIGHTS
 Twin:     the same with --config.pyramid.frame_strides="(1,)" is ordinary DDIM.
-Plan:     --mode=plan --topology=v5e:4x4 --frame_shape=16,32,32,4 needs neither clips nor weights;
-          docs/results/animatediff_plan.md has what it says.
-Hardware: planned for 16 chips of TPU v5e or v5p; other slices need another batch.
+Plan:     --mode=plan --topology=v5e:4x4 --frame_shape=16,32,32,4 --config.mesh.fsdp=4 needs neither
+          clips nor weights.
 Result:   not yet run.
 
 WEIGHTS holds unet and motion_adapter as diffusers lays them out, the latter perhaps with
