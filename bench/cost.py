@@ -63,7 +63,8 @@ def measure(
     """Return facts, raw timings and the figures of every part."""
     facts = {name: twin_facts(experiment) for name, experiment in twins.by_name().items()}
     dtype = twins.pyramid.config.model.dtype
-    peaks = [measure_matmul_flops(dtype)]
+    clock = CLOCKS[options.clock]
+    peaks = [measure_matmul_flops(dtype, clock=clock)]
     seconds: dict[str, FloatArray] = {}
     all_modes = ("none", *modes) if "alignment" in parts else ()
     if "training" in parts or "alignment" in parts:
@@ -74,7 +75,7 @@ def measure(
     if "sampling" in parts:
         cases = cost_cases.sampling_cases(twins)
         seconds |= _time("sampling", cases, options.sample_rounds, options)
-    peaks.append(measure_matmul_flops(dtype))
+    peaks.append(measure_matmul_flops(dtype, clock=clock))
     peak = max(peaks) * jax.device_count()
     report: dict[str, Any] = {
         "device": device_facts(),
