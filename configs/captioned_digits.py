@@ -3,7 +3,7 @@
 Command:  python -m experiments.captioned_digits --out=runs/captioned
           writes the clips and text encoders of random weights, prepares, trains, samples, measures.
 Twin:     the same with --config.pyramid.frame_strides="(1,)" is ordinary flow matching.
-Result:   docs/results/captioned_digits.md.
+Result:   not yet run at its full length.
 """
 
 from ml_collections import ConfigDict
