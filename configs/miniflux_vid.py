@@ -6,7 +6,7 @@ Command:  python -m tpdiff_jax.main --config=configs/miniflux_vid.py --workdir=r
             --config.data.folder=CLIPS --config.model.weights=WEIGHTS/diffusion_transformer_384p
 Twin:     the same with --config.pyramid.frame_strides="(1,)" is ordinary flow matching.
 Plan:     --mode=plan --topology=v5p:4x4x4 --frame_shape=16,48,80,16 needs neither clips nor
-          weights.
+          weights; docs/results/plan_miniflux.md has what it says.
 Hardware: laid out for 64 chips; other slices need another --config.mesh.fsdp and batch.
 Result:   not yet run.
 
