@@ -74,12 +74,13 @@ def test_two_billion_parameters_whole_on_every_chip_are_refused_on_v6e() -> None
     assert refusal.value.needed is not None and refusal.value.needed > 32 * 2**30
 
 
-def test_the_default_network_fits_v6e() -> None:
+@pytest.mark.parametrize(("topology", "num_chips"), [("v6e:4x4", 16), ("v5p:4x4x4", 64)])
+def test_the_default_network_fits(topology: str, num_chips: int) -> None:
     """Eight clips a chip: its 1.8 million parameters are nothing, so its activations are it all."""
     config = flow.get_config()
     set_field(config, "optim.name", "adamw")  # quicker to compile than Muon
-    target, cost, bound = full_rate_step(config, "v6e:4x4", 128)
-    assert target.memory_bytes is not None and target.num_chips == 16
+    target, cost, bound = full_rate_step(config, topology, 8 * num_chips)
+    assert target.memory_bytes is not None and target.num_chips == num_chips
     assert cost.memory.peak < 0.1 * target.memory_bytes
     assert 0 < bound.mfu_bound < 1 and cost.unknown_loops == []
     assert "all-reduce" in sent(cost), "every chip has all parameters; gradients are added up"
