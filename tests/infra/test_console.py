@@ -38,6 +38,16 @@ def test_only_our_own_records_keep_a_traceback() -> None:
     assert logging.Formatter().format(theirs) == "text"
 
 
+def lose(error: Exception) -> None:
+    """Raise an error where nobody can catch it."""
+
+    class Lossy:
+        def __del__(self) -> None:
+            raise error
+
+    Lossy()
+
+
 @pytest.mark.parametrize(
     ("error", "is_shown"),
     [
@@ -47,7 +57,11 @@ def test_only_our_own_records_keep_a_traceback() -> None:
     ],
 )
 def test_only_the_echo_of_a_failed_save_is_kept_quiet(
-    error: Exception, is_shown: bool, capsys: pytest.CaptureFixture[str]
+    error: Exception,
+    is_shown: bool,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    console.show_exception(type(error), error, None)
+    monkeypatch.setattr(sys, "unraisablehook", console.show_unraisable)
+    lose(error)
     assert (str(error) in capsys.readouterr().err) is is_shown

@@ -3,7 +3,6 @@
 import logging
 import pathlib
 import sys
-from types import TracebackType
 
 from absl import logging as absl_logging
 
@@ -20,7 +19,7 @@ def set_up_console() -> None:
     handler = absl_logging.get_absl_handler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     handler.addFilter(is_worth_showing)
-    sys.excepthook = show_exception
+    sys.unraisablehook = show_unraisable
 
 
 def is_worth_showing(record: logging.LogRecord) -> bool:
@@ -34,13 +33,12 @@ def is_worth_showing(record: logging.LogRecord) -> bool:
     return is_ours or record.levelno >= logging.WARNING
 
 
-def show_exception(
-    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
-) -> None:
-    """Show an exception that nobody caught, but for one: the echo of a save that failed.
+def show_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Show an error that had no caller to go to, but for one: the echo of a save that failed.
 
     When a save fails, its event loop closes while writes are still on their way, and each of them
     complains, a hundred tracebacks in all; the failure itself reaches us as an error.
     """
+    error = unraisable.exc_value
     if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
-        sys.__excepthook__(kind, error, traceback)
+        sys.__unraisablehook__(unraisable)
