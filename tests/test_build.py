@@ -62,6 +62,7 @@ INVALID: list[tuple[str, Any]] = [
     ("train.stage_probs", (None, 1.0, 1.0)),
     ("sample.steps_per_stage", (True, 1, 1)),
     ("sample.guidance_per_stage", ((1.0,), 1.0, 1.0)),
+    ("adaptation.trained", "no such"),
     ("guard.spike_factor", 0.5),
     ("guard.warmup_steps", 65),
     ("train.batch_per_stage", "frames"),

@@ -139,7 +139,7 @@ def build_experiment(
         ),
         batch_sharding=mesh_lib.sharding(mesh, "batch") if mesh.size > 1 else None,
         grad_accum_steps=train.grad_accum_steps,
-        adaptation=Adaptation(**read.group("adaptation", "trained", "rank", "alpha")),
+        adaptation=_build_adaptation(read, network),
     )
     experiment = Experiment(
         config=config,
@@ -282,6 +282,13 @@ def _build_alignment(read: ConfigReader, train: TrainSpec) -> method.AlignmentSp
     if train.batch_size % unit:
         raise ValueError(f"train.batch_size={train.batch_size} must be a multiple of {factors}")
     return spec
+
+
+def _build_adaptation(read: ConfigReader, network: Network) -> Adaptation:
+    adaptation = Adaptation(**read.group("adaptation", "trained", "rank", "alpha"))
+    if adaptation != Adaptation():
+        adaptation.chosen(jax.eval_shape(network.init, jax.random.key(0)))
+    return adaptation
 
 
 def _build_sampler(read: ConfigReader, num_stages: int) -> method.SamplerSpec:

@@ -58,6 +58,19 @@ class Adaptation:
         if not self.alpha > 0:
             raise ValueError(f"adaptation.alpha={self.alpha} must be positive")
 
+    def chosen(self, params: Params) -> dict[str, Any]:
+        """Return the parameters (or their shapes) that `trained` matches, by path.
+
+        Raises:
+            ValueError: when there is none.
+        """
+        leaves = flatten_dict(dict(params), sep="/")
+        chosen = {path: leaf for path, leaf in leaves.items() if self._is_trained(path, leaf)}
+        if not chosen:
+            what = "matrix" if self.rank else "parameter"
+            raise ValueError(f"adaptation.trained={self.trained!r} matches the path of no {what}")
+        return chosen
+
     def split(self, params: Params, key: PRNGKey) -> tuple[Params, Params]:
         """Return (trained, frozen) of a network's parameters.
 
@@ -68,15 +81,12 @@ class Adaptation:
         Raises:
             ValueError: when nothing matches `trained`.
         """
-        leaves = flatten_dict(dict(params), sep="/")
-        chosen = {path: leaf for path, leaf in leaves.items() if self._is_trained(path, leaf)}
-        if not chosen:
-            what = "matrix" if self.rank else "parameter"
-            raise ValueError(f"adaptation.trained={self.trained!r} matches the path of no {what}")
+        chosen = self.chosen(params)
         if self.rank:
             keys = jax.random.split(key, len(chosen))
             low = [self._low_rank(*item) for item in zip(chosen.items(), keys, strict=True)]
             return _nested({path: leaf for part in low for path, leaf in part.items()}), params
+        leaves = flatten_dict(dict(params), sep="/")
         rest = {path: leaf for path, leaf in leaves.items() if path not in chosen}
         return _nested(chosen), _nested(rest)
 
