@@ -34,7 +34,7 @@ def count_step_cost(experiment: Experiment) -> StepCost:
     stages = range(experiment.pyramid.num_stages)
     return StepCost(
         network=tuple(experiment.train_flops(i) for i in stages),
-        total=tuple(sum(step_flops(experiment, i)) for i in stages),
+        total=tuple(sum(flops) for flops in step_flops(experiment)),
         stage_probs=experiment.train.stage_probs,
     )
 

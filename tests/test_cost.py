@@ -10,7 +10,7 @@ from tpdiff_jax.cost import AVERAGE_FLOPS, step_flops
 
 def counted(stage=0, **overrides):
     experiment = build_experiment(tiny_config(**overrides))
-    return experiment, step_flops(experiment, stage)
+    return experiment, step_flops(experiment)[stage]
 
 
 def matrices(experiment):

@@ -37,27 +37,35 @@ class StepFlops(NamedTuple):
     update: float
 
 
-def step_flops(experiment: Experiment, stage_index: int) -> StepFlops:
-    """Return the FLOPs of a stage's training step; counted on traces, nothing is compiled."""
+def step_flops(experiment: Experiment) -> tuple[StepFlops, ...]:
+    """Return the FLOPs of every stage's training step; counted on traces, nothing is compiled."""
+    update = _update_flops(experiment)  # whatever the stage
+    return tuple(
+        StepFlops(experiment.train_flops(i), _alignment_flops(experiment, i), update)
+        for i in range(experiment.pyramid.num_stages)
+    )
+
+
+def _alignment_flops(experiment: Experiment, stage_index: int) -> float:
     task, dataset = experiment.task, experiment.dataset
-    key = jax.eval_shape(lambda: jax.random.key(0))
     batch_size = experiment.batch_sizes[stage_index]
-    keys = jax.eval_shape(lambda key: jax.random.split(key, batch_size), key)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch_size))
     shape = (batch_size, dataset.num_frames, *dataset.frame_shape)
     noise = jax.make_jaxpr(
         lambda x_0, keys: method.aligned_noise(task.pyramid, stage_index, x_0, keys, task.alignment)
     )(jax.ShapeDtypeStruct(shape, "float32"), keys)
+    return matmul_flops(noise.jaxpr)
+
+
+def _update_flops(experiment: Experiment) -> float:
+    optimizer, adaptation = experiment.task.optimizer, experiment.task.adaptation
     params = jax.eval_shape(
-        lambda key: task.adaptation.split(experiment.network.init(key), key)[0], key
+        lambda key: adaptation.split(experiment.network.init(key), key)[0], jax.random.key(0)
     )
-    opt_state = jax.eval_shape(task.optimizer.init, params)
-    update = jax.make_jaxpr(task.optimizer.update)(params, opt_state, params)
+    opt_state = jax.eval_shape(optimizer.init, params)
+    update = jax.make_jaxpr(optimizer.update)(params, opt_state, params)
     num_params = sum(leaf.size for leaf in jax.tree.leaves(params))
-    return StepFlops(
-        network=experiment.train_flops(stage_index),
-        alignment=matmul_flops(noise.jaxpr),
-        update=matmul_flops(update.jaxpr) + AVERAGE_FLOPS * num_params,
-    )
+    return matmul_flops(update.jaxpr) + AVERAGE_FLOPS * num_params
 
 
 class CostMeter:
@@ -67,8 +75,7 @@ class CostMeter:
         """Measure the machine's peak and remember where the run stands."""
         self._experiment = experiment
         self._window = window
-        stages = range(experiment.pyramid.num_stages)
-        self._counted = [sum(step_flops(experiment, i)) for i in stages]
+        self._counted = [sum(flops) for flops in step_flops(experiment)]
         self.peak_flops = measure_matmul_flops() * jax.device_count()
         self._last_counts = list(window.counts)
         self._last_seconds = sum(window.seconds)
