@@ -16,7 +16,7 @@ from tpdiff_jax.from_checkpoint import Run
 from tpdiff_jax.infra.progress import Progress
 from tpdiff_jax.results import make_results, write_json
 from tpdiff_jax.sample import Sampler
-from tpdiff_jax.sample_files import open_decoder
+from tpdiff_jax.sample_files import Decode, open_decoder
 from tpdiff_jax.types import Params
 
 
@@ -30,15 +30,22 @@ class RealClips(NamedTuple):
 class Evaluator:
     """Evaluates parameters of one experiment; the references are computed once."""
 
-    def __init__(self, experiment: Experiment, sampler: Sampler) -> None:
-        """Use `sampler` for the videos; without exact evaluators clips are compared with clips."""
+    def __init__(
+        self, experiment: Experiment, sampler: Sampler, decode: Decode | None = None
+    ) -> None:
+        """Prepare; without exact evaluators clips are compared with clips.
+
+        Args:
+            experiment: what the parameters belong to.
+            sampler: generates the videos.
+            decode: what `open_decoder` returns; latents cannot be measured without.
+        """
         self._experiment = experiment
         self._sampler = sampler
         self._real: RealClips | None = None
         self._clips: ClipMeasures | None = None
         if experiment.dataset.world is None:
             num_videos = experiment.evaluation.num_videos
-            decode = open_decoder(experiment.dataset, experiment.sample.video_weights)
             self._clips = ClipMeasures(experiment.measure, experiment.dataset, num_videos, decode)
 
     @property
@@ -117,7 +124,8 @@ def evaluate_run(run: Run, out: pathlib.Path | None) -> pathlib.Path:
     """
     experiment = run.experiment
     sampler = Sampler(experiment)
-    evaluator = Evaluator(experiment, sampler)
+    decode = open_decoder(experiment.dataset, experiment.sample.video_weights)
+    evaluator = Evaluator(experiment, sampler, decode)
     if not evaluator.is_possible:
         raise ValueError(
             "evaluation needs two clips or more in pixels to compare with; --mode=sample writes "

@@ -38,9 +38,9 @@ class Milestones:
         self._meter = meter
         self._goodput = goodput
         self._sampler = Sampler(experiment)
-        self._evaluator = Evaluator(experiment, self._sampler)
-        self._is_main = jax.process_index() == 0
         self._decode = open_decoder(experiment.dataset, experiment.sample.video_weights)
+        self._evaluator = Evaluator(experiment, self._sampler, self._decode)
+        self._is_main = jax.process_index() == 0
 
     def is_due(self, done: int) -> bool:
         """Whether something is to be shown after `done` steps (the last step has `finish`)."""
