@@ -13,7 +13,7 @@ each other's captions. All sets are equally large.
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -159,7 +159,7 @@ class ClipMeasures:
             [self._frames(videos[i : i + _CHUNK]) for i in range(0, len(videos), _CHUNK)]
         )
         chunks = (frames[i : i + _CHUNK] for i in range(0, len(frames), _CHUNK))
-        metrics = self._distances(self._features(chunks))
+        metrics = self._distances(joined(map(self._features, chunks)))
         if self._measures_clipsim:
             metrics["clipsim"] = self._clipsim(frames, self._captions)
         return {
@@ -231,18 +231,15 @@ class ClipMeasures:
         indices = range(first, first + self.num_clips)
         return [self._dataset.clip(split, 0, index)["caption"] for index in indices]
 
-    def _features(self, chunks: Iterator[Frames]) -> Features:
-        statistics, logits = [], []
-        for clips in chunks:
-            statistics.append(video_statistics(clips))
-            if self._weights is not None:
-                kernel = self._spec.fvd_resize
-                logits.append(i3d_features(self._weights, clips, kernel=kernel))
-        return Features(np.concatenate(statistics), np.concatenate(logits) if logits else None)
+    def _features(self, clips: Frames) -> Features:
+        statistics, weights = video_statistics(clips), self._weights
+        if weights is None:
+            return Features(statistics, None)
+        return Features(statistics, i3d_features(weights, clips, kernel=self._spec.fvd_resize))
 
     @functools.cached_property
     def _real(self) -> Features:
-        return self._features(self._chunks(*self._sets.real))
+        return joined(map(self._features, self._chunks(*self._sets.real)))
 
     def _distances(self, features: Features) -> dict[str, float]:
         out, real = {}, self._real
@@ -259,16 +256,24 @@ class ClipMeasures:
             "frozen": lambda clips: np.repeat(clips[:, :1], clips.shape[1], axis=1),
             "shuffled": _shuffled,
         }
-        references = {
-            name: self._distances(self._features(map(change, self._chunks(*self._sets.other))))
-            for name, change in versions.items()
-        }
+        features: dict[str, list[Features]] = {name: [] for name in versions}
+        for clips in self._chunks(*self._sets.other):
+            for name, change in versions.items():
+                features[name].append(self._features(change(clips)))
+        references = {name: self._distances(joined(parts)) for name, parts in features.items()}
         if self._measures_clipsim:
             clips = np.concatenate(list(self._chunks(*self._sets.real)))
             others = self._captions[-1:] + self._captions[:-1]
             references["ceiling"]["clipsim"] = self._clipsim(clips, self._captions)
             references["others"] = {"clipsim": self._clipsim(clips, others)}
         return references
+
+
+def joined(parts: Iterable[Features]) -> Features:
+    """Return the features of all clips of the parts, in their order."""
+    statistics, logits = zip(*parts, strict=True)
+    all_logits = None if logits[0] is None else np.concatenate(logits)
+    return Features(np.concatenate(statistics), all_logits)
 
 
 def _shuffled(clips: Frames) -> Frames:
