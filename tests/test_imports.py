@@ -17,7 +17,7 @@ PACKAGE = "tpdiff_jax"
 
 # A member of a layer may import any layer above it in this list, nothing beside or below it.
 LAYERS = (
-    {"types", "durable_files", "file_lock"},
+    {"types", "durable_files", "file_lock", "json_files"},
     {"videos"},
     {"method", "models", "data", "evals", "infra", "planning"},
     {
@@ -46,19 +46,19 @@ LAYERS = (
 ONLY = {
     "method": {"types"},
     "models": {"types"},
-    "evals": {"types"},
+    "evals": {"types", "durable_files", "json_files"},
     "videos": {"durable_files"},
-    "data": {"types", "videos", "evals.digit_physics"},
+    "data": {"types", "json_files", "videos", "evals.digit_physics"},
     "infra": {"types", "durable_files"},
     "planning": {"types"},
-    "pretrained": {"types", "models"},
+    "pretrained": {"types", "json_files", "models"},
     "encoders": {"types", "models", "pretrained", "videos", "durable_files"},
     "train_step": {"types", "method", "infra.adaptation", "infra.guard"},
     "stage_schedule": {"types"},
     "run_config": {"types", "durable_files"},
     "null_condition": {"types", "models"},
     "report": {"infra"},
-    "prepare": {"videos", "infra", "durable_files", "file_lock"},
+    "prepare": {"videos", "infra", "durable_files", "file_lock", "json_files"},
 }
 METHOD_LAYERS = (
     {"choices", "guidance", "losses"},

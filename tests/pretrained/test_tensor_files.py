@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from tpdiff_jax.pretrained.tensor_files import INDEX_FILE, open_folder, read_json, write_folder
+from tpdiff_jax.json_files import read_json
+from tpdiff_jax.pretrained.tensor_files import INDEX_FILE, open_folder, write_folder
 
 TENSORS = {
     "a": np.arange(6, dtype=np.float32).reshape(2, 3),

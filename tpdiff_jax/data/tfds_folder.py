@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from tpdiff_jax.data.moving_digits import uniform_draws
 from tpdiff_jax.data.requests import Requests
 from tpdiff_jax.data.video_records import BadRecords, epoch_order
+from tpdiff_jax.json_files import read_json
 from tpdiff_jax.videos.bad_clips import TooManyBadClipsError
 
 INFO_FILE, FEATURES_FILE = "dataset_info.json", "features.json"
@@ -81,7 +82,10 @@ class TfdsFolderSpec:
     def _info(self) -> Mapping[str, Any]:
         """Content of dataset_info.json, checked, and the clips of each split."""
         folder = pathlib.Path(self.folder)
-        info, features = (_read_json(folder / name) for name in (INFO_FILE, FEATURES_FILE))
+        try:
+            info, features = (read_json(folder / name) for name in (INFO_FILE, FEATURES_FILE))
+        except ValueError as error:
+            raise ValueError(f"data.folder: {error}") from error
         if info.get("fileFormat") != "array_record":
             raise ValueError(
                 f"data.folder={self.folder!r} is in the format {info.get('fileFormat')!r}; "
@@ -286,13 +290,3 @@ def _check_features(path: pathlib.Path, value: Any) -> None:
             raise ValueError(f"{path}: {name!r} is no feature of tensorflow_datasets")
         for item in value.values():
             _check_features(path, item)
-
-
-def _read_json(path: pathlib.Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"data.folder: {path} is not a readable JSON file: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"data.folder: {path} must hold a JSON object")
-    return content

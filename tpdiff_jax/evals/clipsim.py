@@ -20,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tpdiff_jax.durable_files import sha256_of_file
+
 MEAN = np.asarray((0.48145466, 0.4578275, 0.40821073), np.float32)
 DEVIATION = np.asarray((0.26862954, 0.26130258, 0.27577711), np.float32)
 MAX_TOKENS = 77
@@ -132,9 +134,7 @@ def folder_sha256(folder: pathlib.Path) -> str:
     """Return the hash of the folder's weights: of their files' names and contents, in order."""
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.safetensors")):
-        with open(path, "rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{path.name} {content}\n".encode())
+        digest.update(f"{path.name} {sha256_of_file(path)}\n".encode())
     return digest.hexdigest()
 
 

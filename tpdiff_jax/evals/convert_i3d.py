@@ -16,7 +16,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tpdiff_jax.evals.i3d_weights import file_sha256, params_from_tensors, save_i3d
+from tpdiff_jax.durable_files import sha256_of_file
+from tpdiff_jax.evals.i3d_weights import params_from_tensors, save_i3d
 
 EXIT_BAD_INPUT = 2
 
@@ -47,10 +48,10 @@ def convert(source: pathlib.Path, target: pathlib.Path, width: float = 1.0) -> N
     if not source.is_file():
         raise ValueError(f"{source} is not a file")
     params = params_from_tensors(read_tensors(source), width)
-    origin = {"source": source.name, "source_sha256": file_sha256(source)}
+    origin = {"source": source.name, "source_sha256": sha256_of_file(source)}
     save_i3d(target, params, origin)
     print(f"{source}: SHA-256 {origin['source_sha256']}")
-    print(f"{target}: SHA-256 {file_sha256(target)}")
+    print(f"{target}: SHA-256 {sha256_of_file(target)}")
 
 
 def read_tensors(path: pathlib.Path) -> Mapping[str, np.ndarray]:

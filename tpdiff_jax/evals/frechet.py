@@ -64,6 +64,17 @@ def sample_frechet_distance(a: FloatArray, b: FloatArray) -> float:
     Raises:
         ValueError: for unequal sizes, fewer than two samples, or values that are not finite.
     """
+    a, b = check_samples(a, b)
+    cov_a, cov_b = (np.atleast_2d(np.cov(s, rowvar=False)) for s in (a, b))
+    return frechet_distance(a.mean(0), cov_a, b.mean(0), cov_b)
+
+
+def check_samples(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return two samples of features in float64.
+
+    Raises:
+        ValueError: for unequal sizes, fewer than two samples, or values that are not finite.
+    """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if a.ndim != 2 or a.shape != b.shape or len(a) < 2:
         raise ValueError(
@@ -72,5 +83,4 @@ def sample_frechet_distance(a: FloatArray, b: FloatArray) -> float:
         )
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise ValueError("samples hold NaN or infinities; allowed: finite values")
-    cov_a, cov_b = (np.atleast_2d(np.cov(s, rowvar=False)) for s in (a, b))
-    return frechet_distance(a.mean(0), cov_a, b.mean(0), cov_b)
+    return a, b

@@ -23,6 +23,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
+from tpdiff_jax.evals.frechet import check_samples
 from tpdiff_jax.evals.i3d import FRAME_SIZE, i3d_logits
 from tpdiff_jax.evals.i3d_weights import I3DWeights
 from tpdiff_jax.types import Array
@@ -119,14 +120,7 @@ def frechet_video_distance(a: NDArray[np.floating], b: NDArray[np.floating]) -> 
     Raises:
         ValueError: for unequal sizes, or values that are not finite.
     """
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    if a.ndim != 2 or a.shape != b.shape or len(a) < 2:
-        raise ValueError(
-            f"samples have shapes {a.shape} and {b.shape}; allowed: equal [n, d] with n >= 2, "
-            "because the bias depends on n"
-        )
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise ValueError("samples hold NaN or infinities; allowed: finite values")
+    a, b = check_samples(a, b)
     (mean_a, cov_a), (mean_b, cov_b) = gaussian_fit(a), gaussian_fit(b)
     root = np.real(scipy.linalg.sqrtm(cov_a @ cov_b))
     return float(np.sum((mean_a - mean_b) ** 2) + np.trace(cov_a + cov_b - 2.0 * root))

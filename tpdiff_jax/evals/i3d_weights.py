@@ -11,7 +11,6 @@ Mixed_5b calls both of branch 2 `Conv3d_0a`. Convolutions may come as [out, in, 
 [t, h, w, in, out]. The file that is written holds numbers only and says what they came from.
 """
 
-import hashlib
 import math
 import pathlib
 import re
@@ -22,6 +21,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from tpdiff_jax.durable_files import sha256_of_file
 from tpdiff_jax.evals.i3d import LOGITS, STEM, UnitShape, unit_shapes
 from tpdiff_jax.types import Params
 
@@ -173,10 +173,4 @@ def load_i3d(path: pathlib.Path, width: float = 1.0) -> I3DWeights:
         groups.setdefault(unit, {})[role] = tensor
     if unknown := sorted(groups.keys() - unit_shapes(width).keys()):
         raise ValueError(f"{path}: these tensors are no part of an I3D: {_listed(unknown)}")
-    return I3DWeights(_params_from_groups(groups, width), file_sha256(path), source)
-
-
-def file_sha256(path: pathlib.Path) -> str:
-    """Return the SHA-256 of a file as hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return I3DWeights(_params_from_groups(groups, width), sha256_of_file(path), source)

@@ -17,12 +17,13 @@ Exit codes: 0 done; 1 videos are missing; 2 bad input.
 """
 
 import argparse
-import json
 import pathlib
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from tpdiff_jax.json_files import read_json
 
 EXIT_MISSING, EXIT_BAD_INPUT = 1, 2
 VIDEOS_PER_PROMPT = 5  # vbench's loader looks for no more, in any dimension
@@ -85,7 +86,7 @@ def read_prompts(path: pathlib.Path, dimensions: Sequence[str] = ()) -> list[Pro
     """
     check_dimensions(dimensions)
     found: dict[str, frozenset[str]] = {}
-    for entry in _read_json(path, list):
+    for entry in read_json(path, list):
         text = entry.get("prompt_en") if isinstance(entry, dict) else None
         named = entry.get("dimension") if isinstance(entry, dict) else None
         if not isinstance(text, str) or not isinstance(named, list):
@@ -137,7 +138,7 @@ def read_scores(paths: Sequence[pathlib.Path]) -> dict[str, float]:
     """
     scores: dict[str, float] = {}
     for path in paths:
-        for name, value in _read_json(path, dict).items():
+        for name, value in read_json(path, dict).items():
             raw = value[0] if isinstance(value, list) and value else value
             if name not in DIMENSIONS:
                 raise ValueError(f"{path}: {name} is no dimension of VBench")
@@ -187,16 +188,6 @@ def format_scores(scores: Mapping[str, float]) -> str:
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f}"
-
-
-def _read_json(path: pathlib.Path, kind: type) -> Any:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is not a readable JSON file: {error}") from error
-    if not isinstance(content, kind):
-        raise ValueError(f"{path} must hold a JSON {'list' if kind is list else 'object'}")
-    return content
 
 
 def main(argv: Sequence[str] | None = None) -> int:

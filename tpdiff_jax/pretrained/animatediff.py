@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from tpdiff_jax.json_files import read_json
 from tpdiff_jax.models.animatediff import AnimateDiff
 from tpdiff_jax.models.animatediff_config import AnimateDiffConfig
 from tpdiff_jax.models.unet_transformers import embed_positions
@@ -36,7 +37,7 @@ from tpdiff_jax.pretrained.key_table import (
     import_params,
     places,
 )
-from tpdiff_jax.pretrained.tensor_files import open_folder, read_json, write_folder
+from tpdiff_jax.pretrained.tensor_files import open_folder, write_folder
 from tpdiff_jax.types import Params
 
 LAYOUTS = ("separate", "combined", "original")

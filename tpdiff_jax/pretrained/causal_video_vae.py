@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from tpdiff_jax.json_files import read_json
 from tpdiff_jax.models.causal_video_vae import CausalVideoVAE
 from tpdiff_jax.models.causal_video_vae_config import CausalVideoVAEConfig
 from tpdiff_jax.pretrained.key_table import (
@@ -16,7 +17,7 @@ from tpdiff_jax.pretrained.key_table import (
     linear_rows,
     places,
 )
-from tpdiff_jax.pretrained.tensor_files import open_folder, read_json
+from tpdiff_jax.pretrained.tensor_files import open_folder
 from tpdiff_jax.types import Params
 
 # PyTorch keeps [out, in, time, row, column], flax [time, row, column, in, out].

@@ -16,6 +16,7 @@ import ml_dtypes
 import numpy as np
 from einops import rearrange
 
+from tpdiff_jax.json_files import read_json
 from tpdiff_jax.models import Flux, FluxConfig
 from tpdiff_jax.pretrained.key_table import (
     HALVES_SWAPPED,
@@ -30,7 +31,7 @@ from tpdiff_jax.pretrained.key_table import (
     linear_rows,
     places,
 )
-from tpdiff_jax.pretrained.tensor_files import open_folder, read_json, write_folder
+from tpdiff_jax.pretrained.tensor_files import open_folder, write_folder
 from tpdiff_jax.types import Params
 
 CLASSES = {"pyramid_flow": "PyramidFluxTransformer", "diffusers": "FluxTransformer2DModel"}

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from tpdiff_jax.json_files import read_json
 from tpdiff_jax.models.image_vae import ImageVAE
 from tpdiff_jax.models.image_vae_config import ImageVAEConfig
 from tpdiff_jax.pretrained.frame_rows import (
@@ -18,7 +19,7 @@ from tpdiff_jax.pretrained.frame_rows import (
     residual_rows,
 )
 from tpdiff_jax.pretrained.key_table import Row, check_tensors, import_params, linear_rows, places
-from tpdiff_jax.pretrained.tensor_files import open_folder, read_json
+from tpdiff_jax.pretrained.tensor_files import open_folder
 from tpdiff_jax.types import Params
 
 CONFIG_FIELDS: tuple[tuple[str, str], ...] = (

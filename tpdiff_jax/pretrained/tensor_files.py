@@ -12,6 +12,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from tpdiff_jax.json_files import read_json
+
 STEM = "diffusion_pytorch_model"
 INDEX_FILE = f"{STEM}.safetensors.index.json"
 SHARD_BYTES = 5 * 10**9
@@ -129,18 +131,3 @@ def _shards(sizes: Mapping[str, int], shard_bytes: int) -> list[list[str]]:
         shards[-1].append(name)
         filled += size
     return shards
-
-
-def read_json(path: pathlib.Path) -> dict[str, object]:
-    """Read a JSON object.
-
-    Raises:
-        ValueError: naming the file, if it is not one.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is not a readable JSON file: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a JSON object")
-    return content
