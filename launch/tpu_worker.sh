@@ -37,8 +37,12 @@ install() {
 is_running() {
   local pid
   pid=$(cat pid 2>/dev/null) || return 1
-  # After a reboot the number may belong to another process.
-  grep -q tpu_worker.sh "/proc/$pid/cmdline" 2>/dev/null
+  is_worker "$pid"
+}
+
+# After a reboot the number may belong to another process.
+is_worker() {
+  grep -q tpu_worker.sh "/proc/$1/cmdline" 2>/dev/null
 }
 
 start() {
@@ -85,15 +89,16 @@ log() {
 }
 
 stop() {
-  is_running || return 0
   local pid waited=0
-  pid=$(cat pid)
-  kill -TERM -- "-$pid"
-  while is_running && ((waited < stop_seconds)); do
+  # Another `stop`, or a new start, may come in between: what is gone already needs no signal.
+  pid=$(cat pid 2>/dev/null) || return 0
+  is_worker "$pid" || return 0
+  kill -TERM -- "-$pid" 2>/dev/null || true
+  while is_worker "$pid" && ((waited < stop_seconds)); do
     sleep 1
     waited=$((waited + 1))
   done
-  if is_running; then kill -KILL -- "-$pid"; fi
+  if is_worker "$pid"; then kill -KILL -- "-$pid" 2>/dev/null || true; fi
 }
 
 case ${1:-} in
