@@ -123,7 +123,7 @@ def test_the_same_command_watches_a_running_job_again(cloud: Cloud) -> None:
 
 
 def test_a_slice_deleted_by_hand_is_not_asked_for_again(cloud: Cloud) -> None:
-    cloud.script("hang")
+    cloud.script("hang " * 9)  # stopped while it is watched, it is started again
     arguments = ["run", *SLICE, "--poll-seconds=0.05", "--local-workdir", "--workdir=/runs/a"]
     with cloud.start("tpu_vm", *arguments) as job:
         while not cloud.lines("starts_worker1.jsonl"):

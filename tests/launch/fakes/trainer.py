@@ -27,6 +27,8 @@ def main() -> None:
     worker = os.environ["WORKER"]
     count = len(read_starts(worker))
     word = (CLOUD / "script").read_text().split()[count]
+    if word == "hang":  # before the start shows: whoever has seen it may stop it
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
     print(f"start {count} of {worker}: {word}", flush=True)
     with (CLOUD / f"starts_{worker}.jsonl").open("a") as file:
         file.write(json.dumps({"argv": sys.argv[1:], "cwd": os.getcwd()}) + "\n")
@@ -43,7 +45,6 @@ def main() -> None:
     if word == "crash":
         os.killpg(os.getpgid(0), signal.SIGKILL)
     if word == "hang":
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
         time.sleep(60)
     sys.exit(int(word))
 
