@@ -15,7 +15,6 @@ import argparse
 import functools
 import pathlib
 import re
-import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -25,13 +24,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from bench.cost_page import spread
+from bench.report_files import facts, write_report
 from bench.timing import CLOCK_NAMES, CLOCKS, add_clock_flag, quartiles, time_interleaved
 from experiments.command_line import command_parser, split_names
 from experiments.markdown import number, table
 from tpdiff_jax.infra.progress import Progress
 from tpdiff_jax.models.attention import Attend
 from tpdiff_jax.models.attention_kernels import KERNELS, check_kernel
-from tpdiff_jax.results import device_facts, versions, write_json
 from tpdiff_jax.types import Array
 
 EXIT_DIFFERENT, EXIT_BAD_INPUT = 1, 2
@@ -52,13 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"attention: error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
-    report = measure(shapes, options)
-    report["command"] = shlex.join(["python", "-m", "bench.attention", *arguments])
-    page = write_page(report)
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_json(options.out / "attention.json", report)
-    (options.out / "attention.md").write_text(page)
-    print(page)
+    report = facts("attention", arguments) | measure(shapes, options)
+    write_report(options.out, "attention", report, write_page(report))
     return EXIT_DIFFERENT if report["different"] else 0
 
 
@@ -88,8 +82,6 @@ def measure(shapes: Sequence[Shape], options: argparse.Namespace) -> dict[str, A
             clock=CLOCKS[options.clock],
         )
     return {
-        "device": device_facts(),
-        "versions": versions(),
         "dtype": dtype,
         "clock": CLOCK_NAMES[options.clock],
         "kernels": list(kernels),

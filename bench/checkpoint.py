@@ -9,7 +9,6 @@ checkpoint.md. The checkpoints themselves go to --out and are removed at the end
 
 import argparse
 import pathlib
-import shlex
 import shutil
 import sys
 import threading
@@ -21,10 +20,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bench.report_files import facts, write_report
 from experiments.markdown import number, table
 from tpdiff_jax.infra.checkpoint_manifest import verify, write_manifest
 from tpdiff_jax.infra.checkpoints import Checkpoints
-from tpdiff_jax.results import device_facts, versions, write_json
 
 _NUM_ARRAYS = 16
 _WIDTH = 512
@@ -50,16 +49,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         shutil.rmtree(options.out / "checkpoints", ignore_errors=True)
     report = {
-        "command": shlex.join(["python", "-m", "bench.checkpoint", *arguments]),
-        "device": device_facts(),
-        "versions": versions(),
+        **facts("checkpoint", arguments),
         "state_bytes": options.megabytes * 10**6,
         "rounds": rounds,
     }
-    page = write_page(report)
-    write_json(options.out / "checkpoint.json", report)
-    (options.out / "checkpoint.md").write_text(page)
-    print(page)
+    write_report(options.out, "checkpoint", report, write_page(report))
     return 0
 
 

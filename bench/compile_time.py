@@ -9,7 +9,6 @@ Exit codes: 0 done; 2 bad input.
 
 import argparse
 import pathlib
-import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +18,7 @@ import jax
 import numpy as np
 
 from bench.cost_page import spread
+from bench.report_files import facts, write_report
 from bench.timing import quartiles
 from experiments.command_line import command_parser
 from experiments.markdown import table
@@ -26,7 +26,6 @@ from experiments.overrides import parse_overrides, read_config
 from tpdiff_jax.build import Experiment, build_experiment
 from tpdiff_jax.infra.progress import Progress
 from tpdiff_jax.initial_state import abstract_train_state
-from tpdiff_jax.results import device_facts, versions, write_json
 from tpdiff_jax.sample import Sampler
 from tpdiff_jax.step_programs import compile_steps, trace_step
 
@@ -44,17 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"compile_time: error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     report = {
-        "command": shlex.join(["python", "-m", "bench.compile_time", *arguments]),
-        "device": device_facts(),
-        "versions": versions(),
+        **facts("compile_time", arguments),
         "config": experiment.config.to_dict(),
         "seconds": measure(programs(experiment), options.rounds),
     }
-    page = write_page(report)
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_json(options.out / "compile_time.json", report)
-    (options.out / "compile_time.md").write_text(page)
-    print(page)
+    write_report(options.out, "compile_time", report, write_page(report))
     return 0
 
 

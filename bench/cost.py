@@ -9,7 +9,6 @@ Exit codes: 0 done; 2 bad input.
 
 import argparse
 import pathlib
-import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -19,6 +18,7 @@ import jax
 from bench import cost_cases
 from bench.cost_page import write_page
 from bench.cost_summary import Twin, alignment_summary, sampling_summary, training_summary
+from bench.report_files import facts, write_report
 from bench.timing import CLOCK_NAMES, CLOCKS, FloatArray, add_clock_flag, time_interleaved
 from experiments.command_line import command_parser, split_names
 from experiments.overrides import parse_overrides
@@ -26,7 +26,6 @@ from tpdiff_jax.build import Experiment
 from tpdiff_jax.infra.peak import measure_matmul_flops
 from tpdiff_jax.infra.progress import Progress
 from tpdiff_jax.method import noise_alignment
-from tpdiff_jax.results import device_facts, versions, write_json
 
 EXIT_BAD_INPUT = 2
 PARTS = ("training", "sampling", "alignment")
@@ -41,16 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         twins = cost_cases.build_twins(options.config, parse_overrides(rest))
         parts = _choices("--parts", options.parts, PARTS)
         modes = _choices("--modes", options.modes, OTHER_MODES)
-        report = measure(twins, parts, modes, options)
+        report = facts("cost", arguments) | measure(twins, parts, modes, options)
     except ValueError as error:
         print(f"cost: error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
-    report["command"] = shlex.join(["python", "-m", "bench.cost", *arguments])
-    page = write_page(report)
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_json(options.out / "cost.json", report)
-    (options.out / "cost.md").write_text(page)
-    print(page)
+    write_report(options.out, "cost", report, write_page(report))
     return 0
 
 
@@ -78,8 +72,6 @@ def measure(
     peaks.append(measure_matmul_flops(dtype, clock=clock))
     peak = max(peaks) * jax.device_count()
     report: dict[str, Any] = {
-        "device": device_facts(),
-        "versions": versions(),
         "config": twins.pyramid.config.to_dict(),
         "peak": peak,
         "peaks_before_and_after": peaks,

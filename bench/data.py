@@ -13,7 +13,6 @@ Exit codes: 0 done.
 
 import argparse
 import pathlib
-import shlex
 import sys
 import tempfile
 import time
@@ -27,6 +26,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from bench.report_files import facts, write_report
 from experiments.command_line import command_parser
 from experiments.markdown import number, table
 from experiments.overrides import read_config
@@ -35,7 +35,6 @@ from tpdiff_jax.data import make_iterator
 from tpdiff_jax.infra.progress import Progress
 from tpdiff_jax.initial_state import abstract_train_state, make_state
 from tpdiff_jax.prepare import prepare
-from tpdiff_jax.results import device_facts, versions, write_json
 from tpdiff_jax.step_programs import compile_steps
 from tpdiff_jax.train import iterate_batches
 from tpdiff_jax.videos.prepare_spec import PrepareSpec
@@ -69,12 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        report = measure(pathlib.Path(scratch), options.videos, options.rounds)
-    report["command"] = shlex.join(["python", "-m", "bench.data", *arguments])
-    page = write_page(report)
-    write_json(options.out / "data.json", report)
-    (options.out / "data.md").write_text(page)
-    print(page)
+        figures = measure(pathlib.Path(scratch), options.videos, options.rounds)
+    report = facts("data", arguments) | figures
+    write_report(options.out, "data", report, write_page(report))
     return 0
 
 
@@ -96,8 +92,6 @@ def measure(scratch: pathlib.Path, num_videos: int, rounds: int) -> dict[str, An
         overrides = {**overrides, "data.folder": str(folder)}
         configs[name] = read_config("configs/video_folder.py", overrides)
     return {
-        "device": device_facts(),
-        "versions": versions(),
         "videos": {"seconds": VIDEO_SECONDS, "fps": VIDEO_FPS, "count": num_videos},
         "rounds": rounds,
         "decode_seconds_per_clip": decoding,

@@ -10,7 +10,6 @@ too, `--clock=cpu` counts the seconds that this process had. Exit codes: 0 done;
 import argparse
 import functools
 import pathlib
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,13 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from bench.report_files import facts, write_report
 from bench.timing import CLOCK_NAMES, CLOCKS, add_clock_flag, quartiles, time_interleaved
 from experiments.command_line import command_parser
 from experiments.markdown import table
 from experiments.overrides import parse_overrides, read_config
 from tpdiff_jax.build import Experiment, build_experiment
 from tpdiff_jax.initial_state import make_state, run_keys
-from tpdiff_jax.results import device_facts, versions, write_json
 from tpdiff_jax.step_programs import abstract_batch
 from tpdiff_jax.train_step import TrainState, TrainTask, apply_gradients, loss_and_grads, train_step
 from tpdiff_jax.types import Array, PRNGKey
@@ -45,18 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_BAD_INPUT
     stages = options.stages or range(experiment.pyramid.num_stages)
     report = {
-        "command": shlex.join(["python", "-m", "bench.guard", *arguments]),
-        "device": device_facts(),
-        "versions": versions(),
+        **facts("guard", arguments),
         "clock": options.clock,
         "rounds": options.rounds,
         "steps": measure(experiment, stages, options),
     }
-    page = write_page(report)
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_json(options.out / "guard.json", report)
-    (options.out / "guard.md").write_text(page)
-    print(page)
+    write_report(options.out, "guard", report, write_page(report))
     return 0
 
 

@@ -12,7 +12,6 @@ Exit codes: 0 done; 2 bad input.
 
 import argparse
 import pathlib
-import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 import jax
 
 from bench.cost_cases import Twins, build_twins
+from bench.report_files import facts, write_report
 from bench.timing import FloatArray, quartiles, time_interleaved
 from experiments.command_line import command_parser, split_names
 from experiments.markdown import number, table
@@ -27,7 +27,6 @@ from experiments.overrides import parse_overrides
 from tpdiff_jax.build import Experiment
 from tpdiff_jax.infra.progress import Progress
 from tpdiff_jax.initial_state import make_state
-from tpdiff_jax.results import device_facts, versions, write_json
 from tpdiff_jax.sample import Sampler
 
 EXIT_BAD_INPUT = 2
@@ -48,13 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"latency: error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
-    report = measure(twins, options.videos, options.rounds)
-    report["command"] = shlex.join(["python", "-m", "bench.latency", *arguments])
-    page = write_page(report)
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_json(options.out / "latency.json", report)
-    (options.out / "latency.md").write_text(page)
-    print(page)
+    report = facts("latency", arguments) | measure(twins, options.videos, options.rounds)
+    write_report(options.out, "latency", report, write_page(report))
     return 0
 
 
@@ -68,8 +62,6 @@ def measure(twins: Mapping[str, Twins], num_videos: int, rounds: int) -> dict[st
     with Progress(rounds, label="latency", unit="round") as progress:
         seconds = time_interleaved(cases, rounds=rounds, min_seconds=0.0, on_round=progress.update)
     return {
-        "device": device_facts(),
-        "versions": versions(),
         "videos": num_videos,
         "seconds": {name: column.tolist() for name, column in seconds.items()},
         "rows": [latency_row(path, pair, seconds) for path, pair in twins.items()],

@@ -13,13 +13,13 @@ Exit codes: 0 done; 2 bad input.
 import argparse
 import pathlib
 import re
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 
+from bench.report_files import facts, write_report
 from experiments.command_line import command_parser
 from experiments.markdown import number, table
 from experiments.overrides import parse_overrides, read_config
@@ -27,7 +27,6 @@ from tpdiff_jax.build import Experiment, build_experiment
 from tpdiff_jax.infra.host_memory import release_free_memory
 from tpdiff_jax.initial_state import abstract_train_state, make_state
 from tpdiff_jax.planning.program_cost import memory_use, program_cost
-from tpdiff_jax.results import device_facts, versions, write_json
 from tpdiff_jax.step_programs import trace_step
 from tpdiff_jax.train import iterate_batches
 
@@ -48,17 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_BAD_INPUT
     stages = range(experiment.pyramid.num_stages)
     report = {
-        "command": shlex.join(["python", "-m", "bench.memory", *arguments]),
-        "device": device_facts(),
-        "versions": versions(),
+        **facts("memory", arguments),
         "config": experiment.config.to_dict(),
         "stages": [measure_stage(experiment, i) for i in stages],
     }
-    page = write_page(report)
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_json(options.out / "memory.json", report)
-    (options.out / "memory.md").write_text(page)
-    print(page)
+    write_report(options.out, "memory", report, write_page(report))
     return 0
 
 

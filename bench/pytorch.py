@@ -12,7 +12,6 @@ import argparse
 import functools
 import os
 import pathlib
-import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -26,12 +25,13 @@ from bench.animatediff_twin import ANIMATEDIFF
 from bench.cost_page import spread
 from bench.flux_twin import FLUX
 from bench.pytorch_twin import Inputs, Twin, make_inputs, make_params
+from bench.report_files import facts, write_report
 from bench.timing import CLOCK_NAMES, CLOCKS, add_clock_flag, quartiles, time_interleaved
 from experiments.command_line import command_parser
 from experiments.markdown import number, table
 from tpdiff_jax.infra.progress import Progress
 from tpdiff_jax.models import Network
-from tpdiff_jax.results import device_facts, versions, write_json
+from tpdiff_jax.results import versions
 from tpdiff_jax.types import Array, Params
 
 EXIT_DIFFERENT, EXIT_BAD_INPUT = 1, 2
@@ -46,16 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
     options = _parser().parse_args(arguments)
     try:
-        report = measure(options)
+        report = facts("pytorch", arguments) | measure(options)
     except ValueError as error:
         print(f"pytorch: error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
-    report["command"] = shlex.join(["python", "-m", "bench.pytorch", *arguments])
-    page = write_page(report)
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_json(options.out / "pytorch.json", report)
-    (options.out / "pytorch.md").write_text(page)
-    print(page)
+    write_report(options.out, "pytorch", report, write_page(report))
     return EXIT_DIFFERENT if report["is_different"] else 0
 
 
@@ -86,7 +81,6 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     is_different = max(differences.values()) > TOLERANCES[config.dtype]
     report = {
         "network": twin.title,
-        "device": device_facts(),
         "versions": versions() | {"torch": torch.__version__},
         "threads": num_cores(),
         "clock": CLOCK_NAMES[options.clock],

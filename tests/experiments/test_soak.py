@@ -63,7 +63,7 @@ def test_more_than_twenty_sigkills_inside_and_outside_saves_change_no_bit(
     report = run_soak(
         tmp_path / "out",
         *("--kills=21", "--kinds=any,writing,hashing", "--mean_seconds=4"),
-        "--config.train.num_steps=300",
+        "--config.train.num_steps=150",
     )
     assert report["is_equal"], report
     killed = [life for life in report["lives"] if life["kind"]]

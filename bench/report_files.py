@@ -1,0 +1,25 @@
+"""What every bench writes: how and where it was measured, the figures, and a page to read."""
+
+import pathlib
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tpdiff_jax.results import device_facts, versions, write_json
+
+
+def facts(program: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """Return the command, the devices and the versions behind figures."""
+    return {
+        "command": shlex.join(["python", "-m", f"bench.{program}", *arguments]),
+        "device": device_facts(),
+        "versions": versions(),
+    }
+
+
+def write_report(out: pathlib.Path, program: str, report: Mapping[str, Any], page: str) -> None:
+    """Write PROGRAM.json and PROGRAM.md into a folder, and print the page."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / f"{program}.json", report)
+    (out / f"{program}.md").write_text(page)
+    print(page)
