@@ -20,18 +20,12 @@ Learning rate, text dropout and guidance are AnimateDiff's; nothing here was tun
 from ml_collections import ConfigDict
 
 from configs import flow
+from configs.video_folder import prepared_clips
 
 
 def get_config() -> ConfigDict:
     """Return the flow config with AnimateDiff on Stable Diffusion's latents, and DDIM."""
     config = flow.get_config()
-    data = ConfigDict()
-    data.name = "video_records"
-    data.folder = ""  # what --mode=prepare has written
-    data.horizontal_flip = False  # a mirrored latent is no latent of the mirrored clip
-    data.max_bad_share = 0.01
-    data.num_threads = 4
-
     model = ConfigDict()
     model.name = "animatediff"
     model.weights = ""  # folder of published weights to start from; "" draws them
@@ -47,7 +41,7 @@ def get_config() -> ConfigDict:
     model.dtype = "bfloat16"
     model.remat = "full"  # none | dots | offload | full
     with config.unlocked():
-        config.data, config.model = data, model
+        config.data, config.model = prepared_clips(num_threads=4), model
 
     config.path.name = "ddim"
     config.path.prediction = "eps"

@@ -10,18 +10,12 @@ Result:   one seed, half the length (--num_clips=2000 --config.train.num_steps=2
 from ml_collections import ConfigDict
 
 from configs import flow
+from configs.video_folder import prepared_clips
 
 
 def get_config() -> ConfigDict:
     """Return the flow config with a small Flux transformer on prepared clips."""
     config = flow.get_config()
-    data = ConfigDict()
-    data.name = "video_records"
-    data.folder = ""  # what --mode=prepare has written
-    data.horizontal_flip = False  # captions say left and right
-    data.max_bad_share = 0.01
-    data.num_threads = 1
-
     model = ConfigDict()
     model.name = "flux"
     model.weights = ""
@@ -40,7 +34,7 @@ def get_config() -> ConfigDict:
     model.scan_layers = True
     model.remat = "none"
     with config.unlocked():
-        config.data, config.model = data, model
+        config.data, config.model = prepared_clips(num_threads=1), model
 
     config.train.num_steps = 4000
     config.train.sample_every_steps = 0

@@ -17,18 +17,12 @@ are Pyramid-Flow's; nothing here was tuned.
 from ml_collections import ConfigDict
 
 from configs import flow
+from configs.video_folder import prepared_clips
 
 
 def get_config() -> ConfigDict:
     """Return the flow config with miniFLUX on the causal autoencoder's latents."""
     config = flow.get_config()
-    data = ConfigDict()
-    data.name = "video_records"
-    data.folder = ""  # what --mode=prepare has written
-    data.horizontal_flip = False  # a mirrored latent is no latent of the mirrored clip
-    data.max_bad_share = 0.01
-    data.num_threads = 4
-
     model = ConfigDict()
     model.name = "flux"
     model.weights = ""  # folder of published weights to start from; "" draws them
@@ -47,7 +41,7 @@ def get_config() -> ConfigDict:
     model.scan_layers = True
     model.remat = "full"  # none | dots | offload | full
     with config.unlocked():
-        config.data, config.model = data, model
+        config.data, config.model = prepared_clips(num_threads=4), model
 
     config.path.prediction = "velocity"
     # Latent 0 is the code of a single picture, with other statistics: no frame may copy it.

@@ -17,18 +17,12 @@ from configs import flow
 def get_config() -> ConfigDict:
     """Return the flow config with prepared clips in the place of Moving Digits."""
     config = flow.get_config()
-    data = ConfigDict()
-    data.name = "video_records"
-    data.folder = ""  # what --mode=prepare has written
-    data.horizontal_flip = False  # mirror a random half; not where captions say left and right
-    data.max_bad_share = 0.01  # unreadable records, before the run stops
-    data.num_threads = 2
     measure = ConfigDict()
     measure.fvd_weights = ""  # I3D, from tpdiff_jax.evals.convert_i3d; "" measures no FVD
     measure.fvd_resize = "half_pixel"  # half_pixel | legacy (TensorFlow 1)
     measure.clip_folder = ""  # a CLIP model, for CLIPSIM; "" measures none
     with config.unlocked():
-        config.data, config.measure = data, measure
+        config.data, config.measure = prepared_clips(num_threads=2), measure
     config.model.patch_size = 16  # 64 patches a frame at 128x128
     config.model.hidden_size = 384
     config.model.num_heads = 6
@@ -37,3 +31,14 @@ def get_config() -> ConfigDict:
     config.sample.guidance_scale = 1.0  # and none to be guided by
     config.lock()
     return config
+
+
+def prepared_clips(num_threads: int) -> ConfigDict:
+    """Return the group `data` of prepared clips."""
+    data = ConfigDict()
+    data.name = "video_records"
+    data.folder = ""  # what --mode=prepare has written
+    data.horizontal_flip = False  # mirror a random half; neither latents nor captioned left, right
+    data.max_bad_share = 0.01  # unreadable records, before the run stops
+    data.num_threads = num_threads
+    return data

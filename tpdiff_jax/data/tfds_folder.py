@@ -1,6 +1,6 @@
 """A folder that TensorFlow Datasets has prepared as array_record, as a pure data set.
 
-Orders, flips and damaged records follow `video_records`. The folder is read through
+Order, flips and damaged records: `stored_clips`. The folder is read through
 tensorflow_datasets, without TensorFlow, a network or the code that made it: features of fixed shape
 need no more. Its JSON names the classes of its features; only TFDS's own are accepted. TFDS keeps
 no hash of its shards, so that the fingerprint holds their names and sizes.
@@ -19,11 +19,17 @@ import numpy as np
 from absl import logging
 from numpy.typing import NDArray
 
-from tpdiff_jax.data.moving_digits import uniform_draws
 from tpdiff_jax.data.requests import Requests
-from tpdiff_jax.data.video_records import BadRecords, epoch_order
+from tpdiff_jax.data.stored_clips import (
+    ClipNumber,
+    RecordReader,
+    check_flip,
+    check_folder,
+    is_flipped,
+    refuse_captions,
+    to_network,
+)
 from tpdiff_jax.json_files import read_json
-from tpdiff_jax.videos.bad_clips import TooManyBadClipsError
 
 INFO_FILE, FEATURES_FILE = "dataset_info.json", "features.json"
 _SPLIT_NAMES = {"train": ("train",), "test": ("test", "validation")}
@@ -57,12 +63,9 @@ class TfdsFolderSpec:
     max_bad_share: float = 0.01
 
     def __post_init__(self) -> None:
-        if not 0 <= self.max_bad_share <= 1:
-            raise ValueError(f"data.max_bad_share={self.max_bad_share} must lie in [0, 1]")
         if not self.fps > 0:
             raise ValueError(f"data.fps={self.fps} must be positive")
-        if not self.num_clips("train"):
-            raise ValueError(f"data.folder={self.folder!r} holds no training clip")
+        check_folder(self.folder, self.num_clips("train"), self.max_bad_share)
         for field, key in (("video_key", self.video_key), ("caption_key", self.caption_key)):
             if key not in ("", *self._first) or not self.video_key:
                 keys = ", ".join(self._first)
@@ -72,11 +75,7 @@ class TfdsFolderSpec:
                 f"data.video_key={self.video_key!r} holds arrays of shape "
                 f"{self._first_video.shape}; allowed: [f, h, w, c]"
             )
-        if self.horizontal_flip and not self.is_pixels:
-            raise ValueError(
-                "data.horizontal_flip must be False: the folder holds no pixels, and a mirrored "
-                "latent is not the latent of the mirrored clip"
-            )
+        check_flip(self.horizontal_flip, self.is_pixels)
 
     @functools.cached_property
     def _info(self) -> Mapping[str, Any]:
@@ -102,8 +101,8 @@ class TfdsFolderSpec:
         return {"counts": counts, "sizes": sizes}
 
     @functools.cached_property
-    def _bad(self) -> BadRecords:
-        return BadRecords(self.max_bad_share)
+    def _reader(self) -> RecordReader:
+        return RecordReader(self.max_bad_share)
 
     def _split_name(self, split: str) -> str | None:
         names = _SPLIT_NAMES.get(split, ())
@@ -188,13 +187,8 @@ class TfdsFolderSpec:
         }
 
     def captions_to_labels(self, captions: Sequence[str]) -> NDArray[np.int32]:
-        """Refuse captions: nothing was trained on them.
-
-        Raises:
-            ValueError: always.
-        """
-        del captions
-        raise ValueError("--caption: the run was trained without captions; leave it out")
+        """Refuse captions: clips have no labels."""
+        return refuse_captions(captions)
 
     def clip(self, split: str, seed: int, index: int) -> dict[str, Any]:
         """Return clip `index`; see `VideoRecordsSpec.clip`.
@@ -203,39 +197,22 @@ class TfdsFolderSpec:
             ValueError: for an unknown split, one without clips, or a negative seed or index.
             TooManyBadClipsError: when too many records cannot be read.
         """
-        if not self.num_clips(split):
-            raise ValueError(f"split is {split!r}; data.folder={self.folder!r} has no such clips")
-        if seed < 0 or index < 0:
-            raise ValueError(f"seed and index are {seed} and {index}; allowed: 0, 1, ...")
-        record = self._record(split, seed, index)
-        video = np.asarray(record[self.video_key])
-        if self.is_pixels:
-            video = video.astype(np.float32) / np.float32(127.5) - np.float32(1.0)
-        if self.horizontal_flip and split == "train":
-            is_flipped = uniform_draws(seed, split, index, 1)[0] < 0.5
-            video = video[:, :, ::-1] if is_flipped else video
+        number, num_clips = ClipNumber(split, seed, index), self.num_clips(split)
+
+        def read(place: int) -> Mapping[str, Any]:
+            record = open_split(self.folder, self._split_name(split) or "")[place]
+            if np.shape(record[self.video_key]) != self._first_video.shape:
+                raise ValueError("the clip has another shape")
+            return record
+
+        record = self._reader.read(number, num_clips, read, unreadable())
+        is_mirrored = self.horizontal_flip and is_flipped(number)
         caption = record[self.caption_key] if self.caption_key else b""
         return {
-            "video": np.ascontiguousarray(video, np.float32),
+            "video": to_network(np.asarray(record[self.video_key]), is_mirrored),
             "label": np.zeros((0,), np.int32),
             "caption": caption.decode("utf-8", "replace"),
         }
-
-    def _record(self, split: str, seed: int, index: int) -> Mapping[str, Any]:
-        """The record at a place of the shuffled order, or the next readable one behind it."""
-        num_clips = self.num_clips(split)
-        epoch, place = divmod(index, num_clips)
-        order = epoch_order(seed, split, epoch, num_clips)
-        source = open_split(self.folder, self._split_name(split) or "")
-        for position in np.concatenate([order[place:], order[:place]]):
-            try:
-                record = source[int(position)]
-                if np.shape(record[self.video_key]) != self._first_video.shape:
-                    raise ValueError("the clip has another shape")
-                return record
-            except unreadable() as error:
-                self._bad.add(split, int(position), num_clips, error)
-        raise TooManyBadClipsError(f"data.folder={self.folder!r}: no record can be read")
 
 
 def open_split(folder: str, split: str) -> Any:

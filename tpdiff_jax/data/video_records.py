@@ -1,9 +1,6 @@
 """Prepared clips as a data set: clip (split, seed, index) is a pure function of the manifest.
 
-Every epoch goes through all clips of a split once, in an order drawn from (seed, split, epoch).
-A record that cannot be read is replaced by the next one of that order: the same clip wherever and
-however often it is asked for. Damaged records are logged and counted; over `max_bad_share` of the
-split they stop the run.
+Order, flips and damaged records: `stored_clips`.
 """
 
 import dataclasses
@@ -14,16 +11,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from absl import logging
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from numpy.typing import NDArray
 
-from tpdiff_jax.data.moving_digits import uniform_draws
 from tpdiff_jax.data.requests import Requests
-from tpdiff_jax.videos.bad_clips import TooManyBadClipsError
+from tpdiff_jax.data.stored_clips import (
+    ClipNumber,
+    RecordReader,
+    check_flip,
+    check_folder,
+    is_flipped,
+    refuse_captions,
+    to_network,
+)
 from tpdiff_jax.videos.clip_records import ClipRecord, RecordError, array_facts, record_from_bytes
 from tpdiff_jax.videos.null_condition import read_null_condition
-from tpdiff_jax.videos.record_manifest import SPLITS, Manifest, read_manifest
+from tpdiff_jax.videos.record_manifest import Manifest, read_manifest
 
 
 class ShardSlice(NamedTuple):
@@ -54,15 +57,8 @@ class VideoRecordsSpec:
     max_bad_share: float = 0.01
 
     def __post_init__(self) -> None:
-        if not 0 <= self.max_bad_share <= 1:
-            raise ValueError(f"data.max_bad_share={self.max_bad_share} must lie in [0, 1]")
-        if self.manifest.num_clips("train") < 1:
-            raise ValueError(f"data.folder={self.folder!r} holds no training clip")
-        if self.horizontal_flip and not self.is_pixels:
-            raise ValueError(
-                "data.horizontal_flip must be False: the folder holds latents, and a mirrored "
-                "latent is not the latent of the mirrored clip"
-            )
+        check_folder(self.folder, self.num_clips("train"), self.max_bad_share)
+        check_flip(self.horizontal_flip, self.is_pixels)
 
     @functools.cached_property
     def manifest(self) -> Manifest:
@@ -70,8 +66,8 @@ class VideoRecordsSpec:
         return read_manifest(pathlib.Path(self.folder))
 
     @functools.cached_property
-    def _bad(self) -> "BadRecords":
-        return BadRecords(self.max_bad_share)
+    def _reader(self) -> RecordReader:
+        return RecordReader(self.max_bad_share)
 
     @property
     def _arrays(self) -> Mapping[str, Mapping[str, Any]]:
@@ -154,13 +150,8 @@ class VideoRecordsSpec:
         }
 
     def captions_to_labels(self, captions: Sequence[str]) -> NDArray[np.int32]:
-        """Refuse captions: without text embeddings in the records, nothing was trained on them.
-
-        Raises:
-            ValueError: always.
-        """
-        del captions
-        raise ValueError("--caption: the run was trained without captions; leave it out")
+        """Refuse captions: clips have no labels."""
+        return refuse_captions(captions)
 
     def clip(self, split: str, seed: int, index: int) -> dict[str, Any]:
         """Return clip `index`.
@@ -181,85 +172,24 @@ class VideoRecordsSpec:
             ValueError: for an unknown split, one without clips, or a negative seed or index.
             TooManyBadClipsError: when too many records cannot be read.
         """
-        if split not in SPLITS or not self.manifest.num_clips(split):
-            raise ValueError(f"split is {split!r}; data.folder={self.folder!r} has no such clips")
-        if seed < 0 or index < 0:
-            raise ValueError(f"seed and index are {seed} and {index}; allowed: 0, 1, ...")
-        record = self._record(split, seed, index)
-        video = record.arrays["video"]
-        if self.is_pixels:
-            video = video.astype(np.float32) / np.float32(127.5) - np.float32(1.0)
-        if self.horizontal_flip and split == "train":
-            is_flipped = uniform_draws(seed, split, index, 1)[0] < 0.5
-            video = video[:, :, ::-1] if is_flipped else video
+        number, num_clips = ClipNumber(split, seed, index), self.num_clips(split)
+
+        def read(place: int) -> ClipRecord:
+            record = record_from_bytes(open_shards(self.folder, self.manifest, split)[place])
+            if array_facts(record.arrays) != self._arrays:
+                raise RecordError(f"record {record.name!r} has other arrays")
+            return record
+
+        # ArrayRecord raises RuntimeError where a checksum does not match.
+        record = self._reader.read(number, num_clips, read, (RuntimeError, ValueError))
+        is_mirrored = self.horizontal_flip and is_flipped(number)
         return {
             **record.arrays,
-            "video": np.ascontiguousarray(video, np.float32),
+            "video": to_network(record.arrays["video"], is_mirrored),
             "label": np.zeros((0,), np.int32),
             "caption": record.caption,
             "name": record.name,
         }
-
-    def _record(self, split: str, seed: int, index: int) -> ClipRecord:
-        """The record at a place of the shuffled order, or the next readable one behind it."""
-        num_clips = self.manifest.num_clips(split)
-        epoch, place = divmod(index, num_clips)
-        order = epoch_order(seed, split, epoch, num_clips)
-        source = open_shards(self.folder, self.manifest, split)
-        for position in np.concatenate([order[place:], order[:place]]):
-            try:
-                # ArrayRecord raises RuntimeError where a checksum does not match.
-                record = record_from_bytes(source[int(position)])
-                if array_facts(record.arrays) != self._arrays:
-                    raise RecordError(f"record {record.name!r} has other arrays")
-                return record
-            except (RuntimeError, ValueError) as error:
-                self._bad.add(split, int(position), num_clips, error)
-        raise TooManyBadClipsError(f"data.folder={self.folder!r}: no record can be read")
-
-
-class BadRecords:
-    """Counts unreadable records, each once, over all threads of a process."""
-
-    def __init__(self, max_share: float) -> None:
-        """Allow up to `max_share` of a split."""
-        self._max_share = max_share
-        self._seen: set[tuple[str, int]] = set()
-        self._lock = threading.Lock()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """A worker process counts for itself; locks do not travel."""
-        return {"_max_share": self._max_share, "_seen": set(self._seen)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._lock = threading.Lock()
-
-    def add(self, split: str, position: int, num_clips: int, error: Exception) -> None:
-        """Count a record.
-
-        Raises:
-            TooManyBadClipsError: when there are too many.
-        """
-        with self._lock:
-            if (split, position) in self._seen:
-                return
-            self._seen.add((split, position))
-            count = sum(s == split for s, _ in self._seen)
-        reason = str(error).splitlines()[0][:200]
-        logging.warning("record %d of split %s is skipped: %s", position, split, reason)
-        if count > self._max_share * num_clips:
-            raise TooManyBadClipsError(
-                f"{count} of {num_clips} records of split {split} cannot be read, more than "
-                f"data.max_bad_share={self._max_share}; the last: {reason}"
-            )
-
-
-@functools.lru_cache(maxsize=4)
-def epoch_order(seed: int, split: str, epoch: int, num_clips: int) -> NDArray[np.int64]:
-    """Return the order of an epoch: ranks of Philox's raw bits, which numpy promises to keep."""
-    sequence = np.random.SeedSequence((seed, SPLITS.index(split), epoch, num_clips))
-    return np.argsort(np.random.Philox(sequence).random_raw(num_clips), kind="stable")
 
 
 _SOURCES: dict[tuple[str, str, str], ArrayRecordDataSource] = {}
