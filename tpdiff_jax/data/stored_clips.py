@@ -23,11 +23,11 @@ Record = TypeVar("Record")
 
 
 class ClipNumber(NamedTuple):
-    """Which clip: a split, the non-negative seed of its orders, and a non-negative index."""
+    """Which clip: a split, the non-negative seed of its orders, and a non-negative number."""
 
     split: str
     seed: int
-    index: int
+    number: int
 
 
 def check_folder(folder: str, num_train: int, max_bad_share: float) -> None:
