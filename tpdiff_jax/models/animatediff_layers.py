@@ -84,9 +84,11 @@ class Layer(nnx.Module):
 
     def __call__(self, x: Array, context: Context, layout: Layout) -> Array:
         """[b, f, h, w, c] -> [b, f, h, w, d]."""
-        x = self.residual(x, context.time)
+        # Attention divides the places of a frame. Convolutions must not: XLA would exchange the
+        # rows at their seams, and on meshes of several axes does so wrongly.
+        x = layout.constrain(self.residual(x, context.time), "batch")
         if self.spatial is not None:
-            x = self.spatial.in_frames(x, context.text, layout)
+            x = layout.constrain(self.spatial.in_frames(x, context.text, layout), "batch")
         if self.motion is not None:
             x = self.motion.along_time(x, context.frame_positions, layout)
         return x

@@ -1,4 +1,4 @@
-"""The Flux transformer on several devices gives the outputs and gradients of one."""
+"""Networks that take text give on several devices the outputs and gradients of one."""
 
 import os
 import subprocess
@@ -11,37 +11,41 @@ from tests.tiny import REPO
 RUN = """
 import dataclasses, math
 import jax, jax.numpy as jnp, numpy as np
-from tests.models.flux_reference import CONFIG, make_inputs
+from tests.models import animatediff_reference, flux_reference
 from tpdiff_jax.infra.mesh import MeshLayout, MeshSpec, make_mesh
 from tpdiff_jax.infra.param_sharding import state_shardings
-from tpdiff_jax.models import Flux
+from tpdiff_jax.models import AnimateDiff, Flux
 
 MESHES = (dict(data=1, context=2, tensor=2), dict(data=1, fsdp=2, context=2))
-x, t, cond = make_inputs(3)
-weights = np.cos(np.arange(x.size)).reshape(x.shape)
+CAUSAL = dataclasses.replace(flux_reference.CONFIG, is_causal=True)
+CASES = (
+    (Flux(flux_reference.CONFIG), flux_reference.make_inputs(3)),
+    (Flux(CAUSAL), flux_reference.make_inputs(3)),
+    (AnimateDiff(animatediff_reference.CONFIG), animatediff_reference.make_inputs(3)),
+)
 
 
-def outputs(network, params):
+def outputs(network, params, x, t, cond):
     def loss(params):
         out = network.apply(params, x, t, jnp.arange(3.0), 1, cond)
-        return jnp.sum(weights * out), out
+        return jnp.sum(np.cos(np.arange(x.size)).reshape(x.shape) * out), out
 
     return jax.jit(jax.grad(loss, has_aux=True))(params)
 
 
 rng = np.random.default_rng(0)
-for is_causal in (False, True):
-    network = Flux(dataclasses.replace(CONFIG, is_causal=is_causal))
+for network, inputs in CASES:
     params = jax.tree.map(
         lambda leaf: (0.2 * rng.standard_normal(leaf.shape)).astype(np.float32),
         jax.eval_shape(network.init, jax.random.key(0)),
     )
-    expected = outputs(network, params)
+    expected = outputs(network, params, *inputs)
     scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(expected))
     for sizes in MESHES:
         mesh = make_mesh(MeshSpec(**sizes), jax.devices()[: math.prod(sizes.values())])
         shardings = state_shardings(mesh, network.param_axes, params, params)
-        result = outputs(network.with_layout(MeshLayout(mesh)), jax.device_put(params, shardings))
+        placed = jax.device_put(params, shardings)
+        result = outputs(network.with_layout(MeshLayout(mesh)), placed, *inputs)
         for one, several in zip(jax.tree.leaves(expected), jax.tree.leaves(result), strict=True):
             np.testing.assert_allclose(np.asarray(several), one, atol=1e-5 * scale, err_msg=sizes)
 print("equal")
