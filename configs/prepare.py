@@ -34,6 +34,8 @@ def get_config() -> ConfigDict:
     config.prepare.fps = 8.0
     config.prepare.height = 128
     config.prepare.width = 128
+    # Several shapes instead: frames x height x width, such as ("16x128x128", "16x96x160").
+    config.prepare.buckets = ()
     config.prepare.clips_per_video = 1
 
     # What is stored of a clip. Weights are folders on this machine; nothing is downloaded.

@@ -133,9 +133,8 @@ def equal_share_period(reference_period: int, reference_steps: int, own_steps: i
 
 
 def mean_step_flops(experiment: Experiment) -> float:
-    """Return the expected FLOPs of a training step over the stages."""
-    probs = experiment.train.stage_probs
-    return sum(p * experiment.train_flops(i) for i, p in enumerate(probs))
+    """Return the expected FLOPs of a training step, over stages and shapes of clips."""
+    return experiment.mean_over_steps([program.train_flops for program in experiment.programs])
 
 
 def check_folder(run: PlannedRun) -> None:

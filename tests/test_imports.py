@@ -32,6 +32,7 @@ LAYERS = (
     }
     | {"null_condition"},
     {"encoders"},
+    {"experiment"},
     {"build"},
     {"cost", "initial_state", "results", "step_programs"},
     {"from_checkpoint", "doctor", "prompts", "sample_files"},
@@ -68,7 +69,7 @@ METHOD_LAYERS = (
     {"noise_alignment", "samplers"},
 )
 METHOD_LIBRARIES = {"jax", "numpy", "optax", "chex"}
-CONFIG_READERS = {"build", "run_config", "from_checkpoint", "main", "plan"}
+CONFIG_READERS = {"build", "experiment", "run_config", "from_checkpoint", "main", "plan"}
 
 
 def _module_name(path):

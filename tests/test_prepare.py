@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -186,16 +187,22 @@ def is_group_alive(group: int) -> bool:
 
 
 def check_kills(
-    videos: pathlib.Path, prepared: pathlib.Path, folder: pathlib.Path, trials: int, workers: int
+    videos: pathlib.Path,
+    prepared: pathlib.Path,
+    folder: pathlib.Path,
+    trials: int,
+    workers: int,
+    read: Callable[[pathlib.Path], Any] = contents,
+    **overrides: Any,
 ) -> None:
     num_killed = 0
     for trial in range(trials):
         target = folder / str(trial)
-        arguments = call(videos, target, num_workers=workers)
+        arguments = call(videos, target, num_workers=workers, **overrides)
         num_killed += killed_run(arguments, target, trial)
         again = run(arguments)
         assert again.returncode == 0, again.stderr
-        assert contents(target) == contents(prepared)
+        assert read(target) == read(prepared)
     assert num_killed > 0, "the kills must come before the end"
 
 

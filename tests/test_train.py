@@ -25,6 +25,7 @@ from tpdiff_jax.infra.metric_writers import read_metrics
 from tpdiff_jax.initial_state import abstract_train_state
 from tpdiff_jax.prompts import SampleFlags
 from tpdiff_jax.sample import Sampler, sample_run
+from tpdiff_jax.stage_schedule import stage_of_step
 
 TIMING = ("seconds", "per_second", "peak_share")
 
@@ -194,7 +195,7 @@ def test_metrics_lines_have_the_promised_keys_and_honest_counts(finished: pathli
         assert line["samples_seen"] == 8 * line["step"]
         assert {"grad_norm", "learning_rate", "alignment_gain", "videos_per_second"} <= set(line)
         assert any(name.startswith("loss_stage_") for name in line)
-    stages = [train.stage_of_step(0, step, experiment.train.stage_probs) for step in range(6)]
+    stages = [stage_of_step(0, step, experiment.train.stage_probs) for step in range(6)]
     assert train_lines[-1]["train_flops"] == pytest.approx(sum(flops[i] for i in stages))
     assert any("eval/label_accuracy" in line for line in lines)
 

@@ -17,6 +17,7 @@ from tpdiff_jax import method
 from tpdiff_jax.build import Experiment
 from tpdiff_jax.infra.guard import BadStep, TooManyBadSteps
 from tpdiff_jax.results import device_facts, versions, write_json
+from tpdiff_jax.stage_schedule import turn_of_step
 from tpdiff_jax.train_step import split_step_key
 from tpdiff_jax.types import PRNGKey
 
@@ -72,7 +73,8 @@ def describe(experiment: Experiment, key: PRNGKey, stop: TooManyBadSteps) -> dic
 
 def _describe_step(experiment: Experiment, key: PRNGKey, bad: BadStep) -> dict[str, Any]:
     batch_size = experiment.batch_sizes[bad.stage]
-    first_clip = bad.step * max(experiment.batch_sizes)
+    turn = turn_of_step(experiment.train.seed, bad.step, experiment.bucket_steps)
+    first_clip = turn.rank * max(experiment.batch_sizes)
     step_key = jax.random.fold_in(key, bad.step)
     t = np.asarray(
         method.sample_times(
@@ -82,6 +84,7 @@ def _describe_step(experiment: Experiment, key: PRNGKey, bad: BadStep) -> dict[s
     return {
         "step": bad.step + 1,
         "stage": bad.stage,
+        "bucket": experiment.buckets[turn.bucket].bucket,
         "clips": [first_clip, first_clip + batch_size - 1],
         "is_spike": bad.is_spike,
         "loss": str(bad.loss),  # text: JSON has no NaN

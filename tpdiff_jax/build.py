@@ -4,91 +4,33 @@ Each object validates itself and names the full field in its error; what spans g
 here. Nothing compiles before `build_experiment` has returned.
 """
 
+import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from tpdiff_jax import method
 from tpdiff_jax.clip_measures import MeasureSpec
-from tpdiff_jax.data import DATASETS, ClipShape
+from tpdiff_jax.data import DATASETS, ClipShape, bucket_folders
+from tpdiff_jax.experiment import Experiment
 from tpdiff_jax.infra import mesh as mesh_lib
 from tpdiff_jax.infra.adaptation import Adaptation
-from tpdiff_jax.infra.checkpoint_manifest import Identity
 from tpdiff_jax.infra.guard import GuardSpec
 from tpdiff_jax.infra.optimizer import OptimizerSpec, make_optimizer, make_schedule
 from tpdiff_jax.models import MODELS, Network
 from tpdiff_jax.null_condition import make_null_cond
 from tpdiff_jax.pretrained import PUBLISHED, Weights
-from tpdiff_jax.run_config import ConfigReader, deciding_fields
+from tpdiff_jax.run_config import ConfigReader
 from tpdiff_jax.run_specs import GenerateSpec, TrainSpec
 from tpdiff_jax.stage_schedule import validate_stage_probs
 from tpdiff_jax.train_step import TrainTask
 from tpdiff_jax.videos.prepare_spec import PrepareSpec
 
 PATHS = ("flow", "ddim")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Experiment:
-    """A config as typed objects.
-
-    Attributes:
-        config: the ConfigDict, kept only to be written beside the run.
-        dataset: clips and their conditions.
-        network: the pair of pure functions `init`, `apply` and their costs.
-        task: what a training step needs.
-        train: length, batch and periods of training.
-        sampler: solver, steps and guidance.
-        sample: what to show.
-        evaluation: how many videos to measure.
-        measure: what to measure prepared clips with.
-        mesh: the devices.
-        num_data_threads: threads that render clips.
-        weights: published weights to start from; None draws them.
-    """
-
-    config: ConfigDict
-    dataset: Any
-    network: Network
-    task: TrainTask
-    train: TrainSpec
-    sampler: method.SamplerSpec
-    sample: GenerateSpec
-    evaluation: GenerateSpec
-    measure: MeasureSpec
-    mesh: Mesh
-    num_data_threads: int
-    weights: Weights | None = None
-
-    @property
-    def pyramid(self) -> method.Pyramid:
-        """The stages."""
-        return self.task.pyramid
-
-    @property
-    def batch_sizes(self) -> tuple[int, ...]:
-        """Clips of a training step, by stage: equal, or in inverse proportion to their frames."""
-        if self.train.batch_per_stage == "clips":
-            return (self.train.batch_size,) * self.pyramid.num_stages
-        return tuple(self.train.batch_size * stage.frame_stride for stage in self.pyramid.stages)
-
-    @property
-    def identity(self) -> Identity:
-        """What a checkpoint of this run belongs to."""
-        return Identity(config=deciding_fields(self.config), dataset=self.dataset.fingerprint())
-
-    def train_flops(self, stage_index: int) -> float:
-        """Model FLOPs of one training step of a stage: the network forward and twice that backward.
-
-        Alignment, optimizer and average are not in it; `cost.step_flops` counts them.
-        """
-        num_frames = self.pyramid.stages[stage_index].num_frames
-        return 3.0 * self.network.flops(num_frames) * self.batch_sizes[stage_index]
 
 
 def build_experiment(
@@ -109,12 +51,8 @@ def build_experiment(
     """
     read = ConfigReader(config)
     mesh = mesh_lib.make_mesh(mesh_lib.MeshSpec(**read.group("mesh", *mesh_lib.MESH_AXES)), devices)
-    dataset = _build_dataset(read, frame_shape)
-    pyramid = _build_pyramid(read, dataset.num_frames)
-    network = _build_network(read, dataset).with_layout(mesh_lib.MeshLayout(mesh))
-    if isinstance(dataset, ClipShape):
-        dataset = dataclasses.replace(dataset, encoded=network.cond_shapes)
-    _check_condition(network, dataset)
+    first, *others = _build_shapes(read, mesh_lib.MeshLayout(mesh), frame_shape)
+    bucket, dataset, network, pyramid = first
     train = _build_train(read, pyramid.num_stages)
     alignment = _build_alignment(read, train)
     optimizer_spec = OptimizerSpec(
@@ -154,14 +92,19 @@ def build_experiment(
         mesh=mesh,
         num_data_threads=_num_threads(read),
         weights=_weights(read),
+        bucket=bucket,
     )
+    other_buckets = tuple(_for_shape(experiment, shape) for shape in others)
+    experiment = dataclasses.replace(experiment, other_buckets=other_buckets)
     read.check_all_known()
     for field in ("train.batch_size", "sample.batch_size", "eval.batch_size"):
         mesh_lib.check_divisible(field, read(field), mesh)
     part = train.batch_size // train.grad_accum_steps
     mesh_lib.check_divisible("train.batch_size / train.grad_accum_steps", part, mesh)
-    for what, (axis, size) in network.axis_sizes.items():
-        mesh_lib.check_divisible(what, size, mesh, axis)
+    for shaped in experiment.buckets:
+        for what, (axis, size) in shaped.network.axis_sizes.items():
+            with _naming(shaped.bucket):
+                mesh_lib.check_divisible(what, size, mesh, axis)
     return experiment
 
 
@@ -183,20 +126,78 @@ def _num_threads(read: ConfigReader) -> int:
     return count
 
 
-def _build_dataset(read: ConfigReader, frame_shape: tuple[int, ...] | None) -> Any:
+class _Shape(NamedTuple):
+    """What depends on the shape of clips."""
+
+    bucket: str
+    dataset: Any
+    network: Network
+    pyramid: method.Pyramid
+
+
+@contextlib.contextmanager
+def _naming(bucket: str) -> Iterator[None]:
+    """Name the bucket, where there are several, in an error about its shape."""
+    try:
+        yield
+    except ValueError as error:
+        if not bucket:
+            raise
+        raise ValueError(f"bucket {bucket} of data.folder: {error}") from error
+
+
+def _build_shapes(
+    read: ConfigReader, layout: mesh_lib.MeshLayout, frame_shape: tuple[int, ...] | None
+) -> list[_Shape]:
+    datasets, shapes = _build_datasets(read, frame_shape), []
+    for bucket, dataset in datasets.items():
+        with _naming(bucket):  # each length by itself: below, all of them are checked
+            _build_pyramid(read, dataset.num_frames, ())
+    for bucket, dataset in datasets.items():
+        others = [other.num_frames for name, other in datasets.items() if name != bucket]
+        with _naming(bucket):
+            pyramid = _build_pyramid(read, dataset.num_frames, others)
+            network = _build_network(read, dataset).with_layout(layout)
+            if isinstance(dataset, ClipShape):
+                dataset = dataclasses.replace(dataset, encoded=network.cond_shapes)
+            _check_condition(network, dataset)
+        shapes.append(_Shape(bucket, dataset, network, pyramid))
+    return shapes
+
+
+def _for_shape(experiment: Experiment, shape: _Shape) -> Experiment:
+    """The same for clips of another shape."""
+    task = experiment.task._replace(
+        pyramid=shape.pyramid,
+        apply=shape.network.apply,
+        null_cond=make_null_cond(shape.network, shape.dataset.null_cond),
+    )
+    return dataclasses.replace(
+        experiment, bucket=shape.bucket, dataset=shape.dataset, network=shape.network, task=task
+    )
+
+
+def _build_datasets(read: ConfigReader, frame_shape: tuple[int, ...] | None) -> dict[str, Any]:
+    """The data set of each bucket; one named "" where clips have one shape."""
     name = _choice(read, "data.name", DATASETS)
     fields = read.rest_of_group("data", "name", "num_threads")
     if frame_shape is not None and len(frame_shape) == 4:
-        return ClipShape(num_frames=frame_shape[0], frame_shape=frame_shape[1:])
-    dataset = _construct(read, "data", DATASETS[name], fields)
+        return {"": ClipShape(num_frames=frame_shape[0], frame_shape=frame_shape[1:])}
+    places = {"": fields}
+    if "folder" in fields:
+        folders = bucket_folders(fields["folder"])
+        places = {bucket: fields | {"folder": folder} for bucket, folder in folders.items()}
+    datasets = {b: _construct(read, "data", DATASETS[name], f) for b, f in places.items()}
     if frame_shape is None:
-        return dataset
-    return ClipShape(
+        return datasets
+    dataset = next(iter(datasets.values()))
+    shape = ClipShape(
         num_frames=dataset.num_frames,
         frame_shape=frame_shape,
         num_digits=dataset.num_digits,
         num_classes=dataset.num_classes,
     )
+    return {"": shape}
 
 
 def _check_condition(network: Network, dataset: Any) -> None:
@@ -235,7 +236,10 @@ def _build_path(read: ConfigReader) -> method.Path:
     return method.DDIMPath(prediction=prediction, **ddim_fields)
 
 
-def _build_pyramid(read: ConfigReader, num_frames: int) -> method.Pyramid:
+def _build_pyramid(
+    read: ConfigReader, num_frames: int, other_lengths: Sequence[int]
+) -> method.Pyramid:
+    """The pyramid of clips of one length; all lengths share the windows of its stages."""
     return method.make_pyramid(
         _build_path(read),
         num_frames=num_frames,
@@ -245,6 +249,7 @@ def _build_pyramid(read: ConfigReader, num_frames: int) -> method.Pyramid:
             "pyramid",
             *("downsample", "upsample", "frame_positions", "target_unit", "time_conditioning"),
         ),
+        other_num_frames=other_lengths,
     )
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax
 
 from tpdiff_jax import method
-from tpdiff_jax.build import Experiment
+from tpdiff_jax.experiment import Experiment
 from tpdiff_jax.infra.peak import measure_matmul_flops
 from tpdiff_jax.infra.step_window import StepWindow
 from tpdiff_jax.planning.program_flops import matmul_flops
@@ -38,11 +38,11 @@ class StepFlops(NamedTuple):
 
 
 def step_flops(experiment: Experiment) -> tuple[StepFlops, ...]:
-    """Return the FLOPs of every stage's training step; counted on traces, nothing is compiled."""
+    """Return the FLOPs of each of `experiment.programs`; traced, nothing is compiled."""
     update = _update_flops(experiment)  # whatever the stage
     return tuple(
-        StepFlops(experiment.train_flops(i), _alignment_flops(experiment, i), update)
-        for i in range(experiment.pyramid.num_stages)
+        StepFlops(program.train_flops, _alignment_flops(*program), update)
+        for program in experiment.programs
     )
 
 
@@ -73,7 +73,7 @@ class CostMeter:
 
     def __init__(self, experiment: Experiment, window: StepWindow) -> None:
         """Measure the machine's peak and remember where the run stands."""
-        self._experiment = experiment
+        self._programs = experiment.programs
         self._window = window
         self._counted = [sum(flops) for flops in step_flops(experiment)]
         self.peak_flops = measure_matmul_flops() * jax.device_count()
@@ -100,10 +100,9 @@ class CostMeter:
         new = [a - b for a, b in zip(counts, self._last_counts, strict=True)]
         wall, busy = now - self._last_time, max(seconds - self._last_seconds, 1e-9)
         self._last_counts, self._last_seconds, self._last_time = counts, seconds, now
-        stages = self._experiment.pyramid.stages
-        sizes = self._experiment.batch_sizes
         num_frames = sum(
-            n * size * stage.num_frames for n, size, stage in zip(new, sizes, stages, strict=True)
+            n * program.batch_size * program.num_frames
+            for n, program in zip(new, self._programs, strict=True)
         )
         return {
             "videos_per_second": self._clips(new) / wall,
@@ -120,7 +119,7 @@ class CostMeter:
         self._last_time += time.perf_counter() - start
 
     def _clips(self, counts: Sequence[int]) -> int:
-        return sum(n * size for n, size in zip(counts, self._experiment.batch_sizes, strict=True))
+        return sum(n * p.batch_size for n, p in zip(counts, self._programs, strict=True))
 
     def _flops(self, counts: Sequence[int]) -> float:
-        return sum(n * self._experiment.train_flops(i) for i, n in enumerate(counts))
+        return sum(n * p.train_flops for n, p in zip(counts, self._programs, strict=True))

@@ -25,6 +25,7 @@ class GenerateFlags(NamedTuple):
     video_weights: str | None = None
     fvd_weights: str | None = None
     clip_folder: str | None = None
+    bucket: str | None = None
 
 
 class Run(NamedTuple):
@@ -65,12 +66,15 @@ def open_run(
         for group in (group for group in free if group in config):
             saved[group] = config[group].copy_and_resolve_references()
     experiment = build_experiment(_override(saved, overrides or GenerateFlags()))
+    bucket = overrides.bucket if overrides else None
+    shown = experiment.of_bucket(experiment.bucket if bucket is None else bucket)
     checkpoints = Checkpoints(workdir, identity=experiment.identity, create=False)
     restored = checkpoints.restore(abstract_train_state(experiment), step)
     if restored is None:
         raise CheckpointError(f"{workdir} holds no checkpoint yet")
     logging.info("read the checkpoint of step %d", restored.step)
-    return Run(workdir, restored.step, experiment, averaged_params(experiment.task, restored.state))
+    params = averaged_params(experiment.task, restored.state)
+    return Run(workdir, restored.step, shown, params)
 
 
 def _override(config: ConfigDict, overrides: GenerateFlags) -> ConfigDict:

@@ -90,6 +90,9 @@ _TEXT_WEIGHTS = flags.DEFINE_string(
 _VIDEO_WEIGHTS = flags.DEFINE_string(
     "video_weights", None, "sample: folder of the autoencoder; default sample.video_weights."
 )
+_BUCKET = flags.DEFINE_string(
+    "bucket", None, "sample, evaluate: shape of clips, as in 16x96x160; default the data's first."
+)
 _NAMING = flags.DEFINE_enum(
     "naming", "numbers", ("numbers", "vbench"), "sample: vbench writes PROMPT-0.mp4 and so on."
 )
@@ -227,6 +230,7 @@ def use_checkpoint(workdir: pathlib.Path) -> None:
             video_weights=_VIDEO_WEIGHTS.value,
             fvd_weights=_FVD_WEIGHTS.value,
             clip_folder=_CLIP_FOLDER.value,
+            bucket=_BUCKET.value,
         ),
     )
     out = pathlib.Path(_OUT.value) if _OUT.value else None

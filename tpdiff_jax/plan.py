@@ -18,7 +18,8 @@ import jax
 from absl import logging
 from ml_collections import ConfigDict
 
-from tpdiff_jax.build import Experiment, build_experiment
+from tpdiff_jax.build import build_experiment
+from tpdiff_jax.experiment import Experiment, Program
 from tpdiff_jax.infra.host_memory import release_free_memory
 from tpdiff_jax.infra.mesh import num_shares
 from tpdiff_jax.infra.progress import Progress
@@ -86,18 +87,20 @@ class Planner:
     def plan(self) -> dict[str, Any]:
         """Return the content of the JSON file."""
         experiment, target = self._experiment, self._target
-        num_stages = experiment.pyramid.num_stages
-        with Progress(num_stages + 1, label="plan", unit="program", log_seconds=0.0) as progress:
+        programs = experiment.programs
+        total = len(programs) + 1
+        with Progress(total, label="plan", unit="program", log_seconds=0.0) as progress:
             rows: list[dict[str, Any]] = []
-            for i in reversed(range(num_stages)):  # full rate first: it needs the most memory
-                rows.insert(0, self._stage_row(experiment, i))
-                progress.update(len(rows), stage=i, seconds=rows[0]["compile_seconds"])
+            for program in reversed(programs):  # full rate first: it needs the most memory
+                rows.insert(0, self._stage_row(program))
+                progress.update(len(rows), stage=program.stage, seconds=rows[0]["compile_seconds"])
             sampler = self._sampler_row()
-            progress.update(num_stages + 1, seconds=sampler["compile_seconds"])
-            search = self._search_batch(rows[-1], progress) if self._flags.search_batch else None
+            progress.update(total, seconds=sampler["compile_seconds"])
+            search = self._search_batch(rows, progress) if self._flags.search_batch else None
         training = training_summary(
             rows,
             experiment.train.stage_probs,
+            bucket_steps=experiment.bucket_steps,
             num_chips=target.num_chips,
             num_clips=self._flags.num_clips,
         )
@@ -122,22 +125,20 @@ class Planner:
             config, devices=self._target.devices, frame_shape=self._flags.frame_shape
         )
 
-    def _stage_row(self, experiment: Experiment, index: int) -> dict[str, Any]:
-        stage, batch_size = experiment.pyramid.stages[index], experiment.batch_sizes[index]
+    def _stage_row(self, program: Program) -> dict[str, Any]:
+        experiment, stage = program.experiment, program.experiment.pyramid.stages[program.stage]
         state = abstract_train_state(experiment)
         key = jax.eval_shape(lambda: jax.random.key(0))
-        row = self._program_row(
-            lambda: trace_step(experiment, index, state, key), experiment.train_flops(index)
-        )
+        row = self._program_row(lambda: trace_step(*program, state, key), program.train_flops)
         tokens = experiment.network.num_tokens(stage.num_frames)
         return {
-            "name": f"train stage {index}",
+            "name": f"train {program.name}",
             "frame_stride": stage.frame_stride,
             "num_frames": stage.num_frames,
-            "batch_size": batch_size,
+            "batch_size": program.batch_size,
             "batch_field": "train.batch_size",
             "tokens_per_clip": tokens,
-            "tokens": tokens * batch_size,
+            "tokens": tokens * program.batch_size,
             **row,
         }
 
@@ -172,17 +173,22 @@ class Planner:
         release_free_memory()
         return row | {"compile_seconds": time.perf_counter() - start}
 
-    def _search_batch(self, row: dict[str, Any], progress: Progress) -> LargestBatch | None:
-        """Look for the largest batch of the full-rate stage; its row has one point already."""
+    def _search_batch(self, rows: list[dict[str, Any]], progress: Progress) -> LargestBatch | None:
+        """Look for the largest batch of the full-rate stage, of the shape with the most tokens.
+
+        Its row has one point already.
+        """
         experiment, memory_bytes = self._experiment, self._target.memory_bytes
         if memory_bytes is None:
             return None
+        largest = max(range(len(rows)), key=lambda i: rows[i]["tokens_per_clip"])
+        row = rows[largest]
         spec, batch_size = experiment.task.alignment, experiment.train.batch_size
         group = spec.group_size if spec.mode in ("nearest", "hungarian") else 1
 
         def peak_of(batch_size: int) -> float:
             progress.message(f"plan: compiling the full-rate stage with {batch_size} clips")
-            tried = self._stage_row(self._build(batch_size), experiment.pyramid.num_stages - 1)
+            tried = self._stage_row(self._build(batch_size).programs[largest])
             if not tried["fits"]:
                 raise DoesNotFit("", tried["needed_bytes"])
             return tried["needed_bytes"]

@@ -13,7 +13,7 @@ import importlib.metadata
 import itertools
 import json
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from tpdiff_jax.durable_files import write_durably
 from tpdiff_jax.infra.progress import Progress
 from tpdiff_jax.videos.bad_clips import REASONS, BadClipError, TooManyBadClipsError
 from tpdiff_jax.videos.caption_tables import read_sources
+from tpdiff_jax.videos.clip_buckets import Bucket
 from tpdiff_jax.videos.clip_source import ClipSource, SkippedClip
 from tpdiff_jax.videos.decode_pool import DecodePool, Outcome
 from tpdiff_jax.videos.frame_resize import RESIZE_KERNEL
@@ -39,7 +40,7 @@ from tpdiff_jax.videos.record_manifest import (
     to_json,
 )
 from tpdiff_jax.videos.shard_plan import Plan, make_plan
-from tpdiff_jax.videos.shard_writer import PIXELS, Encoder, read_note, write_shard
+from tpdiff_jax.videos.shard_writer import PIXELS, Encoder, read_notes, write_shard
 
 IDENTITY_FILE = "prepare.json"
 SKIPPED_FILE = "skipped.jsonl"
@@ -94,7 +95,7 @@ def prepare(spec: PrepareSpec, folder: pathlib.Path, encoder: Encoder = PIXELS) 
         encoder: what to store of a clip; by default its pixels.
 
     Returns:
-        The manifest, or None while other hosts have shards to make.
+        The folder's manifest, or None while other hosts have shards to make.
 
     Raises:
         ValueError: when source or table cannot be used, or the folder holds something else.
@@ -127,7 +128,12 @@ def prepare(spec: PrepareSpec, folder: pathlib.Path, encoder: Encoder = PIXELS) 
         make_shards(spec, folder, plan, encoder, losses)
 
     # ---- manifest
-    return finish(folder, plan, identity(spec, plan, encoder), losses, encoder.encode_null)
+    return finish(spec, folder, plan, encoder, losses)
+
+
+def bucket_folders(spec: PrepareSpec, folder: pathlib.Path) -> dict[Bucket, pathlib.Path]:
+    """Return where clips of each shape go: the folder itself, or one inside for each bucket."""
+    return {b: folder / str(b) if spec.buckets else folder for b in spec.clip_buckets}
 
 
 def identity(spec: PrepareSpec, plan: Plan, encoder: Encoder) -> dict[str, Any]:
@@ -170,8 +176,8 @@ def make_shards(
     spec: PrepareSpec, folder: pathlib.Path, plan: Plan, encoder: Encoder, losses: Losses
 ) -> None:
     """Make this host's shards that are not there yet."""
-    mine = plan.jobs[spec.host_index :: spec.host_count]
-    notes = {job.name: read_note(folder, job.name) for job in mine}
+    folders, mine = bucket_folders(spec, folder), plan.jobs[spec.host_index :: spec.host_count]
+    notes = {job.name: read_notes(folders, job.name) for job in mine}
     todo = [job for job in mine if notes[job.name] is None]
     losses.videos = skipped_of(note for note in notes.values() if note)
     total, rest = (sum(len(job.clips) for job in jobs) for jobs in (mine, todo))
@@ -193,18 +199,15 @@ def make_shards(
         # One stream through all shards: workers read ahead into the next one.
         stream = watched(pool.outcomes(clip for job in todo for clip in job.clips))
         for job in todo:
-            write_shard(folder, job, itertools.islice(stream, len(job.clips)), encoder.encode)
+            write_shard(folders, job, itertools.islice(stream, len(job.clips)), encoder.encode)
 
 
 def finish(
-    folder: pathlib.Path,
-    plan: Plan,
-    made_of: Mapping[str, Any],
-    losses: Losses,
-    encode_null: Callable[[], Mapping[str, np.ndarray]],
+    spec: PrepareSpec, folder: pathlib.Path, plan: Plan, encoder: Encoder, losses: Losses
 ) -> Manifest | None:
-    """Write manifest and list of skipped clips, once the shards of all hosts are there."""
-    notes = [read_note(folder, job.name) for job in plan.jobs]
+    """Write manifests and list of skipped clips, once the shards of all hosts are there."""
+    folders = bucket_folders(spec, folder)
+    notes = [read_notes(folders, job.name) for job in plan.jobs]
     present = [note for note in notes if note]
     if len(present) < len(notes):
         logging.info("%d shards of other hosts are missing", len(notes) - len(present))
@@ -212,22 +215,32 @@ def finish(
     losses.videos = skipped_of(present)
     losses.check("videos", plan.num_videos)
     losses.write()
-    fields = manifest_fields(present, made_of, losses)
-    null_condition = write_null_condition(folder, encode_null(), fields["arrays"])
-    fields |= {"null_condition": null_condition} if null_condition else {}
-    write_durably(folder / MANIFEST_FILE, to_json(fields))
+    made_of, null, written = identity(spec, plan, encoder), encoder.encode_null(), []
+    for path, bucket_notes in zip(folders.values(), zip(*present, strict=True), strict=True):
+        if spec.buckets and not count_clips(bucket_notes, "train"):
+            logging.warning("prepare.buckets: no training clip went to %s; left out", path.name)
+            continue
+        write_manifest(path, bucket_notes, made_of, losses, null)
+        written.append(path)
+    if spec.buckets:
+        write_index(folder, written, made_of, losses)
     manifest = read_manifest(folder)
-    counts = [f"{manifest.num_clips(split)} {split}" for split in SPLITS]
-    skipped = count_reasons(losses.rows + losses.videos)
-    logging.info("clips: %s; skipped: %s", ", ".join(counts), skipped or "none")
+    for name, part in manifest.buckets.items() or [("clips", manifest)]:
+        counts = [f"{part.num_clips(split)} {split}" for split in SPLITS]
+        logging.info("%s: %s", name, ", ".join(counts))
+    logging.info("skipped: %s", count_reasons(losses.rows + losses.videos) or "none")
     logging.info("manifest: %s, SHA-256 %s", folder / MANIFEST_FILE, manifest.fingerprint)
     return manifest
 
 
-def manifest_fields(
-    notes: Sequence[Mapping[str, Any]], made_of: Mapping[str, Any], losses: Losses
-) -> dict[str, Any]:
-    """Return the content of `manifest.json`.
+def write_manifest(
+    folder: pathlib.Path,
+    notes: Sequence[Mapping[str, Any]],
+    made_of: Mapping[str, Any],
+    losses: Losses,
+    null: Mapping[str, np.ndarray],
+) -> None:
+    """Write the manifest of clips of one shape, and the condition of no prompt beside it.
 
     Raises:
         ValueError: when no clip is left.
@@ -235,24 +248,66 @@ def manifest_fields(
     arrays = [note["arrays"] for note in notes if note["num_clips"]]
     if not arrays:
         raise ValueError("no clip is left: every video was skipped")
+    fields = common_fields(sum(note["num_clips"] for note in notes), made_of, losses)
+    fields |= {
+        "arrays": arrays[0],
+        "shards": [{field: note[field] for field in Shard._fields} for note in notes],
+    }
+    null_condition = write_null_condition(folder, null, arrays[0])
+    fields |= {"null_condition": null_condition} if null_condition else {}
+    write_durably(folder / MANIFEST_FILE, to_json(fields))
+
+
+def write_index(
+    folder: pathlib.Path,
+    buckets: Sequence[pathlib.Path],
+    made_of: Mapping[str, Any],
+    losses: Losses,
+) -> None:
+    """Write the manifest of a folder of buckets: their names, clips and hashes.
+
+    Raises:
+        ValueError: when no training clip is left.
+    """
+    if not buckets:
+        raise ValueError("no training clip is left in any of prepare.buckets")
+    manifests = {path.name: read_manifest(path) for path in buckets}
+    entries = [
+        {
+            "name": name,
+            "clips": {split: manifest.num_clips(split) for split in SPLITS},
+            "manifest_sha256": manifest.fingerprint,
+        }
+        for name, manifest in manifests.items()
+    ]
+    num_clips = [manifest.num_clips(split) for manifest in manifests.values() for split in SPLITS]
+    fields = common_fields(sum(num_clips), made_of, losses) | {"buckets": entries}
+    write_durably(folder / MANIFEST_FILE, to_json(fields))
+
+
+def common_fields(num_clips: int, made_of: Mapping[str, Any], losses: Losses) -> dict[str, Any]:
+    """Return what every manifest has; what was skipped is that of the whole preparation."""
     return {
         "schema": SCHEMA,
         **made_of,
         "fps": made_of["settings"]["fps"],
-        "arrays": arrays[0],
         "counts": {
-            "clips": sum(note["num_clips"] for note in notes),
+            "clips": num_clips,
             "rows_skipped": count_reasons(losses.rows),
             "rows_left_out": count_reasons(losses.left_out),
             "videos_skipped": count_reasons(losses.videos),
         },
-        "shards": [{field: note[field] for field in Shard._fields} for note in notes],
     }
 
 
-def skipped_of(notes: Iterable[Mapping[str, Any]]) -> list[SkippedClip]:
-    """Return the videos that finished shards left out, in order."""
-    return [SkippedClip(**clip) for note in notes for clip in note["skipped"]]
+def count_clips(notes: Iterable[Mapping[str, Any]], split: str) -> int:
+    """Return the clips of a split."""
+    return sum(note["num_clips"] for note in notes if note["split"] == split)
+
+
+def skipped_of(notes: Iterable[Sequence[Mapping[str, Any]]]) -> list[SkippedClip]:
+    """Return the videos that finished shards left out, in order; all buckets' notes say so."""
+    return [SkippedClip(**clip) for first, *_ in notes for clip in first["skipped"]]
 
 
 def count_reasons(clips: Sequence[SkippedClip]) -> dict[str, int]:

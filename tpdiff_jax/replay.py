@@ -17,7 +17,6 @@ from tpdiff_jax.build import build_experiment
 from tpdiff_jax.infra.checkpoints import Checkpoints
 from tpdiff_jax.infra.metric_writers import METRICS_FILE, read_metrics
 from tpdiff_jax.initial_state import abstract_train_state, make_state, run_keys
-from tpdiff_jax.stage_schedule import stage_of_step
 from tpdiff_jax.step_programs import compile_steps
 from tpdiff_jax.train import iterate_batches
 
@@ -75,12 +74,13 @@ def replay(workdir: pathlib.Path, step: int) -> bool:
     step_functions = compile_steps(experiment, abstract_state, key_steps)
     batches = iterate_batches(experiment, first_step)
     for index in range(first_step, step):
-        stage = stage_of_step(spec.seed, index, spec.stage_probs)
-        state, metrics = step_functions[stage](state, next(batches), key_steps)
+        program = experiment.program_of_step(index)
+        state, metrics = step_functions[program](state, next(batches), key_steps)
     comparisons = compare({name: float(metrics[name]) for name in COMPARED}, workdir, step)
     if jax.process_index() == 0:
         skipped = ", skipped" if float(metrics["is_skipped"]) else ""
-        print(f"step {step}, stage {stage}{skipped}, from step {first_step}:")
+        name = experiment.programs[program].name
+        print(f"step {step}, {name}{skipped}, from step {first_step}:")
         print("\n".join(map(str, comparisons)))
     return all(comparison.is_equal is not False for comparison in comparisons)
 

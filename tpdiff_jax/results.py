@@ -56,6 +56,22 @@ def stage_table(experiment: Experiment, step_seconds: Mapping[int, float]) -> li
     ]
 
 
+def bucket_tables(
+    experiment: Experiment, step_seconds: Mapping[int, float]
+) -> list[dict[str, Any]]:
+    """Return the clips of each bucket, its share of the steps, and one row a stage."""
+    num_stages, steps = experiment.pyramid.num_stages, experiment.bucket_steps
+    return [
+        {
+            "name": part.bucket,
+            "train_clips": part.dataset.num_clips("train"),
+            "share_of_steps": steps[b] / sum(steps),
+            "stages": stage_table(part, {i - b * num_stages: s for i, s in step_seconds.items()}),
+        }
+        for b, part in enumerate(experiment.buckets)
+    ]
+
+
 def schedule_curves(experiment: Experiment) -> dict[str, list[float]]:
     """Return gamma and sigma over noise time, for the picture of the stage windows."""
     t = np.linspace(0.0, 1.0, _CURVE_POINTS)
@@ -83,7 +99,7 @@ def make_results(
         evaluation: `metrics`, `references` and `metric_info` from `evaluate`.
         counts: steps, samples, videos evaluated, parameters.
         timing: seconds and rates.
-        step_seconds: median training-step time by stage.
+        step_seconds: mean training-step time of each of the experiment's programs that has run.
         goodput: what a run's wall-clock time went into.
     """
     return {
@@ -97,6 +113,7 @@ def make_results(
         "versions": versions(),
         "device": device_facts(),
         "stages": stage_table(experiment, step_seconds),
+        **({"buckets": bucket_tables(experiment, step_seconds)} if experiment.bucket else {}),
         "schedule": schedule_curves(experiment),
         "timing": dict(timing),
         **({"goodput": dict(goodput)} if goodput else {}),

@@ -1,4 +1,4 @@
-"""The training step of each stage as a compiled program, for training and for planning alike."""
+"""Training steps as compiled programs, one a stage and shape of clips; training, planning."""
 
 import concurrent.futures
 import time
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from absl import logging
 
-from tpdiff_jax.build import Experiment
+from tpdiff_jax.experiment import Experiment, Program
 from tpdiff_jax.infra import mesh as mesh_lib
 from tpdiff_jax.infra.host_memory import release_free_memory
 from tpdiff_jax.train_step import TrainState, train_step
@@ -21,17 +21,18 @@ StepFunction = Callable[[TrainState, Any, PRNGKey], tuple[TrainState, dict[str, 
 def compile_steps(
     experiment: Experiment, abstract_state: TrainState, key: PRNGKey
 ) -> list[StepFunction]:
-    """Compile one training step per stage, ahead of time and in parallel."""
+    """Compile `experiment.programs` ahead of time, as many at a time as there are stages."""
 
-    def compile_stage(stage_index: int) -> StepFunction:
-        return trace_step(experiment, stage_index, abstract_state, key).lower().compile()
+    def compile_program(program: Program) -> StepFunction:
+        return trace_step(program.experiment, program.stage, abstract_state, key).lower().compile()
 
-    start = time.perf_counter()
-    num_stages = experiment.pyramid.num_stages
+    start, programs = time.perf_counter(), experiment.programs
+    num_buckets, num_stages = len(experiment.buckets), experiment.pyramid.num_stages
     with concurrent.futures.ThreadPoolExecutor(num_stages) as pool:
-        functions = list(pool.map(compile_stage, range(num_stages)))
+        functions = list(pool.map(compile_program, programs))
     release_free_memory()
-    logging.info("compiled %d stages in %.1f s", num_stages, time.perf_counter() - start)
+    what = f"{num_stages} stages" if num_buckets == 1 else f"{num_buckets} x {num_stages} programs"
+    logging.info("compiled %s in %.1f s", what, time.perf_counter() - start)
     return functions
 
 
@@ -53,7 +54,8 @@ def trace_step(
     def step_function(state: TrainState, batch: Any, key: PRNGKey) -> Any:
         return train_step(experiment.task, stage_index, state, batch, key)
 
-    step_function.__name__ = f"train_stage_{stage_index}"  # shown by profilers and logs
+    name = Program(experiment, stage_index).name.replace(" ", "_")
+    step_function.__name__ = f"train_{name}"  # shown by profilers and logs
     step = jax.jit(
         step_function,
         in_shardings=(state_shardings, batched, replicated),

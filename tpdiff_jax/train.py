@@ -2,8 +2,9 @@
 
     open the workdir -> restore -> compile one step per stage -> loop -> final figures
 
-The stage of a step, its batch and its random numbers are pure functions of (seed, step), so the
-loop holds no state but `TrainState`, and a resumed run equals an uninterrupted one bit for bit.
+The program of a step (its stage, and the shape of its clips), its batch and its random numbers are
+pure functions of (seed, step), so the loop holds no state but `TrainState`, and a resumed run
+equals an uninterrupted one bit for bit.
 """
 
 import contextlib
@@ -31,7 +32,7 @@ from tpdiff_jax.infra.step_window import StepWindow
 from tpdiff_jax.infra.stop_signal import StopSignal
 from tpdiff_jax.initial_state import abstract_train_state, make_state, run_keys
 from tpdiff_jax.milestones import Milestones
-from tpdiff_jax.stage_schedule import ClipsOfStep, stage_of_step
+from tpdiff_jax.stage_schedule import ClipsOfStep
 from tpdiff_jax.step_programs import compile_steps
 from tpdiff_jax.train_step import TrainState, averaged_params
 
@@ -89,6 +90,7 @@ def train(
         experiment.pyramid.num_stages,
         restored.totals if restored else None,
         max_bad_steps=experiment.task.guard.max_bad_steps,
+        num_buckets=len(experiment.buckets),
     )
     writer = open_metric_writer(
         workdir,
@@ -96,7 +98,7 @@ def train(
         process_index=jax.process_index(),
     )
 
-    # ---- compile: one step a stage, side by side
+    # ---- compile: one step a stage (and shape of clips), side by side
     goodput.begin("compile", first_step)
     step_functions = compile_steps(experiment, abstract_state, key_steps)
     goodput.begin("other")
@@ -113,17 +115,18 @@ def train(
     with goodput, closing, writer, progress, stop_report, StopSignal() as stop:
         for step in range(first_step, spec.num_steps):
             batch = next(batches)
-            stage = stage_of_step(spec.seed, step, spec.stage_probs)
+            program = experiment.program_of_step(step)
             dispatched_at = time.perf_counter()
-            state, metrics = step_functions[stage](state, batch, key_steps)
-            window.dispatched(step, stage, metrics, dispatched_at)
+            state, metrics = step_functions[program](state, batch, key_steps)
+            window.dispatched(step, program, metrics, dispatched_at)
             done = step + 1
             is_last, is_stopping = done == spec.num_steps, stop.is_due(done)
 
             if is_last or done % spec.log_every_steps == 0:
                 scalars = window.close() | meter.rates() | meter.spent() | checkpoints.counts()
-                writer.write_scalars(done, {"stage": stage, **scalars})
-                progress.update(done, loss=scalars["loss"], stage=stage)
+                place = experiment.place_of_program(program)
+                writer.write_scalars(done, place | scalars)
+                progress.update(done, loss=scalars["loss"], **place)
                 goodput.close_span(done, window.take_busy())
             # Shown before saved: a run that dies in between resumes earlier and shows it again.
             if milestones.is_due(done):
@@ -207,9 +210,10 @@ def iterate_batches(experiment: Experiment, first_step: int) -> Iterator[Any]:
             tuple(mesh_lib.local_rows(mesh, size).tolist()) for size in experiment.batch_sizes
         ),
         clips_per_step=max(experiment.batch_sizes),
+        bucket_steps=experiment.bucket_steps,
     )
     batches = make_iterator(
-        experiment.dataset,
+        experiment.clips,
         split="train",
         seed=spec.seed,
         clips_of_step=clips,

@@ -47,6 +47,18 @@ def test_a_steps_time_is_the_devices_even_when_the_loop_is_elsewhere():
     assert window.take_busy() == []
 
 
+def test_programs_are_counted_apart_and_losses_by_stage():
+    """Two stages of two shapes: programs 1 and 3 train the same stage."""
+    window = StepWindow(2, max_bad_steps=9, num_buckets=2)
+    for step, (program, loss) in enumerate(((1, 0.5), (3, 1.5), (3, 1.0))):
+        window.dispatched(step, program, metrics(loss=loss), time.perf_counter())
+    totals = json.loads(json.dumps(window.totals()))
+    assert window.counts == [0, 1, 0, 2] and set(window.mean_step_seconds()) == {1, 3}
+    again = StepWindow(2, totals, max_bad_steps=9, num_buckets=2)
+    assert (again.counts, again.seconds) == (window.counts, window.seconds)
+    assert window.close()["loss_stage_1"] == pytest.approx(1.0)
+
+
 def test_the_last_steps_own_loss_survives_as_it_was():
     window = StepWindow(1, max_bad_steps=1)
     for step, loss in enumerate((0.3, 0.1)):

@@ -31,6 +31,19 @@ def test_larger_batches_of_cheap_stages_count_as_more_clips() -> None:
     assert summary["speedup_over_vanilla"] == pytest.approx((16 / 1.5) / (8 / 2.0))
 
 
+def test_shapes_of_clips_count_by_their_share_of_the_steps() -> None:
+    twice = [row | {"roofline": {"seconds": 2 * row["roofline"]["seconds"]}} for row in ROWS]
+    probs = (0.5, 0.5)
+    summary = training_summary(
+        [*ROWS, *twice], probs, num_chips=1, num_clips=1, bucket_steps=(150, 50)
+    )
+    assert summary is not None
+    assert summary["step_seconds"] == pytest.approx(0.75 * 1.5 + 0.25 * 3.0)
+    assert summary["tokens_per_second"] == pytest.approx(120 / 1.875)
+    assert summary["speedup_over_vanilla"] == pytest.approx(2.0 / 1.5)
+    assert summary["chip_hours_vanilla"] == pytest.approx((0.75 * 2 + 0.25 * 4) / 8 / 3600)
+
+
 def test_without_a_roofline_there_are_no_rates() -> None:
     rows = [ROWS[0], ROWS[1] | {"roofline": None}]
     assert training_summary(rows, (0.5, 0.5), num_chips=1, num_clips=1) is None

@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 
 from tpdiff_jax.videos.bad_clips import BadClipError
+from tpdiff_jax.videos.clip_buckets import Bucket
 from tpdiff_jax.videos.clip_source import ClipSource
 from tpdiff_jax.videos.decode_pool import DecodePool, decode_source
 from tpdiff_jax.videos.video_decode import ClipFormat
 
 SPEC = ClipFormat(
-    num_frames=8,
+    buckets=(Bucket(8, 32, 48),),
     fps=Fraction(8),
-    height=32,
-    width=48,
     clips_per_video=1,
     max_pixels=10**9,
     max_seconds=100.0,

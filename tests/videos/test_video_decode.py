@@ -20,14 +20,13 @@ from tests.videos.video_files import (
     write_video,
 )
 from tpdiff_jax.videos.bad_clips import BadClipError
+from tpdiff_jax.videos.clip_buckets import Bucket
 from tpdiff_jax.videos.frame_resize import crop_box, resize_frame
 from tpdiff_jax.videos.video_decode import ClipFormat, read_clips
 
 SPEC = ClipFormat(
-    num_frames=8,
+    buckets=(Bucket(8, 32, 48),),
     fps=Fraction(8),
-    height=32,
-    width=48,
     clips_per_video=1,
     max_pixels=10**9,
     max_seconds=100.0,

@@ -5,12 +5,14 @@ A data set is built from keyword arguments and offers `clip(split, seed, index)`
 `num_digits`, `captions_to_labels`, `requests(num_videos)` (what sample videos are asked to show),
 `null_cond` (the encoded empty prompt, where clips have text), `encoders` (what made clips of
 frames and captions), and `world`, the geometry that the
-exact evaluators need, or None.
+exact evaluators need, or None. Its clips have one shape; `bucket_folders` and `BucketedClips` are
+for clips of several.
 """
 
 from collections.abc import Callable
 from typing import Any
 
+from tpdiff_jax.data.buckets import BucketedClips, bucket_folders
 from tpdiff_jax.data.clip_shape import ClipShape
 from tpdiff_jax.data.moving_digits import MovingDigitsSpec
 from tpdiff_jax.data.pipeline import VideoDataset, make_iterator, stack_clips
@@ -26,12 +28,14 @@ DATASETS: dict[str, Callable[..., Any]] = {
 
 __all__ = [
     "DATASETS",
+    "BucketedClips",
     "ClipShape",
     "MovingDigitsSpec",
     "Requests",
     "TfdsFolderSpec",
     "VideoDataset",
     "VideoRecordsSpec",
+    "bucket_folders",
     "make_iterator",
     "requests_of_labels",
     "stack_clips",

@@ -49,7 +49,8 @@ class VideoRecordsSpec:
         max_bad_share: share of a split's records that may be unreadable before the run stops.
 
     Raises:
-        ValueError: when the folder is not complete, or the clips cannot be mirrored.
+        ValueError: when the folder is not complete or has clips of several shapes, or the clips
+            cannot be mirrored.
     """
 
     folder: str
@@ -57,6 +58,8 @@ class VideoRecordsSpec:
     max_bad_share: float = 0.01
 
     def __post_init__(self) -> None:
+        if names := list(self.manifest.buckets):
+            raise ValueError(f"data.folder={self.folder!r} has buckets; open one: {names}")
         check_folder(self.folder, self.num_clips("train"), self.max_bad_share)
         check_flip(self.horizontal_flip, self.is_pixels)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from tpdiff_jax.encoders.text_encoders import TEXT_ENCODERS, open_text_encoder
-from tpdiff_jax.encoders.video_encoders import VIDEO_ENCODERS, open_video_encoder
+from tpdiff_jax.encoders.video_encoders import VIDEO_ENCODERS, VideoEncoder, open_video_encoder
 from tpdiff_jax.videos.prepare_spec import PrepareSpec
 from tpdiff_jax.videos.shard_writer import PIXELS, Encoder
 
@@ -22,7 +22,7 @@ def make_clip_encoder(spec: PrepareSpec) -> Encoder:
     video = text = None
     if spec.video_encoder != "pixels":
         video = open_video_encoder(spec.video_encoder, pathlib.Path(spec.video_weights))
-        video.check_clip(spec.num_frames, spec.height, spec.width)
+        _check_clips(spec, video)
     if spec.text_encoder != "none":
         weights = pathlib.Path(spec.text_weights)
         text = open_text_encoder(spec.text_encoder, weights, spec.text_tokens)
@@ -43,6 +43,17 @@ def make_clip_encoder(spec: PrepareSpec) -> Encoder:
         encode=encode,
         encode_null=lambda: encode_text(""),
     )
+
+
+def _check_clips(spec: PrepareSpec, video: VideoEncoder) -> None:
+    """Raise ValueError unless clips of every shape have latents."""
+    for bucket in spec.clip_buckets:
+        try:
+            video.check_clip(*bucket)
+        except ValueError as error:
+            raise ValueError(
+                f"prepare.buckets, {bucket}: {error}" if spec.buckets else error
+            ) from error
 
 
 def _check_choice(what: str, name: str, allowed: tuple[str, ...], weights: str) -> None:

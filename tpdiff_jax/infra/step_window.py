@@ -23,7 +23,7 @@ _MAX_REPORTED = 100  # bad steps that a bundle describes
 
 class _InFlight(NamedTuple):
     step: int
-    stage: int
+    program: int
     dispatched_at: float
     finished: "concurrent.futures.Future[tuple[dict[str, float], float]]"
 
@@ -53,8 +53,8 @@ class StepWindow:
     """Durations and metrics of steps: totals over the run, means over the window since a log line.
 
     Attributes:
-        counts: finished steps of each stage, over the whole run.
-        seconds: device seconds of each stage, over the whole run.
+        counts: finished steps of each program, over the whole run: bucket by bucket, by stage.
+        seconds: device seconds of each program, over the whole run.
         num_skipped: steps that the guard skipped, over the whole run.
         num_spikes: how many of those were finite.
     """
@@ -66,6 +66,7 @@ class StepWindow:
         *,
         max_bad_steps: int,
         max_in_flight: int = 2,
+        num_buckets: int = 1,
     ) -> None:
         """Start an empty window.
 
@@ -74,10 +75,15 @@ class StepWindow:
             totals: what `totals` returned when the checkpoint was written; None for a new run.
             max_bad_steps: skipped steps in a row that stop the run.
             max_in_flight: steps that may be dispatched and unfinished, at least 1.
+            num_buckets: number of shapes of clips.
         """
-        totals = totals or {}
-        self.counts = [int(totals.get(f"steps_stage_{i}", 0)) for i in range(num_stages)]
-        self.seconds = [float(totals.get(f"seconds_stage_{i}", 0.0)) for i in range(num_stages)]
+        totals, self._num_stages = totals or {}, num_stages
+        self._names = [f"stage_{i}" for i in range(num_stages)]
+        self._names += [
+            f"stage_{i}_bucket_{b}" for b in range(1, num_buckets) for i in range(num_stages)
+        ]
+        self.counts = [int(totals.get(f"steps_{name}", 0)) for name in self._names]
+        self.seconds = [float(totals.get(f"seconds_{name}", 0.0)) for name in self._names]
         self.num_skipped = int(totals.get("skipped_steps", 0))
         self.num_spikes = int(totals.get("spike_steps", 0))
         self._max_bad_steps = max_bad_steps
@@ -95,16 +101,22 @@ class StepWindow:
         self._last_end = 0.0
 
     def dispatched(
-        self, step: int, stage: int, metrics: Mapping[str, Array], dispatched_at: float
+        self, step: int, program: int, metrics: Mapping[str, Array], dispatched_at: float
     ) -> None:
         """Note that step `step` (counted from 0) is on its way; waits when too many are.
+
+        Args:
+            step: number of steps before it.
+            program: what it runs; with one bucket the stage.
+            metrics: what it returns.
+            dispatched_at: `time.perf_counter()` then.
 
         Raises:
             TooManyBadSteps: as all methods that wait: when a finished step was the last straw.
                 Nothing of a later step has been logged or saved by then, because both wait first.
         """
         finished = self._waiter.submit(_fetch, metrics)
-        self._queue.append(_InFlight(step, stage, dispatched_at, finished))
+        self._queue.append(_InFlight(step, program, dispatched_at, finished))
         while len(self._queue) > self._max_in_flight:
             self._finish_oldest()
 
@@ -118,20 +130,21 @@ class StepWindow:
         values, end = step.finished.result()
         start = max(self._last_end, step.dispatched_at)
         self._last_end = end
-        self.counts[step.stage] += 1
-        self.seconds[step.stage] += end - start
+        self.counts[step.program] += 1
+        self.seconds[step.program] += end - start
+        stage = step.program % self._num_stages
         is_skipped, is_spike = bool(values.pop("is_skipped")), bool(values.pop("is_spike"))
         bad_in_a_row = int(values.pop("bad_in_a_row"))
-        self._stage_seconds.setdefault(step.stage, []).append(end - start)
+        self._stage_seconds.setdefault(stage, []).append(end - start)
         self._last = values
-        for name, value in (values | {f"loss_stage_{step.stage}": values["loss"]}).items():
+        for name, value in (values | {f"loss_stage_{stage}": values["loss"]}).items():
             self._means[name] = self._means.get(name, _Mean()).plus(value)
         self._busy.append(Busy(start, end, is_skipped))
         if is_skipped:
             self.num_skipped += 1
             self.num_spikes += int(is_spike)
             self._note_bad(
-                BadStep(step.step, step.stage, values["loss"], values["grad_norm"], is_spike),
+                BadStep(step.step, stage, values["loss"], values["grad_norm"], is_spike),
                 bad_in_a_row,
             )
 
@@ -156,12 +169,12 @@ class StepWindow:
         self.wait()
         out: dict[str, Any] = {"skipped_steps": self.num_skipped, "spike_steps": self.num_spikes}
         out["window"] = {name: list(mean) for name, mean in self._means.items()}
-        for i, (count, seconds) in enumerate(zip(self.counts, self.seconds, strict=True)):
-            out |= {f"steps_stage_{i}": count, f"seconds_stage_{i}": seconds}
+        for name, count, seconds in zip(self._names, self.counts, self.seconds, strict=True):
+            out |= {f"steps_{name}": count, f"seconds_{name}": seconds}
         return out
 
     def mean_step_seconds(self) -> dict[int, float]:
-        """Return the mean duration of a step of each stage that has run."""
+        """Return the mean duration of a step of each program that has run."""
         pairs = enumerate(zip(self.seconds, self.counts, strict=True))
         return {i: seconds / count for i, (seconds, count) in pairs if count}
 

@@ -7,17 +7,24 @@ Row = Mapping[str, Any]
 
 
 def training_summary(
-    rows: Sequence[Row], stage_probs: Sequence[float], *, num_chips: int, num_clips: int
+    rows: Sequence[Row],
+    stage_probs: Sequence[float],
+    *,
+    num_chips: int,
+    num_clips: int,
+    bucket_steps: Sequence[int] = (1,),
 ) -> dict[str, float] | None:
     """Return the rates of a training run whose every step takes its least time.
 
     Full rate everywhere ("vanilla") is the pyramid's last stage alone.
 
     Args:
-        rows: one a stage: `roofline`, `batch_size`, `tokens` of a step, `model_flops` of a step.
+        rows: one a stage, for one shape of clips after the other: `roofline`, `batch_size`,
+            `tokens` of a step, `model_flops` of a step.
         stage_probs: share of the steps that each stage gets.
         num_chips: chips of the machine.
         num_clips: training clips to count chip-hours for.
+        bucket_steps: in proportion to the steps that each shape gets.
 
     Returns:
         Figures at the bound, or None when a stage has none.
@@ -26,19 +33,27 @@ def training_summary(
         return None
     seconds = [row["roofline"]["seconds"] for row in rows]
 
+    shares = [steps / sum(bucket_steps) for steps in bucket_steps]
+    probs = [share * prob for share in shares for prob in stage_probs]
+
     def mean(values: Sequence[float]) -> float:
-        return sum(p * value for p, value in zip(stage_probs, values, strict=True))
+        return sum(p * value for p, value in zip(probs, values, strict=True))
+
+    def full_rate(values: Sequence[float]) -> float:
+        last = values[len(stage_probs) - 1 :: len(stage_probs)]
+        return sum(share * value for share, value in zip(shares, last, strict=True))
 
     clips, flops = ([row[name] for row in rows] for name in ("batch_size", "model_flops"))
     clip_seconds = mean(seconds) / mean(clips)
-    vanilla_seconds = seconds[-1] / clips[-1]
+    vanilla_seconds = full_rate(seconds) / full_rate(clips)
     chip_hours = num_chips * num_clips / 3600.0
     return {
         "step_seconds": mean(seconds),
         "clips_per_second": 1.0 / clip_seconds,
         "tokens_per_second": mean([row["tokens"] for row in rows]) / mean(seconds),
         "speedup_over_vanilla": vanilla_seconds / clip_seconds,
-        "flops_ratio_to_vanilla": (mean(flops) / mean(clips)) / (flops[-1] / clips[-1]),
+        "flops_ratio_to_vanilla": (mean(flops) / mean(clips))
+        / (full_rate(flops) / full_rate(clips)),
         "num_clips": num_clips,
         "chip_hours": chip_hours * clip_seconds,
         "chip_hours_vanilla": chip_hours * vanilla_seconds,
@@ -70,9 +85,10 @@ def refusal(topology: str, rows: Sequence[Row], search: Row | None) -> str | Non
 
 def format_plan(content: Row) -> str:
     """Return a plan as text for the terminal."""
-    lines = [_HEADER]
-    for row in [*content["stages"], content["sampler"]]:
-        lines.append(_program_line(row))
+    rows = [*content["stages"], content["sampler"]]
+    width = max(16, *(len(row["name"]) + 1 for row in rows))
+    lines = [f"{_COLUMNS[0]:{width}s}" + "".join(f"{name:>11s}" for name in _COLUMNS[1:])]
+    lines += [_program_line(row, width) for row in rows]
     if (search := content["largest_batch"]) and search["batch_size"]:
         note = f", {search['refused']} does not" if search["refused"] else ""
         lines.append(f"largest batch that fits: {search['batch_size']}{note}")
@@ -92,11 +108,10 @@ def gibibytes(value: float) -> str:
 
 
 _COLUMNS = ("program", "peak GiB", "of memory", "compute", "memory", "links", "MFU", "bound by")
-_HEADER = f"{_COLUMNS[0]:16s}" + "".join(f"{name:>11s}" for name in _COLUMNS[1:])
 
 
-def _program_line(row: Row) -> str:
-    line = f"{row['name']:16s}"
+def _program_line(row: Row, width: int) -> str:
+    line = f"{row['name']:{width}s}"
     if not row["fits"]:
         needed = row["needed_bytes"]
         return line + "  does not fit" + (f", needs {gibibytes(needed)}" if needed else "")

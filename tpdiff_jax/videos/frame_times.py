@@ -17,6 +17,17 @@ MIN_DISTINCT_SHARE = Fraction(9, 10)
 """A clip in which fewer of the frames differ comes from a video slower than the asked-for rate."""
 
 
+def is_long_enough(span: Fraction, num_frames: int, fps: Fraction) -> bool:
+    """Whether a clip's last frame is shown at most half an interval after the video's last.
+
+    Args:
+        span: seconds from the video's first frame to its last.
+        num_frames: frames per clip.
+        fps: frames per second of a clip.
+    """
+    return span + 1 / (2 * fps) >= (num_frames - 1) / fps
+
+
 def clip_starts(
     first: Fraction, last: Fraction, num_frames: int, fps: Fraction, max_clips: int
 ) -> list[Fraction]:
@@ -33,11 +44,10 @@ def clip_starts(
         At least one start.
 
     Raises:
-        BadClipError: too_short, when the last frame of a clip would be shown more than half an
-            interval after the video's last.
+        BadClipError: too_short, unless the video `is_long_enough`.
     """
     span, length = last - first, (num_frames - 1) / fps
-    if span + 1 / (2 * fps) < length:
+    if not is_long_enough(span, num_frames, fps):
         raise BadClipError("too_short", f"{float(span):.3f} s, needs {float(length):.3f} s")
     count = max(1, min(max_clips, int((span + 1 / fps) * fps / num_frames)))
     part = span / count

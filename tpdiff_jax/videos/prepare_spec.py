@@ -6,6 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 from tpdiff_jax.videos.caption_tables import Columns
+from tpdiff_jax.videos.clip_buckets import Bucket, parse_bucket
 from tpdiff_jax.videos.curation import CURATIONS
 from tpdiff_jax.videos.video_decode import ClipFormat
 
@@ -34,6 +35,8 @@ class PrepareSpec:
         fps: frames per second of a clip.
         height: of a frame, in pixels.
         width: of a frame, in pixels.
+        buckets: shapes of clips, as in "16x96x160", in place of these three fields; every video
+            goes to the one that `choose_bucket` names.
         video_encoder: "pixels", or the name of a video autoencoder.
         video_weights: folder of its weights.
         text_encoder: "none", or the name of a text encoder.
@@ -69,6 +72,7 @@ class PrepareSpec:
     fps: float
     height: int
     width: int
+    buckets: tuple[str, ...]
     video_encoder: str
     video_weights: str
     text_encoder: str
@@ -98,6 +102,7 @@ class PrepareSpec:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"prepare.{name}={getattr(self, name)} must be at least 1")
+        self._check_buckets()
         for name in ("num_workers", "text_tokens"):
             if getattr(self, name) < 0:
                 raise ValueError(f"prepare.{name}={getattr(self, name)} must not be negative")
@@ -115,6 +120,21 @@ class PrepareSpec:
                 f"prepare.host_index={self.host_index} must lie in 0 to {self.host_count - 1}"
             )
 
+    def _check_buckets(self) -> None:
+        for text in self.buckets:
+            try:
+                parse_bucket(text)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"prepare.buckets={self.buckets!r}: {error}") from error
+        if len(set(self.buckets)) < len(self.buckets):
+            raise ValueError(f"prepare.buckets={self.buckets!r} names a shape twice")
+
+    @property
+    def clip_buckets(self) -> tuple[Bucket, ...]:
+        """Shapes of clips, one or more."""
+        given = tuple(map(parse_bucket, self.buckets))
+        return given or (Bucket(self.num_frames, self.height, self.width),)
+
     @property
     def columns(self) -> Columns:
         """Names of the table's columns."""
@@ -130,10 +150,8 @@ class PrepareSpec:
     def clip_format(self) -> ClipFormat:
         """What clips are cut."""
         return ClipFormat(
-            num_frames=self.num_frames,
+            buckets=self.clip_buckets,
             fps=Fraction(str(self.fps)),
-            height=self.height,
-            width=self.width,
             clips_per_video=self.clips_per_video,
             max_pixels=self.max_pixels,
             max_seconds=self.max_seconds,
@@ -147,4 +165,6 @@ class PrepareSpec:
         """
         free = {"source", "table", "max_bad_share", "num_workers", "host_index", "host_count"}
         free |= {"video_encoder", "video_weights", "text_encoder", "text_weights", "text_tokens"}
-        return {k: v for k, v in dataclasses.asdict(self).items() if k not in free}
+        free |= {"num_frames", "height", "width"} if self.buckets else {"buckets"}
+        fields = dataclasses.asdict(self) | {"buckets": list(self.buckets)}
+        return {k: v for k, v in fields.items() if k not in free}

@@ -3,6 +3,9 @@
 `manifest.json` names every shard with its size, clip count and SHA-256, what the clips are, what
 was left out and why, and which sources and settings they come from. The SHA-256 of the file is
 the data set's fingerprint: batch t of a run is a pure function of (seed, t, fingerprint).
+
+Clips of several shapes lie in one such folder a bucket, inside a folder whose own manifest names
+them with the hashes of theirs.
 """
 
 import hashlib
@@ -10,6 +13,8 @@ import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+from tpdiff_jax.videos.clip_buckets import parse_bucket
 
 SCHEMA = 2
 MANIFEST_FILE = "manifest.json"
@@ -27,15 +32,24 @@ class Shard(NamedTuple):
 
 
 class Manifest(NamedTuple):
-    """What a folder of prepared clips holds; `fields` is the whole JSON object."""
+    """What a folder of prepared clips holds.
+
+    Attributes:
+        fields: the whole JSON object.
+        shards: of this folder; a folder of buckets has none.
+        fingerprint: SHA-256 of the file.
+        buckets: manifest of each bucket by its name, which is its folder's.
+    """
 
     fields: Mapping[str, Any]
     shards: tuple[Shard, ...]
     fingerprint: str
+    buckets: Mapping[str, "Manifest"]
 
     def num_clips(self, split: str) -> int:
-        """Number of clips of a split."""
-        return sum(shard.num_clips for shard in self.shards if shard.split == split)
+        """Number of clips of a split, in all buckets."""
+        here = sum(shard.num_clips for shard in self.shards if shard.split == split)
+        return here + sum(bucket.num_clips(split) for bucket in self.buckets.values())
 
 
 def to_json(fields: Mapping[str, Any]) -> bytes:
@@ -55,8 +69,8 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
     """Read the manifest and check that every shard is there in full size.
 
     Raises:
-        ValueError: when the folder is not prepared, of another schema, or a shard is missing or
-            has another size. Naming `data.folder`.
+        ValueError: when the folder is not prepared, of another schema, or a shard or bucket is
+            missing or another one. Naming `data.folder`.
     """
     path = folder / MANIFEST_FILE
     if not path.is_file():
@@ -69,11 +83,19 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
         fields = json.loads(content)
         if fields["schema"] != SCHEMA:
             raise ValueError(f"{path} has schema {fields['schema']}; this version reads {SCHEMA}")
-        shards = tuple(Shard(**{k: shard[k] for k in Shard._fields}) for shard in fields["shards"])
+        entries = {entry["name"]: entry["manifest_sha256"] for entry in fields.get("buckets", ())}
+        listed = () if entries else fields["shards"]
+        shards = tuple(Shard(**{k: shard[k] for k in Shard._fields}) for shard in listed)
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no manifest: {type(error).__name__}: {error}") from error
+    _check_shards(path, shards)
+    buckets = {name: _read_bucket(path, name, sha256) for name, sha256 in entries.items()}
+    return Manifest(fields, shards, hashlib.sha256(content).hexdigest(), buckets)
+
+
+def _check_shards(path: pathlib.Path, shards: Sequence[Shard]) -> None:
     for shard in shards:
-        file = folder / shard.name
+        file = path.parent / shard.name
         if pathlib.PurePath(shard.name).name != shard.name or shard.split not in SPLITS:
             raise ValueError(f"{path} names a shard {shard.name!r} of split {shard.split!r}")
         size = file.stat().st_size if file.is_file() else None
@@ -82,4 +104,11 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
                 f"data.folder: {file} has {'no file' if size is None else f'{size} bytes'}; the "
                 f"manifest says {shard.num_bytes} bytes"
             )
-    return Manifest(fields, shards, hashlib.sha256(content).hexdigest())
+
+
+def _read_bucket(path: pathlib.Path, name: str, sha256: str) -> Manifest:
+    parse_bucket(name)  # which no path is
+    bucket = read_manifest(path.parent / name)
+    if bucket.fingerprint != sha256:
+        raise ValueError(f"data.folder: {path.parent / name} is not the bucket that {path} names")
+    return bucket

@@ -1,12 +1,13 @@
 """Writing one shard: an ArrayRecord file, and beside it a note of what it holds.
 
-The note (`NAME.json`) is written last. A shard with a note is done and is never made again; one
-without, whatever a killed run has left of it, is made from the start. Both appear in one step.
+Clips of several shapes go to one such file for each, in the folders of their buckets. The note
+(`NAME.json`) is written last. A shard with all its notes is done and is never made again; one
+without, whatever a killed run has left of it, is made from the start. Files appear in one step.
 """
 
 import json
 import pathlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from tpdiff_jax.durable_files import publish, sha256_of_file, write_durably
 from tpdiff_jax.videos.bad_clips import BadClipError
+from tpdiff_jax.videos.clip_buckets import Bucket
 from tpdiff_jax.videos.clip_records import ClipRecord, array_facts, record_to_bytes
 from tpdiff_jax.videos.clip_source import ClipSource, SkippedClip
 from tpdiff_jax.videos.decode_pool import Outcome
@@ -54,32 +56,65 @@ def keep_pixels(frames: np.ndarray, caption: str) -> Mapping[str, np.ndarray]:
 PIXELS = Encoder({"video": {"name": "pixels"}, "text": {"name": "none"}}, keep_pixels)
 
 
+class _OpenShard:
+    """One ArrayRecord file in the making."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self._path, self._temporary = path, path.with_name(f".{path.name}.tmp")
+        path.parent.mkdir(exist_ok=True)
+        self._writer = ArrayRecordWriter(str(self._temporary), WRITER_OPTIONS)
+        self._arrays: dict[str, Any] = {}
+        self._num_clips = 0
+
+    def add(self, record: ClipRecord) -> None:
+        """Write a clip; all have the same arrays."""
+        self._arrays = same_arrays(self._arrays, record)
+        self._writer.write(record_to_bytes(record))
+        self._num_clips += 1
+
+    def close(self) -> None:
+        """End the temporary file, whatever is in it."""
+        self._writer.close()
+
+    def publish(self, job: ShardJob, skipped: Sequence[SkippedClip]) -> dict[str, Any]:
+        """Give the file its name; write and return its note."""
+        publish(self._temporary, self._path)
+        note = {
+            "name": job.name,
+            "split": job.split,
+            "num_clips": self._num_clips,
+            "num_bytes": self._path.stat().st_size,
+            "sha256": sha256_of_file(self._path),
+            "arrays": self._arrays,
+            "skipped": [vars(clip) for clip in skipped],
+        }
+        write_durably(note_path(self._path.parent, job.name), to_json(note))
+        return note
+
+
 def write_shard(
-    folder: pathlib.Path,
+    folders: Mapping[Bucket, pathlib.Path],
     job: ShardJob,
     outcomes: Iterable[tuple[ClipSource, Outcome]],
     encode: Encode,
-) -> dict[str, Any]:
-    """Write a shard and its note.
+) -> list[dict[str, Any]]:
+    """Write a shard and its note into the folder of each bucket.
 
     Args:
-        folder: where to.
-        job: what it is called and holds.
-        outcomes: the clips of its videos, in order.
+        folders: where clips of each shape go.
+        job: what the shard is called and of which videos its clips are.
+        outcomes: the clips of these videos, in order.
         encode: what to store of a clip.
 
     Returns:
-        The note: a shard's manifest entry with `arrays` (dtype and shape of each) and `skipped`.
+        The note of every bucket: a shard's manifest entry with `arrays` (dtype and shape of each)
+        and `skipped`, which videos of the job have no clip in any bucket.
 
     Raises:
         ValueError: when `encode` returns arrays of varying types or shapes, or no "video".
     """
-    path = folder / job.name
-    temporary = path.with_name(f".{path.name}.tmp")
-    writer = ArrayRecordWriter(str(temporary), WRITER_OPTIONS)
+    shards = {bucket: _OpenShard(folder / job.name) for bucket, folder in folders.items()}
     skipped: list[SkippedClip] = []
-    facts: dict[str, Any] = {}
-    num_clips = 0
     try:
         for clip, outcome in outcomes:
             if isinstance(outcome, BadClipError):
@@ -90,23 +125,11 @@ def write_shard(
             for j, frames in enumerate(outcome):
                 name = clip.path if len(outcome) == 1 else f"{clip.path}#{j}"
                 record = ClipRecord(name, clip.caption, encode(frames, clip.caption))
-                facts = same_arrays(facts, record)
-                writer.write(record_to_bytes(record))
-                num_clips += 1
+                shards[Bucket(*frames.shape[:3])].add(record)
     finally:
-        writer.close()
-    publish(temporary, path)
-    note = {
-        "name": job.name,
-        "split": job.split,
-        "num_clips": num_clips,
-        "num_bytes": path.stat().st_size,
-        "sha256": sha256_of_file(path),
-        "arrays": facts,
-        "skipped": [vars(clip) for clip in skipped],
-    }
-    write_durably(note_path(folder, job.name), to_json(note))
-    return note
+        for shard in shards.values():
+            shard.close()
+    return [shard.publish(job, skipped) for shard in shards.values()]
 
 
 def same_arrays(facts: dict[str, Any], record: ClipRecord) -> dict[str, Any]:
@@ -125,8 +148,16 @@ def note_path(folder: pathlib.Path, shard_name: str) -> pathlib.Path:
     return folder / f"{shard_name}.json"
 
 
-def read_note(folder: pathlib.Path, shard_name: str) -> dict[str, Any] | None:
-    """Return the note of a finished shard, or None when the shard is still to be made."""
+def read_notes(
+    folders: Mapping[Bucket, pathlib.Path], shard_name: str
+) -> list[dict[str, Any]] | None:
+    """Return the note of every bucket, or None when the shard is still to be made for any."""
+    notes = [_read_note(folder, shard_name) for folder in folders.values()]
+    found = [note for note in notes if note is not None]
+    return found if len(found) == len(notes) else None
+
+
+def _read_note(folder: pathlib.Path, shard_name: str) -> dict[str, Any] | None:
     note, shard = note_path(folder, shard_name), folder / shard_name
     if not note.is_file() or not shard.is_file():
         return None

@@ -20,6 +20,7 @@ import numpy as np
 from av.video.reformatter import Colorspace, Interpolation
 
 from tpdiff_jax.videos.bad_clips import BadClipError
+from tpdiff_jax.videos.clip_buckets import Bucket, choose_bucket
 from tpdiff_jax.videos.frame_resize import resize_frame
 from tpdiff_jax.videos.frame_times import clip_starts, nearest_frames
 
@@ -46,10 +47,8 @@ TRUNCATION_TOLERANCE = Fraction(1, 10)  # seconds, beside two frames: headers ro
 class ClipFormat:
     """What clips are cut from videos and what a video may cost, as in `PrepareSpec`."""
 
-    num_frames: int
+    buckets: tuple[Bucket, ...]
     fps: Fraction
-    height: int
-    width: int
     clips_per_video: int
     max_pixels: int
     max_seconds: float
@@ -63,7 +62,7 @@ def read_clips(path: pathlib.Path, spec: ClipFormat) -> list[np.ndarray]:
         spec: clips to cut and caps.
 
     Returns:
-        One to `clips_per_video` arrays, uint8 [f, h, w, 3].
+        One to `clips_per_video` arrays, uint8 [f, h, w, 3], in the shape of one of the buckets.
 
     Raises:
         BadClipError: with a reason of `bad_clips.REASONS`.
@@ -80,11 +79,16 @@ def read_clips(path: pathlib.Path, spec: ClipFormat) -> list[np.ndarray]:
         stream.thread_type = "NONE"
         pts = _presentation_times(container, stream, spec)
         times = [p * stream.time_base for p in pts]
-        starts = clip_starts(times[0], times[-1], spec.num_frames, spec.fps, spec.clips_per_video)
+        bucket, *others = spec.buckets
+        if others:
+            width, height = _shown_size(container, stream, pts[len(pts) // 2])
+            size_and_span = {"width": width, "height": height, "span": times[-1] - times[0]}
+            bucket = choose_bucket(spec.buckets, **size_and_span, fps=spec.fps)
+        num_frames = bucket.num_frames
         clips = []
-        for start in starts:
-            chosen = nearest_frames(times, start, spec.num_frames, spec.fps)
-            frames = _decode(container, stream, [pts[i] for i in chosen], pts[0], spec)
+        for start in clip_starts(times[0], times[-1], num_frames, spec.fps, spec.clips_per_video):
+            chosen = nearest_frames(times, start, num_frames, spec.fps)
+            frames = _decode(container, stream, [pts[i] for i in chosen], pts[0], bucket)
             clips.append(np.stack([frames[pts[i]] for i in chosen]))
         return clips
 
@@ -146,7 +150,7 @@ def _stated_seconds(container: Any, stream: Any) -> Fraction:
 
 
 def _decode(
-    container: Any, stream: Any, wanted: Sequence[int], first: int, spec: ClipFormat
+    container: Any, stream: Any, wanted: Sequence[int], first: int, bucket: Bucket
 ) -> dict[int, np.ndarray]:
     """Decode the frames shown at the times `wanted`, cropped and resized, by time.
 
@@ -158,7 +162,7 @@ def _decode(
     # be wrong, and an open group of pictures builds upon frames before its key frame.
     for seek_to in dict.fromkeys((min(wanted), first)):
         try:
-            frames = _decode_from(container, stream, seek_to, set(wanted), spec)
+            frames = _decode_from(container, stream, seek_to, set(wanted), bucket)
         except DECODER_ERRORS as error:
             problem = _one_line(error)
             continue
@@ -168,7 +172,7 @@ def _decode(
 
 
 def _decode_from(
-    container: Any, stream: Any, seek_to: int, wanted: set[int], spec: ClipFormat
+    container: Any, stream: Any, seek_to: int, wanted: set[int], bucket: Bucket
 ) -> dict[int, np.ndarray]:
     """The wanted frames up to the first that the decoder could not read in full.
 
@@ -192,13 +196,39 @@ def _decode_from(
             raise BadClipError("no_timestamps", "frames come in another order than their times")
         latest = frame.pts
         if frame.pts in wanted:
-            frames[frame.pts] = _picture(frame, stream, spec)
+            frames[frame.pts] = _picture(frame, stream, bucket)
             if len(frames) == len(wanted):
                 break
     return frames
 
 
-def _picture(frame: Any, stream: Any, spec: ClipFormat) -> np.ndarray:
+def _shown_size(container: Any, stream: Any, near: int) -> tuple[Fraction, Fraction]:
+    """Width and height as a player shows the video, in square pixels; a frame knows its rotation.
+
+    Raises:
+        BadClipError: corrupt, when there is no frame to ask.
+    """
+    try:
+        container.seek(near, stream=stream, backward=True)
+        frame = next(container.decode(stream), None)
+    except DECODER_ERRORS as error:
+        raise BadClipError("corrupt", _one_line(error)) from error
+    if frame is None:
+        raise BadClipError("corrupt", "no frame in its middle")
+    aspect, quarter_turns = _orientation(frame, stream)
+    if quarter_turns % 2:
+        return Fraction(frame.height) * aspect, Fraction(frame.width)
+    return Fraction(frame.width) * aspect, Fraction(frame.height)
+
+
+def _orientation(frame: Any, stream: Any) -> tuple[Fraction, int]:
+    """Aspect of a pixel once the frame is upright, and the quarter turns that make it so."""
+    aspect = Fraction(stream.sample_aspect_ratio or 1) or Fraction(1)
+    quarter_turns = round(frame.rotation / 90) % 4
+    return (1 / aspect if quarter_turns % 2 else aspect), quarter_turns
+
+
+def _picture(frame: Any, stream: Any, bucket: Bucket) -> np.ndarray:
     """RGB as a player shows it: upright, square pixels, 8 bits, at the clip's size."""
     is_untagged_hd = frame.colorspace == UNSPECIFIED_COLORSPACE and frame.height >= HD_HEIGHT
     pixels = frame.reformat(
@@ -207,11 +237,8 @@ def _picture(frame: Any, stream: Any, spec: ClipFormat) -> np.ndarray:
         interpolation=CONVERSION,
         threads=1,
     ).to_ndarray()
-    aspect = Fraction(stream.sample_aspect_ratio or 1) or Fraction(1)
-    quarter_turns = round(frame.rotation / 90) % 4
-    if quarter_turns % 2:
-        aspect = 1 / aspect
-    return resize_frame(np.rot90(pixels, quarter_turns), aspect, spec.height, spec.width)
+    aspect, quarter_turns = _orientation(frame, stream)
+    return resize_frame(np.rot90(pixels, quarter_turns), aspect, bucket.height, bucket.width)
 
 
 def _one_line(error: Exception) -> str:
