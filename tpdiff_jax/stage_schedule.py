@@ -78,6 +78,8 @@ def turn_of_step(seed: int, step: int, bucket_steps: Sequence[int]) -> Turn:
         step: number of completed steps before this one.
         bucket_steps: what `steps_of_round` returns.
     """
+    if len(bucket_steps) == 1:
+        return Turn(0, step)
     round_index, place = divmod(step, sum(bucket_steps))
     bucket, rank = _round(seed, round_index, tuple(bucket_steps))[place]
     return Turn(bucket, round_index * bucket_steps[bucket] + rank)
