@@ -28,6 +28,7 @@ LAYERS = (
         "train_step",
         "report",
         "prepare",
+        "clip_flops",
         "clip_measures",
     }
     | {"null_condition"},

@@ -1,6 +1,6 @@
 """What a run has spent and how fast it goes, from step counts and FLOPs of a step.
 
-    train_flops     the network alone, by its FLOP model: forward, and twice that backward
+    train_flops     the network alone: forward, and what training needs backward (clip_flops.py)
     counted_flops   that, the pairing of noise, the optimizer's matrix products and the average
 
 Neither credits recomputation. Equal FLOPs of experiments and the share of the peak mean the first;

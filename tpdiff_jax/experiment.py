@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from tpdiff_jax import method
+from tpdiff_jax.clip_flops import clip_flops
 from tpdiff_jax.clip_measures import MeasureSpec
 from tpdiff_jax.data import BucketedClips
 from tpdiff_jax.infra.checkpoint_manifest import Identity
@@ -132,12 +133,22 @@ class Experiment:
         return Identity(config=deciding_fields(self.config), dataset=self.clips.fingerprint())
 
     def train_flops(self, stage_index: int) -> float:
-        """Model FLOPs of one training step of a stage: the network forward and twice that backward.
+        """Model FLOPs of one training step of a stage: the network, forward and backward.
 
         Alignment, optimizer and average are not in it; `cost.step_flops` counts them.
         """
-        num_frames = self.pyramid.stages[stage_index].num_frames
-        return 3.0 * self.network.flops(num_frames) * self.batch_sizes[stage_index]
+        return self._clip_flops[stage_index] * self.batch_sizes[stage_index]
+
+    @functools.cached_property
+    def _clip_flops(self) -> tuple[float, ...]:
+        """Training FLOPs of one clip, by stage."""
+        network, dataset, adaptation = self.network, self.dataset, self.task.adaptation
+        return tuple(
+            clip_flops(
+                network, adaptation, dataset.cond_shapes, (stage.num_frames, *dataset.frame_shape)
+            )
+            for stage in self.pyramid.stages
+        )
 
 
 class Program(NamedTuple):

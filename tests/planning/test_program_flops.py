@@ -34,6 +34,20 @@ def test_a_scan_multiplies_and_a_conditional_takes_its_costliest_branch() -> Non
     assert flops(either, X, W) == 11 * PRODUCT
 
 
+def test_the_zeros_in_the_gradient_of_a_strided_convolution_are_not_counted() -> None:
+    x, w = jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, 5))
+
+    def loss(x: jax.Array, w: jax.Array) -> jax.Array:
+        form = ("NHWC", "HWIO", "NHWC")
+        return jnp.sum(
+            jax.lax.conv_general_dilated(x, w, (2, 2), ((1, 1), (1, 1)), dimension_numbers=form)
+        )
+
+    forward = 2.0 * (2 * 4 * 4) * (3 * 3 * 3) * 5
+    assert flops(loss, x, w) == forward
+    assert flops(jax.value_and_grad(loss, argnums=(0, 1)), x, w) == 3 * forward
+
+
 def test_recomputation_is_counted() -> None:
     def loss(x: jax.Array, w: jax.Array) -> jax.Array:
         return jnp.sum(jnp.sin(x @ w))

@@ -28,7 +28,11 @@ def _equation_flops(equation: core.JaxprEqn) -> float:
     if name == "conv_general_dilated":
         kernel = _shape(equation.invars[1])
         out_channels = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
-        return 2.0 * math.prod(_shape(equation.outvars[0])) * math.prod(kernel) / out_channels
+        spread = math.prod(
+            equation.params["lhs_dilation"]
+        )  # backward of a stride: the rest is zeros
+        num_outputs = math.prod(_shape(equation.outvars[0]))
+        return 2.0 * num_outputs * math.prod(kernel) / out_channels / spread
     inner = [matmul_flops(jaxpr) for jaxpr in _inner_jaxprs(equation.params)]
     if name == "cond":
         return max(inner)

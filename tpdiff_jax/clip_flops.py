@@ -1,0 +1,61 @@
+"""FLOPs of training on one clip, by the network's FLOP model or, where parts are frozen, a trace.
+
+Backward costs twice the forward: once for the gradients of what comes in, once for those of the
+parameters. A frozen matrix has none of its own, and what stands before everything that is trained
+needs neither; jax traces no more than that, so the trace is counted. The low-rank products
+themselves are not: they are as small as the rank is against the tokens.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tpdiff_jax.infra.adaptation import Adaptation, union
+from tpdiff_jax.models import Network
+from tpdiff_jax.models.one_device import OneDevice
+from tpdiff_jax.planning.program_flops import matmul_flops
+from tpdiff_jax.types import Array, CondShapes, Params
+
+PLAIN: Mapping[str, str] = {"remat": "none", "attention_kernel": "xla"}
+"""Fields of a network's config under which a trace holds its products and no recomputation."""
+
+
+def clip_flops(
+    network: Network, adaptation: Adaptation, cond_shapes: CondShapes, video_shape: tuple[int, ...]
+) -> float:
+    """Return the FLOPs of the network's forward and backward pass; recomputation is not in it.
+
+    Args:
+        network: what is trained.
+        adaptation: which part of it.
+        cond_shapes: shapes and types of a clip's condition.
+        video_shape: of the clip, [f, h, w, c].
+    """
+    if not adaptation.trained:
+        return 3.0 * network.flops(video_shape[0])
+    plain = _plain(network)
+    params = jax.eval_shape(plain.init, jax.random.key(0))
+
+    def loss(trained: Mapping[str, Any], params: Params, x_t: Array, t: Array, cond: Any) -> Array:
+        positions = np.arange(video_shape[0], dtype=np.float32)
+        return jnp.sum(plain.apply(union(trained, params), x_t, t, positions, 1, cond))
+
+    x_t, t = (jax.ShapeDtypeStruct((1, *shape), jnp.float32) for shape in (video_shape, ()))
+    cond = {
+        name: jax.ShapeDtypeStruct((1, *shape), dtype)
+        for name, (shape, dtype) in cond_shapes.items()
+    }
+    traced = jax.make_jaxpr(jax.value_and_grad(loss))(
+        adaptation.chosen(params), params, x_t, t, cond
+    )
+    return matmul_flops(traced.jaxpr)
+
+
+def _plain(network: Any) -> Any:
+    """Return the network without rematerialisation and kernels, on one device."""
+    config = dataclasses.replace(network.config, **PLAIN)
+    return dataclasses.replace(network, config=config, layout=OneDevice())
