@@ -29,7 +29,8 @@ def make_state(experiment: Experiment, key: PRNGKey) -> TrainState:
     shardings = jax.tree.map(lambda a: a.sharding, abstract)
     if experiment.weights is None:
         return jax.jit(_init(experiment), out_shardings=shardings)(key)
-    params = experiment.weights.load(experiment.network.config, abstract_params(experiment))
+    config, shapes = experiment.network.config, abstract_params(experiment)
+    params = experiment.weights.load(config, shapes, key)
     of_params = functools.partial(state_of_params, experiment.task)
     return jax.jit(of_params, out_shardings=shardings, donate_argnums=0)(params, key)
 

@@ -22,7 +22,7 @@ from tpdiff_jax.pretrained.animatediff_rows import (
     original_names,
     position_names,
 )
-from tpdiff_jax.pretrained.key_table import places
+from tpdiff_jax.pretrained.key_table import flatten, places
 
 FILE = "diffusion_pytorch_model.safetensors"
 
@@ -202,6 +202,25 @@ def test_modules_of_another_form_and_missing_parts_are_refused(tmp_path, tensors
     (folder / "motion_adapter" / FILE).unlink()
     with pytest.raises(ValueError, match=r"motion_adapter holds no .safetensors file"):
         load_animatediff(folder, CONFIG)
+
+
+def test_a_bare_unet_gets_fresh_motion_modules_that_change_nothing_yet(tmp_path, tensors, params):
+    write(tmp_path / "unet", {name: t for name, t in tensors.items() if MOTION not in name})
+    with pytest.raises(ValueError, match=r"motion_modules.* is missing"):
+        load_animatediff(tmp_path, CONFIG)
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    shapes = jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=device), abstract_params(CONFIG)
+    )
+    found = load_animatediff(tmp_path, CONFIG, shapes, jax.random.key(0))
+    assert jax.tree.structure(found) == jax.tree.structure(params)
+    for path, leaf in flatten(found).items():
+        if "/motion/" not in path:
+            np.testing.assert_array_equal(leaf, flatten(params)[path], path)
+        elif path.endswith("kernel"):
+            assert (np.std(leaf) == 0.0) == path.endswith("motion/project_out/kernel"), path
+    save_animatediff(tmp_path / "out", found, CONFIG, source=tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, load_animatediff(tmp_path / "out", CONFIG), found)
 
 
 def test_a_config_file_that_says_otherwise_is_refused(tmp_path, tensors):

@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from absl import logging
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from tpdiff_jax.json_files import read_json
 from tpdiff_jax.models.animatediff import AnimateDiff
@@ -38,7 +40,7 @@ from tpdiff_jax.pretrained.key_table import (
     places,
 )
 from tpdiff_jax.pretrained.tensor_files import open_folder, write_folder
-from tpdiff_jax.types import Params
+from tpdiff_jax.types import Params, PRNGKey
 
 LAYOUTS = ("separate", "combined", "original")
 UNET, ADAPTER = "unet", "motion_adapter"
@@ -58,7 +60,10 @@ class Tensors(NamedTuple):
 
 
 def load_animatediff(
-    folder: pathlib.Path, config: AnimateDiffConfig, params: Params | None = None
+    folder: pathlib.Path,
+    config: AnimateDiffConfig,
+    params: Params | None = None,
+    key: PRNGKey | None = None,
 ) -> Params:
     """Read a folder of published weights, in any layout.
 
@@ -67,6 +72,8 @@ def load_animatediff(
         config: the network to fill.
         params: shapes of the parameters with their shardings, to load onto devices; None: into the
             host's memory.
+        key: of the motion modules of a folder without any, which start as if they were not there;
+            None refuses such a folder.
 
     Returns:
         The parameters, float32: numpy arrays, or device arrays.
@@ -78,15 +85,35 @@ def load_animatediff(
     for part in (UNET, ADAPTER):
         if (folder / part / "config.json").exists():
             _check_config(folder / part / "config.json", config)
-    shapes = params or abstract_params(config)
-    found, tensors = places(animatediff_rows(config), shapes), open_tensors(folder)
+    shapes, fresh = flatten_dict(dict(params or abstract_params(config))), {}
+    rows, tensors = animatediff_rows(config), open_tensors(folder)
+    if key is not None and not any(MOTION in name for name in tensors.shapes):
+        logging.warning("%s holds no motion modules: they start fresh", folder)
+        fresh = _fresh_motion(config, shapes, key)
+        rows = [row for row in rows if MOTION not in row.tensor]
+    stored = unflatten_dict({path: leaf for path, leaf in shapes.items() if path not in fresh})
+    found = places(rows, stored)
     positions = position_names(config)
     learned = {name: shape for name, shape in tensors.shapes.items() if name not in positions}
     check_tensors(found, learned, str(folder))
     for name in positions:
         if name in tensors.shapes:
             _check_positions(folder, name, tensors.read(name), config, positions[name])
-    return import_params(found, tensors.read, shapes)
+    loaded = import_params(found, tensors.read, stored)
+    return unflatten_dict(flatten_dict(dict(loaded)) | fresh)
+
+
+def _fresh_motion(
+    config: AnimateDiffConfig, shapes: Mapping[tuple[str, ...], Any], key: PRNGKey
+) -> dict[tuple[str, ...], Any]:
+    """Return the motion modules of a fresh network by path; nothing else of it is made."""
+    of_motion = {path: leaf.sharding for path, leaf in shapes.items() if "motion" in path}
+
+    def init(key: PRNGKey) -> dict[tuple[str, ...], Any]:
+        params = flatten_dict(dict(AnimateDiff(config).init(key)))
+        return {path: params[path] for path in of_motion}
+
+    return jax.jit(init, out_shardings=of_motion)(key)
 
 
 def save_animatediff(
@@ -162,7 +189,7 @@ def open_tensors(folder: pathlib.Path) -> Tensors:
     """
     unet = open_folder(folder / UNET)
     sources = {name: (unet, name) for name in unet.shapes}
-    if not any(MOTION in name for name in sources):
+    if (folder / ADAPTER).is_dir() and not any(MOTION in name for name in sources):
         adapter = open_folder(folder / ADAPTER)
         for name in adapter.shapes:
             sources.setdefault(name_in_diffusers(name), (adapter, name))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from tpdiff_jax.pretrained import animatediff, flux
-from tpdiff_jax.types import Params
+from tpdiff_jax.types import Params, PRNGKey
 
 
 class Published(NamedTuple):
@@ -13,13 +13,14 @@ class Published(NamedTuple):
 
     Attributes:
         layouts: names of the layouts that are written.
-        load: (folder, network's config, shapes of the parameters with shardings) -> parameters.
+        load: (folder, network's config, shapes of the parameters with shardings, key of what the
+            folder may lack) -> parameters.
         save: (folder, parameters, network's config, layout, dtype, folder that the weights came
             from or None): writes them.
     """
 
     layouts: tuple[str, ...]
-    load: Callable[[pathlib.Path, Any, Params], Params]
+    load: Callable[[pathlib.Path, Any, Params, PRNGKey], Params]
     save: Callable[[pathlib.Path, Params, Any, str, str, pathlib.Path | None], None]
 
 
@@ -31,7 +32,7 @@ PUBLISHED: Mapping[str, Published] = {
     ),
     "flux": Published(
         layouts=flux.LAYOUTS,
-        load=lambda folder, config, params: flux.load_flux(folder, config, params=params),
+        load=lambda folder, config, params, _: flux.load_flux(folder, config, params=params),
         save=lambda folder, params, config, layout, dtype, _: flux.save_flux(
             folder, params, config, layout, dtype
         ),
@@ -50,13 +51,13 @@ class Weights(NamedTuple):
     network: str
     folder: pathlib.Path
 
-    def load(self, config: Any, params: Params) -> Params:
-        """Read the weights onto the devices of `params`.
+    def load(self, config: Any, params: Params, key: PRNGKey) -> Params:
+        """Read the weights onto the devices of `params`; the key draws what they may lack.
 
         Raises:
             ValueError: naming `model.weights` and what does not fit.
         """
         try:
-            return PUBLISHED[self.network].load(self.folder, config, params)
+            return PUBLISHED[self.network].load(self.folder, config, params, key)
         except ValueError as error:
             raise ValueError(f"model.weights: {error}") from error
