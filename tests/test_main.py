@@ -42,6 +42,17 @@ def test_help_explains_modes_and_exit_codes() -> None:
     assert "xml" not in out.stdout, "flags of other libraries are not ours to show"
 
 
+def test_help_that_nobody_reads_to_its_end_is_no_error() -> None:
+    unread, written = os.pipe()
+    os.close(unread)
+    with os.fdopen(written, "w") as pipe:
+        command = [sys.executable, "-m", "tpdiff_jax.main", "--help"]
+        out = subprocess.run(
+            command, cwd=REPO, stdout=pipe, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (out.returncode, out.stderr) == (0, "")
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [

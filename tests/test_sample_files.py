@@ -1,12 +1,14 @@
 """Names of generated videos, and what becomes of latents."""
 
 import pathlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from tpdiff_jax.encoders import hash_folders
 from tpdiff_jax.prompts import SampleFlags, read_prompts
-from tpdiff_jax.sample_files import SampleWriter, file_words, vbench_name
+from tpdiff_jax.sample_files import SampleWriter, file_words, open_decoder, vbench_name
 
 VIDEOS = np.zeros((3, 2, 16, 16, 3), np.float32)
 
@@ -72,3 +74,21 @@ def test_one_source_of_requests_at_a_time() -> None:
         SampleFlags(captions=["a"], prompts="file")
     with pytest.raises(ValueError, match="--naming"):
         SampleFlags(naming="other")
+
+
+def test_weights_that_decode_other_latents_are_refused_before_anything_is_made(
+    tmp_path: pathlib.Path,
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    facts: dict[str, str] = {"name": "image_vae", "weights_sha256": hash_folders(tmp_path)}
+    latents = SimpleNamespace(encoders={"video": facts})
+    assert open_decoder(latents, "") is None
+    assert open_decoder(latents, str(tmp_path)) is not None, "opened when it is first used"
+    with pytest.raises(ValueError, match=r"sample\.video_weights='no' must be the folder of the"):
+        open_decoder(latents, "no")
+    (tmp_path / "config.json").write_text("{ }")
+    with pytest.raises(ValueError, match="does not hold the 'image_vae' that encoded the clips"):
+        open_decoder(latents, str(tmp_path))
+    facts.pop("weights_sha256")
+    with pytest.raises(ValueError, match="the data do not say what encoded them"):
+        open_decoder(latents, str(tmp_path))

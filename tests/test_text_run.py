@@ -110,7 +110,7 @@ def test_from_captions_to_videos_of_prompts(folder: pathlib.Path, tmp_path: path
     with pytest.raises(ValueError, match="--text_weights must be the folder"):
         sample_run(run, SampleFlags(captions=PROMPTS), None)
     write_text_encoders(tmp_path / "others", PROMPTS, width=16, seed=1)
-    with pytest.raises(ValueError, match="not the weights that the clips were made of"):
+    with pytest.raises(ValueError, match="does not hold the 't5_clip' that encoded the captions"):
         sample_run(run, SampleFlags(captions=PROMPTS, text_weights=str(tmp_path / "others")), None)
     with pytest.raises(ValueError, match="--labels"):
         sample_run(run, SampleFlags(labels=["3"]), None)

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from tpdiff_jax import method
 from tpdiff_jax.clip_measures import MeasureSpec
 from tpdiff_jax.data import DATASETS, ClipShape, bucket_folders
+from tpdiff_jax.encoders import FIRST_LATENT_APART
 from tpdiff_jax.experiment import Experiment
 from tpdiff_jax.infra import mesh as mesh_lib
 from tpdiff_jax.infra.adaptation import Adaptation
@@ -157,6 +158,7 @@ def _build_shapes(
         others = [other.num_frames for name, other in datasets.items() if name != bucket]
         with _naming(bucket):
             pyramid = _build_pyramid(read, dataset.num_frames, others)
+            _check_first_latent(read, pyramid, dataset)
             network = _build_network(read, dataset).with_layout(layout)
             if isinstance(dataset, ClipShape):
                 dataset = dataclasses.replace(dataset, encoded=network.cond_shapes)
@@ -198,6 +200,18 @@ def _build_datasets(read: ConfigReader, frame_shape: tuple[int, ...] | None) -> 
         num_classes=dataset.num_classes,
     )
     return {"": shape}
+
+
+def _check_first_latent(read: ConfigReader, pyramid: method.Pyramid, dataset: Any) -> None:
+    """Raise ValueError where a stage would copy the code of one frame into that of several."""
+    if isinstance(dataset, ClipShape) or pyramid.num_stages == 1:
+        return
+    name = dataset.encoders["video"]["name"]
+    if name in FIRST_LATENT_APART and read("pyramid.upsample") == "nearest":
+        raise ValueError(
+            "pyramid.upsample='nearest' would copy the first latent, which has statistics of its "
+            f"own where prepare.video_encoder={name!r}; allowed: nearest_next, linear"
+        )
 
 
 def _check_condition(network: Network, dataset: Any) -> None:

@@ -125,11 +125,16 @@ def evaluate_run(run: Run, out: pathlib.Path | None) -> pathlib.Path:
     experiment = run.experiment
     sampler = Sampler(experiment)
     decode = open_decoder(experiment.dataset, experiment.sample.video_weights)
+    if decode is None:
+        raise ValueError(
+            "evaluation measures videos, and the clips are latents: --video_weights must be the "
+            "folder of the autoencoder that encoded them"
+        )
     evaluator = Evaluator(experiment, sampler, decode)
     if not evaluator.is_possible:
         raise ValueError(
-            "evaluation needs two clips or more in pixels to compare with; --mode=sample writes "
-            "videos to look at"
+            "evaluation needs two clips or more to compare with; --mode=sample writes videos to "
+            "look at"
         )
     evaluation = evaluator(run.params)
     results = make_results(

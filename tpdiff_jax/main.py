@@ -29,6 +29,7 @@ clips or table rows; 8 a replayed step differs from the logged one; 130 stopped 
 command goes on from the newest checkpoint).
 """
 
+import os
 import pathlib
 import sys
 import time
@@ -88,7 +89,10 @@ _TEXT_WEIGHTS = flags.DEFINE_string(
     "text_weights", "", "sample: folder of the text encoder that the clips were prepared with."
 )
 _VIDEO_WEIGHTS = flags.DEFINE_string(
-    "video_weights", None, "sample: folder of the autoencoder; default sample.video_weights."
+    "video_weights",
+    None,
+    "sample, evaluate: folder of the autoencoder that the clips were prepared with, which turns "
+    "latents into videos; default sample.video_weights.",
 )
 _BUCKET = flags.DEFINE_string(
     "bucket", None, "sample, evaluate: shape of clips, as in 16x96x160; default the data's first."
@@ -322,8 +326,11 @@ def check_config_file() -> None:
 def print_help_when_asked(argv: Sequence[str]) -> None:
     """Show modes and flags for --help; absl's own shows every flag of every library."""
     if any(arg in ("--help", "-h", "-help") for arg in argv[1:]):
-        print(__doc__)
-        print(flags.FLAGS.module_help(sys.modules["__main__"]))
+        try:
+            print(__doc__)
+            print(flags.FLAGS.module_help(sys.modules["__main__"]), flush=True)
+        except BrokenPipeError:  # read by `head`; Python would flush once more at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
 
 

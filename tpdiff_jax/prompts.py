@@ -126,9 +126,14 @@ def _open_encoder(dataset: Any, flags: SampleFlags) -> TextEncoder | None:
     if not flags.text_weights:
         raise ValueError(f"--text_weights must be the folder of the text encoder {facts['name']!r}")
     folder = pathlib.Path(flags.text_weights)
-    encoder = open_text_encoder(facts["name"], folder, facts["text_tokens"])
+    try:
+        encoder = open_text_encoder(facts["name"], folder, facts["text_tokens"])
+    except ValueError as error:
+        raise ValueError(f"--text_weights: {error}") from error
     if encoder.facts["weights_sha256"] != facts["weights_sha256"]:
-        raise ValueError(f"--text_weights={folder} are not the weights that the clips were made of")
+        raise ValueError(
+            f"--text_weights={folder} does not hold the {facts['name']!r} that encoded the captions"
+        )
     return encoder
 
 

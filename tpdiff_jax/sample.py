@@ -150,9 +150,9 @@ def sample_run(run: Run, flags: SampleFlags, out: pathlib.Path | None) -> pathli
         ValueError: when what is asked for does not fit the data set, or weights not its clips.
     """
     experiment, spec = run.experiment, run.experiment.sample
+    decode = open_decoder(experiment.dataset, spec.video_weights)
     requests, rows, null_cond = read_requests(experiment, flags, spec.num_videos)
     folder = out or run.workdir / "samples" / f"step_{run.step:08d}_seed_{spec.seed}"
-    decode = open_decoder(experiment.dataset, spec.video_weights)
     writer = SampleWriter(folder, experiment.dataset.fps, decode, flags.naming)
     sampler = Sampler(experiment, null_cond=null_cond)
     with Progress(len(rows), label="sample", unit="video") as progress:

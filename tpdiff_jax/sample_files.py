@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from tpdiff_jax.encoders import VideoEncoder, open_video_encoder
+from tpdiff_jax.encoders import VideoEncoder, hash_folders, open_video_encoder
 from tpdiff_jax.infra import media
 
 GRID_SIZE = 16
@@ -26,23 +26,30 @@ def open_decoder(dataset: Any, weights: str) -> Decode | None:
     Args:
         dataset: knows whether its clips are latents, and whose.
         weights: folder of the video autoencoder, read when it is first used; "" leaves latents as
-            they are. Others than those that the clips were encoded with raise a ValueError then.
+            they are.
 
     Returns:
         None for latents without a decoder.
+
+    Raises:
+        ValueError: when the folder does not hold what the clips were encoded with.
     """
-    facts = dataset.encoders["video"]
-    if facts["name"] == "pixels":
+    facts, field = dataset.encoders["video"], f"sample.video_weights={weights!r}"
+    name, folder = facts["name"], pathlib.Path(weights)
+    if name == "pixels":
         return lambda videos: videos
     if not weights:
         return None
+    if "weights_sha256" not in facts:
+        raise ValueError(f"{field} must be '': the data do not say what encoded them")
+    if not folder.is_dir():
+        raise ValueError(f"{field} must be the folder of the {name!r} that encoded the clips")
+    if hash_folders(folder) != facts["weights_sha256"]:
+        raise ValueError(f"{field} does not hold the {name!r} that encoded the clips")
 
     @functools.cache
     def encoder() -> VideoEncoder:
-        opened = open_video_encoder(facts["name"], pathlib.Path(weights))
-        if opened.facts["weights_sha256"] != facts["weights_sha256"]:
-            raise ValueError(f"sample.video_weights={weights} are not those of the clips' latents")
-        return opened
+        return open_video_encoder(name, folder)
 
     return lambda videos: np.stack([encoder().decode(latents) for latents in videos])
 

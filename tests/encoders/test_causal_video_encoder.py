@@ -3,47 +3,20 @@
 import json
 import pathlib
 
-import jax
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
-from tests.models.causal_video_vae_reference import CONFIG, random_tensors
+from tests.encoders.tiny_autoencoders import CAUSAL_FIELDS, write_causal_video_vae
+from tests.models.causal_video_vae_reference import CONFIG
 from tpdiff_jax.encoders import VIDEO_ENCODERS, open_video_encoder
 from tpdiff_jax.models.causal_video_vae import CausalVideoVAE
 from tpdiff_jax.models.causal_video_vae_config import CausalVideoVAEConfig
-from tpdiff_jax.pretrained.causal_video_vae import (
-    causal_video_vae_rows,
-    load_causal_video_vae,
-    read_vae_config,
-)
-from tpdiff_jax.pretrained.key_table import places
-
-PUBLISHED = {
-    "encoder_in_channels": 3,
-    "decoder_out_channels": 3,
-    "encoder_out_channels": 3,
-    "decoder_in_channels": 3,
-    "encoder_block_out_channels": [4, 8, 8],
-    "decoder_block_out_channels": [4, 8, 8],
-    "encoder_layers_per_block": [1, 1, 1],
-    "decoder_layers_per_block": [2, 2, 2],
-    "encoder_norm_num_groups": 2,
-    "decoder_norm_num_groups": 2,
-    "scaling_factor": 0.13025,
-}
+from tpdiff_jax.pretrained.causal_video_vae import load_causal_video_vae, read_vae_config
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    folder = tmp_path_factory.mktemp("vae")
-    shapes = jax.eval_shape(CausalVideoVAE(CONFIG).init, jax.random.key(0))
-    found = places(causal_video_vae_rows(CONFIG), shapes)
-    drawn = random_tensors({name: place.shape for name, place in found.items()})
-    tensors = {name: tensor.numpy() for name, tensor in drawn.items()}
-    save_file(tensors, folder / "diffusion_pytorch_model.safetensors")
-    (folder / "config.json").write_text(json.dumps(PUBLISHED))
-    return folder
+    return write_causal_video_vae(tmp_path_factory.mktemp("vae"))
 
 
 def test_the_folder_s_config_says_the_shape(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
@@ -53,7 +26,7 @@ def test_the_folder_s_config_says_the_shape(folder: pathlib.Path, tmp_path: path
         ({"encoder_layers_per_block": [1, 2, 1]}, "equal levels are read"),
         ({"decoder_in_channels": 4}, "decoder_in_channels=4, elsewhere 3"),
     ):
-        (tmp_path / "config.json").write_text(json.dumps(PUBLISHED | change))
+        (tmp_path / "config.json").write_text(json.dumps(CAUSAL_FIELDS | change))
         with pytest.raises(ValueError, match=message):
             read_vae_config(tmp_path)
 
@@ -88,6 +61,6 @@ def test_the_identity_is_that_of_the_weights(folder: pathlib.Path, tmp_path: pat
     for path in folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     assert open_video_encoder("causal_video_vae", tmp_path).facts == facts
-    (tmp_path / "config.json").write_text(json.dumps(PUBLISHED | {"more": 1}))
+    (tmp_path / "config.json").write_text(json.dumps(CAUSAL_FIELDS | {"more": 1}))
     assert open_video_encoder("causal_video_vae", tmp_path).facts != facts
     assert "causal_video_vae" in VIDEO_ENCODERS

@@ -13,13 +13,21 @@ what was encoded. torch and transformers are imported when a text encoder is ope
 
 from tpdiff_jax.encoders.clip_encoder import make_clip_encoder
 from tpdiff_jax.encoders.text_encoders import TEXT_ENCODERS, TextEncoder, open_text_encoder
-from tpdiff_jax.encoders.video_encoders import VIDEO_ENCODERS, VideoEncoder, open_video_encoder
+from tpdiff_jax.encoders.video_encoders import (
+    FIRST_LATENT_APART,
+    VIDEO_ENCODERS,
+    VideoEncoder,
+    open_video_encoder,
+)
+from tpdiff_jax.encoders.weight_hash import hash_folders
 
 __all__ = [
+    "FIRST_LATENT_APART",
     "TEXT_ENCODERS",
     "VIDEO_ENCODERS",
     "TextEncoder",
     "VideoEncoder",
+    "hash_folders",
     "make_clip_encoder",
     "open_text_encoder",
     "open_video_encoder",

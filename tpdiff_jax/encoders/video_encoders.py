@@ -133,6 +133,8 @@ VIDEO_ENCODERS: Mapping[str, Callable[[pathlib.Path], VideoEncoder]] = {
     "causal_video_vae": open_causal_video_vae,
     "image_vae": open_image_vae,
 }
+FIRST_LATENT_APART = ("causal_video_vae",)
+"""Those whose first latent is the code of one frame, with statistics of its own."""
 
 
 def open_video_encoder(name: str, folder: pathlib.Path) -> VideoEncoder:

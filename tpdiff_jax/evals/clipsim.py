@@ -11,21 +11,19 @@ Source: Radford et al., arXiv 2103.00020; as a measure of videos Wu et al., arXi
 """
 
 import hashlib
-import importlib
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from tpdiff_jax.durable_files import sha256_of_file
+from tpdiff_jax.language_models import open_model
 
 MEAN = np.asarray((0.48145466, 0.4578275, 0.40821073), np.float32)
 DEVIATION = np.asarray((0.26862954, 0.26130258, 0.27577711), np.float32)
 MAX_TOKENS = 77
-_BUFFERS = ("position_ids",)  # older files hold the numbers 0, 1, 2, ... of positions
 
 
 class ClipScorer:
@@ -39,28 +37,11 @@ class ClipScorer:
         """
         if not folder.is_dir():
             raise ValueError(f"measure.clip_folder={str(folder)!r} is not a folder")
-        transformers, self._torch = _import("transformers"), _import("torch")
         try:
-            self._tokenizer = transformers.AutoTokenizer.from_pretrained(
-                folder, local_files_only=True
-            )
-            model, info = transformers.CLIPModel.from_pretrained(
-                folder,
-                local_files_only=True,
-                use_safetensors=True,
-                dtype=self._torch.float32,
-                output_loading_info=True,
-            )
-        except (OSError, ValueError, RuntimeError, ImportError) as error:
-            raise ValueError(f"measure.clip_folder={str(folder)!r}: {error}") from error
-        left_over = [key for key in info["unexpected_keys"] if not key.endswith(_BUFFERS)]
-        if wrong := sorted(info["missing_keys"]) + left_over:
-            raise ValueError(
-                f"measure.clip_folder={str(folder)!r}: tensor {wrong[0]!r} does not fit"
-            )
-        self._device = "cuda" if self._torch.cuda.is_available() else "cpu"
-        self._model = model.eval().requires_grad_(False).to(self._device)
-        self._size = model.config.vision_config.image_size
+            self._opened = open_model("CLIPModel", folder, folder, purpose="CLIPSIM")
+        except ValueError as error:
+            raise ValueError(f"measure.clip_folder: {error}") from error
+        self._size = self._opened.model.config.vision_config.image_size
         self.sha256 = folder_sha256(folder)
 
     def similarities(self, frames: NDArray[np.uint8], prompt: str) -> NDArray[np.float64]:
@@ -73,15 +54,16 @@ class ClipScorer:
         Returns:
             [f], in [-1, 1].
         """
+        model, tokenizer, torch, device = self._opened
         pixels = np.stack([prepare_frame(frame, self._size) for frame in frames])
-        tokens = self._tokenizer(
+        tokens = tokenizer(
             [prompt], truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
-        ).to(self._device)
-        with self._torch.inference_mode():
-            output = self._model(
+        ).to(device)
+        with torch.inference_mode():
+            output = model(
                 input_ids=tokens.input_ids,
                 attention_mask=tokens.attention_mask,
-                pixel_values=self._torch.from_numpy(pixels).to(self._device),
+                pixel_values=torch.from_numpy(pixels).to(device),
             )
         image, text = (
             _normalised(embeds.double().cpu().numpy())
@@ -140,12 +122,3 @@ def folder_sha256(folder: pathlib.Path) -> str:
 
 def _normalised(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
-
-
-def _import(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"CLIPSIM needs the package {error.name}: pip install torch transformers"
-        ) from error

@@ -90,6 +90,11 @@ CONFIG_FIELDS: tuple[tuple[str, str], ...] = (
     ("pooled_projection_dim", "pooled_dim"),
 )
 """Entries of config.json and the fields or properties of `FluxConfig` that they must equal."""
+MADE_OF = {
+    "head_dim": ", the sum of model.rope_dims",
+    "patch_dim": ", the square of model.patch_size times the channels of the clips",
+}
+"""What in a config decides a property."""
 
 
 def flux_rows(config: FluxConfig, layout: str) -> list[Row]:
@@ -207,4 +212,7 @@ def _check_config(path: pathlib.Path, config: FluxConfig) -> None:
         value, expected = fields.get(name), getattr(config, ours)
         value = tuple(value) if isinstance(value, list) else value
         if name in fields and value != expected:
-            raise ValueError(f"{path} says {name}={value}, the config has {ours}={expected}")
+            raise ValueError(
+                f"{path} says {name}={value}, the config has {ours}={expected}"
+                f"{MADE_OF.get(ours, '')}"
+            )

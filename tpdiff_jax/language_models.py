@@ -1,0 +1,82 @@
+"""Models of transformers with their tokenizers, from local folders: complete weights or an error.
+
+transformers and torch are imported when a model is opened. Weights are read from safetensors only,
+and a tensor that is missing or left over is an error: transformers itself would go on with random
+numbers in its place.
+"""
+
+import importlib
+import pathlib
+from typing import Any, NamedTuple
+
+BUFFERS = ("position_ids",)
+"""Left-over tensors that are no weights: older files hold the numbers 0, 1, 2, ... of positions."""
+
+
+class OpenModel(NamedTuple):
+    """A frozen model in float32.
+
+    Attributes:
+        model: on `device`.
+        tokenizer: its tokenizer.
+        torch: the module.
+        device: a GPU where torch has one.
+    """
+
+    model: Any
+    tokenizer: Any
+    torch: Any
+    device: str
+
+
+def open_model(
+    kind: str, weights: pathlib.Path, tokenizer: pathlib.Path, *, purpose: str
+) -> OpenModel:
+    """Read a model and its tokenizer.
+
+    Args:
+        kind: name of its class in transformers.
+        weights: folder of config.json and safetensors.
+        tokenizer: folder of the tokenizer's files.
+        purpose: what needs them, for the error about a missing package.
+
+    Raises:
+        ValueError: when a package or a file is missing or does not fit.
+    """
+    transformers, torch = _import("transformers", purpose), _import("torch", purpose)
+    try:
+        words = transformers.AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
+        model, info = getattr(transformers, kind).from_pretrained(
+            weights,
+            local_files_only=True,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        folders = " and ".join(str(folder) for folder in dict.fromkeys((weights, tokenizer)))
+        raise ValueError(f"{folders}: {error}") from error
+    _check_complete(weights, info)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return OpenModel(model.eval().requires_grad_(False).to(device), words, torch, device)
+
+
+def _import(name: str, purpose: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"{purpose} needs the package {error.name}: pip install torch transformers"
+        ) from error
+
+
+def _check_complete(weights: pathlib.Path, info: dict[str, Any]) -> None:
+    left_over = [key for key in info["unexpected_keys"] if not key.endswith(BUFFERS)]
+    faults = (
+        ("is missing", sorted(info["missing_keys"])),
+        ("is not part of this model", sorted(left_over)),
+        ("has another shape", sorted(str(entry) for entry in info["mismatched_keys"])),
+    )
+    for fault, keys in faults:
+        if keys:
+            raise ValueError(f"{weights}: tensor {keys[0]!r} {fault} ({len(keys)} such in all)")
