@@ -93,6 +93,17 @@ def test_two_hosts_with_decoding_processes_write_what_one_writes(
     assert contents(tmp_path) == contents(prepared)
 
 
+@pytest.mark.parametrize(
+    ("field", "reason"),
+    [("video_weights", "holds no .safetensors"), ("text_weights", "text_encoder_2 is no folder")],
+)
+def test_folders_of_other_weights_are_refused_by_field(
+    spec: PrepareSpec, field: str, reason: str, tmp_path: pathlib.Path
+) -> None:
+    with pytest.raises(ValueError, match=rf"prepare\.{field}: .*{reason}"):
+        make_clip_encoder(dataclasses.replace(spec, **{field: str(tmp_path)}))
+
+
 @pytest.mark.slow
 def test_killed_while_encoding_and_writing_it_ends_with_the_same_bytes(
     spec: PrepareSpec, encoder: Encoder, prepared: pathlib.Path, tmp_path: pathlib.Path

@@ -119,6 +119,11 @@ def test_a_config_file_that_says_otherwise_is_refused(tmp_path, tensors):
     (folder / "config.json").write_text(json.dumps({"axes_dims_rope": [8, 4, 4]}))
     with pytest.raises(ValueError, match=r"axes_dims_rope=\(8, 4, 4\), the config has rope_dims="):
         load_flux(folder, CONFIG, "pyramid_flow")
+    (folder / "config.json").write_text(json.dumps({"in_channels": 64}))
+    with pytest.raises(
+        ValueError, match=r"in_channels=64, the config has patch_dim=\d+, the square"
+    ):
+        load_flux(folder, CONFIG, "pyramid_flow")
 
 
 def test_the_config_file_says_whether_attention_is_causal(tmp_path, tensors):
