@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from configs import video_folder
-from tests.test_prepare import check_kills, contents, make_spec
+from tests.test_prepare import check_kills, contents, encode_clip, encode_text, make_spec
 from tests.test_train import Crash, assert_same_state, crash_after, final_state
 from tests.tiny import SIZES, set_field
 from tests.videos.video_files import write_video
-from tpdiff_jax import train
+from tpdiff_jax import step_programs, train
 from tpdiff_jax.build import build_experiment
 from tpdiff_jax.data import VideoRecordsSpec
 from tpdiff_jax.from_checkpoint import GenerateFlags, open_run
@@ -26,7 +26,7 @@ from tpdiff_jax.prepare import prepare
 from tpdiff_jax.prompts import SampleFlags
 from tpdiff_jax.sample import sample_run
 from tpdiff_jax.stage_schedule import ClipsOfStep, steps_of_round, turn_of_step
-from tpdiff_jax.videos.shard_writer import PIXELS
+from tpdiff_jax.videos.shard_writer import PIXELS, Encoder
 
 WIDE, TALL, LONG = "8x32x48", "4x48x32", "16x32x48"
 FIELDS: dict[str, Any] = {"buckets": (WIDE, TALL)}
@@ -125,6 +125,18 @@ def test_killed_anywhere_the_buckets_have_the_same_bytes(
     check_kills(videos, clips, tmp_path, trials=6, workers=2, read=all_contents, **FIELDS)
 
 
+def test_latents_and_encoded_captions_go_to_the_buckets_of_their_frames(
+    videos: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    encoder = Encoder({"name": "test"}, encode_clip, lambda: encode_text(""))
+    prepare(make_spec(videos, **FIELDS), tmp_path, encoder)
+    for name, shape in ((WIDE, (8, 4, 6, 3)), (TALL, (4, 6, 4, 3))):
+        dataset = VideoRecordsSpec(folder=str(tmp_path / name))
+        assert dataset.clip("train", 0, 0)["video"].shape == shape and not dataset.is_pixels
+        assert dataset.cond_shapes["text"] == ((4, 6), np.float16)
+        np.testing.assert_array_equal(dataset.null_cond["text"], encode_text("")["text"])
+
+
 def test_a_bucket_without_training_clips_is_left_out(
     videos: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
@@ -197,6 +209,18 @@ def test_a_shape_that_does_not_suit_is_refused_by_its_buckets_name(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         build_experiment(make_config(clips, **{field: value}))
+
+
+def test_what_only_tracing_finds_is_refused_by_the_programs_name(
+    clips: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_long(*args: Any) -> Any:
+        raise ValueError("more frames than positions")
+
+    experiment = build_experiment(make_config(clips))
+    monkeypatch.setattr(step_programs, "trace_step", too_long)
+    with pytest.raises(ValueError, match=f"{WIDE} stage 0: more frames than positions"):
+        step_programs.compile_steps(experiment, abstract_train_state(experiment), run_keys(0)[1])
 
 
 def test_rounds_give_each_bucket_its_share_and_use_its_clips_one_after_another() -> None:

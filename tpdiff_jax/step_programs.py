@@ -24,7 +24,11 @@ def compile_steps(
     """Compile `experiment.programs` ahead of time, as many at a time as there are stages."""
 
     def compile_program(program: Program) -> StepFunction:
-        return trace_step(program.experiment, program.stage, abstract_state, key).lower().compile()
+        try:
+            traced = trace_step(*program, abstract_state, key)
+        except ValueError as error:  # such as more frames than the network has positions for
+            raise ValueError(f"{program.name}: {error}") from error
+        return traced.lower().compile()
 
     start, programs = time.perf_counter(), experiment.programs
     num_buckets, num_stages = len(experiment.buckets), experiment.pyramid.num_stages

@@ -8,7 +8,8 @@ import pytest
 
 from tests.encoders.tiny_autoencoders import CAUSAL_FIELDS, write_causal_video_vae
 from tests.models.causal_video_vae_reference import CONFIG
-from tpdiff_jax.encoders import VIDEO_ENCODERS, open_video_encoder
+from tests.test_prepare import make_spec
+from tpdiff_jax.encoders import VIDEO_ENCODERS, make_clip_encoder, open_video_encoder
 from tpdiff_jax.models.causal_video_vae import CausalVideoVAE
 from tpdiff_jax.models.causal_video_vae_config import CausalVideoVAEConfig
 from tpdiff_jax.pretrained.causal_video_vae import load_causal_video_vae, read_vae_config
@@ -54,6 +55,10 @@ def test_clips_that_have_no_latents_are_refused_by_field(folder: pathlib.Path) -
     for clip, field in (((8, 8, 12), "num_frames"), ((9, 6, 12), "height"), ((9, 8, 6), "width")):
         with pytest.raises(ValueError, match=rf"prepare\.{field}"):
             encoder.check_clip(*clip)
+    weights = {"video_encoder": "causal_video_vae", "video_weights": str(folder)}
+    spec = make_spec(pathlib.Path("videos"), buckets=("9x8x12", "9x6x12"), **weights)
+    with pytest.raises(ValueError, match=r"prepare\.buckets, 9x6x12: prepare\.height"):
+        make_clip_encoder(spec)
 
 
 def test_the_identity_is_that_of_the_weights(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
