@@ -1,26 +1,35 @@
-"""Text to video end to end, small: does a Flux transformer draw what its captions say?
+"""Text to video end to end, small: does a network draw what its captions say?
 
     python -m experiments.captioned_digits --out=runs/captioned
+    python -m experiments.captioned_digits --config=configs/captioned_digits_ddim.py \
+      --out=runs/captioned_ddim --arms=pyramid,vanilla
 
-Moving Digits become MP4 files with captions in text files; a T5 and a CLIP of random weights with a
-tokenizer of the captions' words stand for published text encoders. Then the package's own path:
---mode=prepare, training with the pyramid, sampling from new captions, and the digit classifier of
-the evaluators on the frames. Chance is 0.1. Finished steps are kept: the same command goes on.
+Moving Digits become MP4 files with captions in text files; language models of random weights with a
+tokenizer of the captions' words stand for published text encoders, and an autoencoder trained on
+their frames for a published one. Then the package's own path: --mode=prepare, training, sampling
+from new captions, and the digit classifier of the evaluators on the frames. Chance is 0.1. The arm
+`vanilla` trains for the FLOPs of the config as it stands. Finished steps are kept: the same command
+goes on.
 
-Options --config.* change configs/captioned_digits.py. Needs torch and transformers.
-Writes captioned_digits.json. Exit codes: 0 done; 2 bad input.
+Options --config.* change the config. Needs torch and transformers.
+Writes captioned_digits.json and captioned_digits.md. Exit codes: 0 done; 2 bad input.
 """
 
 import pathlib
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from configs import prepare as prepare_config
-from experiments.command_line import command_parser
+from experiments.command_line import command_parser, split_names
+from experiments.grids import VANILLA
+from experiments.markdown import number, table
 from experiments.overrides import merge_overrides, parse_overrides, read_config
+from experiments.plan import equal_flops_steps, mean_step_flops
+from experiments.tiny_image_vae import write_image_vae
 from experiments.tiny_text_encoders import write_text_encoders
 from tpdiff_jax.build import build_experiment, build_prepare
 from tpdiff_jax.data import MovingDigitsSpec
@@ -32,10 +41,33 @@ from tpdiff_jax.prepare import prepare
 from tpdiff_jax.prompts import SampleFlags, read_requests
 from tpdiff_jax.results import device_facts, versions, write_json
 from tpdiff_jax.sample import Sampler
+from tpdiff_jax.sample_files import open_decoder
 from tpdiff_jax.train import train
 
 EXIT_BAD_INPUT = 2
-CONFIG_FILE = "configs/captioned_digits.py"
+ARMS: Mapping[str, Mapping[str, Any]] = {"pyramid": {}, "vanilla": VANILLA}
+AUTOENCODER_CLIPS, AUTOENCODER_STEPS = 200, 600
+
+
+class Material(NamedTuple):
+    """What clips are made of.
+
+    Attributes:
+        frame_size: height and width in pixels.
+        text_encoder: `prepare.text_encoder`.
+        video_encoder: `prepare.video_encoder`.
+    """
+
+    frame_size: int
+    text_encoder: str
+    video_encoder: str
+
+
+# A U-Net has no patches: it sees small frames, behind an autoencoder as it is meant to.
+MATERIALS = {
+    "flux": Material(frame_size=32, text_encoder="t5_clip", video_encoder="pixels"),
+    "animatediff": Material(frame_size=16, text_encoder="clip", video_encoder="image_vae"),
+}
 
 
 def write_videos(folder: pathlib.Path, digits: MovingDigitsSpec, count: int) -> list[str]:
@@ -52,9 +84,22 @@ def write_videos(folder: pathlib.Path, digits: MovingDigitsSpec, count: int) -> 
     return captions
 
 
-def prepare_clips(out: pathlib.Path, digits: MovingDigitsSpec, num_tokens: int) -> None:
-    """Run the preparation of `out`/videos with the text encoders of `out`/text_encoders."""
-    config = prepare_config.get_config()
+def write_encoders(
+    out: pathlib.Path, digits: MovingDigitsSpec, captions: Sequence[str], model: ConfigDict
+) -> None:
+    """Write the text encoders and, where clips are latents, the autoencoder, once."""
+    if not (out / "text_encoders").is_dir():
+        write_text_encoders(out / "text_encoders", captions, width=model.text_dim)
+    if MATERIALS[model.name].video_encoder == "pixels" or (out / "image_vae").is_dir():
+        return
+    clips = [digits.clip("train", 0, i)["video"] for i in range(AUTOENCODER_CLIPS)]
+    frames = np.concatenate(clips).repeat(3, axis=-1)
+    write_image_vae(out / "image_vae", frames, AUTOENCODER_STEPS)
+
+
+def prepare_clips(out: pathlib.Path, digits: MovingDigitsSpec, model: ConfigDict) -> None:
+    """Run the preparation of `out`/videos with the encoders of `write_encoders`."""
+    config, material = prepare_config.get_config(), MATERIALS[model.name]
     config.prepare.update(
         {
             "source": str(out / "videos"),
@@ -62,9 +107,11 @@ def prepare_clips(out: pathlib.Path, digits: MovingDigitsSpec, num_tokens: int) 
             "fps": digits.fps,
             "height": digits.frame_size,
             "width": digits.frame_size,
-            "text_encoder": "t5_clip",
+            "video_encoder": material.video_encoder,
+            "video_weights": str(out / "image_vae"),
+            "text_encoder": material.text_encoder,
             "text_weights": str(out / "text_encoders"),
-            "text_tokens": num_tokens,
+            "text_tokens": model.num_text_tokens,
             "test_share": 0.01,
         }
     )
@@ -72,17 +119,34 @@ def prepare_clips(out: pathlib.Path, digits: MovingDigitsSpec, num_tokens: int) 
     prepare(spec, out / "clips", make_clip_encoder(spec))
 
 
-def measure(run: Run, digits: MovingDigitsSpec, encoders: pathlib.Path, count: int) -> Any:
+def arm_overrides(config_file: str, base: Mapping[str, str], arm: str) -> dict[str, str]:
+    """Return the fields of an arm that trains for the FLOPs of the config with `base`.
+
+    Raises:
+        ValueError: for a config that cannot be built.
+    """
+    own = merge_overrides(base, ARMS[arm])
+    reference, experiment = (
+        build_experiment(read_config(config_file, fields)) for fields in (base, own)
+    )
+    flops = mean_step_flops(reference), mean_step_flops(experiment)
+    num_steps = equal_flops_steps(reference.train.num_steps, *flops)
+    return merge_overrides(own, {"train.num_steps": num_steps})
+
+
+def measure(run: Run, digits: MovingDigitsSpec, out: pathlib.Path, count: int) -> Any:
     """Sample the captions of held-out clips and look for their digits."""
     clips = [digits.clip("test", 0, index) for index in range(2 * count)]
     captions = [clip["caption"] for clip in clips[:count]]
-    flags = SampleFlags(captions=captions, text_weights=str(encoders))
+    flags = SampleFlags(captions=captions, text_weights=str(out / "text_encoders"))
     requests, _, null_cond = read_requests(run.experiment, flags, count)
     spec = run.experiment.sample
     videos = Sampler(run.experiment, null_cond=null_cond)(
         run.params, requests.cond, seed=spec.seed, batch_size=spec.batch_size
     )
-    grey = videos.mean(axis=-1, keepdims=True)
+    decode = open_decoder(run.experiment.dataset, str(out / "image_vae"))
+    assert decode is not None, "weights are given"
+    grey = decode(videos).mean(axis=-1, keepdims=True)
     labels = digits.captions_to_labels(captions)
     real = np.stack([clip["video"] for clip in clips[count:]])
     figures = evaluate_videos(grey, labels, real_videos=real, world=digits.world)
@@ -91,41 +155,68 @@ def measure(run: Run, digits: MovingDigitsSpec, encoders: pathlib.Path, count: i
     )
     return {
         "metrics": figures,
-        "metric_info": {metric.name: metric._asdict() for metric in METRICS},
         "label_accuracy_of_the_next_caption": shuffled["label_accuracy"],
         "share_of_equal_neighbours": float(np.mean(labels == np.roll(labels, 1, axis=0))),
-        "num_videos": count,
-        "captions": captions[:16],
     }
+
+
+def write_results(out: pathlib.Path, content: Mapping[str, Any]) -> None:
+    """Write captioned_digits.json and its table."""
+    write_json(out / "captioned_digits.json", dict(content))
+    header = ("arm", "seed", "steps", "TFLOP", "label accuracy", "of the next caption's label")
+    rows = [
+        (
+            run["arm"],
+            str(run["seed"]),
+            str(run["steps"]),
+            number(run["train_flops"] / 1e12),
+            number(run["metrics"]["label_accuracy"]),
+            number(run["label_accuracy_of_the_next_caption"]),
+        )
+        for run in content["runs"]
+    ]
+    (out / "captioned_digits.md").write_text(table(header, rows) + "\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Make, prepare, train, sample, measure; return the exit code."""
-    options, overrides = _parser().parse_known_args(argv)
-    out, digits = options.out, MovingDigitsSpec()
+    options, rest = _parser().parse_known_args(argv)
+    out, runs = options.out, []
     try:
-        fields = {"data.folder": str(out / "clips")}
-        config = read_config(CONFIG_FILE, merge_overrides(parse_overrides(overrides), fields))
+        base = merge_overrides(parse_overrides(rest), {"data.folder": str(out / "clips")})
+        model = read_config(options.config, base).model
+        if unknown := set(split_names(options.arms)) - set(ARMS):
+            raise ValueError(f"--arms: no {', '.join(sorted(unknown))}; there are {list(ARMS)}")
+        digits = MovingDigitsSpec(frame_size=MATERIALS[model.name].frame_size)
         captions = write_videos(out / "videos", digits, options.num_clips)
-        if not (out / "text_encoders").is_dir():
-            write_text_encoders(out / "text_encoders", captions, width=config.model.text_dim)
-        prepare_clips(out, digits, config.model.num_text_tokens)
-        train(build_experiment(config), out / "run")
-        run = open_run(out / "run")
-        results = measure(run, digits, out / "text_encoders", options.num_videos)
+        write_encoders(out, digits, captions, model)
+        prepare_clips(out, digits, model)
+        for seed in split_names(options.seeds):
+            for arm in split_names(options.arms):
+                fields = arm_overrides(options.config, base, arm) | {"train.seed": seed}
+                folder = out / "runs" / f"{arm}_seed_{seed}"
+                train(build_experiment(read_config(options.config, fields)), folder)
+                run = open_run(folder)
+                spent = run.step * mean_step_flops(run.experiment)
+                facts = {"arm": arm, "seed": int(seed), "steps": run.step, "train_flops": spent}
+                runs.append(facts | measure(run, digits, out, options.num_videos))
+                print(f"{arm}: label accuracy {runs[-1]['metrics']['label_accuracy']:.3f}")
     except ValueError as error:
         print(f"captioned_digits: error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
-    results |= {"steps": run.step, "num_clips": options.num_clips}
-    results |= {"device": device_facts(), "versions": versions()}
-    write_json(out / "captioned_digits.json", results)
-    print(f"label accuracy {results['metrics']['label_accuracy']:.3f}, chance 0.1")
+    facts = {"config": options.config, "overrides": base, "num_clips": options.num_clips}
+    facts |= {"num_videos": options.num_videos, "device": device_facts(), "versions": versions()}
+    facts |= {"metric_info": {metric.name: metric._asdict() for metric in METRICS}}
+    write_results(out, {**facts, "runs": runs})
     return 0
 
 
 def _parser() -> Any:
     parser = command_parser("experiments.captioned_digits", __doc__)
     parser.add_argument("--out", required=True, type=pathlib.Path, help="output folder")
+    parser.add_argument("--config", default="configs/captioned_digits.py", help="config file")
+    parser.add_argument("--arms", default="pyramid", help=f"of {', '.join(ARMS)}")
+    parser.add_argument("--seeds", default="0", help="values of train.seed")
     parser.add_argument("--num_clips", type=int, default=4000, help="training clips")
     parser.add_argument("--num_videos", type=int, default=64, help="videos to measure")
     return parser

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from configs import captioned_digits
-from experiments.captioned_digits import prepare_clips, write_videos
+from experiments.captioned_digits import arm_overrides, main, prepare_clips, write_videos
+from experiments.overrides import read_config
+from experiments.plan import mean_step_flops
 from experiments.tiny_text_encoders import write_text_encoders
 from tests.tiny import REPO, SIZES, set_field
 from tpdiff_jax.build import build_experiment
@@ -57,7 +59,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     out, digits = tmp_path_factory.mktemp("captioned"), MovingDigitsSpec(num_frames=8)
     captions = write_videos(out / "videos", digits, 6)
     write_text_encoders(out / "text_encoders", [*captions, *PROMPTS], width=16)
-    prepare_clips(out, digits, NUM_TOKENS)
+    model = captioned_digits.get_config().model
+    model.num_text_tokens = NUM_TOKENS
+    prepare_clips(out, digits, model)
     return out
 
 
@@ -87,6 +91,25 @@ def test_a_network_that_takes_other_text_is_refused_before_compilation(
     message = r"takes 'text' of shape \(8, 16\) with every clip, the data has \(9, 16\)"
     with pytest.raises(ValueError, match=message):
         build_experiment(make_config(folder, **{"model.num_text_tokens": 8}))
+
+
+def test_the_vanilla_arm_trains_for_the_flops_of_the_pyramid(folder: pathlib.Path) -> None:
+    config_file = "configs/captioned_digits.py"
+    base = {name: str(value) for name, value in OVERRIDES.items()}
+    base |= {"data.folder": str(folder / "clips"), "train.num_steps": "100"}
+    runs = {}
+    for arm in ("pyramid", "vanilla"):
+        config = read_config(config_file, arm_overrides(config_file, base, arm))
+        runs[arm] = build_experiment(config)
+    assert [run.pyramid.num_stages for run in runs.values()] == [2, 1]
+    spent = {arm: run.train.num_steps * mean_step_flops(run) for arm, run in runs.items()}
+    assert runs["pyramid"].train.num_steps == 100 > runs["vanilla"].train.num_steps
+    assert abs(spent["pyramid"] - spent["vanilla"]) <= 0.5 * mean_step_flops(runs["vanilla"])
+
+
+def test_an_unknown_arm_is_refused_before_anything_is_made(tmp_path: pathlib.Path) -> None:
+    assert main([f"--out={tmp_path / 'out'}", "--arms=other"]) == 2
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
