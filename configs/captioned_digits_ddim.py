@@ -4,7 +4,9 @@ Command:  python -m experiments.captioned_digits --config=configs/captioned_digi
             --out=runs/captioned_ddim --arms=pyramid,vanilla
           makes the clips, a text encoder of random weights and an autoencoder, then prepares,
           trains, samples and measures.
-Result:   not yet run.
+Result:   one seed, --num_clips=1500 --config.train.num_steps=1500, 64 new captions: label accuracy
+          0.58 with the pyramid, 0.56 without at equal FLOPs; 0.06 and 0.08 against another clip's
+          caption; chance is 0.10.
 
 As in configs/ddim.py the data is predicted and there is no signal at t = 1.
 """
