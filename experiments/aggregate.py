@@ -12,7 +12,10 @@ LEVELS = (0.25, 0.5, 0.75, 1.0)
 
 
 def summarize(
-    arms: Sequence[Arm], curves: Sequence[Curve], speedup_metrics: Sequence[str]
+    arms: Sequence[Arm],
+    curves: Sequence[Curve],
+    speedup_metrics: Sequence[str],
+    reached: str = "first",
 ) -> dict[str, Any]:
     """Return everything that the tables and figures show, ready for JSON.
 
@@ -20,6 +23,7 @@ def summarize(
         arms: what is compared, and with what.
         curves: one for each run that has measured anything.
         speedup_metrics: figures whose speed-up is asked for.
+        reached: when a speed-up's target is, one of `speedup.REACHED`.
 
     Returns:
         `arms`, `equal` (axis -> tables at common positions), `speedups`, `references`,
@@ -36,7 +40,7 @@ def summarize(
         "arms": [_arm_row(arm.name, curves) for arm in arms],
         "equal": {axis: equal_tables(curves, baselines, axis) for axis in AXES},
         "speedups": speedup_rows(
-            curves, baselines, {m: info[m] for m in speedup_metrics if m in info}
+            curves, baselines, {m: info[m] for m in speedup_metrics if m in info}, reached
         ),
         "references": facts.get("references", {}),
         "metric_info": info,
@@ -92,7 +96,10 @@ def _equal_table(
 
 
 def speedup_rows(
-    curves: Sequence[Curve], baselines: Mapping[str, str], infos: Mapping[str, Mapping[str, Any]]
+    curves: Sequence[Curve],
+    baselines: Mapping[str, str],
+    infos: Mapping[str, Mapping[str, Any]],
+    reached: str,
 ) -> list[dict[str, Any]]:
     """Return one row for each arm, figure, axis and target share; pairs share a seed."""
     rows = []
@@ -101,7 +108,7 @@ def speedup_rows(
         for metric, info in infos.items():
             for axis in AXES:
                 for share in TARGET_SHARES:
-                    found = speed_up(pairs, metric, info, axis, share)
+                    found = speed_up(pairs, metric, info, axis, share, reached)
                     row = {"arm": arm, "baseline": baseline, "metric": metric, "axis": axis}
                     rows.append({**row, "share": share, **_plain_speedup(found)})
     return rows

@@ -5,11 +5,12 @@
 
 Trains vanilla diffusion (neither), both, the pyramid alone and the alignment alone, for flow and
 DDIM, at equal training FLOPs of the network and a constant learning rate; `train.num_steps` and
-`train.eval_every_steps` are vanilla's. Targets are what each vanilla run has reached at shares of
-its own budget; curves become monotone envelopes, interpolated log-log, never extrapolated; pairs
-share a seed and give a t interval on the log ratio. FLOPs count all that a step executes,
-optimizer, alignment and moving average included. --grid=pyramid_shapes compares stage counts,
-shares and factors. --learning_rates gives every arm the same sweep first.
+`train.eval_every_steps` are vanilla's. Targets are what each vanilla run has reached for good at
+shares of its own budget: a young network's noise can meet a target by chance and lose it again
+(--reached=first counts that). Curves become monotone envelopes, interpolated log-log, never
+extrapolated; pairs share a seed and give a t interval on the log ratio. FLOPs count all that a step
+executes, optimizer, alignment and moving average included. --grid=pyramid_shapes compares stage
+counts, shares and factors. --learning_rates gives every arm the same sweep first.
 
 The same command resumes what is unfinished and skips what is finished; runs go seed by seed, so
 that a stopped grid can be summed up with --only=summary.
@@ -46,7 +47,7 @@ from experiments.learning_rates import choose_rates, sweep_grid, with_rates
 from experiments.overrides import parse_overrides
 from experiments.plan import PlannedRun, open_here, plan_runs, use_cpu_for_planning
 from experiments.run_queue import LOG_FILE, Stopped, run_all
-from experiments.speedup import speed_up
+from experiments.speedup import REACHED, speed_up
 from tpdiff_jax.evals import METRICS as INFOS
 from tpdiff_jax.results import write_json
 
@@ -79,7 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         failed = run_all(plan.runs, workers=options.workers) if options.only == "all" else []
         command = shlex.join(["python", "-m", "experiments.convergence", *arguments])
-        write_pages(options.out, plan, metrics, {"command": command, "rates": plan.rates})
+        setting = {"command": command, "rates": plan.rates, "reached": options.reached}
+        write_pages(options.out, plan, metrics, setting)
     except ValueError as error:
         print(f"convergence: error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
@@ -143,7 +145,8 @@ def write_pages(
         for run in plan.runs
     ]
     curves = [curve for curve in curves if curve.y]
-    summary = {**setting, **summarize(plan.arms, curves, metrics)}
+    reached = setting["reached"]
+    summary = {**setting, **summarize(plan.arms, curves, metrics, reached)}
     summary["step_flops"] = {arm: cost._asdict() for arm, cost in costs.items()}
     summary["sample_flops"] = _sample_flops(curves)
     summary["speedups_by_target"] = speedups_by_target(plan.arms, curves, summary, metrics)
@@ -166,9 +169,9 @@ def speedups_by_target(
     for arm in arms:
         pairs = pairs_by_seed(curves, arm.name, arm.baseline) if arm.baseline else []
         for metric in (metric for metric in metrics if metric in summary["metric_info"]):
-            info = summary["metric_info"][metric]
+            info, reached = summary["metric_info"][metric], summary["reached"]
             for axis in AXES if pairs else ():
-                found = [speed_up(pairs, metric, info, axis, share) for share in FIGURE_SHARES]
+                found = [speed_up(pairs, metric, info, axis, s, reached) for s in FIGURE_SHARES]
                 points = [
                     {"share": s, "ratio": f.ratio._asdict(), "low": f.low, "high": f.high}
                     for s, f in zip(FIGURE_SHARES, found, strict=True)
@@ -209,6 +212,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--metrics", default=",".join(METRICS), help="figures to speed up to; the first picks rates"
     )
+    parser.add_argument(
+        "--reached", choices=REACHED, default="for_good",
+        help="a target counts from its first crossing, or from when it is not lost any more",
+    )  # fmt: skip
     parser.add_argument("--learning_rates", default="", help="rates of a sweep for every arm")
     parser.add_argument("--sweep_seed", type=int, default=1000, help="train.seed of the sweep")
     return parser

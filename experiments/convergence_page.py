@@ -27,14 +27,19 @@ PAPER = {
 }
 _AXES = {"samples": "videos seen", "flops": "FLOP", "seconds": "seconds"}
 _NOTE = (
-    "Targets: what each vanilla run has reached at 50, 75 and 100 % of its own budget. Curves are "
-    "monotone envelopes, interpolated log-log; nothing is extrapolated. Pairs share a seed: the "
-    "geometric mean of their ratios, with the 95 % t interval on its logarithm. `<` marks a bound: "
+    "Targets: what each vanilla run has reached{reached} at 50, 75 and 100 % of its own budget. "
+    "Curves are monotone envelopes ({envelope}), interpolated log-log; nothing is extrapolated. "
+    "Pairs share a seed: the geometric mean of their ratios, with the 95 % t interval on its "
+    "logarithm. `<` marks a bound: "
     "some run never reached the target within its budget; `>`: some reached it before its first "
     "evaluation. FLOP: all matrix products that steps execute (network, optimizer, alignment) and "
     "the moving average. Seconds: time of training steps on this machine. The paper's figures are "
     "of other networks and data, to the same FVD."
 )
+_REACHED = {
+    "first": {"reached": "", "envelope": "the best so far"},
+    "for_good": {"reached": " for good", "envelope": "the worst from there on"},
+}
 _COST_NOTE = (
     "Mean over a run's steps. The network's share is what a large network would see; the "
     "optimizer's does not shrink with the frames. Ratios: vanilla's cost over the arm's."
@@ -82,7 +87,8 @@ def _speedup_section(summary: Mapping[str, Any]) -> Section:
         for (arm, metric, axis), by_share in found.items()
     ]
     header = ["arm", "figure", "axis", *shares, "pairs that reach 100 %", "paper"]
-    return Section(TITLE, _NOTE, header, rows)
+    note = _NOTE.format(**_REACHED[summary["reached"]])
+    return Section(TITLE, note, header, rows)
 
 
 def ratio_text(row: Mapping[str, Any]) -> str:

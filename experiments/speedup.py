@@ -1,8 +1,10 @@
 """How much sooner one arm reaches the quality of another.
 
 Quality is a cost that falls to 0: the figure itself where lower is better, 1 - figure for shares
-where higher is better. Curves become monotone envelopes (the best so far) and are interpolated
-log-log, in which a power law is a straight line. The targets come from the baseline alone: its
+where higher is better. Curves become monotone envelopes and are interpolated log-log, in which a
+power law is a straight line. An envelope is either the best so far, so that a target is reached at
+its first crossing, or the worst from here on, so that it is reached for good: a young network's
+noise can meet a target by chance and lose it again. The targets come from the baseline alone: its
 envelope at fixed shares of its budget. Nothing is extrapolated; an arm that never reaches a
 target has its end as a bound.
 
@@ -19,6 +21,7 @@ from experiments.curves import Curve, FloatArray, finite_points
 from experiments.statistics import t_interval
 
 TARGET_SHARES = (0.5, 0.75, 1.0)
+REACHED = ("first", "for_good")
 
 
 class Bounded(NamedTuple):
@@ -65,10 +68,13 @@ def figure_to_cost(values: FloatArray, info: Mapping[str, Any]) -> FloatArray:
     )
 
 
-def envelope(x: FloatArray, cost: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return the best cost so far, at the positions with a finite cost."""
+def envelope(x: FloatArray, cost: FloatArray, reached: str) -> tuple[FloatArray, FloatArray]:
+    """Return the best cost so far, or the worst from here on, at positions with a finite cost."""
     x, cost = finite_points(x, cost)
-    return x, np.minimum.accumulate(cost) if len(cost) else cost
+    if not len(cost):
+        return x, cost
+    best_so_far = np.minimum.accumulate(cost)
+    return x, best_so_far if reached == "first" else np.maximum.accumulate(cost[::-1])[::-1]
 
 
 def cost_at(x: FloatArray, best: FloatArray, at: float) -> float | None:
@@ -125,6 +131,7 @@ def speed_up(
     info: Mapping[str, Any],
     axis: str,
     share: float,
+    reached: str = "first",
 ) -> SpeedUp | None:
     """Return the speed-up of an arm to what its baseline reaches at `share` of its budget.
 
@@ -134,6 +141,7 @@ def speed_up(
         info: its `name`, `direction` and `unit`.
         axis: "samples", "flops" or "seconds".
         share: share of the baseline's own budget, in (0, 1].
+        reached: one of `REACHED`, for baseline and arm alike.
 
     Returns:
         The speed-up; None when no baseline has a value there.
@@ -142,10 +150,10 @@ def speed_up(
     for baseline, arm in pairs:
         if metric not in baseline.y or metric not in arm.y:
             continue
-        x, best = envelope(baseline.x[axis], figure_to_cost(baseline.y[metric], info))
+        x, best = envelope(baseline.x[axis], figure_to_cost(baseline.y[metric], info), reached)
         target = cost_at(x, best, share * x[-1]) if len(x) else None
         if target is not None:
-            own_x, own = envelope(arm.x[axis], figure_to_cost(arm.y[metric], info))
+            own_x, own = envelope(arm.x[axis], figure_to_cost(arm.y[metric], info), reached)
             found.append((crossing(x, best, target), crossing(own_x, own, target)))
     found = [(base, arm) for base, arm in found if arm.value > 0 and base.value > 0]
     if not found:

@@ -97,10 +97,24 @@ def test_a_seed_that_never_arrives_bounds_the_mean():
     assert (found.num_reached, found.num_seeds, found.low) == (1, 2, None)
 
 
-def test_the_envelope_is_the_best_so_far_without_gaps():
-    x, best = envelope(np.array([1.0, 2, 3, 4, 5]), np.array([9.0, 4, np.nan, 6, 2]))
+@pytest.mark.parametrize(
+    ("reached", "expected"), [("first", [9, 4, 4, 2]), ("for_good", [9, 6, 6, 2])]
+)
+def test_envelopes_fall_without_gaps(reached, expected):
+    """Either the best so far, or the worst from here on."""
+    x, cost = envelope(np.array([1.0, 2, 3, 4, 5]), np.array([9.0, 4, np.nan, 6, 2]), reached)
     assert x.tolist() == [1, 2, 4, 5]
-    assert best.tolist() == [9, 4, 4, 2]
+    assert cost.tolist() == expected
+
+
+def test_a_target_met_by_chance_and_lost_again_is_not_reached_for_good():
+    """The arm starts below the target, rises above it, and falls twice as fast as the baseline."""
+    chance = np.where(POSITIONS < 150, 0.1, power_law(POSITIONS, 2))
+    pairs = [(curve("a", power_law(POSITIONS, 1)), curve("b", chance))]
+    first = speed_up(pairs, "frechet", LOWER, "flops", 1.0)
+    assert first.ratio == (pytest.approx(10.0), ">")
+    for_good = speed_up(pairs, "frechet", LOWER, "flops", 1.0, "for_good")
+    assert for_good.ratio == (pytest.approx(2.0), "=")
 
 
 def test_the_first_arrival_counts_on_a_plateau():
