@@ -1,15 +1,12 @@
 """The number of devices changes nothing but speed: same losses, and checkpoints move over."""
 
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
-from tests.tiny import REPO
+from tests.forced_devices import last_line_on
 
 LOSSES = """
 import sys, pathlib, json
@@ -31,18 +28,8 @@ print(json.dumps([line["loss"] for line in lines if "loss" in line]))
 
 def losses_on(num_devices: int, workdir: pathlib.Path, num_steps: int) -> np.ndarray:
     """Train in a process with that many forced host devices; return the loss of every step."""
-    flags = f"--xla_force_host_platform_device_count={num_devices} " + os.environ["XLA_FLAGS"]
-    out = subprocess.run(
-        [sys.executable, "-c", LOSSES, str(workdir), str(num_steps)],
-        cwd=REPO,
-        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
-    assert out.returncode == 0, out.stderr
-    return np.array(json.loads(out.stdout.splitlines()[-1]))
+    line = last_line_on(num_devices, LOSSES, str(workdir), str(num_steps))
+    return np.array(json.loads(line))
 
 
 @pytest.mark.slow

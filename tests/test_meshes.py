@@ -1,17 +1,14 @@
 """Every axis of the mesh, alone and combined, gives the single device's losses and checkpoints."""
 
 import json
-import os
 import pathlib
-import subprocess
-import sys
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
-from tests.tiny import REPO
+from tests.forced_devices import last_line_on
 from tpdiff_jax.infra.param_sharding import axes_of_path, path_ends
 from tpdiff_jax.models import VideoDiT, VideoDiTConfig
 
@@ -104,19 +101,8 @@ def test_every_parameter_of_the_network_has_its_axes(attention: str) -> None:
 
 def reports(num_steps: int, folder: pathlib.Path) -> dict[str, Any]:
     """Train on every mesh in a process of 8 forced host devices."""
-    flags = "--xla_force_host_platform_device_count=8 " + os.environ["XLA_FLAGS"]
     meshes = json.dumps({"one": ONE, **MESHES})
-    out = subprocess.run(
-        [sys.executable, "-c", RUN, meshes, str(num_steps), str(folder)],
-        cwd=REPO,
-        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=1800,
-        check=False,
-    )
-    assert out.returncode == 0, out.stderr
-    return json.loads(out.stdout.splitlines()[-1])
+    return json.loads(last_line_on(8, RUN, meshes, str(num_steps), str(folder), timeout=1800.0))
 
 
 @pytest.mark.slow

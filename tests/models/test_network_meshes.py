@@ -1,12 +1,8 @@
 """Networks that take text give on several devices the outputs and gradients of one."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 
-from tests.tiny import REPO
+from tests.forced_devices import last_line_on
 
 RUN = """
 import dataclasses, math
@@ -54,15 +50,4 @@ print("equal")
 
 @pytest.mark.slow
 def test_every_mesh_gives_the_outputs_and_gradients_of_one_device() -> None:
-    flags = "--xla_force_host_platform_device_count=4 " + os.environ["XLA_FLAGS"]
-    out = subprocess.run(
-        [sys.executable, "-c", RUN],
-        cwd=REPO,
-        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
-    assert out.returncode == 0, out.stderr
-    assert out.stdout.splitlines()[-1] == "equal"
+    assert last_line_on(4, RUN) == "equal"
