@@ -17,7 +17,7 @@ PACKAGE = "tpdiff_jax"
 
 # A member of a layer may import any layer above it in this list, nothing beside or below it.
 LAYERS = (
-    {"types", "durable_files", "file_lock", "json_files", "language_models"},
+    {"types", "durable_files", "file_lock", "json_files", "language_models", "error_names"},
     {"videos"},
     {"method", "models", "data", "evals", "infra", "planning"},
     {
@@ -48,13 +48,21 @@ LAYERS = (
 ONLY = {
     "method": {"types"},
     "models": {"types"},
-    "evals": {"types", "durable_files", "json_files", "language_models"},
+    "evals": {"types", "durable_files", "json_files", "language_models", "error_names"},
     "videos": {"durable_files"},
-    "data": {"types", "json_files", "videos", "evals.digit_physics"},
+    "data": {"types", "error_names", "json_files", "videos", "evals.digit_physics"},
     "infra": {"types", "durable_files"},
     "planning": {"types"},
-    "pretrained": {"types", "json_files", "models"},
-    "encoders": {"types", "models", "pretrained", "videos", "durable_files", "language_models"},
+    "pretrained": {"types", "json_files", "models", "error_names"},
+    "encoders": {
+        "error_names",
+        "types",
+        "models",
+        "pretrained",
+        "videos",
+        "durable_files",
+        "language_models",
+    },
     "train_step": {"types", "method", "infra.adaptation", "infra.guard"},
     "stage_schedule": {"types"},
     "run_config": {"types", "durable_files"},

@@ -7,7 +7,7 @@ here. Nothing compiles before `build_experiment` has returned.
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +17,7 @@ from tpdiff_jax import method
 from tpdiff_jax.clip_measures import MeasureSpec
 from tpdiff_jax.data import DATASETS, ClipShape, bucket_folders
 from tpdiff_jax.encoders import FIRST_LATENT_APART
+from tpdiff_jax.error_names import naming
 from tpdiff_jax.experiment import Experiment
 from tpdiff_jax.infra import mesh as mesh_lib
 from tpdiff_jax.infra.adaptation import Adaptation
@@ -136,15 +137,9 @@ class _Shape(NamedTuple):
     pyramid: method.Pyramid
 
 
-@contextlib.contextmanager
-def _naming(bucket: str) -> Iterator[None]:
+def _naming(bucket: str) -> contextlib.AbstractContextManager[None]:
     """Name the bucket, where there are several, in an error about its shape."""
-    try:
-        yield
-    except ValueError as error:
-        if not bucket:
-            raise
-        raise ValueError(f"bucket {bucket} of data.folder: {error}") from error
+    return naming(f"bucket {bucket} of data.folder" if bucket else "")
 
 
 def _build_shapes(

@@ -10,6 +10,7 @@ import numpy as np
 from tpdiff_jax.build import Experiment
 from tpdiff_jax.data import Requests, requests_of_labels
 from tpdiff_jax.encoders import TextEncoder, open_text_encoder
+from tpdiff_jax.error_names import naming
 from tpdiff_jax.method import check_choice
 from tpdiff_jax.null_condition import make_null_cond
 from tpdiff_jax.types import Cond
@@ -126,10 +127,8 @@ def _open_encoder(dataset: Any, flags: SampleFlags) -> TextEncoder | None:
     if not flags.text_weights:
         raise ValueError(f"--text_weights must be the folder of the text encoder {facts['name']!r}")
     folder = pathlib.Path(flags.text_weights)
-    try:
+    with naming("--text_weights"):
         encoder = open_text_encoder(facts["name"], folder, facts["text_tokens"])
-    except ValueError as error:
-        raise ValueError(f"--text_weights: {error}") from error
     if encoder.facts["weights_sha256"] != facts["weights_sha256"]:
         raise ValueError(
             f"--text_weights={folder} does not hold the {facts['name']!r} that encoded the captions"

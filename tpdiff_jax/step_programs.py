@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from absl import logging
 
+from tpdiff_jax.error_names import naming
 from tpdiff_jax.experiment import Experiment, Program
 from tpdiff_jax.infra import mesh as mesh_lib
 from tpdiff_jax.infra.host_memory import release_free_memory
@@ -24,10 +25,8 @@ def compile_steps(
     """Compile `experiment.programs` ahead of time, as many at a time as there are stages."""
 
     def compile_program(program: Program) -> StepFunction:
-        try:
+        with naming(program.name):  # such as more frames than the network has positions for
             traced = trace_step(*program, abstract_state, key)
-        except ValueError as error:  # such as more frames than the network has positions for
-            raise ValueError(f"{program.name}: {error}") from error
         return traced.lower().compile()
 
     start, programs = time.perf_counter(), experiment.programs

@@ -29,6 +29,7 @@ from tpdiff_jax.data.stored_clips import (
     refuse_captions,
     to_network,
 )
+from tpdiff_jax.error_names import naming
 from tpdiff_jax.json_files import read_json
 
 INFO_FILE, FEATURES_FILE = "dataset_info.json", "features.json"
@@ -81,10 +82,8 @@ class TfdsFolderSpec:
     def _info(self) -> Mapping[str, Any]:
         """Content of dataset_info.json, checked, and the clips of each split."""
         folder = pathlib.Path(self.folder)
-        try:
+        with naming("data.folder"):
             info, features = (read_json(folder / name) for name in (INFO_FILE, FEATURES_FILE))
-        except ValueError as error:
-            raise ValueError(f"data.folder: {error}") from error
         if info.get("fileFormat") != "array_record":
             raise ValueError(
                 f"data.folder={self.folder!r} is in the format {info.get('fileFormat')!r}; "

@@ -1,13 +1,13 @@
 """What preparation stores of a clip: pixels or latents, and the encoded caption."""
 
-import contextlib
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
 from tpdiff_jax.encoders.text_encoders import TEXT_ENCODERS, open_text_encoder
 from tpdiff_jax.encoders.video_encoders import VIDEO_ENCODERS, VideoEncoder, open_video_encoder
+from tpdiff_jax.error_names import naming
 from tpdiff_jax.videos.prepare_spec import PrepareSpec
 from tpdiff_jax.videos.shard_writer import PIXELS, Encoder
 
@@ -22,12 +22,12 @@ def make_clip_encoder(spec: PrepareSpec) -> Encoder:
     _check_choice("text", spec.text_encoder, ("none", *TEXT_ENCODERS), spec.text_weights)
     video = text = None
     if spec.video_encoder != "pixels":
-        with _naming("prepare.video_weights"):
+        with naming("prepare.video_weights"):
             video = open_video_encoder(spec.video_encoder, pathlib.Path(spec.video_weights))
         _check_clips(spec, video)
     if spec.text_encoder != "none":
         weights = pathlib.Path(spec.text_weights)
-        with _naming("prepare.text_weights"):
+        with naming("prepare.text_weights"):
             text = open_text_encoder(spec.text_encoder, weights, spec.text_tokens)
 
     def encode_text(caption: str) -> dict[str, np.ndarray]:
@@ -51,7 +51,7 @@ def make_clip_encoder(spec: PrepareSpec) -> Encoder:
 def _check_clips(spec: PrepareSpec, video: VideoEncoder) -> None:
     """Raise ValueError unless clips of every shape have latents."""
     for bucket in spec.clip_buckets:
-        with _naming(f"prepare.buckets, {bucket}" if spec.buckets else ""):
+        with naming(f"prepare.buckets, {bucket}" if spec.buckets else ""):
             video.check_clip(*bucket)
 
 
@@ -63,12 +63,3 @@ def _check_choice(what: str, name: str, allowed: tuple[str, ...], weights: str) 
             f"prepare.{what}_weights={weights!r} must be the folder of the weights of "
             f"prepare.{what}_encoder={name!r}"
         )
-
-
-@contextlib.contextmanager
-def _naming(field: str) -> Iterator[None]:
-    """Put a name, where there is one, before what is wrong."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{field}: {error}" if field else str(error)) from error

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tpdiff_jax.durable_files import sha256_of_file
+from tpdiff_jax.error_names import naming
 from tpdiff_jax.language_models import open_model
 
 MEAN = np.asarray((0.48145466, 0.4578275, 0.40821073), np.float32)
@@ -37,10 +38,8 @@ class ClipScorer:
         """
         if not folder.is_dir():
             raise ValueError(f"measure.clip_folder={str(folder)!r} is not a folder")
-        try:
+        with naming("measure.clip_folder"):
             self._opened = open_model("CLIPModel", folder, folder, purpose="CLIPSIM")
-        except ValueError as error:
-            raise ValueError(f"measure.clip_folder: {error}") from error
         self._size = self._opened.model.config.vision_config.image_size
         self.sha256 = folder_sha256(folder)
 

@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from tpdiff_jax.error_names import naming
 from tpdiff_jax.pretrained import animatediff, flux
 from tpdiff_jax.types import Params, PRNGKey
 
@@ -57,7 +58,5 @@ class Weights(NamedTuple):
         Raises:
             ValueError: naming `model.weights` and what does not fit.
         """
-        try:
+        with naming("model.weights"):
             return PUBLISHED[self.network].load(self.folder, config, params, key)
-        except ValueError as error:
-            raise ValueError(f"model.weights: {error}") from error
