@@ -32,3 +32,15 @@ ENTRY %main (x: f32[1024,8], u: f32[1,8]) -> f32[1024,8] {
 }
 """
     assert traffic(text) == 2 * 32
+
+
+def test_a_started_slice_moves_the_slice_alone() -> None:
+    text = """\
+ENTRY %main (x: f32[1024,8]) -> f32[256,8] {
+  %x = f32[1024,8]{1,0} parameter(0)
+  %s = ((f32[1024,8]{1,0}), f32[256,8]{1,0:S(1)}, s32[]{:S(2)}) slice-start(%x), slice={[0:256]}
+  %near = f32[256,8]{1,0:S(1)} slice-done(%s)
+  ROOT %y = f32[256,8]{1,0} negate(%near)
+}
+"""
+    assert traffic(text) == 256 * 8 * 4 + 256 * 8 * 4  # read by the slice, written by the result

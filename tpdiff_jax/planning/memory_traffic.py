@@ -34,6 +34,9 @@ def memory_traffic(module: Module, steps: Iterable[Executed]) -> float:
 def _traffic(module: Module, instruction: Instruction, computation: Computation) -> float:
     if instruction.opcode == "copy-start":  # (target, source, semaphore)
         return _main_bytes(instruction.shapes[:2])
+    if instruction.opcode == "slice-start":  # ((source), target, semaphore)
+        source, target, *_ = instruction.shapes
+        return target.num_bytes * ((source.space == 0) + (target.space == 0))
     read = 0.0
     for index, name in enumerate(instruction.operands):
         operand = computation.get(name)
