@@ -103,15 +103,26 @@ class FrameGroupNorm(nnx.Module):
         self.scale = nnx.Param(jnp.ones((num_channels,), jnp.float32))
         self.bias = nnx.Param(jnp.zeros((num_channels,), jnp.float32))
         self.num_groups, self.epsilon = num_groups, epsilon
-        self.axes = (1, 2, 3, 5) if is_over_frames else (2, 3, 5)
+        self.axes = (1, 2, 3) if is_over_frames else (2, 3)
 
     def __call__(self, x: Array) -> Array:
         """[b, f, h, w, c] -> the same shape and dtype; moments over h, w and a group, float32."""
-        groups = x.astype(jnp.float32).reshape(*x.shape[:-1], self.num_groups, -1)
-        mean = jnp.mean(groups, axis=self.axes, keepdims=True)
-        var = jnp.mean(jnp.square(groups - mean), axis=self.axes, keepdims=True)
-        normed = ((groups - mean) * jax.lax.rsqrt(var + self.epsilon)).reshape(x.shape)
-        return (normed * self.scale[...] + self.bias[...]).astype(x.dtype)
+        x_f32 = x.astype(jnp.float32)
+        centred = x_f32 - self._mean(x_f32)
+        var = self._mean(jnp.square(centred))
+        factor = jax.lax.rsqrt(var + self.epsilon) * self.scale[...]
+        return (centred * factor + self.bias[...]).astype(x.dtype)
+
+    def _mean(self, x: Array) -> Array:
+        """[b, f, h, w, c] -> [b, f or 1, 1, 1, c], equal within a group.
+
+        Channels first, groups after: whole images with few channels in the last axis fill only a
+        part of an accelerator's lanes.
+        """
+        of_channels = jnp.mean(x, axis=self.axes, keepdims=True)
+        groups = of_channels.reshape(*of_channels.shape[:-1], self.num_groups, -1)
+        means = jnp.mean(groups, axis=-1, keepdims=True)
+        return jnp.broadcast_to(means, groups.shape).reshape(of_channels.shape)
 
 
 def zero_linear(d_in: int, d_out: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Linear:
