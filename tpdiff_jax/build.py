@@ -6,6 +6,7 @@ here. Nothing compiles before `build_experiment` has returned.
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -154,7 +155,7 @@ def _build_shapes(
         with _naming(bucket):
             pyramid = _build_pyramid(read, dataset.num_frames, others)
             _check_first_latent(read, pyramid, dataset)
-            network = _build_network(read, dataset).with_layout(layout)
+            network = _build_network(read, dataset, layout)
             if isinstance(dataset, ClipShape):
                 dataset = dataclasses.replace(dataset, encoded=network.cond_shapes)
             _check_condition(network, dataset)
@@ -262,7 +263,7 @@ def _build_pyramid(
     )
 
 
-def _build_network(read: ConfigReader, dataset: Any) -> Network:
+def _build_network(read: ConfigReader, dataset: Any, layout: mesh_lib.MeshLayout) -> Network:
     name = _choice(read, "model.name", MODELS)
     height, width, channels = dataset.frame_shape
     given_by_data = {
@@ -272,7 +273,8 @@ def _build_network(read: ConfigReader, dataset: Any) -> Network:
         "num_classes": dataset.num_classes,
     }
     fields = read.rest_of_group("model", "name", "weights")
-    return _construct(read, "model", MODELS[name], fields | given_by_data)
+    constructor = functools.partial(MODELS[name], layout)
+    return _construct(read, "model", constructor, fields | given_by_data)
 
 
 def _build_train(read: ConfigReader, num_stages: int) -> TrainSpec:

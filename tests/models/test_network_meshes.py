@@ -41,7 +41,7 @@ for network, inputs in CASES:
         mesh = make_mesh(MeshSpec(**sizes), jax.devices()[: math.prod(sizes.values())])
         shardings = state_shardings(mesh, network.param_axes, params, params)
         placed = jax.device_put(params, shardings)
-        result = outputs(network.with_layout(MeshLayout(mesh)), placed, *inputs)
+        result = outputs(dataclasses.replace(network, layout=MeshLayout(mesh)), placed, *inputs)
         for one, several in zip(jax.tree.leaves(expected), jax.tree.leaves(result), strict=True):
             np.testing.assert_allclose(np.asarray(several), one, atol=1e-5 * scale, err_msg=sizes)
 print("equal")

@@ -4,6 +4,7 @@ Only the full-rate training step is compiled, which needs the most of everything
 and the other stages take stands in docs/results/plan_dit_2b.md.
 """
 
+import importlib
 import importlib.util
 from typing import Any
 
@@ -84,3 +85,15 @@ def test_the_default_network_fits(topology: str, num_chips: int) -> None:
     assert cost.memory.peak < 0.1 * target.memory_bytes
     assert 0 < bound.mfu_bound < 1 and cost.unknown_loops == []
     assert "all-reduce" in sent(cost), "every chip has all parameters; gradients are added up"
+
+
+@pytest.mark.parametrize("name", ["animatediff", "flow", "miniflux_vid"])
+def test_a_kernel_that_this_machine_lacks_may_be_planned_for(name: str) -> None:
+    config = importlib.import_module(f"configs.{name}").get_config()
+    set_field(config, "model.attention_kernel", "splash")
+    set_field(config, "mesh.fsdp", 1)
+    target = open_target("v5e:2x4")
+    experiment = build_experiment(config, target.devices, (16, 32, 32, 4))
+    assert experiment.network.config.attention_kernel == "splash"
+    with pytest.raises(ValueError, match="'splash' needs a tpu, the devices are cpu"):
+        build_experiment(config, frame_shape=(16, 32, 32, 4))

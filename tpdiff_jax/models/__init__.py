@@ -1,6 +1,6 @@
-"""Networks: one table, name -> constructor. A constructor takes the fields of its config.
+"""Networks: one table, name -> constructor. A constructor takes a layout and its config's fields.
 
-`MODELS["video_dit"](hidden_size=192, ...)` gives a `Network`: `init`, `apply`, `flops`,
+`MODELS["video_dit"](layout, hidden_size=192, ...)` gives a `Network`: `init`, `apply`, `flops`,
 `null_cond`. The method never imports a network; it is handed `predict = partial(apply, params)`.
 """
 
@@ -11,25 +11,31 @@ from tpdiff_jax.models.animatediff_config import AnimateDiffConfig
 from tpdiff_jax.models.flux import Flux
 from tpdiff_jax.models.flux_config import FluxConfig
 from tpdiff_jax.models.network import Network
+from tpdiff_jax.models.one_device import OneDevice
 from tpdiff_jax.models.video_dit import VideoDiT
 from tpdiff_jax.models.video_dit_config import VideoDiTConfig
+from tpdiff_jax.types import Layout
+
+ONE_DEVICE = OneDevice()
 
 
-def make_animatediff(num_classes: int = 0, **fields: object) -> Network:
+def make_animatediff(
+    layout: Layout = ONE_DEVICE, *, num_classes: int = 0, **fields: object
+) -> Network:
     """Build AnimateDiff from the fields of `AnimateDiffConfig`; it takes text, no labels."""
     del num_classes
-    return AnimateDiff(AnimateDiffConfig(**fields))  # type: ignore[arg-type]
+    return AnimateDiff(AnimateDiffConfig(**fields), layout)  # type: ignore[arg-type]
 
 
-def make_video_dit(**fields: object) -> Network:
+def make_video_dit(layout: Layout = ONE_DEVICE, **fields: object) -> Network:
     """Build the video DiT from the fields of `VideoDiTConfig`."""
-    return VideoDiT(VideoDiTConfig(**fields))  # type: ignore[arg-type]
+    return VideoDiT(VideoDiTConfig(**fields), layout)  # type: ignore[arg-type]
 
 
-def make_flux(num_classes: int = 0, **fields: object) -> Network:
+def make_flux(layout: Layout = ONE_DEVICE, *, num_classes: int = 0, **fields: object) -> Network:
     """Build the Flux transformer from the fields of `FluxConfig`; it takes text, no labels."""
     del num_classes
-    return Flux(FluxConfig(**fields))  # type: ignore[arg-type]
+    return Flux(FluxConfig(**fields), layout)  # type: ignore[arg-type]
 
 
 MODELS: dict[str, Callable[..., Network]] = {

@@ -12,7 +12,6 @@ Source: Guo et al., AnimateDiff, arXiv 2307.04725, and Rombach et al., arXiv 211
 UNetMotionModel, with which the tests compare.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -118,14 +117,6 @@ class AnimateDiff:
 
     def __post_init__(self) -> None:
         check_kernel(self.config.attention_kernel, self.layout.platform, self.config.dtype)
-
-    def with_layout(self, layout: Layout) -> "AnimateDiff":
-        """Return the same network on other devices.
-
-        Raises:
-            ValueError: when `model.attention_kernel` cannot run there.
-        """
-        return dataclasses.replace(self, layout=layout)
 
     @property
     def param_axes(self) -> ParamAxes:

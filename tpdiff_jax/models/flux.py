@@ -14,7 +14,6 @@ Source: diffusers' FluxTransformer2DModel, with which the tests compare; Pyramid
 arXiv 2410.05954, which has the same weights.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -53,14 +52,6 @@ class Flux:
 
     def __post_init__(self) -> None:
         check_kernel(self.config.attention_kernel, self.layout.platform, self.config.dtype)
-
-    def with_layout(self, layout: Layout) -> "Flux":
-        """Return the same network on other devices.
-
-        Raises:
-            ValueError: when `model.attention_kernel` cannot run there.
-        """
-        return dataclasses.replace(self, layout=layout)
 
     @property
     def param_axes(self) -> ParamAxes:

@@ -3,19 +3,11 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from tpdiff_jax.types import Array, Cond, CondShapes, Layout, ParamAxes, Params, PRNGKey
+from tpdiff_jax.types import Array, Cond, CondShapes, ParamAxes, Params, PRNGKey
 
 
 class Network(Protocol):
     """A network is a pair of pure functions and what is known about it without running it."""
-
-    def with_layout(self, layout: Layout) -> "Network":
-        """The same network on the devices of `layout`.
-
-        Raises:
-            ValueError: when one of its fields does not suit them.
-        """
-        ...
 
     @property
     def config(self) -> Any:

@@ -14,7 +14,6 @@ stacked along a leading axis and scanned.
 Source: Peebles and Xie, arXiv 2212.09748; factorised attention as in Latte, arXiv 2401.03048.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -136,14 +135,6 @@ class VideoDiT:
 
     def __post_init__(self) -> None:
         check_kernel(self.config.attention_kernel, self.layout.platform, self.config.dtype)
-
-    def with_layout(self, layout: Layout) -> "VideoDiT":
-        """Return the same network on other devices.
-
-        Raises:
-            ValueError: when `model.attention_kernel` cannot run there.
-        """
-        return dataclasses.replace(self, layout=layout)
 
     @property
     def param_axes(self) -> ParamAxes:
