@@ -1,12 +1,12 @@
-"""AnimateDiff on Stable Diffusion 1.5: the paper's DDIM system, 16 frames of 256x256, 1.3 billion.
+"""AnimateDiff on Stable Diffusion 1.5: the paper's DDIM system, 16 frames of 256x256, 1.28 billion.
 
 Paper:    TPDiff, arXiv 2503.09566, section 4 (AnimateDiff); AnimateDiff, arXiv 2307.04725.
 Clips:    --mode=prepare --config=configs/animatediff_clips.py makes CLIPS: 16 latents of 32x32.
 Command:  python -m tpdiff_jax.main --config=configs/animatediff.py --workdir=runs/animatediff \
             --config.data.folder=CLIPS --config.model.weights=WEIGHTS
 Twin:     the same with --config.pyramid.frame_strides="(1,)" is ordinary DDIM.
-Plan:     --mode=plan --topology=v5e:4x4 --frame_shape=16,32,32,4 --config.mesh.fsdp=4 needs neither
-          clips nor weights.
+Plan:     --mode=plan --topology=v5e:4x4 --frame_shape=16,32,32,4 needs neither clips nor weights:
+          at most 13.9 of a chip's 16 GiB (docs/results/plan_animatediff.md).
 Result:   not yet run.
 
 WEIGHTS holds unet and motion_adapter as diffusers lays them out, the latter perhaps with

@@ -17,7 +17,8 @@ PACKAGE = "tpdiff_jax"
 
 # A member of a layer may import any layer above it in this list, nothing beside or below it.
 LAYERS = (
-    {"types", "durable_files", "file_lock", "json_files", "language_models", "error_names"},
+    {"types", "durable_files", "file_lock", "json_files", "language_models", "error_names"}
+    | {"param_axes"},
     {"videos"},
     {"method", "models", "data", "evals", "infra", "planning"},
     {
@@ -47,11 +48,12 @@ LAYERS = (
 # What the layers alone would allow too much or too little of.
 ONLY = {
     "method": {"types"},
-    "models": {"types"},
+    "models": {"types", "param_axes"},
+    "param_axes": {"types"},
     "evals": {"types", "durable_files", "json_files", "language_models", "error_names"},
     "videos": {"durable_files"},
     "data": {"types", "error_names", "json_files", "videos", "evals.digit_physics"},
-    "infra": {"types", "durable_files"},
+    "infra": {"types", "durable_files", "param_axes"},
     "planning": {"types"},
     "pretrained": {"types", "json_files", "models", "error_names"},
     "encoders": {
