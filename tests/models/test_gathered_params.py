@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -17,7 +18,7 @@ TABLE = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Recorder(OneDevice):
     """Notes the axes that arrays are divided along."""
 
@@ -31,9 +32,18 @@ class Recorder(OneDevice):
 def test_the_width_is_gathered_and_heads_stay_divided() -> None:
     layout = Recorder()
     layer = {"qkv": {"kernel": np.ones((8, 6)), "bias": np.ones(6)}}
-    assert gather_width(TABLE, layout, layer, "blocks") == layer
+    whole = gather_width(TABLE, layout, layer, "blocks")
+    jax.tree.map(np.testing.assert_array_equal, whole, layer)
     gather_width(TABLE, layout, {"kernel": np.ones((4, 8))}, "stem")
     assert layout.calls == [((8, 6), (None, "heads")), ((4, 8), (None, None))]
+
+
+def test_a_gradient_is_shared_out_as_its_parameter_is() -> None:
+    layout = Recorder()
+    jax.grad(lambda w: gather_width(TABLE, layout, {"kernel": w}, "stem")["kernel"].sum())(
+        np.ones((4, 8), np.float32)
+    )
+    assert layout.calls == [((4, 8), (None, None)), ((4, 8), (None, "width"))]
 
 
 def test_a_stack_of_layers_keeps_its_first_axis() -> None:

@@ -1,10 +1,12 @@
 """Parameters divided along their width, made whole for the part of a network that uses them."""
 
+import functools
+
 import jax
 from jax.tree_util import KeyPath
 
 from tpdiff_jax.param_axes import axes_of_path
-from tpdiff_jax.types import Array, Layout, ParamAxes, Params
+from tpdiff_jax.types import Array, Axes, Layout, ParamAxes, Params
 
 
 def gather_width(table: ParamAxes, layout: Layout, params: Params, path: str) -> Params:
@@ -28,7 +30,21 @@ def gather_width(table: ParamAxes, layout: Layout, params: Params, path: str) ->
         axes = axes_of_path(table, f"{path}/{names}")
         if "width" not in axes:
             return leaf
-        own = axes[len(axes) - leaf.ndim :]  # one layer has no axis of layers
-        return layout.constrain(leaf, *(None if axis == "width" else axis for axis in own))
+        return _whole(layout, axes[len(axes) - leaf.ndim :], leaf)  # a layer has no axis of layers
 
     return jax.tree_util.tree_map_with_path(gather, params)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _whole(layout: Layout, axes: Axes, leaf: Array) -> Array:
+    """Return the leaf, gathered along the width; its gradient is shared out as the leaf is.
+
+    By itself the gradient would be gathered as well.
+    """
+    return layout.constrain(leaf, *(None if axis == "width" else axis for axis in axes))
+
+
+_whole.defvjp(
+    lambda layout, axes, leaf: (_whole(layout, axes, leaf), None),
+    lambda layout, axes, _, gradient: (layout.constrain(gradient, *axes),),
+)
