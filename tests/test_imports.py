@@ -17,8 +17,7 @@ PACKAGE = "tpdiff_jax"
 
 # A member of a layer may import any layer above it in this list, nothing beside or below it.
 LAYERS = (
-    {"types", "durable_files", "file_lock", "json_files", "language_models", "error_names"}
-    | {"param_axes"},
+    {"types", "durable_files", "file_lock", "json_files", "language_models", "error_names"},
     {"videos"},
     {"method", "models", "data", "evals", "infra", "planning"},
     {
@@ -48,12 +47,11 @@ LAYERS = (
 # What the layers alone would allow too much or too little of.
 ONLY = {
     "method": {"types"},
-    "models": {"types", "param_axes"},
-    "param_axes": {"types"},
+    "models": {"types"},
     "evals": {"types", "durable_files", "json_files", "language_models", "error_names"},
     "videos": {"durable_files"},
     "data": {"types", "error_names", "json_files", "videos", "evals.digit_physics"},
-    "infra": {"types", "durable_files", "param_axes"},
+    "infra": {"types", "durable_files"},
     "planning": {"types"},
     "pretrained": {"types", "json_files", "models", "error_names"},
     "encoders": {

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from tests.forced_devices import last_line_on
-from tpdiff_jax.infra.param_sharding import path_ends
+from tpdiff_jax.infra.param_sharding import axes_of_path, path_ends
 from tpdiff_jax.models import VideoDiT, VideoDiTConfig
-from tpdiff_jax.param_axes import axes_of_path
 
 ONE: dict[str, int] = {"data": 1}
 MESHES = {

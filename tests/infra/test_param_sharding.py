@@ -8,8 +8,7 @@ from jax.sharding import AbstractMesh, PartitionSpec
 
 from tpdiff_jax.infra.mesh import MESH_AXES
 from tpdiff_jax.infra.optimizer import OPTIMIZERS, OptimizerSpec, make_optimizer
-from tpdiff_jax.infra.param_sharding import state_shardings
-from tpdiff_jax.param_axes import axes_of_path
+from tpdiff_jax.infra.param_sharding import axes_of_path, state_shardings
 
 MESH = AbstractMesh((1, 2, 1, 2), MESH_AXES)
 TABLE = (

@@ -35,7 +35,6 @@ from tpdiff_jax.models.animatediff_layers import (
 )
 from tpdiff_jax.models.attention_kernels import check_kernel
 from tpdiff_jax.models.block_stack import REMAT_POLICIES, bind, new_params
-from tpdiff_jax.models.gathered_params import gather_width
 from tpdiff_jax.models.one_device import OneDevice
 from tpdiff_jax.models.patching import check_frames
 from tpdiff_jax.types import Array, Cond, CondShapes, Layout, ParamAxes, Params, PRNGKey
@@ -177,8 +176,7 @@ class AnimateDiff:
         """
         self._check_inputs(x_t, frame_stride, cond)
         config = self.config
-        stem = bind(Stem, config, self._gather(params["stem"], "stem"))
-        head = bind(Head, config, self._gather(params["head"], "head"))
+        stem, head = bind(Stem, config, params["stem"]), bind(Head, config, params["head"])
         text = cond["text"].astype(config.dtype)
         context = Context(stem.embed_time(t), text, frame_positions)
         x = self.layout.constrain(stem.conv(x_t), "batch")
@@ -209,12 +207,8 @@ class AnimateDiff:
         """
         return None if cond is None else {**cond, "text": jnp.zeros_like(cond["text"])}
 
-    def _gather(self, params: Params, path: str) -> Params:
-        return gather_width(PARAM_AXES, self.layout, params, path)
-
     def _run(self, step: Step, params: Params, x: Array, context: Context) -> Array:
         def run(params: Params, x: Array, context: Context) -> Array:
-            params = self._gather(params, f"{step.section}/{step.name}")
             y = bind(step.kind.part, step.shape, params)(x, context, self.layout)
             return self.layout.constrain(y, "batch")
 

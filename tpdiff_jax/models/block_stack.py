@@ -59,12 +59,7 @@ def _structure(part: Callable[..., nnx.Module], config: Any) -> nnx.GraphDef[Any
 
 
 def apply_stack(
-    part: Callable[..., Any],
-    config: StackConfig,
-    stack: Params,
-    tokens: Any,
-    *args: Any,
-    gather: Callable[[Params], Params],
+    part: Callable[..., Any], config: StackConfig, stack: Params, tokens: Any, *args: Any
 ) -> Any:
     """Send tokens through equal blocks, one after another: tokens <- block(tokens, *args).
 
@@ -74,14 +69,13 @@ def apply_stack(
         stack: parameters with a leading axis of layers.
         tokens: pytree of arrays, what a block changes.
         args: what every block sees.
-        gather: makes one layer's parameters whole, where devices share them out.
 
     Returns:
         The tokens after the last block.
     """
 
     def step(carry: Any, params: Params) -> tuple[Any, None]:
-        return bind(part, config, gather(params))(carry, *args), None
+        return bind(part, config, params)(carry, *args), None
 
     if config.remat != "none":
         step = jax.checkpoint(step, policy=REMAT_POLICIES[config.remat])

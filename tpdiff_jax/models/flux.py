@@ -14,7 +14,6 @@ Source: diffusers' FluxTransformer2DModel, with which the tests compare; Pyramid
 arXiv 2410.05954, which has the same weights.
 """
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -29,7 +28,6 @@ from tpdiff_jax.models.embeddings import scalar_embedding_flops
 from tpdiff_jax.models.flux_axes import PARAM_AXES
 from tpdiff_jax.models.flux_blocks import DoubleBlock, SingleBlock, Stem, divided
 from tpdiff_jax.models.flux_config import FluxConfig
-from tpdiff_jax.models.gathered_params import gather_width
 from tpdiff_jax.models.head import Head
 from tpdiff_jax.models.network import attention_axis_sizes
 from tpdiff_jax.models.one_device import OneDevice
@@ -115,9 +113,7 @@ class Flux:
         del frame_stride
         config = self.config
         self._check_shapes(x_t, cond)
-        gather = functools.partial(gather_width, PARAM_AXES, self.layout)
-        stem = bind(Stem, config, gather(params["stem"], "stem"))
-        head = bind(Head, config, gather(params["head"], "head"))
+        stem, head = bind(Stem, config, params["stem"]), bind(Head, config, params["head"])
         condition = stem.condition(t, cond["pooled"])
         table = self._rotary_table(frame_positions)
         attend = attention_with_text(
@@ -127,8 +123,7 @@ class Flux:
         tokens = divided((stem.text(cond["text"]), video), self.layout)
         for block, name in ((DoubleBlock, "double_blocks"), (SingleBlock, "single_blocks")):
             seen = (condition, table, attend, self.layout)
-            gather_block = functools.partial(gather, path=name)
-            tokens = apply_stack(block, config, params[name], tokens, *seen, gather=gather_block)
+            tokens = apply_stack(block, config, params[name], tokens, *seen)
         output = head(tokens[1], condition)
         return patches_to_frames(output, config.patch_size, config.num_rows)
 

@@ -14,7 +14,6 @@ stacked along a leading axis and scanned.
 Source: Peebles and Xie, arXiv 2212.09748; factorised attention as in Latte, arXiv 2401.03048.
 """
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -32,7 +31,6 @@ from tpdiff_jax.models.embeddings import (
     ScalarEmbedding,
     scalar_embedding_flops,
 )
-from tpdiff_jax.models.gathered_params import gather_width
 from tpdiff_jax.models.head import Head
 from tpdiff_jax.models.layers import (
     DTYPES,
@@ -190,16 +188,12 @@ class VideoDiT:
         """
         config = self.config
         check_frames(x_t, (config.frame_height, config.frame_width, config.channels))
-        gather = functools.partial(gather_width, PARAM_AXES, self.layout)
-        stem = bind(Stem, config, gather(params["stem"], "stem"))
-        head = bind(Head, config, gather(params["head"], "head"))
+        stem, head = bind(Stem, config, params["stem"]), bind(Head, config, params["head"])
         condition = stem.condition(t, frame_stride, cond)
         tables = rotary_tables(config, frame_positions)
         x = stem.tokens(frames_to_patches(x_t, config.patch_size))  # [b, f, l, d]
         x = self.layout.constrain(x, *TOKEN_AXES)
-        seen = (condition, tables, self.layout)
-        gather_block = functools.partial(gather, path="blocks")
-        x = apply_stack(Block, config, params["blocks"], x, *seen, gather=gather_block)
+        x = apply_stack(Block, config, params["blocks"], x, condition, tables, self.layout)
         return patches_to_frames(head(x, condition), config.patch_size, config.num_rows)
 
     def flops(self, num_frames: int) -> float:
