@@ -16,7 +16,7 @@ import numpy as np
 
 from tpdiff_jax.infra.adaptation import Adaptation, union
 from tpdiff_jax.models import Network
-from tpdiff_jax.models.one_device import OneDevice
+from tpdiff_jax.models.one_device import ONE_DEVICE
 from tpdiff_jax.planning.program_flops import matmul_flops
 from tpdiff_jax.types import Array, CondShapes, Params
 
@@ -58,4 +58,4 @@ def clip_flops(
 def _plain(network: Any) -> Any:
     """Return the network without rematerialisation and kernels, on one device."""
     config = dataclasses.replace(network.config, **PLAIN)
-    return dataclasses.replace(network, config=config, layout=OneDevice())
+    return dataclasses.replace(network, config=config, layout=ONE_DEVICE)

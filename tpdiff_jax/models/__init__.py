@@ -11,12 +11,10 @@ from tpdiff_jax.models.animatediff_config import AnimateDiffConfig
 from tpdiff_jax.models.flux import Flux
 from tpdiff_jax.models.flux_config import FluxConfig
 from tpdiff_jax.models.network import Network
-from tpdiff_jax.models.one_device import OneDevice
+from tpdiff_jax.models.one_device import ONE_DEVICE
 from tpdiff_jax.models.video_dit import VideoDiT
 from tpdiff_jax.models.video_dit_config import VideoDiTConfig
 from tpdiff_jax.types import Layout
-
-ONE_DEVICE = OneDevice()
 
 
 def make_animatediff(

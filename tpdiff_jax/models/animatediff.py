@@ -14,7 +14,7 @@ UNetMotionModel, with which the tests compare.
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -35,7 +35,7 @@ from tpdiff_jax.models.animatediff_layers import (
 )
 from tpdiff_jax.models.attention_kernels import check_kernel
 from tpdiff_jax.models.block_stack import REMAT_POLICIES, bind, new_params
-from tpdiff_jax.models.one_device import OneDevice
+from tpdiff_jax.models.one_device import ONE_DEVICE
 from tpdiff_jax.models.patching import check_frames
 from tpdiff_jax.types import Array, Cond, CondShapes, Layout, ParamAxes, Params, PRNGKey
 
@@ -113,7 +113,7 @@ class AnimateDiff:
     """
 
     config: AnimateDiffConfig
-    layout: Layout = field(default_factory=OneDevice)
+    layout: Layout = ONE_DEVICE
 
     def __post_init__(self) -> None:
         check_kernel(self.config.attention_kernel, self.layout.platform, self.config.dtype)

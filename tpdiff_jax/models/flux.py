@@ -15,7 +15,7 @@ arXiv 2410.05954, which has the same weights.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ from tpdiff_jax.models.flux_blocks import DoubleBlock, SingleBlock, Stem, divide
 from tpdiff_jax.models.flux_config import FluxConfig
 from tpdiff_jax.models.head import Head
 from tpdiff_jax.models.network import attention_axis_sizes
-from tpdiff_jax.models.one_device import OneDevice
+from tpdiff_jax.models.one_device import ONE_DEVICE
 from tpdiff_jax.models.patching import check_frames, frames_to_patches, patches_to_frames
 from tpdiff_jax.models.rope import rope_table, video_angles
 from tpdiff_jax.models.text_attention import attention_with_text, num_seen_keys
@@ -48,7 +48,7 @@ class Flux:
     """
 
     config: FluxConfig
-    layout: Layout = field(default_factory=OneDevice)
+    layout: Layout = ONE_DEVICE
 
     def __post_init__(self) -> None:
         check_kernel(self.config.attention_kernel, self.layout.platform, self.config.dtype)

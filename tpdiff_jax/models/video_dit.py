@@ -15,7 +15,7 @@ Source: Peebles and Xie, arXiv 2212.09748; factorised attention as in Latte, arX
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,7 @@ from tpdiff_jax.models.layers import (
     zero_linear,
 )
 from tpdiff_jax.models.network import attention_axis_sizes
-from tpdiff_jax.models.one_device import OneDevice
+from tpdiff_jax.models.one_device import ONE_DEVICE
 from tpdiff_jax.models.patching import check_frames, frames_to_patches, patches_to_frames
 from tpdiff_jax.models.rope import axis_angles, rope_table, split_head, video_angles
 from tpdiff_jax.models.video_dit_axes import PARAM_AXES
@@ -131,7 +131,7 @@ class VideoDiT:
     """
 
     config: VideoDiTConfig
-    layout: Layout = field(default_factory=OneDevice)
+    layout: Layout = ONE_DEVICE
 
     def __post_init__(self) -> None:
         check_kernel(self.config.attention_kernel, self.layout.platform, self.config.dtype)
