@@ -57,7 +57,7 @@ def programs(experiment: Experiment) -> dict[str, Callable[[], Any]]:
     sampler, batch_size = Sampler(experiment), experiment.sample.batch_size
 
     def stage(index: int) -> Callable[[], Any]:
-        return lambda: trace_step(experiment, index, state, key).lower().compile()
+        return lambda: trace_step(experiment.programs[index], state, key).lower().compile()
 
     cases = {stage_name(i): stage(i) for i in range(experiment.pyramid.num_stages)}
     cases[SAMPLER] = lambda: sampler.trace(batch_size).lower().compile()

@@ -94,7 +94,7 @@ def twin_facts(experiment: Experiment) -> Twin:
     return Twin(
         frames=[stage.num_frames for stage in experiment.pyramid.stages],
         probs=experiment.train.stage_probs,
-        step_flops=[experiment.train_flops(i) for i in stages],
+        step_flops=[experiment.programs[i].train_flops for i in stages],
         steps=experiment.sampler.steps_per_stage,
         call_flops=[cost_cases.call_flops(experiment, i) for i in stages],
     )

@@ -149,17 +149,17 @@ def network_call(
         experiment.task.null_cond(cond),
     )
     t = jnp.full(x_t.shape[:1], 500.0, jnp.float32)
-    return predict(x_t, t, jnp.asarray(stage.frame_positions), stage.frame_stride, cond)
+    return predict(x_t, t, jax.tree.map(jnp.asarray, stage.positions), stage.strides, cond)
 
 
 def call_flops(experiment: Experiment, stage_index: int) -> float:
     """Return the FLOPs of `network_call`, twice the network's where guidance is on."""
-    frames = experiment.pyramid.stages[stage_index].num_frames
+    stage = experiment.pyramid.stages[stage_index]
     twice = 1 if experiment.sampler.guidance_scale[stage_index] == 1.0 else 2
-    return twice * experiment.network.flops(frames) * experiment.sample.batch_size
+    return twice * experiment.network.flops(stage.shape) * experiment.sample.batch_size
 
 
 def _call_inputs(experiment: Experiment, stage_index: int) -> Array:
-    frames = experiment.pyramid.stages[stage_index].num_frames
-    shape = (experiment.sample.batch_size, frames, *experiment.dataset.frame_shape)
+    stage, channels = experiment.pyramid.stages[stage_index], experiment.dataset.frame_shape[-1]
+    shape = (experiment.sample.batch_size, *stage.shape, channels)
     return jax.random.normal(jax.random.key(stage_index), shape, jnp.float32)

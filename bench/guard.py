@@ -132,7 +132,7 @@ def _case(
     key_init, key = run_keys(experiment.train.seed)
     batch = jax.tree.map(
         lambda a: jax.device_put(jnp.zeros(a.shape, a.dtype), a.sharding),
-        abstract_batch(experiment, stage_index),
+        abstract_batch(experiment.programs[stage_index]),
     )
     function = jax.jit(functools.partial(step, experiment.task, stage_index), donate_argnums=0)
     held = [make_state(experiment, key_init)]

@@ -59,7 +59,7 @@ def measure_stage(experiment: Experiment, stage_index: int) -> dict[str, float]:
     """Return planned, compiled and measured bytes of one stage's step, all devices together."""
     key = jax.random.key(experiment.train.seed)
     abstract, devices = abstract_train_state(experiment), jax.local_devices()
-    traced = trace_step(experiment, stage_index, abstract, key)
+    traced = trace_step(experiment.programs[stage_index], abstract, key)
     planned = program_cost(traced, devices).memory
     step = traced.lower().compile()
     compiled = memory_use(step.memory_analysis(), devices[0].platform)

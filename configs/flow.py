@@ -53,10 +53,15 @@ def get_config() -> ConfigDict:
     config.path.final_alpha = "one"  # ddim only: one | first
 
     config.pyramid = ConfigDict()
-    config.pyramid.frame_strides = (4, 2, 1)  # (1,) is vanilla diffusion
+    # Of each stage, coarsest first: over time, or over (time, height, width), such as
+    # ((4, 4, 4), (2, 2, 2), (1, 1, 1)).
+    config.pyramid.strides = (4, 2, 1)
+    config.pyramid.frame_strides = ()  # where given, in place of strides; (1,) is vanilla diffusion
     config.pyramid.stage_fractions = ()  # () is an equal split of [0, 1]
-    config.pyramid.downsample = "stride"  # stride | mean
-    config.pyramid.upsample = "nearest"  # nearest | nearest_next | linear
+    config.pyramid.downsample = "stride"  # over time: stride | mean
+    config.pyramid.downsample_space = "mean"  # over height and width: stride | mean
+    config.pyramid.upsample = "nearest"  # over time: nearest | nearest_next | linear
+    config.pyramid.upsample_space = "nearest"  # over height and width: nearest | linear
     config.pyramid.frame_positions = "consistent"  # consistent | naive
     config.pyramid.target_unit = "time"  # flow only: time (dx/dt) | stage (dx/du)
     config.pyramid.time_conditioning = "noise_time"  # noise_time | stage_slices
@@ -86,7 +91,7 @@ def get_config() -> ConfigDict:
     config.train = ConfigDict()
     config.train.num_steps = 7000
     config.train.batch_size = 8
-    config.train.batch_per_stage = "clips"  # clips | tokens: batch_size * stride clips in a stage
+    config.train.batch_per_stage = "clips"  # clips | tokens: batch_size * strides clips in a stage
     config.train.grad_accum_steps = 1  # parts of a batch, one after another, to save memory
     config.train.seed = 0
     config.train.stage_probs = ()  # () is uniform

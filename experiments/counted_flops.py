@@ -33,7 +33,7 @@ def count_step_cost(experiment: Experiment) -> StepCost:
     """Return the FLOPs of an experiment's steps; nothing is compiled."""
     stages = range(experiment.pyramid.num_stages)
     return StepCost(
-        network=tuple(experiment.train_flops(i) for i in stages),
+        network=tuple(experiment.programs[i].train_flops for i in stages),
         total=tuple(sum(flops) for flops in step_flops(experiment)),
         stage_probs=experiment.train.stage_probs,
     )

@@ -84,7 +84,7 @@ def _describe_step(experiment: Experiment, key: PRNGKey, bad: BadStep) -> dict[s
     return {
         "step": bad.step + 1,
         "stage": bad.stage,
-        "bucket": experiment.buckets[turn.bucket].bucket,
+        "bucket": experiment.shapes[turn.bucket].bucket,
         "clips": [first_clip, first_clip + batch_size - 1],
         "is_spike": bad.is_spike,
         "loss": str(bad.loss),  # text: JSON has no NaN

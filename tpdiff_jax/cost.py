@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax
 
 from tpdiff_jax import method
-from tpdiff_jax.experiment import Experiment
+from tpdiff_jax.experiment import Experiment, Program
 from tpdiff_jax.infra.peak import measure_matmul_flops
 from tpdiff_jax.infra.step_window import StepWindow
 from tpdiff_jax.planning.program_flops import matmul_flops
@@ -41,18 +41,17 @@ def step_flops(experiment: Experiment) -> tuple[StepFlops, ...]:
     """Return the FLOPs of each of `experiment.programs`; traced, nothing is compiled."""
     update = _update_flops(experiment)  # whatever the stage
     return tuple(
-        StepFlops(program.train_flops, _alignment_flops(*program), update)
+        StepFlops(program.train_flops, _alignment_flops(program), update)
         for program in experiment.programs
     )
 
 
-def _alignment_flops(experiment: Experiment, stage_index: int) -> float:
-    task, dataset = experiment.task, experiment.dataset
-    batch_size = experiment.batch_sizes[stage_index]
+def _alignment_flops(program: Program) -> float:
+    task, batch_size = program.task, program.batch_size
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch_size))
-    shape = (batch_size, dataset.num_frames, *dataset.frame_shape)
+    shape = (batch_size, *program.clips.video_shape)
     noise = jax.make_jaxpr(
-        lambda x_0, keys: method.aligned_noise(task.pyramid, stage_index, x_0, keys, task.alignment)
+        lambda x_0, keys: method.aligned_noise(task.pyramid, program.stage, x_0, keys, task.alignment)
     )(jax.ShapeDtypeStruct(shape, "float32"), keys)
     return matmul_flops(noise.jaxpr)
 
@@ -101,7 +100,7 @@ class CostMeter:
         wall, busy = now - self._last_time, max(seconds - self._last_seconds, 1e-9)
         self._last_counts, self._last_seconds, self._last_time = counts, seconds, now
         num_frames = sum(
-            n * program.batch_size * program.num_frames
+            n * program.batch_size * program.stage_shape[0]
             for n, program in zip(new, self._programs, strict=True)
         )
         return {

@@ -1,13 +1,15 @@
 """A run's config as typed objects: what every mode is given.
 
-Training on clips of several shapes has an experiment for each (`Experiment.buckets`), the first of
-which is what is sampled and evaluated unless another is asked for.
+An experiment is a shared part (network, optimizer, batches, devices) and the shapes that its clips
+have. One network with one set of parameters serves all of them; what a shape has of its own is its
+data set and its pyramid. The first shape is what is sampled and evaluated unless another is asked
+for.
 """
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -15,7 +17,8 @@ from ml_collections import ConfigDict
 from tpdiff_jax import method
 from tpdiff_jax.clip_flops import clip_flops
 from tpdiff_jax.clip_measures import MeasureSpec
-from tpdiff_jax.data import BucketedClips
+from tpdiff_jax.clip_shapes import ClipsOfShape
+from tpdiff_jax.data import BucketedClips, Dataset
 from tpdiff_jax.infra.checkpoint_manifest import Identity
 from tpdiff_jax.models import Network
 from tpdiff_jax.pretrained import Weights
@@ -27,16 +30,13 @@ from tpdiff_jax.train_step import TrainTask
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """A config as typed objects, for clips of one shape.
-
-    Where clips have several shapes, all buckets share everything but `bucket`, `dataset`, `network`
-    and `task`; parameters do not depend on the shape.
+    """A config as typed objects.
 
     Attributes:
         config: the ConfigDict, kept only to be written beside the run.
-        dataset: clips and their conditions.
-        network: the pair of pure functions `init`, `apply` and their costs.
-        task: what a training step needs.
+        shapes: clips of each shape, with their pyramids.
+        network: the pair of pure functions `init`, `apply` and their costs; it knows no shape.
+        task: what a training step needs, with the pyramid of the first shape.
         train: length, batch and periods of training.
         sampler: solver, steps and guidance.
         sample: what to show.
@@ -45,12 +45,10 @@ class Experiment:
         mesh: the devices.
         num_data_threads: threads that render clips.
         weights: published weights to start from; None draws them.
-        bucket: name of the shape; "" where there is only one.
-        other_buckets: the same config for the other shapes.
     """
 
     config: ConfigDict
-    dataset: Any
+    shapes: tuple[ClipsOfShape, ...]
     network: Network
     task: TrainTask
     train: TrainSpec
@@ -61,43 +59,52 @@ class Experiment:
     mesh: Mesh
     num_data_threads: int
     weights: Weights | None = None
-    bucket: str = ""
-    other_buckets: tuple["Experiment", ...] = ()
+
+    @property
+    def dataset(self) -> Dataset:
+        """Clips of the first shape."""
+        return self.shapes[0].dataset
 
     @property
     def pyramid(self) -> method.Pyramid:
-        """The stages."""
-        return self.task.pyramid
+        """The stages of the first shape; all shapes share their windows."""
+        return self.shapes[0].pyramid
 
     @property
-    def batch_sizes(self) -> tuple[int, ...]:
-        """Clips of a training step, by stage: equal, or in inverse proportion to their frames."""
-        if self.train.batch_per_stage == "clips":
-            return (self.train.batch_size,) * self.pyramid.num_stages
-        return tuple(self.train.batch_size * stage.frame_stride for stage in self.pyramid.stages)
-
-    @property
-    def buckets(self) -> tuple["Experiment", ...]:
-        """This experiment and those of the other shapes."""
-        return (self, *self.other_buckets)
+    def is_bucketed(self) -> bool:
+        """Whether clips are sorted into named shapes."""
+        return bool(self.shapes[0].bucket)
 
     @property
     def clips(self) -> BucketedClips:
-        """The clips of all buckets."""
-        return BucketedClips(buckets={part.bucket: part.dataset for part in self.buckets})
+        """The clips of all shapes."""
+        return BucketedClips(buckets={clips.bucket: clips.dataset for clips in self.shapes})
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Clips of a training step, by stage: equal, or in inverse proportion to their places."""
+        if self.train.batch_per_stage == "clips":
+            return (self.train.batch_size,) * self.pyramid.num_stages
+        return tuple(
+            self.train.batch_size * math.prod(stage.strides) for stage in self.pyramid.stages
+        )
 
     @functools.cached_property
     def bucket_steps(self) -> tuple[int, ...]:
-        """Steps that each bucket gets of a round, in proportion to its training clips."""
-        if not self.other_buckets:
+        """Steps that each shape gets of a round, in proportion to its training clips."""
+        if len(self.shapes) == 1:
             return (1,)
-        return steps_of_round([part.dataset.num_clips("train") for part in self.buckets])
+        return steps_of_round([clips.dataset.num_clips("train") for clips in self.shapes])
 
-    @property
-    def programs(self) -> list["Program"]:
-        """Every bucket's training step of every stage: what training compiles."""
+    @functools.cached_property
+    def programs(self) -> tuple["Program", ...]:
+        """Every shape's training step of every stage: what training compiles."""
         stages = range(self.pyramid.num_stages)
-        return [Program(part, stage) for part in self.buckets for stage in stages]
+        return tuple(
+            Program(experiment=self, clips=clips, stage=stage)
+            for clips in self.shapes
+            for stage in stages
+        )
 
     def program_of_step(self, step: int) -> int:
         """Return the index in `programs` of what step `step` (counted from 0) runs."""
@@ -107,7 +114,7 @@ class Experiment:
     def place_of_program(self, program: int) -> dict[str, int]:
         """Return the stage of a program and, where there are several, the bucket, as logged."""
         bucket, stage = divmod(program, self.pyramid.num_stages)
-        return {"stage": stage, "bucket": bucket} if self.other_buckets else {"stage": stage}
+        return {"stage": stage, "bucket": bucket} if len(self.shapes) > 1 else {"stage": stage}
 
     def mean_over_steps(self, values: Sequence[float]) -> float:
         """Return the mean of a figure that every one of `programs` has, over steps."""
@@ -116,56 +123,47 @@ class Experiment:
         return sum(weight * value for weight, value in zip(weights, values, strict=True))
 
     def of_bucket(self, name: str) -> "Experiment":
-        """Return the experiment for the clips of one shape.
+        """Return the experiment for the clips of one shape alone.
 
         Raises:
             ValueError: when there is no bucket of that name.
         """
-        parts = {part.bucket: part for part in self.buckets}
-        if name not in parts:
-            names = ", ".join(part for part in parts if part) or "none: clips have one shape"
+        shapes = {clips.bucket: clips for clips in self.shapes}
+        if name not in shapes:
+            names = ", ".join(bucket for bucket in shapes if bucket) or "none: clips have one shape"
             raise ValueError(f"--bucket={name} must be a bucket of the clips; there are {names}")
-        return dataclasses.replace(parts[name], other_buckets=())
+        task = self.task._replace(pyramid=shapes[name].pyramid)
+        return dataclasses.replace(self, shapes=(shapes[name],), task=task)
 
     @property
     def identity(self) -> Identity:
         """What a checkpoint of this run belongs to."""
         return Identity(config=deciding_fields(self.config), dataset=self.clips.fingerprint())
 
-    def train_flops(self, stage_index: int) -> float:
-        """Model FLOPs of one training step of a stage: the network, forward and backward.
 
-        Alignment, optimizer and average are not in it; `cost.step_flops` counts them.
-        """
-        return self._clip_flops[stage_index] * self.batch_sizes[stage_index]
-
-    @functools.cached_property
-    def _clip_flops(self) -> tuple[float, ...]:
-        """Training FLOPs of one clip, by stage."""
-        network, dataset, adaptation = self.network, self.dataset, self.task.adaptation
-        return tuple(
-            clip_flops(
-                network, adaptation, dataset.cond_shapes, (stage.num_frames, *dataset.frame_shape)
-            )
-            for stage in self.pyramid.stages
-        )
-
-
-class Program(NamedTuple):
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Program:
     """The training step of one shape of clips and one stage.
 
     Attributes:
-        experiment: of the shape.
+        experiment: what is trained.
+        clips: of the shape.
         stage: index of the stage.
     """
 
     experiment: Experiment
+    clips: ClipsOfShape
     stage: int
 
     @property
     def name(self) -> str:
         """As in stage 0, or 16x96x160 stage 0."""
-        return f"{self.experiment.bucket} stage {self.stage}".strip()
+        return f"{self.clips.bucket} stage {self.stage}".strip()
+
+    @property
+    def task(self) -> TrainTask:
+        """What the step needs: the experiment's, with the shape's own pyramid."""
+        return self.experiment.task._replace(pyramid=self.clips.pyramid)
 
     @property
     def batch_size(self) -> int:
@@ -173,11 +171,18 @@ class Program(NamedTuple):
         return self.experiment.batch_sizes[self.stage]
 
     @property
-    def num_frames(self) -> int:
-        """Frames of a clip as the network sees it."""
-        return self.experiment.pyramid.stages[self.stage].num_frames
+    def stage_shape(self) -> tuple[int, int, int]:
+        """Frames, height and width of a clip as the network sees it."""
+        return self.clips.pyramid.stages[self.stage].shape
 
-    @property
+    @functools.cached_property
     def train_flops(self) -> float:
-        """Model FLOPs of a step."""
-        return self.experiment.train_flops(self.stage)
+        """Model FLOPs of a step: the network, forward and backward.
+
+        Alignment, optimizer and average are not in it; `cost.step_flops` counts them.
+        """
+        experiment, dataset = self.experiment, self.clips.dataset
+        adaptation = experiment.task.adaptation
+        shape = (*self.stage_shape, dataset.frame_shape[-1])
+        of_clip = clip_flops(experiment.network, adaptation, dataset.cond_shapes, shape)
+        return of_clip * self.batch_size

@@ -67,7 +67,7 @@ def open_run(
             saved[group] = config[group].copy_and_resolve_references()
     experiment = build_experiment(_override(saved, overrides or GenerateFlags()))
     bucket = overrides.bucket if overrides else None
-    shown = experiment.of_bucket(experiment.bucket if bucket is None else bucket)
+    shown = experiment.of_bucket(experiment.shapes[0].bucket if bucket is None else bucket)
     checkpoints = Checkpoints(workdir, identity=experiment.identity, create=False)
     restored = checkpoints.restore(abstract_train_state(experiment), step)
     if restored is None:

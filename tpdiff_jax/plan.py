@@ -126,15 +126,15 @@ class Planner:
         )
 
     def _stage_row(self, program: Program) -> dict[str, Any]:
-        experiment, stage = program.experiment, program.experiment.pyramid.stages[program.stage]
+        experiment, stage = program.experiment, program.clips.pyramid.stages[program.stage]
         state = abstract_train_state(experiment)
         key = jax.eval_shape(lambda: jax.random.key(0))
-        row = self._program_row(lambda: trace_step(*program, state, key), program.train_flops)
-        tokens = experiment.network.num_tokens(stage.num_frames)
+        row = self._program_row(lambda: trace_step(program, state, key), program.train_flops)
+        tokens = experiment.network.num_tokens(stage.shape)
         return {
             "name": f"train {program.name}",
-            "frame_stride": stage.frame_stride,
-            "num_frames": stage.num_frames,
+            "strides": list(stage.strides),
+            "shape": list(stage.shape),
             "batch_size": program.batch_size,
             "batch_field": "train.batch_size",
             "tokens_per_clip": tokens,

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from tpdiff_jax.build import Experiment
+from tpdiff_jax.clip_shapes import ClipsOfShape
 from tpdiff_jax.durable_files import write_durably
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "scipy")
@@ -39,20 +40,28 @@ def device_facts() -> dict[str, Any]:
     }
 
 
-def stage_table(experiment: Experiment, step_seconds: Mapping[int, float]) -> list[dict[str, Any]]:
-    """Return one row a stage: window, frames, cost of a forward pass, measured step time."""
+def stage_table(
+    experiment: Experiment, clips: ClipsOfShape, step_seconds: Mapping[int, float]
+) -> list[dict[str, Any]]:
+    """Return one row a stage: window, shape, cost of a forward pass, measured step time.
+
+    Args:
+        experiment: the run.
+        clips: of the shape whose stages are told.
+        step_seconds: mean time of a training step, by stage; stages that never ran are missing.
+    """
     return [
         {
             "index": i,
-            "frame_stride": stage.frame_stride,
-            "num_frames": stage.num_frames,
+            "strides": list(stage.strides),
+            "shape": list(stage.shape),
             "t_start": float(stage.t_start),
             "t_end": float(stage.t_end),
-            "flops_per_video": experiment.network.flops(stage.num_frames),
+            "flops_per_video": experiment.network.flops(stage.shape),
             "step_seconds": step_seconds.get(i),
             "steps": experiment.sampler.steps_per_stage[i],
         }
-        for i, stage in enumerate(experiment.pyramid.stages)
+        for i, stage in enumerate(clips.pyramid.stages)
     ]
 
 
@@ -63,12 +72,14 @@ def bucket_tables(
     num_stages, steps = experiment.pyramid.num_stages, experiment.bucket_steps
     return [
         {
-            "name": part.bucket,
-            "train_clips": part.dataset.num_clips("train"),
+            "name": clips.bucket,
+            "train_clips": clips.dataset.num_clips("train"),
             "share_of_steps": steps[b] / sum(steps),
-            "stages": stage_table(part, {i - b * num_stages: s for i, s in step_seconds.items()}),
+            "stages": stage_table(
+                experiment, clips, {i - b * num_stages: s for i, s in step_seconds.items()}
+            ),
         }
-        for b, part in enumerate(experiment.buckets)
+        for b, clips in enumerate(experiment.shapes)
     ]
 
 
@@ -112,8 +123,8 @@ def make_results(
         },
         "versions": versions(),
         "device": device_facts(),
-        "stages": stage_table(experiment, step_seconds),
-        **({"buckets": bucket_tables(experiment, step_seconds)} if experiment.bucket else {}),
+        "stages": stage_table(experiment, experiment.shapes[0], step_seconds),
+        **({"buckets": bucket_tables(experiment, step_seconds)} if experiment.is_bucketed else {}),
         "schedule": schedule_curves(experiment),
         "timing": dict(timing),
         **({"goodput": dict(goodput)} if goodput else {}),

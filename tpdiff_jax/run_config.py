@@ -8,11 +8,12 @@ import difflib
 import json
 import math
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from tpdiff_jax.checks import check_choice
 from tpdiff_jax.durable_files import write_durably
 
 FILE_NAME = "config.json"
@@ -124,6 +125,16 @@ class ConfigReader:
         entries = value if isinstance(value, tuple) else (value,)
         if any(isinstance(entry, float) and not math.isfinite(entry) for entry in entries):
             raise ValueError(f"{name}={value} must be finite")
+        return value
+
+    def choice(self, name: str, allowed: Collection[str]) -> str:
+        """Return a field that names one of a few things.
+
+        Raises:
+            ValueError: when it is none of `allowed`.
+        """
+        value = self(name)
+        check_choice(name, value, tuple(allowed))
         return value
 
     def numbers(self, name: str, kind: type[int] | type[float]) -> tuple[Any, ...]:

@@ -20,7 +20,7 @@ from tpdiff_jax.initial_state import abstract_params
 from tpdiff_jax.prompts import SampleFlags, read_requests
 from tpdiff_jax.sample_files import SampleWriter, open_decoder
 from tpdiff_jax.step_programs import abstract_cond
-from tpdiff_jax.types import Array, Cond, Params, PRNGKey
+from tpdiff_jax.types import Array, Cond, Params, Positions, PRNGKey, Strides
 
 
 class Sampler:
@@ -56,16 +56,16 @@ class Sampler:
         sample_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["index"])
 
         def predict(
-            x_t: Array, t: Array, frame_positions: Array, frame_stride: int, cond: Cond
+            x_t: Array, t: Array, positions: Positions, strides: Strides, cond: Cond
         ) -> Array:
-            return experiment.network.apply(params, x_t, t, frame_positions, frame_stride, cond)
+            return experiment.network.apply(params, x_t, t, positions, strides, cond)
 
         return method.sample(
             predict,
             experiment.pyramid,
             self._spec,
             sample_keys,
-            experiment.dataset.frame_shape,
+            experiment.dataset.frame_shape[-1],
             cond,
             self._null_cond(cond),
         )
@@ -131,7 +131,7 @@ class Sampler:
             strict=True,
         ):
             calls = steps * (1 if scale == 1.0 else 2)
-            total += calls * experiment.network.flops(stage.num_frames)
+            total += calls * experiment.network.flops(stage.shape)
         return total
 
 

@@ -33,7 +33,7 @@ def validate_stage_probs(stage_probs: Sequence[float], num_stages: int) -> tuple
     if probs.shape != (num_stages,) or not np.all(np.isfinite(probs)) or np.any(probs <= 0):
         raise ValueError(
             f"train.stage_probs={tuple(stage_probs)} must be () or {num_stages} positive numbers, "
-            "one for each stage of pyramid.frame_strides"
+            "one for each stage of pyramid.strides"
         )
     return tuple((probs / probs.sum()).tolist())
 

@@ -25,12 +25,12 @@ def compile_steps(
     """Compile `experiment.programs` ahead of time, as many at a time as there are stages."""
 
     def compile_program(program: Program) -> StepFunction:
-        with naming(program.name):  # such as more frames than the network has positions for
-            traced = trace_step(*program, abstract_state, key)
+        with naming(program.name):
+            traced = trace_step(program, abstract_state, key)
         return traced.lower().compile()
 
     start, programs = time.perf_counter(), experiment.programs
-    num_buckets, num_stages = len(experiment.buckets), experiment.pyramid.num_stages
+    num_buckets, num_stages = len(experiment.shapes), experiment.pyramid.num_stages
     with concurrent.futures.ThreadPoolExecutor(num_stages) as pool:
         functions = list(pool.map(compile_program, programs))
     release_free_memory()
@@ -39,25 +39,22 @@ def compile_steps(
     return functions
 
 
-def trace_step(
-    experiment: Experiment, stage_index: int, abstract_state: TrainState, key: Any
-) -> jax.stages.Traced:
-    """Trace the training step of one stage, to be lowered and compiled for the experiment's mesh.
+def trace_step(program: Program, abstract_state: TrainState, key: Any) -> jax.stages.Traced:
+    """Trace a training step, to be lowered and compiled for the experiment's mesh.
 
     Args:
-        experiment: what is trained; its devices need not be of this machine.
-        stage_index: stage, 0 is the coarsest.
+        program: shape of the clips and stage; the devices need not be of this machine.
         abstract_state: shapes and shardings of the state.
         key: the run's key, or its shape.
     """
-    mesh = experiment.mesh
+    mesh, task = program.experiment.mesh, program.task
     replicated, batched = mesh_lib.sharding(mesh), mesh_lib.sharding(mesh, "batch")
     state_shardings = jax.tree.map(lambda a: a.sharding, abstract_state)
 
     def step_function(state: TrainState, batch: Any, key: PRNGKey) -> Any:
-        return train_step(experiment.task, stage_index, state, batch, key)
+        return train_step(task, program.stage, state, batch, key)
 
-    name = Program(experiment, stage_index).name.replace(" ", "_")
+    name = program.name.replace(" ", "_")
     step_function.__name__ = f"train_{name}"  # shown by profilers and logs
     step = jax.jit(
         step_function,
@@ -65,14 +62,14 @@ def trace_step(
         out_shardings=(state_shardings, replicated),
         donate_argnums=0,
     )
-    return step.trace(abstract_state, abstract_batch(experiment, stage_index), key)
+    return step.trace(abstract_state, abstract_batch(program), key)
 
 
-def abstract_batch(experiment: Experiment, stage_index: int) -> dict[str, Any]:
-    """Return shapes, types and shardings of a training batch of one stage."""
+def abstract_batch(program: Program) -> dict[str, Any]:
+    """Return shapes, types and shardings of the training batch of a program."""
+    experiment, batch_size = program.experiment, program.batch_size
     batched = mesh_lib.sharding(experiment.mesh, "batch")
-    dataset, batch_size = experiment.dataset, experiment.batch_sizes[stage_index]
-    video_shape = (batch_size, dataset.num_frames, *dataset.frame_shape)
+    video_shape = (batch_size, *program.clips.video_shape)
     return {
         "video": jax.ShapeDtypeStruct(video_shape, jnp.float32, sharding=batched),
         "cond": abstract_cond(experiment, batch_size),

@@ -90,7 +90,7 @@ def train(
         experiment.pyramid.num_stages,
         restored.totals if restored else None,
         max_bad_steps=experiment.task.guard.max_bad_steps,
-        num_buckets=len(experiment.buckets),
+        num_buckets=len(experiment.shapes),
     )
     writer = open_metric_writer(
         workdir,

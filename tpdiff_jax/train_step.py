@@ -51,7 +51,7 @@ class TrainTask(NamedTuple):
     Attributes:
         pyramid: stages, path and targets.
         alignment: data-noise alignment.
-        apply: the network, `apply(params, x_t, t, frame_positions, frame_stride, cond)`.
+        apply: the network, `apply(params, x_t, t, positions, strides, cond)`.
         null_cond: maps a condition to its unconditional twin.
         optimizer: optax transformation.
         schedule: learning rate as a function of applied updates (logged only).
@@ -255,9 +255,9 @@ def stage_loss(
     cond = drop_condition(task, batch["cond"], draws.is_dropped)
 
     network_time = pyramid.network_time(stage_index, t)
-    positions = jnp.asarray(stage.frame_positions)
+    positions = jax.tree.map(jnp.asarray, stage.positions)
     network_params = task.adaptation.merge(params, frozen or {})
-    output = task.apply(network_params, x_t, network_time, positions, stage.frame_stride, cond)
+    output = task.apply(network_params, x_t, network_time, positions, stage.strides, cond)
     error = method.mean_squared_error(output, target)  # [b]
     return jnp.mean(method.loss_weight(pyramid, t) * error), metrics
 

@@ -1,0 +1,179 @@
+"""The shapes of a run's clips: of each, its data set and its pyramid.
+
+Clips have one shape, or several where preparation sorted them into buckets. All shapes share the
+windows of their stages, so that one network means the same by a noise time in each of them.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tpdiff_jax import method
+from tpdiff_jax.data import DATASETS, ClipShape, Dataset, bucket_folders
+from tpdiff_jax.encoders import FIRST_LATENT_APART
+from tpdiff_jax.error_names import naming
+from tpdiff_jax.models import Network
+from tpdiff_jax.run_config import ConfigReader
+
+PATHS = ("flow", "ddim")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class ClipsOfShape:
+    """Clips of one shape.
+
+    Attributes:
+        bucket: name of the shape; "" where all clips have one.
+        dataset: the clips and their conditions.
+        pyramid: the stages of clips of this shape.
+    """
+
+    bucket: str
+    dataset: Dataset
+    pyramid: method.Pyramid
+
+    @property
+    def video_shape(self) -> tuple[int, int, int, int]:
+        """Frames, height, width and channels of a clip, at full rate and size."""
+        return (self.dataset.num_frames, *self.dataset.frame_shape)
+
+    def naming(self) -> contextlib.AbstractContextManager[None]:
+        """Name the bucket, where there are several, in an error about its shape."""
+        return naming(f"bucket {self.bucket} of data.folder" if self.bucket else "")
+
+
+def build_datasets(
+    read: ConfigReader, frame_shape: tuple[int, ...] | None
+) -> dict[str, Dataset]:
+    """Return the data set of each bucket; one named "" where clips have one shape.
+
+    Args:
+        read: the config.
+        frame_shape: (h, w, c) in place of the data set's, or (f, h, w, c) without any at hand.
+
+    Raises:
+        ValueError: for a data set that cannot be opened, or fields that it does not have.
+    """
+    name = read.choice("data.name", DATASETS)
+    fields = read.rest_of_group("data", "name", "num_threads")
+    if frame_shape is not None and len(frame_shape) == 4:
+        return {"": ClipShape(num_frames=frame_shape[0], frame_shape=frame_shape[1:])}
+    places = {"": fields}
+    if "folder" in fields:
+        folders = bucket_folders(fields["folder"])
+        places = {bucket: fields | {"folder": folder} for bucket, folder in folders.items()}
+    datasets = {b: _construct(name, DATASETS[name], f) for b, f in places.items()}
+    if frame_shape is None:
+        return datasets
+    dataset = next(iter(datasets.values()))
+    shape = ClipShape(
+        num_frames=dataset.num_frames,
+        frame_shape=frame_shape,
+        num_digits=dataset.num_digits,
+        num_classes=dataset.num_classes,
+    )
+    return {"": shape}
+
+
+def build_shapes(
+    read: ConfigReader, datasets: Mapping[str, Dataset], network: Network
+) -> tuple[ClipsOfShape, ...]:
+    """Return the clips of each shape with its pyramid, checked against the network.
+
+    Args:
+        read: the config.
+        datasets: by the name of the bucket.
+        network: serves all of them.
+
+    Raises:
+        ValueError: for a pyramid that does not fit a shape, a shape of a stage or a condition
+            that does not fit the network, or an upsampling that the latents do not allow.
+    """
+    shapes = []
+    for bucket, dataset in datasets.items():  # each by itself: below, all shapes are checked
+        _build_clips(read, bucket, dataset, ())
+    for bucket, dataset in datasets.items():
+        if isinstance(dataset, ClipShape):
+            dataset = dataclasses.replace(dataset, encoded=network.cond_shapes)
+        others = [_shape(other) for name, other in datasets.items() if name != bucket]
+        clips = _build_clips(read, bucket, dataset, others)
+        with clips.naming():
+            _check_first_latent(read, clips)
+            _check_condition(network, dataset)
+            for stage in clips.pyramid.stages:
+                network.check_shape(stage.shape, stage.strides)
+        shapes.append(clips)
+    return tuple(shapes)
+
+
+def _build_clips(
+    read: ConfigReader,
+    bucket: str,
+    dataset: Dataset,
+    other_shapes: list[tuple[int, int, int]] | tuple[()],
+) -> ClipsOfShape:
+    """Clips of one shape, whose windows are those of all shapes."""
+    with naming(f"bucket {bucket} of data.folder" if bucket else ""):
+        pyramid = method.make_pyramid(
+            _build_path(read),
+            shape=_shape(dataset),
+            strides=read.numbers("pyramid.frame_strides", int) or read("pyramid.strides"),
+            stage_fractions=read.numbers("pyramid.stage_fractions", float),
+            downsample=_modes(read, "downsample"),
+            upsample=_modes(read, "upsample"),
+            **read.group("pyramid", "frame_positions", "target_unit", "time_conditioning"),
+            other_shapes=other_shapes,
+        )
+    return ClipsOfShape(bucket=bucket, dataset=dataset, pyramid=pyramid)
+
+
+def _shape(dataset: Dataset) -> tuple[int, int, int]:
+    height, width, _ = dataset.frame_shape
+    return dataset.num_frames, height, width
+
+
+def _modes(read: ConfigReader, what: str) -> tuple[str, str, str]:
+    """How an axis is resampled: time, height, width."""
+    in_space = read(f"pyramid.{what}_space")
+    return read(f"pyramid.{what}"), in_space, in_space
+
+
+def _build_path(read: ConfigReader) -> method.Path:
+    ddim_fields = read.group("path", "betas", "zero_terminal_snr", "final_alpha")
+    prediction = read("path.prediction")
+    if read.choice("path.name", PATHS) == "flow":
+        return method.FlowPath(prediction=prediction)
+    return method.DDIMPath(prediction=prediction, **ddim_fields)
+
+
+def _construct(name: str, constructor: Callable[..., Any], fields: dict[str, Any]) -> Any:
+    """Call a registered constructor; a field that it lacks is the user's mistake."""
+    try:
+        return constructor(**fields)
+    except TypeError as error:
+        raise ValueError(f"fields of data do not fit data.name={name!r}: {error}") from error
+
+
+def _check_first_latent(read: ConfigReader, clips: ClipsOfShape) -> None:
+    """Raise ValueError where a stage would copy the code of one frame into that of several."""
+    strides = [stage.strides[0] for stage in clips.pyramid.stages]
+    if isinstance(clips.dataset, ClipShape) or max(strides) == 1:
+        return
+    name = clips.dataset.encoders["video"]["name"]
+    if name in FIRST_LATENT_APART and read("pyramid.upsample") == "nearest":
+        raise ValueError(
+            "pyramid.upsample='nearest' would copy the first latent, which has statistics of its "
+            f"own where prepare.video_encoder={name!r}; allowed: nearest_next, linear"
+        )
+
+
+def _check_condition(network: Network, dataset: Dataset) -> None:
+    """Raise ValueError unless clips bring the condition that the network takes."""
+    for name, (shape, _) in network.cond_shapes.items():
+        found, _ = dataset.cond_shapes.get(name, (None, None))
+        if found != shape:
+            raise ValueError(
+                f"the network takes {name!r} of shape {shape} with every clip, the data has "
+                f"{found}; prepare.text_encoder makes it, fields of model must fit"
+            )
