@@ -71,11 +71,13 @@ ONLY = {
     "prepare": {"videos", "infra", "durable_files", "file_lock", "json_files"},
 }
 METHOD_LAYERS = (
-    {"choices", "guidance", "losses"},
-    {"paths", "temporal_pyramid"},
-    {"stages"},
-    {"stage_targets", "stage_transition", "network_outputs"},
-    {"noise_alignment", "samplers"},
+    {"choices", "guidance", "losses", "pairing"},
+    {"paths", "axis_matrices"},
+    {"resampling"},
+    {"pyramid", "strides"},
+    {"stages", "stage_line", "stage_transition"},
+    {"stage_targets", "noise_alignment", "solver_coefficients"},
+    {"samplers"},
 )
 METHOD_LIBRARIES = {"jax", "numpy", "optax", "chex"}
 CONFIG_READERS = {"build", "experiment", "run_config", "from_checkpoint", "main", "plan"}

@@ -1,56 +1,75 @@
 """The method of TPDiff (arXiv 2503.09566) as a library: needs jax, numpy, optax and chex only.
 
+Of this package it imports `types` and nothing else.
+
     symbol            code                        meaning
     t in [0, 1]       t                           noise time: 0 is data, 1 is noise
     gamma_t, sigma_t  path.gamma(t), path.sigma   x_t = gamma_t x_0 + sigma_t eps (Eq. 6)
     nu_t              path.nu(t)                  sigma_t / gamma_t, rising in t
-    r_i               stage.frame_stride          stage i keeps one frame in r_i; the last has 1
+    r_i               stage.strides               stage i keeps one frame, row and column in so many
     s_i > e_i         stage.t_start, stage.t_end  noise times at which sampling enters and leaves
     gamma_s, gamma_e  stage.gamma_start, ._end    the path at s_i and e_i; likewise sigma, nu
-    D_{r_i}           stage.downsample(x_0)       full-rate frames to the stage's
-    U                 stage.jump.upsample(x)      frames of stage i-1 to those of stage i
-    L                 stage.jump.eigenvalue       largest eigenvalue of U U^T
+    D_{r_i}           stage.downsample(x_0)       the full video to the stage's
+    U                 stage.jump.upsample(x)      the video of stage i-1 to that of stage i
+    L                 stage.jump.eigenvalue       largest eigenvalue of U U^T, a product over axes
     x_i, c_i          x_i, c_i                    the stage's video; what stage i-1 knew of it
     xs_i, xe_i        x_start, x_end              end points of the stage's training path
-    a_i, eps_i        a_i, eps_i                  DDIM: its line is gamma_t a_i + sigma_t eps_i
+    a_i, eps_i        line.data, line.noise       the stage's line is gamma_t a_i + sigma_t eps_i
     v_i               target of prediction "v"    gamma_t eps_i - sigma_t a_i
-    m_i               target of "data" for flow   where the stage's line would meet t = 0
+    F H W, f h w      pyramid.shape, stage.shape  frames, height, width: in full, and of a stage
     b f h w c         axes of every video         batch, frames, height, width, channels
 
 Stages are listed in the order in which sampling runs them: stage 0 is the coarsest (the paper's
-k = K), stage K-1 has every frame (k = 1). sigma is a standard deviation.
+k = K), stage K-1 has the full video (k = 1) and strides (1, 1, 1). sigma is a standard deviation.
 
 Public names, by file:
 
-    paths             FlowPath, DDIMPath, Path, Scales, broadcast_time
-    temporal_pyramid  Resampling
-    stages            make_pyramid, Pyramid, Stage, Jump
-    stage_targets     sample_times, training_point, TrainingPoint, stage_videos, stage_end_points
-    network_outputs   output_to_velocity, output_to_data_and_noise, loss_weight
-    stage_transition  stage_transition, lift_noise
-    noise_alignment   AlignmentSpec, aligned_noise, pair_nearest, pair_hungarian
-    samplers          SamplerSpec, sample, sample_from_noise, split_steps
-    guidance          guided
-    losses            mean_squared_error
-    choices           check_choice
+    paths                FlowPath, DDIMPath, Path, Scales, broadcast_time, at_least_float32
+    axis_matrices        downsampling_matrix, upsampling_matrix
+    resampling           Resampling, NoiseFactor
+    strides              stage_strides, check_shape
+    pyramid              Pyramid, Stage, Jump
+    stages               make_pyramid
+    stage_line           Line, stage_line, point_on_line, line_to_target, output_to_line,
+                         loss_weight, mean_loss_weight
+    stage_targets        sample_times, training_point, TrainingPoint, stage_videos, stage_end_points
+    stage_transition     stage_transition, lift_noise
+    pairing              pair_nearest, pair_hungarian
+    noise_alignment      AlignmentSpec, aligned_noise
+    solver_coefficients  solver_coefficients, solver_memory
+    samplers             SamplerSpec, sample, sample_from_noise, split_steps
+    guidance             guided
+    losses               mean_squared_error
+    choices              check_choice, whole_number
 """
 
-from tpdiff_jax.method.choices import check_choice
+from tpdiff_jax.method.axis_matrices import downsampling_matrix, upsampling_matrix
+from tpdiff_jax.method.choices import check_choice, whole_number
 from tpdiff_jax.method.guidance import guided
 from tpdiff_jax.method.losses import mean_squared_error
-from tpdiff_jax.method.network_outputs import (
-    loss_weight,
-    output_to_data_and_noise,
-    output_to_velocity,
+from tpdiff_jax.method.noise_alignment import AlignmentSpec, aligned_noise
+from tpdiff_jax.method.pairing import pair_hungarian, pair_nearest
+from tpdiff_jax.method.paths import (
+    DDIMPath,
+    FlowPath,
+    Path,
+    Scales,
+    at_least_float32,
+    broadcast_time,
 )
-from tpdiff_jax.method.noise_alignment import (
-    AlignmentSpec,
-    aligned_noise,
-    pair_hungarian,
-    pair_nearest,
-)
-from tpdiff_jax.method.paths import DDIMPath, FlowPath, Path, Scales, broadcast_time
+from tpdiff_jax.method.pyramid import Jump, Pyramid, Stage
+from tpdiff_jax.method.resampling import NoiseFactor, Resampling
 from tpdiff_jax.method.samplers import SamplerSpec, sample, sample_from_noise, split_steps
+from tpdiff_jax.method.solver_coefficients import solver_coefficients, solver_memory
+from tpdiff_jax.method.stage_line import (
+    Line,
+    line_to_target,
+    loss_weight,
+    mean_loss_weight,
+    output_to_line,
+    point_on_line,
+    stage_line,
+)
 from tpdiff_jax.method.stage_targets import (
     TrainingPoint,
     sample_times,
@@ -59,14 +78,16 @@ from tpdiff_jax.method.stage_targets import (
     training_point,
 )
 from tpdiff_jax.method.stage_transition import lift_noise, stage_transition
-from tpdiff_jax.method.stages import Jump, Pyramid, Stage, make_pyramid
-from tpdiff_jax.method.temporal_pyramid import Resampling
+from tpdiff_jax.method.stages import make_pyramid
+from tpdiff_jax.method.strides import check_shape, stage_strides
 
 __all__ = [
     "AlignmentSpec",
     "DDIMPath",
     "FlowPath",
     "Jump",
+    "Line",
+    "NoiseFactor",
     "Path",
     "Pyramid",
     "Resampling",
@@ -75,23 +96,34 @@ __all__ = [
     "Stage",
     "TrainingPoint",
     "aligned_noise",
+    "at_least_float32",
     "broadcast_time",
     "check_choice",
+    "check_shape",
+    "downsampling_matrix",
     "guided",
     "lift_noise",
+    "line_to_target",
     "loss_weight",
     "make_pyramid",
+    "mean_loss_weight",
     "mean_squared_error",
-    "output_to_data_and_noise",
-    "output_to_velocity",
+    "output_to_line",
     "pair_hungarian",
     "pair_nearest",
+    "point_on_line",
     "sample",
     "sample_from_noise",
     "sample_times",
+    "solver_coefficients",
+    "solver_memory",
     "split_steps",
     "stage_end_points",
+    "stage_line",
+    "stage_strides",
     "stage_transition",
     "stage_videos",
     "training_point",
+    "upsampling_matrix",
+    "whole_number",
 ]

@@ -20,11 +20,11 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from tpdiff_jax.method.choices import check_choice
+from tpdiff_jax.method.choices import check_choice, whole_number
+from tpdiff_jax.method.pairing import pair_hungarian, pair_nearest
+from tpdiff_jax.method.pyramid import Pyramid
 from tpdiff_jax.method.stage_transition import lift_noise
-from tpdiff_jax.method.stages import Pyramid
 from tpdiff_jax.types import Array, PRNGKey
 
 MODES = ("nearest", "hungarian", "candidates", "none")
@@ -37,15 +37,18 @@ class AlignmentSpec:
 
     Args:
         mode: "nearest" (greedy one-to-one pairing within a group), "hungarian" (the optimal
-            one-to-one pairing), "candidates" (the nearest of a few fresh noises per video; it
-            moves the mean of the noise towards the video, by 0.84, 1.16, 1.44, 1.91 standard
-            deviations for 4, 8, 16, 64 candidates and unit-variance data of any dimension, so no
-            exactness is left), or "none".
+            one-to-one pairing), "candidates" (the nearest of a few fresh noises per video, see
+            below), or "none".
         level: "coarsest" (pair once and lift, exact) or "stage" (pair in every stage, the
             paper's).
         group_size: videos per group. Fixed by the config, never a device's or host's share, so
             that the pairing does not change with their number.
         num_candidates: noises drawn per video in mode "candidates".
+
+    "candidates" moves the mean of the noise towards the video, so that no exactness is left: by
+    0.84, 1.16, 1.44, 1.91 standard deviations for 4, 8, 16, 64 candidates, for unit-variance data
+    of about 64 dimensions or more; by less in fewer (0.55, 0.69, 0.77, 0.82 for 4 candidates in
+    1, 2, 4, 16 dimensions).
 
     Raises:
         ValueError: an unknown choice or a number below 1.
@@ -60,8 +63,7 @@ class AlignmentSpec:
         check_choice("alignment.mode", self.mode, MODES)
         check_choice("alignment.level", self.level, LEVELS)
         for field in ("group_size", "num_candidates"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"alignment.{field} is {getattr(self, field)}; allowed: 1 or more")
+            whole_number(f"alignment.{field}", getattr(self, field))
 
 
 def aligned_noise(
@@ -78,7 +80,8 @@ def aligned_noise(
     Args:
         pyramid: the stages.
         stage_index: the stage i to draw noise for.
-        x_0: full-rate videos, [b, F, h, w, c]. One with a non-finite value counts as zero.
+        x_0: full videos, floating-point, [b, F, H, W, c]. One with a non-finite value counts as
+            zero.
         sample_keys: one typed key per video, [b].
         spec: how to pair.
         batch_sharding: where groups span devices, how the batch axis is laid out. Each device
@@ -86,17 +89,20 @@ def aligned_noise(
             itself, the compiler gathers a group's noise. Results do not depend on it.
 
     Returns:
-        eps: noise of stage i's shape, float32, [b, f_i, h, w, c].
+        eps: noise of stage i's shape, float32, [b, f, h, w, c].
         stats: float32 scalars: "alignment_gain", 1 minus the mean squared distance of the pairs
             over that of the noise as drawn, where it was paired; "noise_mean" and "noise_var"
             of eps.
 
     Raises:
-        ValueError: the batch is not a multiple of the group size, or not of the keys' number.
+        ValueError: the batch is not a multiple of the group size, or not of the keys' number;
+            there is no such stage; or x_0 is not floating-point.
 
     Source: arXiv 2503.09566, Algorithm 1. Differs from the paper: the coarsest level and the
     modes "nearest" and "candidates" (arXiv 2406.12303) are added.
     """
+    pyramid.stage(stage_index)
+    pyramid.check_videos(x_0)
     if sample_keys.shape != x_0.shape[:1]:
         raise ValueError(f"sample_keys has shape {sample_keys.shape}; allowed: {x_0.shape[:1]}")
     is_paired = spec.mode in ("nearest", "hungarian")
@@ -119,8 +125,8 @@ def aligned_noise(
         eps, gain = _draw(level_keys, x.shape[1:]), jnp.float32(0.0)
     for fine in range(level + 1, stage_index + 1):
         z_keys = jax.vmap(jax.random.fold_in, (0, None))(sample_keys, fine)
-        z = _draw(z_keys, (pyramid.stages[fine].num_frames, *x_0.shape[2:]))
-        eps = lift_noise(pyramid, fine, eps, z)  # [b, f_fine, h, w, c]
+        z = _draw(z_keys, (*pyramid.stages[fine].shape, x_0.shape[-1]))
+        eps = lift_noise(pyramid, fine, eps, z)  # [b, f, h, w, c] of stage `fine`
     return eps, {"alignment_gain": gain, "noise_mean": jnp.mean(eps), "noise_var": jnp.var(eps)}
 
 
@@ -161,57 +167,6 @@ def _pair_within_groups(
     return _draw(paired_keys, x.shape[1:]), 2.0 * jnp.sum(chosen - drawn) / unpaired
 
 
-def pair_nearest(scores: Array) -> Array:
-    """Greedy one-to-one pairing: the nearest pair first, each video and each noise once.
-
-    The scores are double-centred first. That moves every pairing's total by the same amount,
-    and greedy then no longer spends itself on videos of large norm: it reaches 0.93 instead of
-    0.83 of the optimum in groups of 16. The noise as drawn is kept where greedy loses to it.
-
-    Args:
-        scores: <x_i, eps_j>, [g, g].
-
-    Returns:
-        The noise j of each video i, a permutation, int32, [g].
-    """
-    rows, columns = jnp.mean(scores, 1, keepdims=True), jnp.mean(scores, 0, keepdims=True)
-    centred = scores - rows - columns + jnp.mean(scores)
-    size = scores.shape[0]
-
-    def pair_next(_: int, state: tuple[Array, Array]) -> tuple[Array, Array]:
-        left, permutation = state
-        i, j = jnp.divmod(jnp.argmax(left), size)
-        left = left.at[i, :].set(-jnp.inf).at[:, j].set(-jnp.inf)
-        return left, permutation.at[i].set(j.astype(jnp.int32))
-
-    empty = jnp.zeros(size, jnp.int32)
-    _, permutation = jax.lax.fori_loop(0, size, pair_next, (centred, empty))
-    return _unless_worse(permutation, centred)
-
-
-def pair_hungarian(scores: Array) -> Array:
-    """The one-to-one pairing of the largest total score.
-
-    Args:
-        scores: <x_i, eps_j>, [g, g].
-
-    Returns:
-        The noise j of each video i, a permutation, int32, [g].
-
-    Source: arXiv 2503.09566, Algorithm 1.
-    """
-    i, j = optax.assignment.hungarian_algorithm(-scores)
-    permutation = jnp.zeros(scores.shape[0], jnp.int32).at[i].set(j.astype(jnp.int32))
-    return _unless_worse(permutation, scores)
-
-
-def _unless_worse(permutation: Array, scores: Array) -> Array:
-    """The permutation, or the identity where that scores at least as much."""
-    identity = jnp.arange(scores.shape[0], dtype=jnp.int32)
-    is_better = jnp.sum(scores[identity, permutation]) > jnp.trace(scores)
-    return jnp.where(is_better, permutation, identity)
-
-
 def _nearest_candidate(x: Array, keys: PRNGKey, num_candidates: int) -> tuple[Array, Array]:
     """The nearest of several noises per video, [b, f, h, w, c], and its gain.
 
@@ -230,6 +185,6 @@ def _nearest_candidate(x: Array, keys: PRNGKey, num_candidates: int) -> tuple[Ar
         nearest = jnp.where(is_nearer, distance, best[0]), jnp.where(is_nearer, index, best[1])
         return nearest, jnp.sum(distance)
 
-    start = jnp.full(x.shape[0], jnp.inf), jnp.zeros(x.shape[0], jnp.int32)
+    start = jnp.full(x.shape[0], jnp.inf, jnp.float32), jnp.zeros(x.shape[0], jnp.int32)
     best, totals = jax.lax.scan(keep_nearest, start, jnp.arange(num_candidates, dtype=jnp.int32))
     return draw(best[1]), 1.0 - jnp.sum(best[0]) / totals[0]

@@ -2,19 +2,21 @@
 
 t runs from 0 (data) to 1 (noise). Two paths: flow matching, straight in t, and DDIM, whose
 signal scale follows a published beta schedule. Whatever a compiled program needs
-(`gamma`, `sigma`, `nu`, `network_time`) takes and returns jax arrays; the few numbers that a
-pyramid is made of are computed once, on the host, in float64 (`host_scales`, `t_from_nu`).
+(`gamma`, `sigma`, `nu`, `network_time`) takes numbers and returns jax arrays of at least float32;
+the few numbers that a pyramid is made of are computed once, on the host, in float64
+(`host_scales`, `t_from_nu`).
 """
 
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
 
-from tpdiff_jax.method.choices import check_choice
+from tpdiff_jax.method.choices import check_choice, whole_number
 from tpdiff_jax.types import Array, ArrayLike
 
 BETAS = ("scaled_linear", "linear")
@@ -29,6 +31,20 @@ class Scales(NamedTuple):
     gamma: float
     sigma: float
     nu: float
+
+
+def at_least_float32(x: ArrayLike) -> Array:
+    """The same numbers as a jax array of float32 or wider: half precision has three digits.
+
+    Args:
+        x: numbers of any type and shape; python's own count as float32.
+
+    Returns:
+        An array of the same shape.
+    """
+    is_plain = type(x) in (float, int)
+    dtype = np.float32 if is_plain else jnp.promote_types(jnp.result_type(x), np.float32)
+    return jnp.asarray(x, dtype)
 
 
 def broadcast_time(t: ArrayLike, ndim: int = 5) -> Array:
@@ -66,11 +82,11 @@ class FlowPath:
 
     def gamma(self, t: ArrayLike) -> Array:
         """Signal scale 1 - t, of the shape of t."""
-        return 1.0 - jnp.asarray(t)
+        return 1.0 - at_least_float32(t)
 
     def sigma(self, t: ArrayLike) -> Array:
         """Noise scale (a standard deviation) t, of the shape of t."""
-        return jnp.asarray(t)
+        return at_least_float32(t)
 
     def nu(self, t: ArrayLike) -> Array:
         """Noise-to-signal ratio t / (1 - t), of the shape of t; infinite at t = 1."""
@@ -78,7 +94,7 @@ class FlowPath:
 
     def network_time(self, t: ArrayLike) -> Array:
         """The published flow models' time unit, 1000 t, of the shape of t."""
-        return 1000.0 * jnp.asarray(t)
+        return 1000.0 * at_least_float32(t)
 
     def host_scales(self, t: float) -> Scales:
         """gamma, sigma and nu at noise time t, in float64."""
@@ -140,24 +156,22 @@ class DDIMPath:
                 f"path.beta_end is {self.beta_end}; allowed: at least path.beta_start "
                 f"({self.beta_start}), below 1"
             )
-        if self.num_grid_points < 2:
-            raise ValueError(f"path.num_grid_points is {self.num_grid_points}; allowed: 2 or more")
+        whole_number("path.num_grid_points", self.num_grid_points, at_least=2)
         if self.zero_terminal_snr and self.prediction == "eps":
             raise ValueError(
                 "path.prediction is 'eps' with path.zero_terminal_snr: at t = 1 the signal is 0 "
-                "and the noise says nothing about the data; allowed: 'v'"
+                "and the noise says nothing about the data; allowed: 'v', 'data', or "
+                "'eps' without zero terminal SNR"
             )
 
     def gamma(self, t: ArrayLike) -> Array:
         """Signal scale sqrt(abar_t), of the shape of t."""
-        grid, gammas = _ddim_grid(self)
-        return jnp.interp(jnp.asarray(t), jnp.asarray(grid), jnp.asarray(gammas))
+        return _interpolate(t, self, lambda gammas: gammas)
 
     def sigma(self, t: ArrayLike) -> Array:
         """Noise scale (a standard deviation) sqrt(1 - gamma_t^2), of the shape of t."""
         # 1 - gamma is interpolated, not subtracted: near the data its float32 digits would cancel.
-        grid, gammas = _ddim_grid(self)
-        lost = jnp.interp(jnp.asarray(t), jnp.asarray(grid), jnp.asarray(1.0 - gammas))
+        lost = _interpolate(t, self, lambda gammas: 1.0 - gammas)
         return jnp.sqrt(lost * (2.0 - lost))
 
     def nu(self, t: ArrayLike) -> Array:
@@ -166,7 +180,7 @@ class DDIMPath:
 
     def network_time(self, t: ArrayLike) -> Array:
         """Index of the grid point at t, max(num_grid_points t - 1, 0), of the shape of t."""
-        return jnp.maximum(self.num_grid_points * jnp.asarray(t) - 1.0, 0.0)
+        return jnp.maximum(self.num_grid_points * at_least_float32(t) - 1.0, 0.0)
 
     def host_scales(self, t: float) -> Scales:
         """gamma, sigma and nu at noise time t, in float64."""
@@ -190,11 +204,19 @@ class DDIMPath:
 
 Path: TypeAlias = FlowPath | DDIMPath
 """Any noise path; the two differ in `prediction` and in the coordinates their lines are straight
-in (see `stage_targets`)."""
+in (see `stage_line`)."""
 
 
 def _scales(gamma: float, sigma: float) -> Scales:
     return Scales(gamma, sigma, sigma / gamma if gamma > 0.0 else math.inf)
+
+
+def _interpolate(
+    t: ArrayLike, path: DDIMPath, of_gammas: Callable[[np.ndarray], np.ndarray]
+) -> Array:
+    """A function of gamma, between its grid points; the type of t, whatever the grid's."""
+    t, (grid, gammas) = at_least_float32(t), _ddim_grid(path)
+    return jnp.interp(t, jnp.asarray(grid), jnp.asarray(of_gammas(gammas))).astype(t.dtype)
 
 
 @functools.cache

@@ -1,24 +1,11 @@
 """Sampling: noise to video through all stages and jumps, as one program.
 
-In each stage an ODE solver runs from t = s_i to t = e_i on the line of that stage; then the jump
-starts the next one. Both paths take the same form of step. With m the solver's memory,
+In each stage an ODE solver runs from t = s_i to t = e_i on the lines that the network sees,
 
-    x' = p A + q B + c (m - m_before)
+    x' = gamma_t' a_i + sigma_t' eps_i + c (m - m_before)
 
-    flow:  A = x,    B = m = dx/dt,       p = 1,            q = t' - t          (Euler)
-    DDIM:  A = m = a_i,  B = eps_i,       p = gamma_{t'},   q = sigma_{t'}      (DDIM)
-
-DDIM's step is Euler in the coordinates (x/gamma, nu) that its lines are straight in, written
-without a division by gamma, which may be 0. c = 0 is first order; second order has
-
-    flow:  c = h^2 / (2 h_before),  h = t' - t                                  (Adams-Bashforth)
-    DDIM:  c = (gamma_{t'} - sigma_{t'}/nu_t) h / (2 h_before),  h = log(nu_t/nu_{t'})
-                                                                                (DPM-Solver++ 2M)
-
-On non-uniform grids, too. p, q, c are numbers of the grid alone: float64, on the host. c is 0 on
-a stage's first step, so that history never crosses a jump, and where nu is 0 or infinite. On a
-grid uniform in t, DDIM's second order lowers the error several times but not its order: towards
-the data nu falls like the square root of t, and the steps in log(nu) do not shrink.
+(see `solver_coefficients`); then the jump starts the next stage. State, times and coefficients
+are float32, or float64 where the noise is.
 """
 
 import dataclasses
@@ -30,59 +17,88 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tpdiff_jax.method.choices import check_choice
-from tpdiff_jax.method.guidance import guided
-from tpdiff_jax.method.network_outputs import output_to_data_and_noise, output_to_velocity
-from tpdiff_jax.method.paths import DDIMPath, FlowPath
+from tpdiff_jax.method.choices import as_tuple, check_choice, whole_number
+from tpdiff_jax.method.guidance import check_condition, guided
+from tpdiff_jax.method.paths import at_least_float32
+from tpdiff_jax.method.pyramid import Pyramid
+from tpdiff_jax.method.solver_coefficients import SOLVERS, solver_coefficients, solver_memory
+from tpdiff_jax.method.stage_line import output_to_line
 from tpdiff_jax.method.stage_transition import stage_transition
-from tpdiff_jax.method.stages import Pyramid
-from tpdiff_jax.types import Array, Cond, Predict, PRNGKey
-
-SOLVERS = ("euler", "second_order")
+from tpdiff_jax.types import Array, Cond, Positions, Predict, PRNGKey
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SamplerSpec:
-    """How to sample.
+    """How to sample. Lists are taken too, and kept as tuples, so that a spec can be hashed.
 
     Args:
-        steps_per_stage: solver steps of each stage, coarsest first.
+        steps_per_stage: solver steps of each stage, coarsest first; `split_steps` shares out a
+            number of steps in all.
         solver: "euler" (DDIM on the DDIM path) or "second_order" (two-step multistep).
         renoise: False is the ablation that jumps without fresh noise.
-        guidance_scale: of each stage, or one number for all.
+        guidance_scale: of each stage, or one number for all; kept as a tuple.
         time_grids: noise times of each stage, falling, one more than its steps; () for uniform
             grids from s_i to e_i. A grid ends at e_i; it starts at s_i, save stage 0's, which
             may start later, as reference samplers' timestep lists do.
 
     Raises:
-        ValueError: an unknown solver, or lengths or numbers out of range.
+        ValueError: an unknown solver, one number where a list is needed, or lengths or numbers
+            out of range.
     """
 
-    steps_per_stage: tuple[int, ...]
-    solver: str = "second_order"
+    steps_per_stage: Sequence[int]
+    solver: str = "euler"
     renoise: bool = True
-    guidance_scale: tuple[float, ...] = (1.0,)
-    time_grids: tuple[tuple[float, ...], ...] = ()
+    guidance_scale: Sequence[float] | float = (1.0,)
+    time_grids: Sequence[Sequence[float]] = ()
 
     def __post_init__(self) -> None:
-        steps, scales, grids = self.steps_per_stage, self.guidance_scale, self.time_grids
         check_choice("sample.solver", self.solver, SOLVERS)
-        if not steps or min(steps) < 1:
-            raise ValueError(
-                f"sample.steps_per_stage is {steps}; allowed: 1 or more for each stage"
-            )
-        if len(scales) not in (1, len(steps)) or not all(map(math.isfinite, scales)):
-            raise ValueError(
-                f"sample.guidance_scale is {scales}; allowed: one finite number, or one for each "
-                f"of the {len(steps)} stages"
-            )
-        if grids and tuple(len(grid) - 1 for grid in grids) != tuple(steps):
-            raise ValueError(
-                f"sample.time_grids has lengths {tuple(map(len, grids))}; allowed: one grid for "
-                f"each stage, one longer than sample.steps_per_stage {steps}"
-            )
-        if not all(np.all(np.diff(grid) < 0.0) for grid in grids):
-            raise ValueError(f"sample.time_grids is {grids}; allowed: strictly falling times")
+        steps = _checked_steps(self.steps_per_stage)
+        scales = _checked_scales(self.guidance_scale, len(steps))
+        grids = _checked_grids(self.time_grids, steps)
+        checked = (("steps_per_stage", steps), ("guidance_scale", scales), ("time_grids", grids))
+        for field, value in checked:
+            object.__setattr__(self, field, value)
+
+
+def _checked_steps(steps: Sequence[int]) -> tuple[int, ...]:
+    allowed = "a whole number from 1 for each stage (split_steps shares out one number)"
+    given = as_tuple("sample.steps_per_stage", steps, allowed)
+    try:
+        counts = tuple(whole_number("", one) for one in given)
+    except ValueError:
+        counts = ()
+    if not counts:
+        raise ValueError(f"sample.steps_per_stage is {given}; allowed: {allowed}")
+    return counts
+
+
+def _checked_scales(scale: Sequence[float] | float, num_stages: int) -> tuple[float, ...]:
+    given = scale if isinstance(scale, Sequence) else np.atleast_1d(scale).tolist()
+    allowed = f"one finite number, or one for each of the {num_stages} stages"
+    scales = as_tuple("sample.guidance_scale", given, allowed)
+    is_finite = all(isinstance(one, float | int) and math.isfinite(one) for one in scales)
+    if len(scales) not in (1, num_stages) or not is_finite:
+        raise ValueError(f"sample.guidance_scale is {scale!r}; allowed: {allowed}")
+    return tuple(float(one) for one in scales)
+
+
+def _checked_grids(
+    time_grids: Sequence[Sequence[float]], steps: tuple[int, ...]
+) -> tuple[tuple[float, ...], ...]:
+    allowed = f"one grid for each stage, one longer than sample.steps_per_stage {steps}"
+    listed = as_tuple("sample.time_grids", time_grids, allowed)
+    grids = tuple(
+        tuple(float(t) for t in as_tuple("sample.time_grids", grid, allowed)) for grid in listed
+    )
+    if grids and tuple(len(grid) - 1 for grid in grids) != steps:
+        raise ValueError(
+            f"sample.time_grids has lengths {tuple(map(len, grids))}; allowed: {allowed}"
+        )
+    if not all(np.all(np.diff(grid) < 0.0) for grid in grids):
+        raise ValueError(f"sample.time_grids is {grids}; allowed: strictly falling times")
+    return grids
 
 
 def split_steps(num_steps: int, num_stages: int) -> tuple[int, ...]:
@@ -96,8 +112,9 @@ def split_steps(num_steps: int, num_stages: int) -> tuple[int, ...]:
         Steps of each stage, coarsest first.
 
     Raises:
-        ValueError: fewer steps than stages.
+        ValueError: fewer steps than stages, or no whole number.
     """
+    whole_number("sample.num_steps", num_steps)
     if num_steps < num_stages:
         raise ValueError(
             f"sample.num_steps is {num_steps}; allowed: at least one for each of the "
@@ -112,7 +129,7 @@ def sample(
     pyramid: Pyramid,
     spec: SamplerSpec,
     sample_keys: PRNGKey,
-    latent_shape: tuple[int, int, int],
+    num_channels: int,
     cond: Cond = None,
     null_cond: Cond = None,
 ) -> Array:
@@ -123,21 +140,23 @@ def sample(
         pyramid: the stages it was trained on.
         spec: how to sample.
         sample_keys: one typed key per video, [b].
-        latent_shape: (h, w, c).
+        num_channels: c.
         cond: pytree with leading axis b, or None.
         null_cond: its unconditional twin; needed for guidance only.
 
     Returns:
-        x_0: full-rate videos, float32, [b, F, h, w, c].
+        x_0: full videos, float32, [b, F, H, W, c].
 
     Raises:
-        ValueError: as `sample_from_noise`.
+        ValueError: as `sample_from_noise`, or no number of channels.
+
+    Source: arXiv 2503.09566, Algorithm 2.
     """
-    shapes = [(stage.num_frames, *latent_shape) for stage in pyramid.stages]
+    channels = whole_number("num_channels", num_channels)
     noises = tuple(
-        jax.vmap(lambda key, i=i, shape=shape: jax.random.normal(
+        jax.vmap(lambda key, i=stage.index, shape=(*stage.shape, channels): jax.random.normal(
             jax.random.fold_in(key, i), shape, jnp.float32))(sample_keys)
-        for i, shape in enumerate(shapes)
+        for stage in pyramid.stages
     )  # fmt: skip
     return sample_from_noise(predict, pyramid, spec, noises, cond, null_cond)
 
@@ -156,30 +175,39 @@ def sample_from_noise(
         predict: the network.
         pyramid: the stages it was trained on.
         spec: how to sample.
-        noises: noises[0] is the start, noises[i] the fresh noise z of the jump into stage i; of
-            shape [b, f_i, h, w, c].
+        noises: noises[0] is the start, noises[i] the fresh noise z of the jump into stage i; each
+            [b, f, h, w, c] with its stage's shape.
         cond: pytree with leading axis b, or None.
         null_cond: its unconditional twin; needed for guidance only.
 
     Returns:
-        x_0: full-rate videos, [b, F, h, w, c].
+        x_0: full videos, float32 (float64 where the noise is), [b, F, H, W, c].
 
     Raises:
-        ValueError: the spec does not fit the pyramid, or guidance lacks a null condition.
+        ValueError: the spec does not fit the pyramid, guidance lacks a null condition, a
+            condition is not for b videos, or noises are missing.
 
-    Source: arXiv 2503.09566, Algorithm 2 and Section 3.3; arXiv 2211.01095 for DPM-Solver++.
+    Source: arXiv 2503.09566, Algorithm 2 and Section 3.3.
     """
     grids = _time_grids(pyramid, spec)
-    scales = spec.guidance_scale * (pyramid.num_stages if len(spec.guidance_scale) == 1 else 1)
-    b, _, *latent_shape = noises[0].shape
+    scales = as_tuple("sample.guidance_scale", spec.guidance_scale, "")
+    scales = scales * (pyramid.num_stages if len(scales) == 1 else 1)
+    if len(noises) != pyramid.num_stages:
+        raise ValueError(
+            f"noises has {len(noises)} entries; allowed: {pyramid.num_stages}, one for each stage"
+        )
+    b, *_, channels = noises[0].shape
     for stage, noise in zip(pyramid.stages, noises, strict=True):
-        chex.assert_shape(noise, (b, stage.num_frames, *latent_shape))
-    x = noises[0]
+        chex.assert_shape(noise, (b, *stage.shape, channels))
+    check_condition("cond", cond, b)
+    check_condition("null_cond", null_cond, b)
+    x = at_least_float32(noises[0])
     for i, (grid, scale) in enumerate(zip(grids, scales, strict=True)):
         if i > 0:
-            x = stage_transition(pyramid, i, x, noises[i], renoise=spec.renoise)
-        coefficients = _solver_coefficients(pyramid, grid, spec.solver)
-        x = _run_stage(guided(predict, scale, null_cond), pyramid, i, grid, coefficients, x, cond)
+            z = at_least_float32(noises[i])
+            x = stage_transition(pyramid, i, x, z, renoise=spec.renoise)
+        rows = solver_coefficients(pyramid.path, grid, spec.solver)
+        x = _run_stage(guided(predict, scale, null_cond), pyramid, i, rows, x, cond)
     return x
 
 
@@ -188,7 +216,7 @@ def _time_grids(pyramid: Pyramid, spec: SamplerSpec) -> list[np.ndarray]:
     if len(spec.steps_per_stage) != pyramid.num_stages:
         raise ValueError(
             f"sample.steps_per_stage is {spec.steps_per_stage}; allowed: one number for each of "
-            f"the {pyramid.num_stages} stages of pyramid.frame_strides"
+            f"the {pyramid.num_stages} stages of pyramid.strides"
         )
     if not spec.time_grids:
         pairs = zip(pyramid.stages, spec.steps_per_stage, strict=True)
@@ -204,58 +232,28 @@ def _time_grids(pyramid: Pyramid, spec: SamplerSpec) -> list[np.ndarray]:
     return [np.asarray(grid, np.float64) for grid in spec.time_grids]
 
 
-def _solver_coefficients(pyramid: Pyramid, grid: np.ndarray, solver: str) -> np.ndarray:
-    """p, q, c of each step (see the top of the file), float64, [steps, 3]."""
-    scales = [pyramid.path.host_scales(t) for t in grid]
-    # The solvers' own step lengths: in t for flow, in -log(nu) for DDIM.
-    if isinstance(pyramid.path, FlowPath):
-        clock = grid
-        p, q = np.ones(len(grid) - 1), np.diff(grid)
-        per_slope = q
-    else:
-        clock = np.array([-_log(scale.nu) for scale in scales])
-        p = np.array([scale.gamma for scale in scales[1:]])
-        q = np.array([scale.sigma for scale in scales[1:]])
-        per_slope = p - q / np.array([scale.nu for scale in scales[:-1]])
-    c = np.zeros_like(p)
-    if solver == "second_order":
-        for n in range(1, len(c)):
-            before, now, after = clock[n - 1 : n + 2]
-            if np.all(np.isfinite([before, now, after])) and now != before:
-                c[n] = per_slope[n] * (after - now) / (2.0 * (now - before))
-    return np.stack([p, q, c], axis=1)
-
-
-def _log(nu: float) -> float:
-    return math.log(nu) if nu > 0.0 else -math.inf
-
-
 def _run_stage(
     predict: Predict,
     pyramid: Pyramid,
     stage_index: int,
-    grid: np.ndarray,
     coefficients: np.ndarray,
     x_start: Array,
     cond: Cond,
 ) -> Array:
-    """Solve one stage's ODE along `grid`, from x_start; returns x_end, [b, f, h, w, c]."""
+    """Solve one stage's ODE from x_start; returns x_end, [b, f, h, w, c]."""
     stage = pyramid.stages[stage_index]
-    positions = jnp.asarray(stage.frame_positions)
+    positions = Positions(*map(jnp.asarray, stage.positions))
 
     def step(state: tuple[Array, Array], row: Array) -> tuple[tuple[Array, Array], None]:
         x, memory_before = state
-        t, p, q, c = row
+        t, gamma_next, sigma_next, c = row
         time = jnp.full(x.shape[0], pyramid.network_time(stage_index, t), jnp.float32)
-        output = predict(x, time, positions, stage.frame_stride, cond).astype(x.dtype)
-        if isinstance(pyramid.path, DDIMPath):
-            data, noise = output_to_data_and_noise(pyramid, x, t, output)
-            first_order, memory = p * data + q * noise, data
-        else:
-            velocity = output_to_velocity(pyramid, stage_index, x, t, output)
-            first_order, memory = p * x + q * velocity, velocity
-        return (first_order + c * (memory - memory_before), memory), None
+        output = predict(x, time, positions, stage.strides, cond).astype(x.dtype)
+        line = output_to_line(pyramid, stage_index, x, t, output)
+        memory = solver_memory(pyramid.path, line)
+        x_next = gamma_next * line.data + sigma_next * line.noise + c * (memory - memory_before)
+        return (x_next, memory), None
 
-    rows = jnp.asarray(np.concatenate([grid[:-1, None], coefficients], axis=1), x_start.dtype)
+    rows = jnp.asarray(coefficients, x_start.dtype)
     (x_end, _), _ = jax.lax.scan(step, (x_start, jnp.zeros_like(x_start)), rows)
     return x_end

@@ -1,20 +1,21 @@
-"""The jump from one stage to the next: more frames, and noise that is white again.
+"""The jump from one stage to the next: more frames, rows or columns, and noise white again.
 
-U repeats or interpolates frames, so the noise of U xe_{i-1} is correlated: its covariance is
+U repeats or interpolates, so the noise of U xe_{i-1} is correlated: its covariance is
 sigma_e^2 U U^T. Scaling by gamma_s/gamma_e gives the next stage's mean, and fresh noise of
 covariance sigma_s^2 I - (gamma_s/gamma_e)^2 sigma_e^2 U U^T gives it white noise of level
 sigma_s. At nu_s = sqrt(L) nu_e, where `stages` starts the stage, that is
 
     (gamma_s/gamma_e)^2 sigma_e^2 = sigma_s^2 / L,    so    sigma_s^2 (I - U U^T / L)
 
-and its root is `Jump.noise_factor`: for repetition by n, z minus its block mean.
+and its root is `Jump.noise_factor`: for repetition, z minus its block mean.
 
-Nothing here knows which axis U acts on: `Jump.upsample` and `Jump.noise_factor` are linear maps.
+Nothing here knows which axes U acts on: `Jump.upsample` and `Jump.noise_factor` are linear maps.
 """
 
 import chex
 
-from tpdiff_jax.method.stages import Jump, Pyramid
+from tpdiff_jax.method.paths import at_least_float32
+from tpdiff_jax.method.pyramid import Jump, Pyramid
 from tpdiff_jax.types import Array
 
 
@@ -33,15 +34,16 @@ def stage_transition(
     Args:
         pyramid: the pyramid.
         stage_index: i, the stage that is entered, 1 or more.
-        x_end_previous: end point of stage i-1, [b, f_{i-1}, h, w, c].
-        z: white noise, [b, f_i, h, w, c].
+        x_end_previous: end point of stage i-1, [b, *shape of i-1, c].
+        z: white noise, [b, *shape of i, c].
         renoise: False is the ablation U xe_{i-1}, which leaves the noise correlated and too weak.
 
     Returns:
-        x_start, [b, f_i, h, w, c]: of the law of stage i's training paths at t = s_i.
+        x_start, in at least float32, [b, *shape of i, c]: of the law of stage i's training paths
+        at t = s_i.
 
     Raises:
-        ValueError: stage 0, which nothing precedes.
+        ValueError: stage 0, which nothing precedes, or no stage at all.
 
     Source: arXiv 2503.09566, Eq. 14 to 23. Differs from the paper: its Eq. 15 and 23 print the
     scale sqrt(2) gamma_s/(sigma_s + sqrt(2) gamma_s), which is gamma_e of its own Eq. 22 and not
@@ -49,8 +51,8 @@ def stage_transition(
     right); the scale here is the derived one. Its noise term, sqrt(2)/2 sigma_s with correlation
     -1 within a pair, is right and equals this one.
     """
-    jump = _jump_into(pyramid, stage_index)
-    upsampled = _upsample(pyramid, stage_index, jump, x_end_previous, z)
+    jump, z = _jump_into(pyramid, stage_index), at_least_float32(z)
+    upsampled = _upsample(pyramid, stage_index, jump, at_least_float32(x_end_previous), z)
     if not renoise:
         return upsampled
     sigma_start = pyramid.stages[stage_index].sigma_start
@@ -68,34 +70,30 @@ def lift_noise(pyramid: Pyramid, stage_index: int, eps_previous: Array, z: Array
     Args:
         pyramid: the pyramid.
         stage_index: i, 1 or more.
-        eps_previous: noise of stage i-1, [b, f_{i-1}, h, w, c].
-        z: fresh white noise, [b, f_i, h, w, c].
+        eps_previous: noise of stage i-1, [b, *shape of i-1, c].
+        z: fresh white noise, [b, *shape of i, c].
 
     Returns:
-        The noise of stage i, [b, f_i, h, w, c].
+        The noise of stage i, [b, *shape of i, c].
 
     Raises:
-        ValueError: stage 0, which nothing precedes.
+        ValueError: stage 0, which nothing precedes, or no stage at all.
 
     Source: Differs from the paper: it pairs each stage's own noise with the data.
     """
-    jump = _jump_into(pyramid, stage_index)
-    upsampled = _upsample(pyramid, stage_index, jump, eps_previous, z)
+    jump, z = _jump_into(pyramid, stage_index), at_least_float32(z)
+    upsampled = _upsample(pyramid, stage_index, jump, at_least_float32(eps_previous), z)
     return upsampled * jump.eigenvalue**-0.5 + jump.noise_factor(z)
 
 
 def _jump_into(pyramid: Pyramid, stage_index: int) -> Jump:
-    jump = pyramid.stages[stage_index].jump if stage_index > 0 else None
-    if jump is None:
-        raise ValueError(
-            f"stage_index is {stage_index}; allowed: 1 to {pyramid.num_stages - 1}, the stages "
-            "that another one precedes"
-        )
+    jump = pyramid.stage(stage_index, first=1).jump
+    assert jump is not None  # of every stage but the first
     return jump
 
 
 def _upsample(pyramid: Pyramid, stage_index: int, jump: Jump, x: Array, z: Array) -> Array:
-    b, _, *rest = x.shape
-    chex.assert_shape(x, (b, pyramid.stages[stage_index - 1].num_frames, *rest))
-    chex.assert_shape(z, (b, pyramid.stages[stage_index].num_frames, *rest))
+    b, c = x.shape[0], x.shape[-1]
+    chex.assert_shape(x, (b, *pyramid.stages[stage_index - 1].shape, c))
+    chex.assert_shape(z, (b, *pyramid.stages[stage_index].shape, c))
     return jump.upsample(x)

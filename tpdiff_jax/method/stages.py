@@ -1,6 +1,6 @@
-"""The pyramid's stages: their frames, their noise-time windows, and the jumps between them.
+"""A pyramid from what a user asks for: strides, windows of noise time, and jumps.
 
-Stage 0 is the coarsest and the first that sampling runs; stage K-1 has every frame. The window
+Stage 0 is the coarsest and the first that sampling runs; stage K-1 has the full video. The window
 ends e_i cut [0, 1] in proportion to the stage fractions. The start of a later stage is not the
 end of the one before it: upsampling leaves correlated noise, and making it white takes fresh
 noise, so the next stage starts noisier, at
@@ -8,214 +8,138 @@ noise, so the next stage starts noisier, at
     nu_{s_i} = sqrt(L) nu_{e_{i-1}},        L the largest eigenvalue of U U^T
 
 the least start at which the missing covariance sigma_s^2 I - (gamma_s/gamma_e)^2 sigma_e^2 U U^T
-is one. Training targets, samplers and jumps read all numbers from here: they are computed once.
+is one. Nothing here knows which axes are pooled: time, space or both.
 """
 
-import dataclasses
 import math
 from collections.abc import Sequence
 
-import jax.numpy as jnp
 import numpy as np
 
-from tpdiff_jax.method.choices import check_choice
+from tpdiff_jax.method.choices import as_tuple, check_choice
 from tpdiff_jax.method.paths import Path
-from tpdiff_jax.method.temporal_pyramid import (
-    UPSAMPLES,
+from tpdiff_jax.method.pyramid import Jump, Pyramid, Stage
+from tpdiff_jax.method.resampling import (
     Resampling,
-    check_frame_strides,
-    check_num_frames,
-    downsampling_matrix,
-    largest_eigenvalue,
-    noise_factor_matrix,
-    upsampling_matrix,
+    downsampling,
+    noise_factor,
+    product_eigenvalue,
+    upsampling,
 )
-from tpdiff_jax.types import Array, ArrayLike
+from tpdiff_jax.method.strides import (
+    check_shape,
+    downsample_modes,
+    stage_strides,
+    upsample_modes,
+)
+from tpdiff_jax.types import Positions, Shape, Strides
 
 FRAME_POSITIONS = ("consistent", "naive")
-TARGET_UNITS = ("time", "stage")
-TIME_CONDITIONINGS = ("noise_time", "stage_slices")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Jump:
-    """How a stage starts from the end point of the one before it (see `stage_transition`).
-
-    Args:
-        upsample: U, from the frames of the stage before to this stage's.
-        eigenvalue: L, at least the largest eigenvalue of U U^T.
-        scale: gamma_{s_i} / gamma_{e_{i-1}}.
-        noise_factor: (I - U U^T / L)^{1/2}.
-    """
-
-    upsample: Resampling
-    eigenvalue: float
-    scale: float
-    noise_factor: Resampling
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Stage:
-    """One stage: its frames, its window of noise times, and its jump (None for stage 0).
-
-    Args:
-        index: 0 for the coarsest stage.
-        frame_stride: this stage keeps one frame in `frame_stride`.
-        num_frames: its number of frames f.
-        t_start: noise time s_i at which sampling enters the stage (the noisier end).
-        t_end: noise time e_i at which sampling leaves it, below t_start.
-        gamma_start: signal scale at t_start; likewise sigma_start, and nu_start (may be inf).
-        gamma_end: signal scale at t_end; likewise sigma_end and nu_end.
-        frame_positions: positions that the network is given, float32, [f].
-        downsample: D, from the full-rate video to this stage's frames.
-        jump: from the stage before; None for stage 0.
-    """
-
-    index: int
-    frame_stride: int
-    num_frames: int
-    t_start: float
-    t_end: float
-    gamma_start: float
-    sigma_start: float
-    nu_start: float
-    gamma_end: float
-    sigma_end: float
-    nu_end: float
-    frame_positions: np.ndarray
-    downsample: Resampling
-    jump: Jump | None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Pyramid:
-    """A noise path cut into stages, and what the network is asked in each; see `make_pyramid`."""
-
-    path: Path
-    stages: tuple[Stage, ...]
-    target_unit: str = "time"
-    time_conditioning: str = "noise_time"
-
-    def __post_init__(self) -> None:
-        check_choice("pyramid.target_unit", self.target_unit, TARGET_UNITS)
-        check_choice("pyramid.time_conditioning", self.time_conditioning, TIME_CONDITIONINGS)
-        if self.target_unit == "stage" and self.path.prediction != "velocity":
-            raise ValueError(
-                "pyramid.target_unit is 'stage', which is a unit of velocity, with "
-                f"path.prediction {self.path.prediction!r}; allowed: 'time'"
-            )
-
-    @property
-    def num_stages(self) -> int:
-        """K."""
-        return len(self.stages)
-
-    @property
-    def num_frames(self) -> int:
-        """Length F of the full-rate video."""
-        return self.stages[-1].num_frames
-
-    def network_time(self, stage_index: int, t: ArrayLike) -> Array:
-        """What the network is told of noise time t, in the published models' unit.
-
-        "noise_time" tells it t itself: windows of neighbouring stages overlap, frame count and
-        positions tell them apart. "stage_slices" maps [e_i, s_i] onto [e_i, e_{i-1}] (with
-        e_{-1} = 1), so that stages share no time.
-
-        Args:
-            stage_index: i.
-            t: noise time within the stage's window, any shape.
-
-        Returns:
-            Network time, of the shape of t.
-
-        Source: arXiv 2410.05954 (Pyramid-Flow) for the slices.
-        """
-        t = jnp.asarray(t)
-        if self.time_conditioning == "stage_slices" and stage_index > 0:
-            stage, previous = self.stages[stage_index], self.stages[stage_index - 1]
-            share = (previous.t_end - stage.t_end) / (stage.t_start - stage.t_end)
-            t = stage.t_end + share * (t - stage.t_end)
-        return self.path.network_time(t)
+MIN_SHARE = 1e-6
+"""Least share of [0, 1] of a stage. Times are float32, which near 1 resolves 6e-8: in a window of
+that width they would fall on its ends and outside it."""
 
 
 def make_pyramid(
     path: Path,
     *,
-    num_frames: int,
-    frame_strides: Sequence[int] = (4, 2, 1),
+    shape: Sequence[int],
+    strides: Sequence[int | Sequence[int]] = (4, 2, 1),
     stage_fractions: Sequence[float] = (),
-    downsample: str = "stride",
-    upsample: str = "nearest",
+    downsample: str | Sequence[str] = "stride",
+    upsample: str | Sequence[str] = "nearest",
     frame_positions: str = "consistent",
     target_unit: str = "time",
     time_conditioning: str = "noise_time",
-    other_num_frames: Sequence[int] = (),
+    stage_weighting: str = "raw",
+    other_shapes: Sequence[Sequence[int]] = (),
 ) -> Pyramid:
-    """Cut a noise path into stages of rising frame rate.
+    """Cut a noise path into stages of rising frame rate, size, or both.
 
     Args:
         path: the noise path.
-        num_frames: full-rate length F: a multiple of the largest stride, or one more.
-        frame_strides: r_i, coarsest first; (1,) is ordinary diffusion.
+        shape: frames F, height H and width W of the full video. Along each axis a multiple of
+            the largest stride; F may be one more.
+        strides: coarsest first, over (time, height, width) or, one number, over time; (1,) is
+            ordinary diffusion.
         stage_fractions: share of [0, 1] of each stage, coarsest first; () for equal shares.
-        downsample: D, "stride" or "mean".
-        upsample: U, "nearest", "nearest_next" or "linear".
-        frame_positions: "consistent" (D applied to 0, 1, ..., F-1) or "naive" (0, 1, ... anew).
+        downsample: D, "stride" or "mean", for all axes, or for time, height and width.
+        upsample: U, "nearest", "nearest_next" (time only) or "linear", likewise.
+        frame_positions: "consistent" (D applied to 0, 1, ... along each axis) or "naive" (0, 1,
+            ... anew in each stage).
         target_unit: flow only; "time" for dx/dt, "stage" for the paper's dx/du.
         time_conditioning: "noise_time" or "stage_slices".
-        other_num_frames: other lengths that the same network serves: each L is then the largest
-            in use, so that all lengths share the stage windows.
+        stage_weighting: of data prediction's loss, "raw" or "equal" (see `loss_weight`).
+        other_shapes: shapes that the same network serves too: each L is then the largest in use,
+            so that all of them share the stage windows.
 
     Returns:
         The pyramid.
 
     Raises:
-        ValueError: an unknown choice, strides or a length that do not fit, or a window that
-            cannot exist on this path.
+        ValueError: an unknown choice, strides or a shape that do not fit, or a window that
+            cannot exist on this path or in float32.
 
     Source: arXiv 2503.09566, Sections 3.2 and 3.3. Differs from the paper: t_start comes from
-    the covariance for any U, frames are counted from 0, and stage 0 is not blurred by U.
+    the covariance for any U, frames are counted from 0, stage 0 is not blurred by U, and height
+    and width may be pooled too.
     """
     check_choice("pyramid.frame_positions", frame_positions, FRAME_POSITIONS)
-    check_choice("pyramid.upsample", upsample, UPSAMPLES)  # one stage would never use it
-    strides, lengths = tuple(frame_strides), (num_frames, *other_num_frames)
-    check_frame_strides(strides)
-    for length in lengths:
-        check_num_frames(length, strides[0])
+    triples = stage_strides(strides)
+    # Checked here, as a pyramid of one stage would never use them.
+    down, up = downsample_modes(downsample), upsample_modes(upsample, triples[0])
+    listed = as_tuple("other_shapes", other_shapes, "a list of shapes")
+    shapes = [check_shape(one, triples[0]) for one in (shape, *listed)]
     stages: list[Stage] = []
-    for stride, t_end in zip(strides, _window_ends(stage_fractions, len(strides)), strict=True):
+    for triple, t_end in zip(triples, _window_ends(stage_fractions, len(triples)), strict=True):
         t_start, jump = 1.0, None
         if stages:
-            rates_and_modes = (stages[-1].frame_stride, stride, downsample, upsample)
-            upsamplings = [upsampling_matrix(length, *rates_and_modes) for length in lengths]
-            t_start, jump = _jump(path, stages[-1], upsamplings)
-        matrix = downsampling_matrix(num_frames, stride, downsample)
-        is_naive = frame_positions == "naive"
-        positions = np.arange(len(matrix)) if is_naive else matrix @ np.arange(num_frames)
-        stages.append(_stage(path, len(stages), stride, t_start, t_end, matrix, positions, jump))
+            t_start, jump = _jump(
+                path,
+                stages[-1],
+                [upsampling(one, stages[-1].strides, triple, down, up) for one in shapes],
+            )
+        kept = downsampling(shapes[0], triple, down)
+        positions = _positions(kept, shapes[0], frame_positions)
+        stages.append(_stage(path, len(stages), triple, t_start, t_end, kept, positions, jump))
     return Pyramid(
         path=path,
         stages=tuple(stages),
         target_unit=target_unit,
         time_conditioning=time_conditioning,
+        stage_weighting=stage_weighting,
     )
+
+
+def _positions(kept: Resampling, shape: Shape, choice: str) -> Positions:
+    """Where a stage's frames, rows and columns stand in the full video, float32."""
+    axes = [
+        np.arange(len(matrix)) if choice == "naive" else matrix @ np.arange(length)
+        for matrix, length in zip(kept.matrices, shape, strict=True)
+    ]
+    return Positions(*(axis.astype(np.float32) for axis in axes))
 
 
 def _window_ends(stage_fractions: Sequence[float], num_stages: int) -> list[float]:
     """e_i: [0, 1] cut in proportion to the fractions, from 1 downwards; the last is exactly 0."""
-    fractions = tuple(stage_fractions) or (1.0,) * num_stages
-    if len(fractions) != num_stages or not all(0.0 < share < math.inf for share in fractions):
-        raise ValueError(
-            f"pyramid.stage_fractions is {fractions}; allowed: () for equal shares, or one "
-            f"positive number for each of the {num_stages} stages of pyramid.frame_strides"
-        )
+    allowed = (
+        "() for equal shares, or one positive number for each of the "
+        f"{num_stages} stages of pyramid.strides, none below {MIN_SHARE:g} of their sum"
+    )
+    given = as_tuple("pyramid.stage_fractions", stage_fractions, allowed)
+    fractions = given or (1.0,) * num_stages
+    if (
+        len(fractions) != num_stages
+        or not all(0.0 < share < math.inf for share in fractions)
+        or min(fractions) < MIN_SHARE * sum(fractions)
+    ):
+        raise ValueError(f"pyramid.stage_fractions is {fractions}; allowed: {allowed}")
     return [sum(fractions[index + 1 :]) / sum(fractions) for index in range(num_stages)]
 
 
-def _jump(path: Path, previous: Stage, upsamplings: list[np.ndarray]) -> tuple[float, Jump]:
-    """The noise time that a stage starts at, and its jump; U for every length, this one's first."""
-    eigenvalue = max(largest_eigenvalue(matrix) for matrix in upsamplings)
+def _jump(path: Path, previous: Stage, upsamplings: list[Resampling]) -> tuple[float, Jump]:
+    """The noise time that a stage starts at, and its jump; U for every shape, this one's first."""
+    eigenvalue = max(product_eigenvalue(upsample) for upsample in upsamplings)
     nu_start, nu_max = math.sqrt(eigenvalue) * previous.nu_end, path.host_scales(1.0).nu
     if nu_start > nu_max:
         raise ValueError(
@@ -227,28 +151,29 @@ def _jump(path: Path, previous: Stage, upsamplings: list[np.ndarray]) -> tuple[f
         )
     t_start = path.t_from_nu(nu_start)
     return t_start, Jump(
-        upsample=Resampling(matrix=upsamplings[0]),
+        upsample=upsamplings[0],
         eigenvalue=eigenvalue,
         scale=path.host_scales(t_start).gamma / previous.gamma_end,
-        noise_factor=Resampling(matrix=noise_factor_matrix(upsamplings[0], eigenvalue)),
+        noise_factor=noise_factor(upsamplings[0], eigenvalue),
     )
 
 
 def _stage(
     path: Path,
     index: int,
-    frame_stride: int,
+    strides: Strides,
     t_start: float,
     t_end: float,
-    downsampling: np.ndarray,
-    positions: np.ndarray,
+    kept: Resampling,
+    positions: Positions,
     jump: Jump | None,
 ) -> Stage:
     start, end = path.host_scales(t_start), path.host_scales(t_end)
+    time, height, width = kept.matrices
     return Stage(
         index=index,
-        frame_stride=frame_stride,
-        num_frames=len(downsampling),
+        strides=strides,
+        shape=(len(time), len(height), len(width)),
         t_start=t_start,
         t_end=t_end,
         gamma_start=start.gamma,
@@ -257,7 +182,7 @@ def _stage(
         gamma_end=end.gamma,
         sigma_end=end.sigma,
         nu_end=end.nu,
-        frame_positions=positions.astype(np.float32),
-        downsample=Resampling(matrix=downsampling),
+        positions=positions,
+        downsample=kept,
         jump=jump,
     )

@@ -1,0 +1,174 @@
+"""What a pyramid is made of: its stages, the jumps between them, and what the network is asked.
+
+`stages` makes them. Training targets, samplers and jumps read all numbers from here: they are
+computed once.
+"""
+
+import dataclasses
+
+import chex
+import jax.numpy as jnp
+
+from tpdiff_jax.method.choices import check_choice
+from tpdiff_jax.method.paths import Path, at_least_float32
+from tpdiff_jax.method.resampling import NoiseFactor, Resampling
+from tpdiff_jax.types import Array, ArrayLike, Positions, Shape, Strides
+
+TARGET_UNITS = ("time", "stage")
+TIME_CONDITIONINGS = ("noise_time", "stage_slices")
+STAGE_WEIGHTINGS = ("raw", "equal")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Jump:
+    """How a stage starts from the end point of the one before it (see `stage_transition`).
+
+    Args:
+        upsample: U, from the stage before to this one.
+        eigenvalue: L, at least the largest eigenvalue of U U^T.
+        scale: gamma_{s_i} / gamma_{e_{i-1}}.
+        noise_factor: (I - U U^T / L)^{1/2}.
+    """
+
+    upsample: Resampling
+    eigenvalue: float
+    scale: float
+    noise_factor: Resampling | NoiseFactor
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Stage:
+    """One stage: its shape, its window of noise times, and its jump (None for stage 0).
+
+    Args:
+        index: 0 for the coarsest stage.
+        strides: this stage keeps one frame, row and column in so many.
+        shape: its frames f, height h and width w.
+        t_start: noise time s_i at which sampling enters the stage (the noisier end).
+        t_end: noise time e_i at which sampling leaves it, below t_start.
+        gamma_start: signal scale at t_start; likewise sigma_start, and nu_start (may be inf).
+        gamma_end: signal scale at t_end; likewise sigma_end and nu_end.
+        positions: what the network is given, float32, [f], [h] and [w].
+        downsample: D, from the full video to this stage's.
+        jump: from the stage before; None for stage 0.
+    """
+
+    index: int
+    strides: Strides
+    shape: Shape
+    t_start: float
+    t_end: float
+    gamma_start: float
+    sigma_start: float
+    nu_start: float
+    gamma_end: float
+    sigma_end: float
+    nu_end: float
+    positions: Positions
+    downsample: Resampling
+    jump: Jump | None
+
+    @property
+    def num_frames(self) -> int:
+        """Its number of frames f."""
+        return self.shape[0]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Pyramid:
+    """A noise path cut into stages, and what the network is asked in each; see `make_pyramid`."""
+
+    path: Path
+    stages: tuple[Stage, ...]
+    target_unit: str = "time"
+    time_conditioning: str = "noise_time"
+    stage_weighting: str = "raw"
+
+    def __post_init__(self) -> None:
+        check_choice("pyramid.target_unit", self.target_unit, TARGET_UNITS)
+        check_choice("pyramid.time_conditioning", self.time_conditioning, TIME_CONDITIONINGS)
+        check_choice("pyramid.stage_weighting", self.stage_weighting, STAGE_WEIGHTINGS)
+        if self.target_unit == "stage" and self.path.prediction != "velocity":
+            raise ValueError(
+                "pyramid.target_unit is 'stage', which is a unit of velocity, with "
+                f"path.prediction {self.path.prediction!r}; allowed: 'time'"
+            )
+
+    @property
+    def num_stages(self) -> int:
+        """K."""
+        return len(self.stages)
+
+    @property
+    def shape(self) -> Shape:
+        """Frames, height and width of the full video."""
+        return self.stages[-1].shape
+
+    @property
+    def num_frames(self) -> int:
+        """Length F of the full-rate video."""
+        return self.shape[0]
+
+    def stage(self, stage_index: int, *, first: int = 0) -> Stage:
+        """One stage by its index; an index from the end would be another stage's in silence.
+
+        Args:
+            stage_index: i.
+            first: the first stage allowed; 1 where a stage before it is needed.
+
+        Returns:
+            Stage i.
+
+        Raises:
+            ValueError: there is no such stage.
+        """
+        if not first <= stage_index < self.num_stages:
+            raise ValueError(
+                f"stage_index is {stage_index}; allowed: {first} to {self.num_stages - 1}, the "
+                f"stages{' that another one precedes' if first else ''}"
+            )
+        return self.stages[stage_index]
+
+    def check_videos(self, x_0: Array) -> None:
+        """Refuse what is no batch of full videos of this pyramid.
+
+        Args:
+            x_0: full videos, [b, F, H, W, c].
+
+        Raises:
+            ValueError: whole numbers (as uint8 pixels are), which are not yet on the noise's
+                scale.
+            AssertionError: another number of frames, height or width.
+        """
+        if not jnp.issubdtype(x_0.dtype, jnp.floating):
+            raise ValueError(
+                f"x_0 has type {x_0.dtype}; allowed: floating-point videos, on the scale that the "
+                "noise of standard deviation 1 is meant for, such as -1 to 1"
+            )
+        chex.assert_shape(x_0, (None, *self.shape, None))
+
+    def network_time(self, stage_index: int, t: ArrayLike) -> Array:
+        """What the network is told of noise time t, in the published models' unit.
+
+        "noise_time" tells it t itself: windows of neighbouring stages overlap, shape and
+        positions tell them apart. "stage_slices" maps [e_i, s_i] onto [e_i, e_{i-1}] (with
+        e_{-1} = 1), so that stages share no time.
+
+        Args:
+            stage_index: i.
+            t: noise time within the stage's window, any shape.
+
+        Returns:
+            Network time, of the shape of t, in at least float32.
+
+        Raises:
+            ValueError: there is no such stage.
+
+        Source: arXiv 2410.05954 (Pyramid-Flow) for the slices.
+        """
+        stage, t = self.stage(stage_index), at_least_float32(t)
+        if self.time_conditioning == "stage_slices" and stage_index > 0:
+            previous = self.stages[stage_index - 1]
+            share = (previous.t_end - stage.t_end) / (stage.t_start - stage.t_end)
+            t = stage.t_end + share * (t - stage.t_end)
+        return self.path.network_time(t)

@@ -1,0 +1,136 @@
+"""What a user says of a pyramid's axes, checked: strides, shapes, and a choice for each axis."""
+
+from collections.abc import Sequence
+
+from tpdiff_jax.method.axis_matrices import DOWNSAMPLES, UPSAMPLES, UPSAMPLES_SPACE
+from tpdiff_jax.method.choices import as_tuple, check_choice, whole_number
+from tpdiff_jax.method.resampling import Modes
+from tpdiff_jax.types import Shape, Strides
+
+AXES = ("time", "height", "width")
+STRIDES_ALLOWED = (
+    "for each stage a whole number (over time) or three (over time, height, width); along every "
+    "axis each a multiple of the next, no stage equal to the one before it, and the last 1, such "
+    "as (4, 2, 1), (1,) or ((4, 4, 4), (2, 2, 2), (1, 1, 1))"
+)
+
+
+def stage_strides(strides: Sequence[int | Sequence[int]]) -> tuple[Strides, ...]:
+    """The strides of each stage over time, height and width.
+
+    Args:
+        strides: coarsest first, for each stage three numbers, or one that is the stride over
+            time: r means (r, 1, 1).
+
+    Returns:
+        Three numbers for each stage.
+
+    Raises:
+        ValueError: not such a list; along an axis one stride is no multiple of the next; a stage
+            that changes nothing; or a last stage that leaves something out.
+    """
+    refusal = f"pyramid.strides is {strides!r}; allowed: {STRIDES_ALLOWED}"
+    try:
+        stages = tuple(_one_stage(entry) for entry in as_tuple("", strides, ""))
+    except ValueError:
+        raise ValueError(refusal) from None
+    pairs = list(zip(stages[:-1], stages[1:], strict=True))
+    is_falling = all(a % b == 0 for pair in pairs for a, b in zip(*pair, strict=True))
+    is_new = all(coarse != fine for coarse, fine in pairs)
+    if not stages or stages[-1] != (1, 1, 1) or not is_falling or not is_new:
+        raise ValueError(refusal)
+    return stages
+
+
+def _one_stage(entry: int | Sequence[int]) -> Strides:
+    if not hasattr(entry, "__iter__"):
+        return whole_number("", entry), 1, 1
+    time, height, width = (whole_number("", stride) for stride in as_tuple("", entry, ""))
+    return time, height, width
+
+
+def check_shape(shape: Sequence[int], largest: Strides) -> Shape:
+    """Check that every stage of a pyramid fits a full video of this shape.
+
+    Args:
+        shape: frames, height and width of the full video.
+        largest: strides of the coarsest stage.
+
+    Returns:
+        The shape, as a tuple of plain ints.
+
+    Raises:
+        ValueError: not three whole numbers; a number of frames that is neither a multiple of the
+            largest stride over time nor one more; a height or width that is no multiple.
+    """
+    sizes = as_tuple("shape", shape, "three whole numbers: frames, height, width")
+    if len(sizes) != len(AXES):
+        raise ValueError(f"shape is {shape!r}; allowed: three numbers: frames, height, width")
+    frames, *space = (
+        whole_number(name, size)
+        for name, size in zip(("data.num_frames", "height", "width"), sizes, strict=True)
+    )
+    if frames % largest[0] not in (0, 1 % largest[0]):
+        raise ValueError(
+            f"data.num_frames is {frames}; allowed: a multiple of the largest stride over time "
+            f"{largest[0]} of pyramid.strides, or one more (causal video latents)"
+        )
+    for name, size, stride in zip(AXES[1:], space, largest[1:], strict=True):
+        if size % stride:
+            raise ValueError(
+                f"{name} (of data.frame_size, or of the clips) is {size}; allowed: a multiple of "
+                f"the largest stride over {name} {stride} of pyramid.strides"
+            )
+    height, width = space
+    return frames, height, width
+
+
+def downsample_modes(mode: str | Sequence[str]) -> Modes:
+    """D of each axis.
+
+    Args:
+        mode: one word for all axes, or three (time, height, width).
+
+    Returns:
+        Three words.
+
+    Raises:
+        ValueError: unknown mode, or not one or three.
+    """
+    time, *space = _three("pyramid.downsample", mode)
+    check_choice("pyramid.downsample", time, DOWNSAMPLES)
+    for one in space:
+        check_choice("pyramid.downsample_space", one, DOWNSAMPLES)
+    return time, space[0], space[1]
+
+
+def upsample_modes(mode: str | Sequence[str], largest: Strides) -> Modes:
+    """U of each axis.
+
+    Args:
+        mode: one word for all axes, or three (time, height, width).
+        largest: strides of the coarsest stage: the one word "nearest_next" needs pooling over
+            time only.
+
+    Returns:
+        Three words.
+
+    Raises:
+        ValueError: unknown mode, not one or three, or "nearest_next" for height or width.
+    """
+    time, *space = _three("pyramid.upsample", mode)
+    check_choice("pyramid.upsample", time, UPSAMPLES)
+    if mode == "nearest_next" and largest[1:] == (1, 1):
+        return time, "nearest", "nearest"
+    for one in space:
+        check_choice("pyramid.upsample_space", one, UPSAMPLES_SPACE)
+    return time, space[0], space[1]
+
+
+def _three(field: str, mode: str | Sequence[str]) -> tuple:
+    if isinstance(mode, str):
+        return (mode,) * len(AXES)
+    modes = as_tuple(field, mode, "one word, or three: for time, height, width")
+    if len(modes) != len(AXES):
+        raise ValueError(f"{field} is {mode!r}; allowed: one word, or three: for {AXES}")
+    return modes
