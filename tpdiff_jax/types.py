@@ -6,7 +6,7 @@ Axis letters, used in comments, einsum and rearrange strings everywhere:
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import jax
 import numpy as np
@@ -15,6 +15,8 @@ Array: TypeAlias = jax.Array
 ArrayLike: TypeAlias = jax.Array | np.ndarray | float
 PRNGKey: TypeAlias = jax.Array
 Params: TypeAlias = Mapping[str, Any]
+Shape: TypeAlias = tuple[int, int, int]  # frames, height, width of a video or stage
+Strides: TypeAlias = tuple[int, int, int]  # over time, height, width
 Cond: TypeAlias = Any
 """A condition: a pytree of arrays with leading axis b, or None."""
 CondShapes: TypeAlias = Mapping[str, tuple[tuple[int, ...], np.dtype]]
@@ -64,6 +66,14 @@ class Layout(Protocol):
         ...
 
 
+class Positions(NamedTuple):
+    """Where a stage's frames, rows and columns stand in the full-rate, full-size video."""
+
+    frames: ArrayLike  # [f]
+    rows: ArrayLike  # [h]
+    columns: ArrayLike  # [w]
+
+
 class Predict(Protocol):
     """A network as the method sees it: a plain function of one noisy stage."""
 
@@ -71,8 +81,8 @@ class Predict(Protocol):
         self,
         x_t: Array,
         t: Array,
-        frame_positions: Array,
-        frame_stride: int,
+        positions: Positions,
+        strides: Strides,
         cond: Cond,
     ) -> Array:
         """Predict the training target of a stage.
@@ -80,8 +90,8 @@ class Predict(Protocol):
         Args:
             x_t: noisy video, [b, f, h, w, c].
             t: network time in the published models' unit, 0 (data) to 1000 (noise), [b].
-            frame_positions: position of each frame in the full-rate video, [f].
-            frame_stride: this stage keeps one frame in `frame_stride` (static).
+            positions: of each frame, row and column in the full-rate, full-size video.
+            strides: this stage keeps one in so many frames, rows and columns (static).
             cond: pytree with leading axis b, or None.
 
         Returns:

@@ -84,7 +84,7 @@ class Layer(nnx.Module):
 
     def __call__(self, x: Array, context: Context, layout: Layout) -> Array:
         """[b, f, h, w, c] -> [b, f, h, w, d]."""
-        # Attention divides the places of a frame. Convolutions must not: XLA would exchange the
+        # Attention divides the pixels of a frame. Convolutions must not: XLA would exchange the
         # rows at their seams, and on meshes of several axes does so wrongly.
         x = layout.constrain(self.residual(x, context.time), "batch")
         if self.spatial is not None:

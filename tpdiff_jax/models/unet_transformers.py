@@ -3,7 +3,7 @@
     x + project_out(block(project_in(norm(x)))),   block: x + attention, x + attention, x + GEGLU
 
 Within a frame the second attention looks at the text. Along time (the motion module) both look at
-the same place in the other frames, and both add the frames' positions to what they look at.
+the same pixel in the other frames, and both add the frames' positions to what they look at.
 
 Source: Rombach et al., arXiv 2112.10752 (spatial); Guo et al., AnimateDiff, arXiv 2307.04725,
 section 4.2 (motion); Shazeer, arXiv 2002.05202 (GEGLU).
