@@ -54,7 +54,7 @@ def arguments(config: AnimateDiffConfig, inputs: Inputs, device: torch.device) -
     return {
         "sample": to_device(np.moveaxis(np.asarray(inputs.x_t), -1, 1), device),
         "timestep": to_device(inputs.t, device),
-        "encoder_hidden_states": text.repeat_interleave(len(inputs.positions.frames), dim=0),
+        "encoder_hidden_states": text.repeat_interleave(inputs.x_t.shape[1], dim=0),
     }
 
 

@@ -78,7 +78,7 @@ def arguments(config: FluxConfig, inputs: Inputs, device: torch.device) -> dict[
         p=config.patch_size,
         q=config.patch_size,
     )
-    rows, columns = (len(axis) // config.patch_size for axis in inputs.positions[1:])
+    rows, columns = (side // config.patch_size for side in inputs.x_t.shape[2:4])
     grid = (inputs.positions.frames, np.arange(rows), np.arange(columns))
     ids = np.stack(np.meshgrid(*grid, indexing="ij"), axis=-1).reshape(-1, 3)
     return {

@@ -155,7 +155,8 @@ def compare(
 ) -> dict[str, float]:
     """Return how far outputs and the norms of the gradients are apart, relatively."""
     output, expected = np.asarray(ours["forward"]()), theirs["forward"]()
-    video = twin.to_video(network.config, expected, inputs.x_t.shape[1:4])
+    _, num_frames, height, width, _ = inputs.x_t.shape
+    video = twin.to_video(network.config, expected, (num_frames, height, width))
     theirs["step"]()
     squares = [p.grad.float().square().sum() for p in model.parameters() if p.grad is not None]
     norm = float(torch.stack(squares).sum().sqrt())

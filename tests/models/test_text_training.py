@@ -57,7 +57,7 @@ def trained(request):
     network, schedule = NETWORKS[request.param], optax.constant_schedule(3e-3)
     task = TrainTask(
         pyramid=method.make_pyramid(
-            method.FlowPath(), num_frames=FRAMES, frame_strides=(2, 1), upsample="nearest_next"
+            method.FlowPath(), shape=(FRAMES, 2, 2), strides=(2, 1), upsample="nearest_next"
         ),
         alignment=method.AlignmentSpec(mode="none"),
         apply=network.apply,

@@ -11,7 +11,7 @@ from tests.models.dot_flops import dot_flops
 from tests.models.full_size import at
 from tpdiff_jax.models import VideoDiT, VideoDiTConfig
 from tpdiff_jax.models.embeddings import scalar_embedding_flops
-from tpdiff_jax.models.video_dit import place_features
+from tpdiff_jax.models.video_dit import position_features
 from tpdiff_jax.types import Positions
 
 ATTENTIONS = ("factorised", "joint")
@@ -273,18 +273,18 @@ def test_swapping_patches_with_their_rows_and_columns_swaps_the_output(attention
     np.testing.assert_allclose(result, expected, atol=2e-5)
 
 
-def test_place_features_are_sinusoids_of_row_and_column():
+def test_position_features_are_sinusoids_of_row_and_column():
     rows, columns = np.array([0.0, 3.0]), np.array([5.0, 0.5])
     frequencies = 10_000.0 ** (-np.arange(3) / 3)
     expected = [
-        np.concatenate([f(p * frequencies) for p in place for f in (np.cos, np.sin)])
-        for place in zip(rows, columns, strict=True)
+        np.concatenate([f(p * frequencies) for p in patch for f in (np.cos, np.sin)])
+        for patch in zip(rows, columns, strict=True)
     ]
-    np.testing.assert_allclose(place_features(rows, columns, 12), expected, atol=1e-6)
-    padded = place_features(rows, columns, 14)
-    np.testing.assert_array_equal(padded[:, :12], place_features(rows, columns, 12))
+    np.testing.assert_allclose(position_features(rows, columns, 12), expected, atol=1e-6)
+    padded = position_features(rows, columns, 14)
+    np.testing.assert_array_equal(padded[:, :12], position_features(rows, columns, 12))
     np.testing.assert_array_equal(padded[:, 12:], 0.0)
-    traced = jax.jit(lambda r, c: place_features(r, c, 12))(rows, columns)
+    traced = jax.jit(lambda r, c: position_features(r, c, 12))(rows, columns)
     np.testing.assert_allclose(traced, expected, atol=1e-5)
 
 

@@ -29,7 +29,7 @@ class Model(NamedTuple):
         network: (config, layout) -> the network.
     """
 
-    config: Callable[..., Any]
+    config: type[Any]
     network: Callable[[Any, Layout], Network]
 
 
@@ -67,7 +67,7 @@ def make_network(
     if name not in MODELS:
         raise ValueError(f"model.name must be one of {tuple(MODELS)}, got {name!r}")
     model, given = MODELS[name], dict(fields or {})
-    known = [field.name for field in dataclasses.fields(model.config)]  # type: ignore[arg-type]
+    known = [field.name for field in dataclasses.fields(model.config)]
     of_data = {"channels": channels, "num_classes": num_classes}
     allowed = [field for field in known if field not in of_data]
     for field in given:

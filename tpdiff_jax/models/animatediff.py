@@ -1,8 +1,8 @@
 """AnimateDiff: Stable Diffusion's U-Net on every frame, with motion modules that join the frames.
 
-    down: layers, halving, layers, ...   middle   up: layers, doubling, layers, ...
+    down: layers, downsampling, layers, ...   middle   up: layers, upsampling, layers, ...
 
-Whatever a layer or a halving gives on the way down is seen again by a layer on the way up. Motion
+Whatever a layer or a downsampling gives on the way down skips to a layer on the way up. Motion
 modules embed the position of a frame in the full-rate video, so a frame kept by several stages of
 the pyramid looks the same to all of them, and the stride itself needs no embedding. Nothing embeds
 rows and columns: a coarse stage is to it a video of small frames. Group norms see
@@ -27,12 +27,12 @@ from tpdiff_jax.models.animatediff_axes import PARAM_AXES
 from tpdiff_jax.models.animatediff_config import AnimateDiffConfig, LayerShape, unet_shape
 from tpdiff_jax.models.animatediff_layers import (
     Context,
-    Double,
-    Halve,
+    Downsample,
     Head,
     Layer,
     MiddleEnd,
     Stem,
+    Upsample,
 )
 from tpdiff_jax.models.attention_kernels import check_kernel
 from tpdiff_jax.models.block_stack import REMAT_POLICIES, bind, new_params
@@ -54,27 +54,27 @@ from tpdiff_jax.types import (
 
 
 class Kind(NamedTuple):
-    """A kind of step: its module, its FLOPs, and what it does with what earlier steps gave.
+    """A kind of step: its module, its FLOPs, and its end of a skip connection.
 
     Attributes:
         part: the module; its constructor takes a `LayerShape`.
         flops: FLOPs for one video, of a layer's shape and the video's.
-        is_kept: whether the way up will see what it gives.
-        takes_kept: whether it sees what was kept last.
+        gives_skip: whether a step on the way up sees what it gives.
+        takes_skip: whether it sees the last of these beside its input.
     """
 
     part: Callable[..., Any]
     flops: Callable[[LayerShape, Shape], float]
-    is_kept: bool = False
-    takes_kept: bool = False
+    gives_skip: bool = False
+    takes_skip: bool = False
 
 
-DOWN = Kind(Layer, cost.layer_flops, is_kept=True)
-HALVING = Kind(Halve, cost.halving_flops, is_kept=True)
+DOWN = Kind(Layer, cost.layer_flops, gives_skip=True)
+DOWNSAMPLE = Kind(Downsample, cost.downsample_flops, gives_skip=True)
 MIDDLE = Kind(Layer, cost.layer_flops)
 MIDDLE_END = Kind(MiddleEnd, cost.middle_end_flops)
-UP = Kind(Layer, cost.layer_flops, takes_kept=True)
-DOUBLING = Kind(Double, cost.doubling_flops)
+UP = Kind(Layer, cost.layer_flops, takes_skip=True)
+UPSAMPLE = Kind(Upsample, cost.upsample_flops)
 
 
 class Step(NamedTuple):
@@ -91,10 +91,10 @@ def unet_steps(config: AnimateDiffConfig) -> tuple[Step, ...]:
     """Return the steps between stem and head, in the order in which they run."""
     shape = unet_shape(config)
     return (
-        *_steps_of_levels("down", shape.down, DOWN, "halve", HALVING),
+        *_steps_of_levels("down", shape.down, DOWN, "downsample", DOWNSAMPLE),
         Step("middle", "layer", MIDDLE, shape.middle),
         Step("middle", "end", MIDDLE_END, shape.middle),
-        *_steps_of_levels("up", shape.up, UP, "double", DOUBLING),
+        *_steps_of_levels("up", shape.up, UP, "upsample", UPSAMPLE),
     )
 
 
@@ -212,13 +212,13 @@ class AnimateDiff:
         text = cond["text"].astype(config.dtype)
         context = Context(stem.embed_time(t), text, positions.frames)
         x = self.layout.constrain(stem.conv(x_t), "batch")
-        kept = [x]
+        skips = [x]
         for step in unet_steps(config):
-            if step.kind.takes_kept:
-                x = jnp.concatenate([x, kept.pop()], axis=-1)
+            if step.kind.takes_skip:
+                x = jnp.concatenate([x, skips.pop()], axis=-1)
             x = self._run(step, params[step.section][step.name], x, context)
-            if step.kind.is_kept:
-                kept.append(x)
+            if step.kind.gives_skip:
+                skips.append(x)
         return head(x)
 
     def flops(self, shape: Shape) -> float:

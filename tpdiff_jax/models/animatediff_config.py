@@ -133,9 +133,9 @@ class UNetShape(NamedTuple):
 
 
 def unet_shape(config: AnimateDiffConfig) -> UNetShape:
-    """Lay out the U-Net: whatever a layer or a halving gave going down is seen again going up."""
+    """Lay out the U-Net: what a layer or a downsampling gave going down is seen again going up."""
     widths, last = config.level_channels, config.num_levels - 1
-    kept = [widths[0]]  # channels of what the way up will see, in order
+    skips = [widths[0]]  # channels of what the way up will see, in order
 
     def layer(level: int, channels: int) -> LayerShape:
         return LayerShape(
@@ -151,10 +151,10 @@ def unet_shape(config: AnimateDiffConfig) -> UNetShape:
         inputs = (width,) + (widths[level],) * (config.level_depth - 1)
         down.append(tuple(layer(level, channels) for channels in inputs))
         width = widths[level]
-        kept += [width] * (config.level_depth + (level != last))
+        skips += [width] * (config.level_depth + (level != last))
     for level in reversed(range(config.num_levels)):
         inputs = (width,) + (widths[level],) * config.level_depth
-        up.append(tuple(layer(level, channels + kept.pop()) for channels in inputs))
+        up.append(tuple(layer(level, channels + skips.pop()) for channels in inputs))
         width = widths[level]
     middle = LayerShape(
         config=config,

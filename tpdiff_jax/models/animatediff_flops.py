@@ -54,13 +54,13 @@ def residual_flops(shape: LayerShape, channels: int, video: Shape) -> float:
     return convs + shortcut + 2.0 * shape.config.time_dim * d
 
 
-def halving_flops(shape: LayerShape, video: Shape) -> float:
+def downsample_flops(shape: LayerShape, video: Shape) -> float:
     """FLOPs of the convolution that halves a level's sides."""
     pixels = video[0] * num_pixels(video, shape.level + 1)
     return conv_flops(pixels, shape.out_channels, shape.out_channels)
 
 
-def doubling_flops(shape: LayerShape, video: Shape) -> float:
+def upsample_flops(shape: LayerShape, video: Shape) -> float:
     """FLOPs of the convolution after a level's sides have been doubled."""
     pixels = video[0] * num_pixels(video, shape.level - 1)
     return conv_flops(pixels, shape.out_channels, shape.out_channels)

@@ -124,10 +124,10 @@ class Stem(nnx.Module):
         self.stride = StrideEmbedding(d, rngs)
         self.label = LabelEmbedding(config.num_classes, d, rngs)
 
-    def tokens(self, patches: Array, where: Array) -> Array:
-        """[b, f, l, p], sinusoids of the patches' places [l, d] -> [b, f, l, d], compute dtype."""
+    def tokens(self, patches: Array, sinusoids: Array) -> Array:
+        """[b, f, l, p], sinusoids of their positions [l, d] -> [b, f, l, d], compute dtype."""
         tokens = self.patch(patches)
-        return tokens + where.astype(tokens.dtype)
+        return tokens + sinusoids.astype(tokens.dtype)
 
     def condition(self, t: Array, strides: Strides, cond: Cond) -> Array:
         """Sum of the embeddings, then SiLU, [b, d] float32."""
@@ -217,8 +217,8 @@ class VideoDiT:
         condition = stem.condition(t, strides, cond)
         patches = patch_positions(positions, size)
         tables = rotary_tables(config, patches)
-        where = place_features(patches.rows, patches.columns, config.hidden_size)
-        x = stem.tokens(frames_to_patches(x_t, size), where)  # [b, f, l, d]
+        sinusoids = position_features(patches.rows, patches.columns, config.hidden_size)
+        x = stem.tokens(frames_to_patches(x_t, size), sinusoids)  # [b, f, l, d]
         x = self.layout.constrain(x, *TOKEN_AXES)
         x = apply_stack(Block, config, params["blocks"], x, condition, tables, self.layout)
         return patches_to_frames(head(x, condition), size, shape[1] // size)
@@ -268,8 +268,8 @@ def rotary_tables(config: VideoDiTConfig, patches: Positions) -> Tables:
     return {"space": rope_table(in_frame), "time": rope_table(in_time)}
 
 
-def place_features(rows: ArrayLike, columns: ArrayLike, dim: int) -> Array:
-    """Sinusoids of where a patch stands in its frame: of its row, then of its column.
+def position_features(rows: ArrayLike, columns: ArrayLike, dim: int) -> Array:
+    """Sinusoids of a patch's position in its frame: of its row, then of its column.
 
     [cos(p w_j), sin(p w_j)] with w_j = 10000^(-j / n), j = 0 .. n - 1, n = dim // 4
 
