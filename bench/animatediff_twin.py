@@ -12,7 +12,7 @@ from tpdiff_jax.models import AnimateDiff, AnimateDiffConfig
 from tpdiff_jax.pretrained.animatediff import UNET, published_fields
 from tpdiff_jax.pretrained.animatediff_rows import animatediff_rows
 from tpdiff_jax.pretrained.key_table import places
-from tpdiff_jax.types import Array, Params
+from tpdiff_jax.types import Array, Params, Shape
 
 
 def make_network(options: argparse.Namespace) -> AnimateDiff:
@@ -23,8 +23,6 @@ def make_network(options: argparse.Namespace) -> AnimateDiff:
     """
     width = 32 * options.heads
     config = AnimateDiffConfig(
-        frame_height=options.frame_size,
-        frame_width=options.frame_size,
         level_channels=(width, 2 * width, 4 * width, 4 * width),
         num_heads=options.heads,
         text_dim=256,
@@ -56,13 +54,13 @@ def arguments(config: AnimateDiffConfig, inputs: Inputs, device: torch.device) -
     return {
         "sample": to_device(np.moveaxis(np.asarray(inputs.x_t), -1, 1), device),
         "timestep": to_device(inputs.t, device),
-        "encoder_hidden_states": text.repeat_interleave(len(inputs.positions), dim=0),
+        "encoder_hidden_states": text.repeat_interleave(inputs.x_t.shape[1], dim=0),
     }
 
 
-def to_video(config: AnimateDiffConfig, output: torch.Tensor, num_frames: int) -> np.ndarray:
+def to_video(config: AnimateDiffConfig, output: torch.Tensor, shape: Shape) -> np.ndarray:
     """Return diffusers' output as our network's, [b, f, h, w, c]."""
-    del config, num_frames
+    del config, shape
     return np.moveaxis(output.detach().float().cpu().numpy(), 1, -1)
 
 

@@ -17,7 +17,7 @@ from bench.pytorch_twin import Inputs, Normal, Twin, to_device, to_tensors
 from tpdiff_jax.models import Flux, FluxConfig
 from tpdiff_jax.pretrained.flux import flux_rows
 from tpdiff_jax.pretrained.key_table import places
-from tpdiff_jax.types import Array, Params
+from tpdiff_jax.types import Array, Params, Shape
 
 LAYOUT = "pyramid_flow"  # a patch holds (row, column, channel), as here
 
@@ -30,8 +30,6 @@ def make_network(options: argparse.Namespace) -> Flux:
     """
     double, single = options.blocks
     config = FluxConfig(
-        frame_height=options.frame_size,
-        frame_width=options.frame_size,
         num_heads=options.heads,
         num_double_blocks=double,
         num_single_blocks=single,
@@ -80,7 +78,8 @@ def arguments(config: FluxConfig, inputs: Inputs, device: torch.device) -> dict[
         p=config.patch_size,
         q=config.patch_size,
     )
-    grid = (inputs.positions, np.arange(config.num_rows), np.arange(config.num_columns))
+    rows, columns = (side // config.patch_size for side in inputs.x_t.shape[2:4])
+    grid = (inputs.positions.frames, np.arange(rows), np.arange(columns))
     ids = np.stack(np.meshgrid(*grid, indexing="ij"), axis=-1).reshape(-1, 3)
     return {
         "hidden_states": to_device(tokens, device),
@@ -92,14 +91,14 @@ def arguments(config: FluxConfig, inputs: Inputs, device: torch.device) -> dict[
     }
 
 
-def to_video(config: FluxConfig, tokens: torch.Tensor, num_frames: int) -> np.ndarray:
+def to_video(config: FluxConfig, tokens: torch.Tensor, shape: Shape) -> np.ndarray:
     """Return diffusers' output as our network's, [b, f, h, w, c]."""
     return rearrange(
         tokens.detach().float().cpu().numpy(),
         "b (f r s) (p q c) -> b f (r p) (s q) c",
-        f=num_frames,
-        r=config.num_rows,
-        s=config.num_columns,
+        f=shape[0],
+        r=shape[1] // config.patch_size,
+        s=shape[2] // config.patch_size,
         p=config.patch_size,
         q=config.patch_size,
     )

@@ -32,11 +32,12 @@ from experiments.markdown import number, table
 from tpdiff_jax.infra.progress import Progress
 from tpdiff_jax.models import Network
 from tpdiff_jax.results import versions
-from tpdiff_jax.types import Array, Params
+from tpdiff_jax.types import Array, Params, Strides
 
 EXIT_DIFFERENT, EXIT_BAD_INPUT = 1, 2
 TOLERANCES = {"float32": 1e-4, "bfloat16": 0.05}
 WORKS = ("forward", "step")
+FULL: Strides = (1, 1, 1)
 TWINS: dict[str, Twin] = {"flux": FLUX, "animatediff": ANIMATEDIFF}
 Case = Callable[[], Any]
 
@@ -65,8 +66,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     config = network.config
     device = torch_device()
     torch.set_num_threads(num_cores())
+    shape = (options.frames, options.frame_size, options.frame_size)
+    network.check_shape(shape, FULL)
     params = make_params(network)
-    inputs = make_inputs(twin, config, options.batch, options.frames)
+    inputs = make_inputs(twin, config, options.batch, shape)
     model = twin.make_model(config, params).to(device)
     given = twin.arguments(config, inputs, device)
     ours = our_cases(network, params, inputs)
@@ -85,8 +88,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "threads": num_cores(),
         "clock": CLOCK_NAMES[options.clock],
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
-        "tokens": options.batch * network.num_tokens(options.frames),
-        "forward_flops": options.batch * network.flops(options.frames),
+        "tokens": options.batch * network.num_tokens(shape),
+        "forward_flops": options.batch * network.flops(shape),
         "differences": differences,
         "is_different": is_different,
         "seconds": {},
@@ -106,11 +109,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def our_cases(network: Network, params: Params, inputs: Inputs) -> dict[str, Case]:
     """Return our forward pass and training step; the step returns the gradient."""
-    stride = 1
 
     def forward(params: Params, inputs: Inputs) -> Array:
         x_t, t, positions, cond = inputs
-        return network.apply(params, x_t, t, jnp.asarray(positions), stride, cond)
+        return network.apply(params, x_t, t, positions, FULL, cond)
 
     def loss(params: Params, inputs: Inputs) -> Array:
         return jnp.mean(jnp.square(forward(params, inputs)))
@@ -153,7 +155,8 @@ def compare(
 ) -> dict[str, float]:
     """Return how far outputs and the norms of the gradients are apart, relatively."""
     output, expected = np.asarray(ours["forward"]()), theirs["forward"]()
-    video = twin.to_video(network.config, expected, len(inputs.positions))
+    _, num_frames, height, width, _ = inputs.x_t.shape
+    video = twin.to_video(network.config, expected, (num_frames, height, width))
     theirs["step"]()
     squares = [p.grad.float().square().sum() for p in model.parameters() if p.grad is not None]
     norm = float(torch.stack(squares).sum().sqrt())

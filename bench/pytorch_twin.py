@@ -16,7 +16,7 @@ import torch
 
 from tpdiff_jax.models import Network
 from tpdiff_jax.pretrained.key_table import Place, export_tensor, flatten
-from tpdiff_jax.types import Array, Params
+from tpdiff_jax.types import Array, Params, Positions, Shape
 
 Normal = Callable[..., Array]
 """Standard normal numbers of a shape, with the batch axis in front."""
@@ -27,7 +27,7 @@ class Inputs(NamedTuple):
 
     x_t: Array
     t: Array
-    positions: np.ndarray
+    positions: Positions
     cond: dict[str, Array]
 
 
@@ -40,7 +40,7 @@ class Twin(NamedTuple):
         cond: draws a condition.
         make_model: diffusers' network with these parameters.
         arguments: diffusers' arguments for a batch, on a device.
-        to_video: diffusers' output of so many frames as ours, [b, f, h, w, c].
+        to_video: diffusers' output of a video's shape as ours, [b, f, h, w, c].
     """
 
     title: str
@@ -48,11 +48,11 @@ class Twin(NamedTuple):
     cond: Callable[[Any, Normal], dict[str, Array]]
     make_model: Callable[[Any, Params], torch.nn.Module]
     arguments: Callable[[Any, Inputs, torch.device], dict[str, Any]]
-    to_video: Callable[[Any, torch.Tensor, int], np.ndarray]
+    to_video: Callable[[Any, torch.Tensor, Shape], np.ndarray]
 
 
-def make_inputs(twin: Twin, config: Any, batch_size: int, num_frames: int, seed: int = 0) -> Inputs:
-    """Draw latents [b, f, h, w, c], times and a condition.
+def make_inputs(twin: Twin, config: Any, batch_size: int, shape: Shape, seed: int = 0) -> Inputs:
+    """Draw latents [b, f, h, w, c] of (frames, height, width), times and a condition.
 
     The times are small: at 1000 single precision leaves the sinusoids of either network 5e-5 from
     the truth.
@@ -62,10 +62,10 @@ def make_inputs(twin: Twin, config: Any, batch_size: int, num_frames: int, seed:
     def normal(*shape: int) -> Array:
         return jnp.asarray(rng.standard_normal((batch_size, *shape)), jnp.float32)
 
-    frame = (config.frame_height, config.frame_width, config.channels)
     cond = twin.cond(config, normal)
     t = jnp.asarray(rng.uniform(1.0, 60.0, batch_size), jnp.float32)
-    return Inputs(normal(num_frames, *frame), t, np.arange(num_frames, dtype=np.float32), cond)
+    positions = Positions(*(np.arange(length, dtype=np.float32) for length in shape))
+    return Inputs(normal(*shape, config.channels), t, positions, cond)
 
 
 def make_params(network: Network, seed: int = 0) -> Params:

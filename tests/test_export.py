@@ -11,7 +11,14 @@ from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
 from ml_collections import ConfigDict
 
 from configs import animatediff
-from tests.models.animatediff_reference import CONFIG, make_inputs, make_reference, to_params
+from tests.models.animatediff_reference import (
+    CONFIG,
+    HEIGHT,
+    WIDTH,
+    make_inputs,
+    make_reference,
+    to_params,
+)
 from tests.tiny import set_field, tiny_config
 from tpdiff_jax.build import Experiment, build_experiment
 from tpdiff_jax.export import export_run
@@ -21,7 +28,7 @@ from tpdiff_jax.pretrained import save_animatediff
 from tpdiff_jax.step_programs import compile_steps
 from tpdiff_jax.train_step import averaged_params
 
-FRAME_SHAPE = (2, CONFIG.frame_height, CONFIG.frame_width, CONFIG.channels)
+FRAME_SHAPE = (2, HEIGHT, WIDTH, CONFIG.channels)
 BATCH = 2
 LOW_RANK = {"trained": ".*/attention_./(q|k|v|out)/kernel", "rank": 2, "alpha": 2.0}
 
@@ -30,7 +37,7 @@ def tiny_animatediff(weights: pathlib.Path, **adaptation: Any) -> ConfigDict:
     """Return configs/animatediff.py at the size of the reference, vanilla, one step large."""
     config = animatediff.get_config()
     for field in dataclasses.fields(CONFIG):
-        if field.name not in ("frame_height", "frame_width", "channels"):
+        if field.name != "channels":
             set_field(config, f"model.{field.name}", getattr(CONFIG, field.name))
     set_field(config, "model.weights", str(weights))
     for name in ("pyramid.frame_strides", "alignment.mode", "optim.warmup_steps"):

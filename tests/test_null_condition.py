@@ -2,19 +2,20 @@
 
 import numpy as np
 
-from tpdiff_jax.models import make_flux, make_video_dit
+from tpdiff_jax.models import make_network
 from tpdiff_jax.null_condition import make_null_cond
 
 
 def test_labels_become_the_null_class_and_the_rest_stays() -> None:
-    network = make_video_dit(num_classes=10)
+    network = make_network("video_dit", channels=1, num_classes=10)
     cond = {"label": np.array([[3], [7]], np.int32), "other": np.ones((2, 4))}
     null = make_null_cond(network, {})(cond)
     assert null["label"].tolist() == [[10], [10]] and null["other"] is cond["other"]
 
 
 def test_the_encoded_prompt_takes_the_place_of_every_sample_s_text() -> None:
-    network = make_flux(num_text_tokens=3, text_dim=2, pooled_dim=2)
+    sizes = {"num_text_tokens": 3, "text_dim": 2, "pooled_dim": 2}
+    network = make_network("flux", fields=sizes, channels=4)
     cond = {
         "text": np.ones((2, 3, 2), np.float16),
         "text_mask": np.ones((2, 3), bool),

@@ -15,9 +15,10 @@ from tpdiff_jax.models import AnimateDiff, AnimateDiffConfig
 from tpdiff_jax.pretrained.animatediff_rows import animatediff_rows
 from tpdiff_jax.pretrained.key_table import import_params, places
 
+HEIGHT, WIDTH = 4, 6
 CONFIG = AnimateDiffConfig(
-    frame_height=4, frame_width=6, channels=3, level_channels=(8, 16), level_depth=1, num_heads=2,
-    num_groups=4, text_dim=10, num_text_tokens=5, motion_form="v2",
+    channels=3, level_channels=(8, 16), level_depth=1, num_heads=2, num_groups=4, text_dim=10,
+    num_text_tokens=5, motion_form="v2",
 )  # fmt: skip
 
 
@@ -25,7 +26,7 @@ def make_reference(config=CONFIG, seed=0):
     """Return the reference network of `config` with random weights."""
     last = config.num_levels - 1
     model = UNetMotionModel(
-        sample_size=config.frame_height, in_channels=config.channels, out_channels=config.channels,
+        sample_size=HEIGHT, in_channels=config.channels, out_channels=config.channels,
         block_out_channels=config.level_channels, layers_per_block=config.level_depth,
         down_block_types=("CrossAttnDownBlockMotion",) * last + ("DownBlockMotion",),
         up_block_types=("UpBlockMotion",) + ("CrossAttnUpBlockMotion",) * last,
@@ -92,16 +93,14 @@ def to_params(tensors, config=CONFIG):
     return import_params(found, lambda name: tensors[name].detach().numpy(), shapes)
 
 
-def make_inputs(num_frames, config=CONFIG, seed=0):
+def make_inputs(num_frames, config=CONFIG, seed=0, height=HEIGHT, width=WIDTH):
     """Latents, times and text.
 
     The times are small: at 1000 single precision leaves the sinusoids of either network 5e-5 from
     the truth, which is more than the tolerance of the parity tests.
     """
     rng = np.random.default_rng(seed)
-    x = rng.standard_normal(
-        (2, num_frames, config.frame_height, config.frame_width, config.channels)
-    )
+    x = rng.standard_normal((2, num_frames, height, width, config.channels))
     text = rng.standard_normal((2, config.num_text_tokens, config.text_dim))
     cond = {"text": text.astype(np.float32)}
     return x.astype(np.float32), np.array([7.0, 64.0], np.float32), cond

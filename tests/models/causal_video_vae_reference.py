@@ -52,7 +52,7 @@ def residual_block(tensors, name, x):
 
 
 def frame_attention(tensors, name, x):
-    """One head over the places of a frame."""
+    """One head over the latents of a frame."""
     y = frame_norm(tensors, f"{name}.group_norm", x)
     outputs = []
     for i in range(x.shape[2]):

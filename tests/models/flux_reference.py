@@ -15,10 +15,10 @@ from tpdiff_jax.pretrained.flux import abstract_params, flux_rows
 from tpdiff_jax.pretrained.key_table import import_params, places
 
 PATCH, CHANNELS = 2, 3
+HEIGHT, WIDTH = 4, 6
 CONFIG = FluxConfig(
-    frame_height=4, frame_width=6, channels=CHANNELS, patch_size=PATCH, num_heads=2,
-    num_double_blocks=2, num_single_blocks=2, rope_dims=(4, 6, 6), text_dim=16, num_text_tokens=5,
-    pooled_dim=12,
+    channels=CHANNELS, patch_size=PATCH, num_heads=2, num_double_blocks=2, num_single_blocks=2,
+    rope_dims=(4, 6, 6), text_dim=16, num_text_tokens=5, pooled_dim=12,
 )  # fmt: skip
 
 
@@ -61,7 +61,7 @@ def make_inputs(num_frames, seed=0):
         "text_mask": np.array([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]], np.int32),
         "pooled": normal(2, 12),
     }
-    x = normal(2, num_frames, CONFIG.frame_height, CONFIG.frame_width, CHANNELS)
+    x = normal(2, num_frames, HEIGHT, WIDTH, CHANNELS)
     return x, np.array([7.0, 64.0], np.float32), cond
 
 

@@ -11,10 +11,12 @@ import pytest
 
 from tests.models.animatediff_reference import CONFIG, make_inputs
 from tests.models.dot_flops import dot_flops
-from tpdiff_jax.models import MODELS, AnimateDiff, AnimateDiffConfig
+from tests.models.full_size import at
+from tpdiff_jax.models import AnimateDiff, AnimateDiffConfig
 from tpdiff_jax.models.animatediff_axes import PARAM_AXES
 from tpdiff_jax.models.unet_transformers import embed_positions
 from tpdiff_jax.pretrained.key_table import flatten
+from tpdiff_jax.types import Positions
 
 POSITIONS = np.array([0.0, 2.0, 4.0], np.float32)
 NETWORK = AnimateDiff(CONFIG)
@@ -29,7 +31,7 @@ def randomised(network, seed=0):
 
 @partial(jax.jit, static_argnames="network")
 def apply(network, params, x, t, cond, positions):
-    return network.apply(params, x, t, positions, 2, cond)
+    return network.apply(params, x, t, at(positions, x), (2, 1, 1), cond)
 
 
 def run(network=NETWORK, x=None, cond=None, positions=POSITIONS):
@@ -89,7 +91,7 @@ def test_rematerialised_layers_agree():
         network = AnimateDiff(dataclasses.replace(CONFIG, remat=remat))
 
         def loss(params):
-            return jnp.mean(network.apply(params, x, t, POSITIONS[:2], 2, cond) ** 2)
+            return jnp.mean(network.apply(params, x, t, at(POSITIONS[:2], x), (2, 1, 1), cond) ** 2)
 
         return jax.jit(jax.value_and_grad(loss))(randomised(network))
 
@@ -111,11 +113,17 @@ def test_bfloat16_stays_near_float32():
     [{"motion_form": "v2", "level_channels": (8, 16, 16)}, {"motion_form": "v3", "level_depth": 2}],
 )
 def test_flops_are_exactly_those_of_products_and_convolutions(fields):
-    network = AnimateDiff(dataclasses.replace(CONFIG, frame_width=8, **fields))
+    network = AnimateDiff(dataclasses.replace(CONFIG, **fields))
     params = jax.eval_shape(network.init, jax.random.key(0))
-    x, t, cond = make_inputs(3, network.config)
-    jaxpr = jax.make_jaxpr(lambda p: network.apply(p, x, t, POSITIONS, 2, cond))(params)
-    assert dot_flops(jaxpr.jaxpr) == len(x) * network.flops(3)
+
+    def traced(x, t, cond):
+        where = at(POSITIONS, x)
+        return jax.make_jaxpr(lambda p: network.apply(p, x, t, where, (2, 1, 1), cond))(params)
+
+    for height, width in ((4, 8), (8, 4), (4, 4)):
+        inputs = make_inputs(3, network.config, height=height, width=width)
+        expected = 2 * network.flops((3, height, width))  # a batch of two
+        assert dot_flops(traced(*inputs).jaxpr) == expected
 
 
 def test_published_sizes():
@@ -125,8 +133,9 @@ def test_published_sizes():
     motion = sum(leaf.size for path, leaf in leaves.items() if "/motion/" in path)
     assert round((sum(leaf.size for leaf in leaves.values()) - motion) / 1e6, 2) == 859.52
     assert round(motion / 1e6, 1) == 453.2
-    assert network.num_tokens(16) == 16 * 1024
-    assert 0.499 < network.flops(8) / network.flops(16) < 0.5
+    assert network.num_tokens((16, 32, 32)) == 16 * 1024
+    assert network.num_tokens((16, 32, 16)) == 16 * 512
+    assert 0.499 < network.flops((8, 32, 32)) / network.flops((16, 32, 32)) < 0.5
 
 
 def test_every_parameter_of_the_full_size_network_has_axes_and_no_row_is_idle():
@@ -152,14 +161,60 @@ def test_null_condition_is_text_of_zeros():
 
 def test_wrong_inputs_are_refused():
     x, t, cond = make_inputs(3)
-    with pytest.raises(ValueError, match=r"x_t must be \[b, f, h, w, c\] with frames \(4, 6, 3\)"):
-        NETWORK.apply({}, x[..., :2], t, POSITIONS, 2, cond)
+
+    def apply_to(x, cond, frames=POSITIONS, strides=(2, 1, 1)):
+        NETWORK.apply({}, x, t, at(frames, x), strides, cond)
+
+    with pytest.raises(ValueError, match=r"x_t must be \[b, f, h, w, 3\], got \(2, 3, 4, 6, 2\)"):
+        apply_to(x[..., :2], cond)
+    with pytest.raises(ValueError, match=r"positions must be those of the video's \(3, 4, 6\)"):
+        apply_to(x, cond, POSITIONS[:2])
+    with pytest.raises(
+        ValueError, match=r"model.level_channels=\(8, 16\) needs frames of a height"
+    ):
+        apply_to(x[:, :, :3], cond)
     with pytest.raises(ValueError, match=r"cond must have 'text'"):
-        NETWORK.apply({}, x, t, POSITIONS, 2, None)
+        apply_to(x, None)
     with pytest.raises(ValueError, match=r"cond\['text'\] must be \(2, 5, 10\), got \(2, 4, 10\)"):
-        NETWORK.apply({}, x, t, POSITIONS, 2, {"text": cond["text"][:, 1:]})
+        apply_to(x, {"text": cond["text"][:, 1:]})
     with pytest.raises(ValueError, match=r"'v2' knows the positions 0 to 31, the .* is at 32"):
-        NETWORK.apply({}, x, t, POSITIONS, 16, cond)
+        apply_to(x, cond, strides=(16, 1, 1))
+    with pytest.raises(ValueError, match=r"'v2' knows the positions 0 to 31, the .* is at 31.5"):
+        apply_to(x, cond, np.array([0.0, 16.0, 31.5]))
+
+
+def test_a_spatial_stage_is_taken_where_the_levels_can_halve_it_and_refused_where_not():
+    """Four levels halve three times: sides of 8 are fine, sides of 4 are not."""
+    network = AnimateDiff(AnimateDiffConfig())
+    for shape, strides in (((16, 32, 32), (1, 1, 1)), ((4, 8, 8), (4, 4, 4))):
+        network.check_shape(shape, strides)
+    with pytest.raises(
+        ValueError,
+        match=r"model.level_channels=\(320, 640, 1280, 1280\) needs frames of a height that is a "
+        r"multiple of 8, the data's have 4 in the stage of strides \(1, 8, 8\) of pyramid.strides",
+    ):
+        network.check_shape((16, 4, 4), (1, 8, 8))
+    with pytest.raises(ValueError, match=r"a width that is a multiple of 8, the data's have 36$"):
+        network.check_shape((16, 32, 36), (1, 1, 1))
+    with pytest.raises(ValueError, match=r"model.motion_form='v3' knows the positions 0 to 31"):
+        network.check_shape((9, 32, 32), (4, 1, 1))
+
+
+@pytest.mark.parametrize(("height", "width", "stride"), [(6, 4, 1), (2, 4, 2)])
+def test_the_same_parameters_serve_other_sizes_and_an_accepted_coarse_stage(height, width, stride):
+    x, t, cond = make_inputs(3, height=height, width=width)
+    rows, columns = (np.float32((stride - 1) / 2 + stride * np.arange(n)) for n in (height, width))
+    where = Positions(POSITIONS, rows, columns)
+    run = jax.jit(lambda p: NETWORK.apply(p, x, t, where, (2, stride, stride), cond))
+    output = run(randomised(NETWORK))
+    assert output.shape == x.shape and np.isfinite(output).all()
+    assert np.abs(output).max() > 1e-2
+
+
+def test_devices_must_divide_heads_and_the_pixels_of_the_last_level():
+    network = AnimateDiff(AnimateDiffConfig())
+    assert dict(network.axis_sizes((16, 32, 40)).values()) == {"heads": 8, "tokens": 4 * 5}
+    assert dict(network.axis_sizes((4, 8, 8)).values()) == {"heads": 8, "tokens": 1}
 
 
 @pytest.mark.parametrize(
@@ -173,7 +228,6 @@ def test_wrong_inputs_are_refused():
         ({"num_heads": 3}, r"model.level_channels must be multiples of model.num_heads=3"),
         ({"level_channels": (32, 40)}, r"multiples of model.num_groups=32, got \(32, 40\)"),
         ({"level_channels": ()}, r"model.level_channels must be multiples of"),
-        ({"frame_width": 36}, r"model.level_channels=.* halve frame_width 36 3 times"),
         ({"text_dim": 0}, r"model.text_dim must be positive, got 0"),
         ({"level_depth": 0}, r"model.level_depth must be positive, got 0"),
     ],
@@ -186,7 +240,3 @@ def test_impossible_fields_are_refused(fields, message):
 def test_a_kernel_that_the_devices_lack_is_refused():
     with pytest.raises(ValueError, match="model.attention_kernel='splash' needs a tpu"):
         AnimateDiff(AnimateDiffConfig(attention_kernel="splash"))
-
-
-def test_the_table_builds_networks_from_the_fields_of_their_config():
-    assert MODELS["animatediff"](num_heads=4) == AnimateDiff(AnimateDiffConfig(num_heads=4))

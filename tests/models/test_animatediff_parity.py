@@ -20,6 +20,7 @@ from tests.models.animatediff_reference import (
     see_one_frame,
     to_params,
 )
+from tests.models.full_size import at
 from tpdiff_jax.models import AnimateDiff
 
 NUM_FRAMES = 8
@@ -39,7 +40,7 @@ def params():
 
 @partial(jax.jit, static_argnames=("network", "stride"))
 def apply(network, params, x, t, positions, stride, cond):
-    return network.apply(params, x, t, positions, stride, cond)
+    return network.apply(params, x, t, at(positions, x), (stride, 1, 1), cond)
 
 
 def network_of(motion_norm):
@@ -75,9 +76,11 @@ def test_gradients_of_every_parameter_equal_diffusers(params, motion_norm):
 
     @jax.jit
     def grads_of(params):
-        return jax.grad(lambda p: jnp.sum(weights * network.apply(p, x, t, positions, 2, cond)))(
-            params
-        )
+        def loss(params):
+            return jnp.sum(weights * network.apply(params, x, t, where, (2, 1, 1), cond))
+
+        where = at(positions, x)
+        return jax.grad(loss)(params)
 
     (run_reference(reference, x, t, cond) * torch.from_numpy(weights)).sum().backward()
     expected = to_params({name: p.grad for name, p in reference.named_parameters()})

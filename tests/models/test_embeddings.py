@@ -1,13 +1,15 @@
-"""Embeddings of time, frame rate and labels."""
+"""Embeddings of time, strides and labels."""
+
+import itertools
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from tpdiff_jax.models.embeddings import (
-    FrameRateEmbedding,
     LabelEmbedding,
     ScalarEmbedding,
+    StrideEmbedding,
     sinusoid_features,
 )
 
@@ -29,13 +31,24 @@ def test_scalar_embedding_tells_times_apart():
     assert gaps.min() > 0.1
 
 
-def test_frame_rate_embedding_is_of_the_octave():
-    embedding = FrameRateEmbedding(32, nnx.Rngs(0))
-    vectors = np.stack([np.asarray(embedding(stride))[0] for stride in (1, 2, 3, 4, 8)])
-    expected = embedding.embedding(100.0 * jnp.log2(jnp.array([1.0, 2.0, 3.0, 4.0, 8.0])))
-    np.testing.assert_allclose(vectors, expected, atol=1e-4)
+def test_stride_embedding_is_of_the_octaves_of_every_axis():
+    embedding = StrideEmbedding(32, nnx.Rngs(0))
+    octaves = 100.0 * np.log2([3.0, 8.0, 2.0])
+    features = [
+        f(octave * 10_000.0 ** (-np.arange(n) / n))
+        for octave, n in zip(octaves, (64, 32, 32), strict=True)
+        for f in (np.cos, np.sin)
+    ]
+    expected = embedding.embedding.of_features(jnp.asarray(np.concatenate(features))[None])
+    np.testing.assert_allclose(embedding((3, 8, 2)), expected, atol=1e-4)
+
+
+def test_stride_embedding_tells_every_stage_apart():
+    embedding = StrideEmbedding(32, nnx.Rngs(0))
+    strides = list(itertools.product((1, 2, 3, 4, 8), (1, 2, 4, 8), (1, 2, 4, 8)))
+    vectors = np.concatenate([np.asarray(embedding(stride)) for stride in strides])
     distances = np.linalg.norm(vectors[:, None] - vectors[None], axis=-1)
-    assert (distances + np.eye(5)).min() > 0.1
+    assert (distances + np.eye(len(strides))).min() > 0.1
 
 
 def test_labels_are_summed_whatever_their_order():

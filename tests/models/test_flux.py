@@ -10,7 +10,9 @@ import pytest
 
 from tests.models.dot_flops import dot_flops
 from tests.models.flux_reference import CONFIG, make_inputs
-from tpdiff_jax.models import MODELS, Flux, FluxConfig
+from tests.models.full_size import at
+from tpdiff_jax.models import Flux, FluxConfig
+from tpdiff_jax.types import Positions
 
 POSITIONS = np.array([0.0, 2.0, 4.0], np.float32)
 
@@ -28,7 +30,7 @@ def randomised(network, seed=0):
 
 @partial(jax.jit, static_argnames="network")
 def apply(network, params, x, t, cond, positions):
-    return network.apply(params, x, t, positions, 2, cond)
+    return network.apply(params, x, t, at(positions, x), (2, 1, 1), cond)
 
 
 def run(network, x=None, cond=None, positions=POSITIONS):
@@ -88,7 +90,7 @@ def loss_and_grads(**fields):
     network, (x, t, cond) = Flux(dataclasses.replace(CONFIG, **fields)), make_inputs(2)
 
     def loss(params):
-        return jnp.mean(network.apply(params, x, t, POSITIONS[:2], 2, cond) ** 2)
+        return jnp.mean(network.apply(params, x, t, at(POSITIONS[:2], x), (2, 1, 1), cond) ** 2)
 
     return jax.jit(jax.value_and_grad(loss))(randomised(network))
 
@@ -109,19 +111,65 @@ def test_bfloat16_stays_near_float32():
     assert 0.0 < error < 0.05
 
 
-@pytest.mark.parametrize(("num_frames", "is_causal"), [(2, False), (5, False), (5, True)])
-def test_flops_are_exactly_those_of_the_matrix_products(num_frames, is_causal):
+@pytest.mark.parametrize(
+    ("shape", "is_causal"),
+    [((2, 4, 6), False), ((5, 4, 6), False), ((5, 4, 6), True), ((2, 6, 2), True)],
+)
+def test_flops_are_exactly_those_of_the_matrix_products(shape, is_causal):
     network = Flux(dataclasses.replace(CONFIG, scan_layers=False, is_causal=is_causal))
     params = jax.eval_shape(network.init, jax.random.key(0))
-    x, t, cond = make_inputs(num_frames)
-    positions = np.arange(num_frames, dtype=np.float32)
-    jaxpr = jax.make_jaxpr(lambda p: network.apply(p, x, t, positions, 1, cond))(params)
-    assert dot_flops(jaxpr.jaxpr) == len(x) * network.flops(num_frames)
+    _, t, cond = make_inputs(1)
+    x = np.ones((2, *shape, 3), np.float32)
+    where = at(np.arange(shape[0], dtype=np.float32), x)
+    jaxpr = jax.make_jaxpr(lambda p: network.apply(p, x, t, where, (1, 1, 1), cond))(params)
+    assert dot_flops(jaxpr.jaxpr) == len(x) * network.flops(shape)
 
 
 def test_tokens_are_those_of_the_text_and_the_patches():
-    assert Flux(CONFIG).num_tokens(3) == 5 + 3 * 2 * 3
-    assert Flux(FluxConfig()).num_tokens(16) == 128 + 16 * 960
+    assert Flux(CONFIG).num_tokens((3, 4, 6)) == 5 + 3 * 2 * 3
+    assert Flux(CONFIG).num_tokens((3, 2, 8)) == 5 + 3 * 1 * 4
+    assert Flux(FluxConfig()).num_tokens((16, 48, 80)) == 128 + 16 * 960
+
+
+def test_one_token_of_each_kind_costs_what_the_layers_say():
+    """One frame of one patch and five tokens of text, by hand."""
+    d, text, tokens, hidden = 32.0, 5.0, 6.0, 128.0
+    mixing = 8 * tokens * d**2 + 4 * tokens**2 * d + 4 * tokens * d * hidden
+    blocks = 2 * (mixing + 2 * d * 12 * d) + 2 * (mixing + 2 * d * 3 * d)
+    ends = 2 * 2 * 12 * d + 2 * text * 16 * d + 2 * d * 2 * d
+    vectors = 2 * 256 * d + 2 * d**2 + 2 * 12 * d + 2 * d**2
+    assert Flux(CONFIG).flops((1, 2, 2)) == blocks + ends + vectors
+
+
+@pytest.mark.parametrize("strides", [(1, 1, 1), (2, 2, 2)])
+def test_the_same_parameters_serve_other_sizes_and_coarse_stages(strides):
+    """Taller frames, and positions of means of 2 x 2 pixels, in the network of `randomised`."""
+    x = np.random.default_rng(1).standard_normal((2, 3, 6, 2, 3)).astype(np.float32)
+    _, t, cond = make_inputs(3)
+    half = (strides[1] - 1) / 2
+    rows, columns = (np.float32(half + strides[1] * np.arange(n)) for n in (6, 2))
+    network = small()
+    output = network.apply(
+        randomised(network), x, t, Positions(POSITIONS, rows, columns), strides, cond
+    )
+    assert output.shape == x.shape and np.isfinite(output).all()
+    assert np.abs(output - np.roll(output, 1, axis=2)).max() > 1e-2
+
+
+@pytest.mark.parametrize("axis", ["rows", "columns"])
+def test_positions_of_rows_and_columns_matter(axis):
+    network, (x, t, cond) = small(), make_inputs(3)
+    params, full = randomised(network), at(POSITIONS, x)
+
+    @jax.jit
+    def run_at(positions):
+        return network.apply(params, x, t, positions, (2, 1, 1), cond)
+
+    output, there = run_at(full), getattr(full, axis)
+    shifted = run_at(full._replace(**{axis: there + 8.0}))
+    # the text stands still at position 0 and is not rotated: a shift is seen through it
+    assert np.abs(shifted - output).max() > 1e-3
+    assert np.abs(run_at(full._replace(**{axis: 2.0 * there})) - output).max() > 1e-3
 
 
 def test_null_condition_shows_no_text():
@@ -150,18 +198,32 @@ def test_without_visible_text_the_output_is_finite():
 def test_conditions_of_other_shapes_are_refused(change, message):
     x, t, cond = make_inputs(3)
     with pytest.raises(ValueError, match=message):
-        small().apply({}, x, t, POSITIONS, 2, cond | change)
+        small().apply({}, x, t, at(POSITIONS, x), (2, 1, 1), cond | change)
 
 
-def test_frames_of_another_size_and_missing_conditions_are_refused():
+def test_inputs_that_do_not_fit_and_missing_conditions_are_refused():
     x, t, cond = make_inputs(3)
-    with pytest.raises(ValueError, match=r"x_t must be \[b, f, h, w, c\] with frames \(4, 6, 3\)"):
-        small().apply({}, x[..., :2], t, POSITIONS, 2, cond)
+
+    def apply_to(x, cond, frames=POSITIONS):
+        small().apply({}, x, t, at(frames, x), (2, 1, 1), cond)
+
+    with pytest.raises(ValueError, match=r"x_t must be \[b, f, h, w, 3\], got \(2, 3, 4, 6, 2\)"):
+        apply_to(x[..., :2], cond)
+    with pytest.raises(ValueError, match=r"positions must be those of the video's \(3, 4, 6\)"):
+        apply_to(x, cond, POSITIONS[:2])
+    with pytest.raises(ValueError, match="model.patch_size=2 needs frames of a height that is a"):
+        apply_to(x[:, :, :3], cond)
     with pytest.raises(ValueError, match=r"cond must have text, text_mask, pooled; missing"):
-        small().apply({}, x, t, POSITIONS, 2, None)
+        apply_to(x, None)
     with pytest.raises(ValueError, match=r"missing \['pooled'\]"):
-        small().apply({}, x, t, POSITIONS, 2, {k: cond[k] for k in ("text", "text_mask")})
+        apply_to(x, {k: cond[k] for k in ("text", "text_mask")})
 
 
-def test_the_table_builds_networks_from_the_fields_of_their_config():
-    assert MODELS["flux"](num_heads=3) == Flux(FluxConfig(num_heads=3))
+def test_stages_that_patches_cannot_fill_are_refused_by_name():
+    Flux(FluxConfig()).check_shape((16, 12, 20), (1, 4, 4))
+    with pytest.raises(
+        ValueError,
+        match=r"model.patch_size=2 needs frames of a width that is a multiple of 2, the data's "
+        r"have 5 in the stage of strides \(4, 4, 4\) of pyramid.strides",
+    ):
+        Flux(FluxConfig()).check_shape((16, 12, 5), (4, 4, 4))

@@ -36,4 +36,5 @@ def test_no_row_is_idle():
 def test_attention_is_divided_along_heads_and_the_patches_of_a_frame():
     network = Flux(FluxConfig(num_heads=30))
     assert network.param_axes is PARAM_AXES
-    assert dict(network.axis_sizes.values()) == {"heads": 30, "tokens": 960}
+    assert dict(network.axis_sizes((16, 48, 80)).values()) == {"heads": 30, "tokens": 960}
+    assert dict(network.axis_sizes((4, 24, 40)).values()) == {"heads": 30, "tokens": 240}

@@ -16,6 +16,7 @@ from tests.models.flux_reference import (
     run_reference,
     to_params,
 )
+from tests.models.full_size import at
 from tpdiff_jax.models import Flux
 
 NUM_FRAMES = 5  # a causal autoencoder's 1 + m latents; 3 and 2 of them in the coarser stages
@@ -33,7 +34,7 @@ def params(reference):
 
 @partial(jax.jit, static_argnames=("network", "stride"))
 def apply(network, params, x, t, positions, stride, cond):
-    return network.apply(params, x, t, positions, stride, cond)
+    return network.apply(params, x, t, at(positions, x), (stride, 1, 1), cond)
 
 
 def relative(result, expected):
@@ -74,9 +75,11 @@ def test_gradients_of_every_parameter_equal_diffusers(reference, params, is_caus
 
     @jax.jit
     def grads_of(params, positions):
-        return jax.grad(lambda p: jnp.sum(weights * network.apply(p, x, t, positions, 2, cond)))(
-            params
-        )
+        def loss(params):
+            return jnp.sum(weights * network.apply(params, x, t, where, (2, 1, 1), cond))
+
+        where = at(positions, x)
+        return jax.grad(loss)(params)
 
     reference.zero_grad()
     output = run_reference(reference, x, t, positions, cond, is_causal)

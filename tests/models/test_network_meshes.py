@@ -8,6 +8,7 @@ RUN = """
 import dataclasses, math
 import jax, jax.numpy as jnp, numpy as np
 from tests.models import animatediff_reference, flux_reference
+from tests.models.full_size import at
 from tpdiff_jax.infra.mesh import MeshLayout, MeshSpec, make_mesh
 from tpdiff_jax.infra.param_sharding import state_shardings
 from tpdiff_jax.models import AnimateDiff, Flux
@@ -23,7 +24,7 @@ CASES = (
 
 def outputs(network, params, x, t, cond):
     def loss(params):
-        out = network.apply(params, x, t, jnp.arange(3.0), 1, cond)
+        out = network.apply(params, x, t, at(jnp.arange(3.0), x), (1, 1, 1), cond)
         return jnp.sum(np.cos(np.arange(x.size)).reshape(x.shape) * out), out
 
     return jax.jit(jax.grad(loss, has_aux=True))(params)

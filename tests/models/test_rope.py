@@ -10,8 +10,9 @@ from tpdiff_jax.models.rope import (
     rope_table,
     rotate_pairs,
     split_head,
-    video_angles,
+    video_table,
 )
+from tpdiff_jax.types import Positions
 
 THETA = 10_000.0
 
@@ -86,11 +87,15 @@ def test_axes_own_runs_of_channels_in_order():
 
 
 def test_video_tokens_turn_by_their_own_frame_row_and_column():
-    rows, columns = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])
-    frame, row, column = video_angles(np.array([0.0, 4.0]), rows, columns, (2, 2, 2), THETA)
-    np.testing.assert_array_equal(frame[:, 0], [0, 0, 0, 0, 4, 4, 4, 4])
-    np.testing.assert_array_equal(row[:, 0], [0, 0, 1, 1, 0, 0, 1, 1])
-    np.testing.assert_array_equal(column[:, 0], [0, 1, 0, 1, 0, 1, 0, 1])
+    rows, columns = np.array([0, 0, 2, 2]), np.array([0, 1, 0, 1])
+    patches = Positions(np.array([0.0, 4.0]), rows, columns)
+    frame = [[0, 0, 0, 0], [4, 4, 4, 4]]
+    expected = np.stack(np.broadcast_arrays(frame, rows, columns), axis=-1)  # [f, l, 3]
+    cos, sin = video_table(patches, (2, 2, 2), THETA)
+    np.testing.assert_array_equal(cos, np.cos(expected).astype(np.float32))
+    np.testing.assert_array_equal(sin, np.sin(expected).astype(np.float32))
+    traced = jax.jit(lambda p: video_table(p, (2, 2, 2), THETA))(patches)
+    np.testing.assert_allclose(traced, (cos, sin), atol=1e-6)
 
 
 def test_rotation_of_bfloat16_is_done_in_float32():

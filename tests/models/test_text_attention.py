@@ -8,15 +8,15 @@ from tpdiff_jax.models.attention import dot_product_attention
 from tpdiff_jax.models.one_device import OneDevice
 from tpdiff_jax.models.text_attention import attention_with_text, num_seen_keys
 
-NUM_TEXT, NUM_FRAMES, NUM_PLACES = 3, 4, 2
+NUM_TEXT, NUM_FRAMES, NUM_PATCHES = 3, 4, 2
 TEXT_MASK = np.array([[1, 1, 1], [1, 0, 0]])
-FRAME_OF = [0] * NUM_TEXT + [i for i in range(NUM_FRAMES) for _ in range(NUM_PLACES)]
+FRAME_OF = [0] * NUM_TEXT + [i for i in range(NUM_FRAMES) for _ in range(NUM_PATCHES)]
 
 
 def streams(seed):
     rng = np.random.default_rng(seed)
     text = rng.standard_normal((2, NUM_TEXT, 2, 8))
-    video = rng.standard_normal((2, NUM_FRAMES, NUM_PLACES, 2, 8))
+    video = rng.standard_normal((2, NUM_FRAMES, NUM_PATCHES, 2, 8))
     return jnp.asarray(text, jnp.float32), jnp.asarray(video, jnp.float32)
 
 
@@ -48,6 +48,6 @@ def test_every_token_sees_what_the_rules_say(is_causal):
 
 
 def test_the_number_of_seen_keys_is_counted_by_hand():
-    assert num_seen_keys(NUM_TEXT, NUM_FRAMES, NUM_PLACES, False) == 3 + 4 * 2
+    assert num_seen_keys(NUM_TEXT, NUM_FRAMES, NUM_PATCHES, False) == 3 + 4 * 2
     total = 3 * 5 + 2 * (5 + 7 + 9 + 11)  # three of text and two of frame 0 see 3 + 2, and so on
-    assert num_seen_keys(NUM_TEXT, NUM_FRAMES, NUM_PLACES, True) == total / 11
+    assert num_seen_keys(NUM_TEXT, NUM_FRAMES, NUM_PATCHES, True) == total / 11

@@ -18,12 +18,12 @@ from tpdiff_jax.train_step import TrainTask, draw, init_state, stage_loss, train
 
 NUM_LABELS, BATCH, FRAMES = 4, 16, 5
 FLUX = FluxConfig(
-    frame_height=2, frame_width=2, channels=4, patch_size=2, num_heads=2, num_double_blocks=1,
-    num_single_blocks=1, rope_dims=(4, 2, 2), text_dim=8, num_text_tokens=3, pooled_dim=8,
+    channels=4, patch_size=2, num_heads=2, num_double_blocks=1, num_single_blocks=1,
+    rope_dims=(4, 2, 2), text_dim=8, num_text_tokens=3, pooled_dim=8,
 )  # fmt: skip
 ANIMATEDIFF = AnimateDiffConfig(
-    frame_height=2, frame_width=2, channels=4, level_channels=(16, 16), level_depth=1, num_heads=2,
-    num_groups=4, text_dim=8, num_text_tokens=3,
+    channels=4, level_channels=(16, 16), level_depth=1, num_heads=2, num_groups=4,
+    text_dim=8, num_text_tokens=3,
 )  # fmt: skip
 NETWORKS = {"flux": Flux(FLUX), "animatediff": AnimateDiff(ANIMATEDIFF)}
 NUM_STEPS = 150
@@ -57,7 +57,7 @@ def trained(request):
     network, schedule = NETWORKS[request.param], optax.constant_schedule(3e-3)
     task = TrainTask(
         pyramid=method.make_pyramid(
-            method.FlowPath(), num_frames=FRAMES, frame_strides=(2, 1), upsample="nearest_next"
+            method.FlowPath(), shape=(FRAMES, 2, 2), strides=(2, 1), upsample="nearest_next"
         ),
         alignment=method.AlignmentSpec(mode="none"),
         apply=network.apply,

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 
 from tests.models.dot_flops import dot_flops
-from tpdiff_jax.models import MODELS, VideoDiT, VideoDiTConfig
+from tests.models.full_size import at
+from tpdiff_jax.models import VideoDiT, VideoDiTConfig
 from tpdiff_jax.models.embeddings import scalar_embedding_flops
+from tpdiff_jax.models.video_dit import position_features
+from tpdiff_jax.types import Positions
 
 ATTENTIONS = ("factorised", "joint")
 POSITIONS = np.array([0.0, 2.0, 4.0], np.float32)
@@ -18,9 +21,8 @@ T = jnp.array([100.0, 900.0])
 
 
 def small(**fields):
-    shape = {"frame_height": 8, "frame_width": 12, "channels": 2, "patch_size": 4}
-    width = {"hidden_size": 24, "depth": 2, "num_heads": 2, "mlp_ratio": 2.0}
-    return VideoDiT(VideoDiTConfig(**(shape | width | fields)))
+    sizes = {"channels": 2, "patch_size": 4, "hidden_size": 24, "depth": 2, "num_heads": 2}
+    return VideoDiT(VideoDiTConfig(**(sizes | {"mlp_ratio": 2.0} | fields)))
 
 
 def randomised(network, seed=0):
@@ -31,20 +33,25 @@ def randomised(network, seed=0):
     return jax.tree.unflatten(tree, moved)
 
 
-def noise(num_frames=3, seed=0):
-    shape = (2, num_frames, 8, 12, 2)
+def noise(num_frames=3, height=8, width=12, seed=0):
+    shape = (2, num_frames, height, width, 2)
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
 
 
-@partial(jax.jit, static_argnames=("network", "stride"))
-def apply(network, params, x, t, positions, stride, cond):
-    return network.apply(params, x, t, positions, stride, cond)
+@partial(jax.jit, static_argnames=("network", "strides"))
+def apply(network, params, x, t, positions, strides, cond):
+    return network.apply(params, x, t, positions, strides, cond)
 
 
-def run(network, params, x=None, t=T, positions=POSITIONS, stride=2, cond=COND):
-    """Apply the network, compiled once per shape; frame positions are traced."""
-    x = noise(len(positions)) if x is None else x
-    return apply(network, params, x, t, positions, stride, cond)
+def run(network, params, x=None, t=T, positions=POSITIONS, strides=(2, 1, 1), cond=COND):
+    """Apply the network, compiled once per shape; positions are traced.
+
+    Positions of frames alone stand for those of a stage of full-size frames.
+    """
+    if not isinstance(positions, Positions):
+        x = noise(len(positions)) if x is None else x
+        positions = at(positions, x)
+    return apply(network, params, x, t, positions, strides, cond)
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
@@ -81,7 +88,8 @@ def test_init_is_a_function_of_the_key():
     same = [network.init(jax.random.key(1)) for _ in range(2)]
     jax.tree.map(np.testing.assert_array_equal, *same)
     other = network.init(jax.random.key(2))
-    assert np.abs(other["stem"]["place"] - same[0]["stem"]["place"]).max() > 0.0
+    kernels = [params["stem"]["patch"]["kernel"] for params in (other, same[0])]
+    assert np.abs(kernels[0] - kernels[1]).max() > 0.0
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
@@ -108,18 +116,21 @@ def test_only_differences_of_frame_positions_matter_and_they_do(attention):
 def test_traced_frame_positions_give_the_static_ones_output(attention):
     network = small(attention=attention)
     params = randomised(network)
-    static = jax.jit(lambda x: network.apply(params, x, T, POSITIONS, 2, COND))(noise())
+    where = at(POSITIONS, noise())
+    static = jax.jit(lambda x: network.apply(params, x, T, where, (2, 1, 1), COND))(noise())
     np.testing.assert_allclose(run(network, params), static, atol=5e-5)
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
-def test_time_stride_label_and_every_frame_reach_every_frame(attention):
+def test_time_strides_label_and_every_frame_reach_every_frame(attention):
     network = small(attention=attention)
     params, x = randomised(network), noise()
     output = run(network, params, x)
     others = {
         "time": run(network, params, x, t=T + 50.0),
-        "stride": run(network, params, x, stride=4),
+        "stride over time": run(network, params, x, strides=(4, 1, 1)),
+        "stride over height": run(network, params, x, strides=(2, 2, 1)),
+        "stride over width": run(network, params, x, strides=(2, 1, 2)),
         "label": run(network, params, x, cond={"label": np.array([[4], [8]])}),
         "no label": run(network, params, x, cond=network.null_cond(COND)),
         "no condition": run(network, params, x, cond=None),
@@ -138,7 +149,7 @@ def test_samples_do_not_see_each_other(attention):
     np.testing.assert_allclose(changed[0], run(network, params, x)[0], atol=1e-5)
 
 
-def test_space_attention_mixes_places_and_time_attention_mixes_frames():
+def test_space_attention_mixes_patches_and_time_attention_mixes_frames():
     network = small(depth=1)
     params, x = randomised(network), noise()
     without_space = jax.tree.map(jnp.copy, params)
@@ -192,16 +203,89 @@ def test_bfloat16_stays_near_float32_and_every_parameter_gets_a_gradient(attenti
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
-@pytest.mark.parametrize("num_frames", [4, 16])
-def test_flops_are_exactly_those_of_the_matrix_products(attention, num_frames):
+@pytest.mark.parametrize("shape", [(4, 8, 12), (16, 8, 12), (4, 4, 8)])
+def test_flops_are_exactly_those_of_the_matrix_products(attention, shape):
     network = small(attention=attention, scan_layers=False)
-    params = network.init(jax.random.key(0))
-    positions = np.arange(num_frames, dtype=np.float32)
-    jaxpr = jax.make_jaxpr(lambda x: network.apply(params, x, T, positions, 1, COND))(
-        noise(num_frames)
+    params, x = network.init(jax.random.key(0)), noise(*shape)
+    where = at(np.arange(shape[0], dtype=np.float32), x)
+    jaxpr = jax.make_jaxpr(lambda x: network.apply(params, x, T, where, (1, 1, 1), COND))(x)
+    of_strides = scalar_embedding_flops(24)  # once a batch, not once a video
+    assert dot_flops(jaxpr.jaxpr) == 2 * network.flops(shape) + of_strides
+
+
+def test_tokens_and_flops_follow_the_shape_that_is_asked_for():
+    network = small(attention="joint", depth=1)
+    shapes = ((4, 8, 12), (4, 16, 24), (2, 4, 8))
+    assert [network.num_tokens(shape) for shape in shapes] == [4 * 2 * 3, 4 * 4 * 6, 2 * 1 * 2]
+    tokens, d = 4.0, 24.0  # of the last: attention, feed-forward, modulation; ends; time
+    block = 8 * tokens * d**2 + 4 * tokens**2 * d + 4 * tokens * d * (2 * d) + 2 * d * 6 * d
+    ends = 2 * 2 * tokens * 32 * d + 2 * d * 2 * d + 2 * 256 * d + 2 * d**2
+    assert network.flops((2, 4, 8)) == block + ends
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_the_same_parameters_serve_frames_of_two_sizes_and_a_coarse_stage(attention):
+    """A fresh size compiles and computes: the mean of a tall video is not that of a wide one."""
+    network = small(attention=attention)
+    params = randomised(network)
+    stages = {
+        "wide": (at(POSITIONS, noise()), (2, 1, 1), noise()),
+        "tall": (at(POSITIONS, noise(3, 16, 8)), (2, 1, 1), noise(3, 16, 8)),
+        "coarse": (coarse_positions(), (2, 2, 2), noise(3, 4, 8)),
+    }
+    outputs = {
+        name: run(network, params, x, positions=positions, strides=strides)
+        for name, (positions, strides, x) in stages.items()
+    }
+    for name, (_, _, x) in stages.items():
+        assert outputs[name].shape == x.shape and np.isfinite(outputs[name]).all(), name
+        assert np.abs(outputs[name]).max() > 0.1, name
+
+
+def coarse_positions():
+    """Means of 2 x 2 pixels of frames of 8 x 16: rows and columns at 0.5, 2.5, ..."""
+    return Positions(
+        POSITIONS, np.arange(0.5, 8, 2, dtype=np.float32), np.arange(0.5, 16, 2, dtype=np.float32)
     )
-    frame_rate = scalar_embedding_flops(24)  # once a batch, not once a video
-    assert dot_flops(jaxpr.jaxpr) == 2 * network.flops(num_frames) + frame_rate
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("axis", ["rows", "columns"])
+def test_positions_of_rows_and_columns_matter(attention, axis):
+    """A shift too: rotations see differences only, the sinusoids where a patch stands."""
+    network = small(attention=attention)
+    params, x, full = randomised(network), noise(), at(POSITIONS, noise())
+    output = run(network, params, x, positions=full)
+    for moved in (getattr(full, axis) + 8.0, 2.0 * getattr(full, axis)):
+        other = run(network, params, x, positions=full._replace(**{axis: moved}))
+        assert np.abs(other - output).max() > 1e-3
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_swapping_patches_with_their_rows_and_columns_swaps_the_output(attention):
+    """Nothing but the positions says which patch is which."""
+    network = small(attention=attention)
+    params, x, full = randomised(network), noise(), at(POSITIONS, noise())
+    order = np.r_[8:12, 4:8, 0:4]  # columns of patches, turned around
+    expected = run(network, params, x, positions=full)[..., order, :]
+    turned = full._replace(columns=full.columns[order])
+    result = run(network, params, x[..., order, :], positions=turned)
+    np.testing.assert_allclose(result, expected, atol=2e-5)
+
+
+def test_position_features_are_sinusoids_of_row_and_column():
+    rows, columns = np.array([0.0, 3.0]), np.array([5.0, 0.5])
+    frequencies = 10_000.0 ** (-np.arange(3) / 3)
+    expected = [
+        np.concatenate([f(p * frequencies) for p in patch for f in (np.cos, np.sin)])
+        for patch in zip(rows, columns, strict=True)
+    ]
+    np.testing.assert_allclose(position_features(rows, columns, 12), expected, atol=1e-6)
+    padded = position_features(rows, columns, 14)
+    np.testing.assert_array_equal(padded[:, :12], position_features(rows, columns, 12))
+    np.testing.assert_array_equal(padded[:, 12:], 0.0)
+    traced = jax.jit(lambda r, c: position_features(r, c, 12))(rows, columns)
+    np.testing.assert_allclose(traced, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
@@ -213,11 +297,12 @@ def test_flops_are_near_the_compilers_where_matrix_products_dominate(attention):
         )
     )  # fmt: skip
     params = jax.eval_shape(network.init, jax.random.key(0))
-    x, positions = jax.ShapeDtypeStruct((1, 8, 32, 32, 1), jnp.float32), np.arange(8.0)
+    x = jax.ShapeDtypeStruct((1, 8, 32, 32, 1), jnp.float32)
     t, cond = jax.ShapeDtypeStruct((1,), jnp.float32), {"label": np.zeros((1, 1), np.int32)}
-    compiled = jax.jit(lambda p, x, t: network.apply(p, x, t, positions, 1, cond))
+    where = at(np.arange(8.0), x)
+    compiled = jax.jit(lambda p, x, t: network.apply(p, x, t, where, (1, 1, 1), cond))
     counted = compiled.lower(params, x, t).cost_analysis()["flops"]
-    assert 1.0 < counted / network.flops(8) < 1.05
+    assert 1.0 < counted / network.flops((8, 32, 32)) < 1.05
 
 
 def test_null_condition_replaces_labels_and_keeps_everything_else():
@@ -228,12 +313,42 @@ def test_null_condition_replaces_labels_and_keeps_everything_else():
     assert network.null_cond(None) is None
 
 
-def test_frames_of_another_size_are_refused():
+def test_inputs_that_do_not_fit_are_refused():
+    network, x = small(), np.zeros((2, 3, 8, 12, 2))
+
+    def apply_to(x, positions):
+        network.apply({}, x, T, positions, (2, 1, 1), COND)
+
+    for wrong in (x[..., :1], x[0]):
+        with pytest.raises(ValueError, match=r"x_t must be \[b, f, h, w, 2\], got"):
+            apply_to(wrong, at(POSITIONS, x))
+    for wrong in (at(POSITIONS[:2], x), at(POSITIONS, x[:, :, :, :8])):
+        with pytest.raises(ValueError, match=r"positions must be those of the .*\(3, 8, 12\)"):
+            apply_to(x, wrong)
+    with pytest.raises(ValueError, match="model.patch_size=4 needs frames of a width that is a"):
+        apply_to(x[..., :10, :], at(POSITIONS, x[..., :10, :]))
+
+
+def test_stages_that_patches_cannot_fill_are_refused_by_name():
     network = small()
-    with pytest.raises(ValueError, match=r"x_t must be \[b, f, h, w, c\]"):
-        run(network, network.init(jax.random.key(0)), jnp.zeros((2, 3, 8, 8, 2)))
+    network.check_shape((3, 8, 12), (1, 1, 1))
+    network.check_shape((3, 4, 8), (4, 4, 4))
+    with pytest.raises(
+        ValueError,
+        match=r"model.patch_size=4 needs frames of a height that is a multiple of 4, the data's "
+        r"have 30$",
+    ):
+        network.check_shape((3, 30, 12), (2, 1, 1))
+    with pytest.raises(
+        ValueError,
+        match=r"model.patch_size=4 .* a width .* multiple of 4, the data's have 6 in the stage of "
+        r"strides \(1, 2, 2\) of pyramid.strides",
+    ):
+        network.check_shape((3, 8, 6), (1, 2, 2))
 
 
-def test_the_table_builds_networks_from_the_fields_of_their_config():
-    network = MODELS["video_dit"](hidden_size=48, num_heads=2)
-    assert network == VideoDiT(VideoDiTConfig(hidden_size=48, num_heads=2))
+def test_devices_must_divide_heads_and_the_patches_of_the_shape():
+    sizes = small().axis_sizes((3, 8, 12))
+    assert sizes["model.num_heads"] == ("heads", 2)
+    assert sizes["the number of patches of a frame"] == ("tokens", 2 * 3)
+    assert small().axis_sizes((3, 16, 12))["the number of patches of a frame"] == ("tokens", 4 * 3)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from jax.experimental import pallas as pl
 
-from tpdiff_jax.models import make_video_dit
+from tpdiff_jax.models import VideoDiT, VideoDiTConfig
 from tpdiff_jax.planning.program_flops import matmul_flops
+from tpdiff_jax.types import Positions
 
 PRODUCT = 2.0 * 8 * 16 * 16
 """FLOPs of [8, 16] @ [16, 16]."""
@@ -82,21 +83,23 @@ def test_the_networks_flop_formula_is_what_the_compiler_counts_on_unrolled_block
     # Unrolled, because the compiler counts a scan's body once; wide, so that products outweigh
     # everything else that it counts.
     for attention in ("joint", "factorised"):
-        network = make_video_dit(
-            frame_height=32, frame_width=32, channels=3, patch_size=4, hidden_size=256, depth=2,
-            num_heads=4, attention=attention, scan_layers=False,
+        config = VideoDiTConfig(
+            channels=3, patch_size=4, hidden_size=256, depth=2, num_heads=4, attention=attention,
+            scan_layers=False,
         )  # fmt: skip
+        network = VideoDiT(config)
         params = jax.eval_shape(network.init, jax.random.key(0))
         num_frames, batch_size = 8, 2
         video = jax.ShapeDtypeStruct((batch_size, num_frames, 32, 32, 3), jnp.float32)
         label = {"label": jax.ShapeDtypeStruct((batch_size, 1), jnp.int32)}
 
         def apply(params, video, label, network=network, num_frames=num_frames):  # type: ignore
-            positions = np.arange(num_frames)
-            return network.apply(params, video, jnp.zeros(len(video)), positions, 1, label)
+            positions = Positions(np.arange(num_frames), np.arange(32), np.arange(32))
+            t = jnp.zeros(len(video))
+            return network.apply(params, video, t, positions, (1, 1, 1), label)
 
         traced = jax.jit(apply).trace(params, video, label)
-        analytic = batch_size * network.flops(num_frames)
+        analytic = batch_size * network.flops((num_frames, 32, 32))
         assert matmul_flops(traced.jaxpr.jaxpr) == pytest.approx(analytic, rel=1e-3)
         compilers = traced.lower().cost_analysis()["flops"]
         assert analytic < compilers < 1.06 * analytic  # the rest: norms, softmax, activations

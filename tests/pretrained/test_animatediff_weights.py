@@ -155,6 +155,7 @@ def test_diffusers_opens_what_is_exported_for_it(tmp_path, tensors, params):
     """Without a source the tables of positions are computed; diffusers computes them too."""
     save_animatediff(tmp_path, params, CONFIG)
     unet = UNet2DConditionModel.from_pretrained(tmp_path / "unet")
+    assert unet.config.sample_size == 64  # Stable Diffusion 1.5's; the network has no size
     adapter = MotionAdapter.from_pretrained(tmp_path / "motion_adapter")
     save_animatediff(tmp_path / "both", params, CONFIG, "combined")
     for model in (

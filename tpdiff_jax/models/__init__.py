@@ -1,10 +1,13 @@
-"""Networks: one table, name -> constructor. A constructor takes a layout and its config's fields.
+"""Networks: one table, name -> config class and network class.
 
-`MODELS["video_dit"](layout, hidden_size=192, ...)` gives a `Network`: `init`, `apply`, `flops`,
-`null_cond`. The method never imports a network; it is handed `predict = partial(apply, params)`.
+`make_network("video_dit", fields={"hidden_size": 192}, channels=1, num_classes=10)` gives a
+`Network`: `init`, `apply`, `flops`, `null_cond`. The method never imports a network; it is handed
+`predict = partial(apply, params)`.
 """
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from tpdiff_jax.models.animatediff import AnimateDiff
 from tpdiff_jax.models.animatediff_config import AnimateDiffConfig
@@ -17,30 +20,67 @@ from tpdiff_jax.models.video_dit_config import VideoDiTConfig
 from tpdiff_jax.types import Layout
 
 
-def make_animatediff(
-    layout: Layout = ONE_DEVICE, *, num_classes: int = 0, **fields: object
-) -> Network:
-    """Build AnimateDiff from the fields of `AnimateDiffConfig`; it takes text, no labels."""
-    del num_classes
-    return AnimateDiff(AnimateDiffConfig(**fields), layout)  # type: ignore[arg-type]
+class Model(NamedTuple):
+    """One kind of network.
+
+    Attributes:
+        config: a dataclass; its fields are those of the config group `model`, and what the network
+            must know of the data: `channels`, and `num_classes` where it takes labels.
+        network: (config, layout) -> the network.
+    """
+
+    config: type[Any]
+    network: Callable[[Any, Layout], Network]
 
 
-def make_video_dit(layout: Layout = ONE_DEVICE, **fields: object) -> Network:
-    """Build the video DiT from the fields of `VideoDiTConfig`."""
-    return VideoDiT(VideoDiTConfig(**fields), layout)  # type: ignore[arg-type]
-
-
-def make_flux(layout: Layout = ONE_DEVICE, *, num_classes: int = 0, **fields: object) -> Network:
-    """Build the Flux transformer from the fields of `FluxConfig`; it takes text, no labels."""
-    del num_classes
-    return Flux(FluxConfig(**fields), layout)  # type: ignore[arg-type]
-
-
-MODELS: dict[str, Callable[..., Network]] = {
-    "animatediff": make_animatediff,
-    "flux": make_flux,
-    "video_dit": make_video_dit,
+MODELS: Mapping[str, Model] = {
+    "animatediff": Model(AnimateDiffConfig, AnimateDiff),
+    "flux": Model(FluxConfig, Flux),
+    "video_dit": Model(VideoDiTConfig, VideoDiT),
 }
+
+
+def make_network(
+    name: str,
+    layout: Layout = ONE_DEVICE,
+    fields: Mapping[str, Any] | None = None,
+    *,
+    channels: int,
+    num_classes: int = 0,
+) -> Network:
+    """Build a network by its name.
+
+    Args:
+        name: a key of `MODELS`.
+        layout: how its arrays lie on the devices.
+        fields: of the config group `model`, without what the data says; the rest has defaults.
+        channels: of the clips' frames.
+        num_classes: of the clips' labels; a network without labels is not told.
+
+    Returns:
+        The network.
+
+    Raises:
+        ValueError: naming `model.name` or the field that the network lacks, that the data sets or
+            that has an impossible value, and what is allowed.
+    """
+    if name not in MODELS:
+        raise ValueError(f"model.name must be one of {tuple(MODELS)}, got {name!r}")
+    model, given = MODELS[name], dict(fields or {})
+    known = [field.name for field in dataclasses.fields(model.config)]
+    of_data = {"channels": channels, "num_classes": num_classes}
+    allowed = [field for field in known if field not in of_data]
+    for field in given:
+        if field not in allowed:
+            reason = "comes from the data" if field in of_data else f"is no field of {name!r}"
+            raise ValueError(f"model.{field} {reason}; allowed: {', '.join(sorted(allowed))}")
+    facts = {field: value for field, value in of_data.items() if field in known}
+    try:
+        config = model.config(**given, **facts)
+    except TypeError as error:  # a value of another type than the field's
+        raise ValueError(f"fields of model do not fit model.name={name!r}: {error}") from error
+    return model.network(config, layout)
+
 
 __all__ = [
     "MODELS",
@@ -48,10 +88,9 @@ __all__ = [
     "AnimateDiffConfig",
     "Flux",
     "FluxConfig",
+    "Model",
     "Network",
     "VideoDiT",
     "VideoDiTConfig",
-    "make_animatediff",
-    "make_flux",
-    "make_video_dit",
+    "make_network",
 ]

@@ -1,10 +1,11 @@
 """AnimateDiff: Stable Diffusion's U-Net on every frame, with motion modules that join the frames.
 
-    down: layers, halving, layers, ...   middle   up: layers, doubling, layers, ...
+    down: layers, downsampling, layers, ...   middle   up: layers, upsampling, layers, ...
 
-Whatever a layer or a halving gives on the way down is seen again by a layer on the way up. Motion
+Whatever a layer or a downsampling gives on the way down skips to a layer on the way up. Motion
 modules embed the position of a frame in the full-rate video, so a frame kept by several stages of
-the pyramid looks the same to all of them, and the stride itself needs no embedding. Group norms see
+the pyramid looks the same to all of them, and the stride itself needs no embedding. Nothing embeds
+rows and columns: a coarse stage is to it a video of small frames. Group norms see
 one frame at a time; with `motion_norm="all_frames"`, which is diffusers' form, those of the motion
 modules see all frames, and their statistics then depend on how many a stage has.
 
@@ -26,42 +27,54 @@ from tpdiff_jax.models.animatediff_axes import PARAM_AXES
 from tpdiff_jax.models.animatediff_config import AnimateDiffConfig, LayerShape, unet_shape
 from tpdiff_jax.models.animatediff_layers import (
     Context,
-    Double,
-    Halve,
+    Downsample,
     Head,
     Layer,
     MiddleEnd,
     Stem,
+    Upsample,
 )
 from tpdiff_jax.models.attention_kernels import check_kernel
 from tpdiff_jax.models.block_stack import REMAT_POLICIES, bind, new_params
+from tpdiff_jax.models.config_checks import check_sides
+from tpdiff_jax.models.network import video_shape
 from tpdiff_jax.models.one_device import ONE_DEVICE
-from tpdiff_jax.models.patching import check_frames
-from tpdiff_jax.types import Array, Cond, CondShapes, Layout, ParamAxes, Params, PRNGKey
+from tpdiff_jax.types import (
+    Array,
+    Cond,
+    CondShapes,
+    Layout,
+    ParamAxes,
+    Params,
+    Positions,
+    PRNGKey,
+    Shape,
+    Strides,
+)
 
 
 class Kind(NamedTuple):
-    """A kind of step: its module, its FLOPs, and what it does with what earlier steps gave.
+    """A kind of step: its module, its FLOPs, and its end of a skip connection.
 
     Attributes:
         part: the module; its constructor takes a `LayerShape`.
-        flops: FLOPs for one video, of a shape and a number of frames.
-        is_kept: whether the way up will see what it gives.
-        takes_kept: whether it sees what was kept last.
+        flops: FLOPs for one video, of a layer's shape and the video's.
+        gives_skip: whether a step on the way up sees what it gives.
+        takes_skip: whether it sees the last of these beside its input.
     """
 
     part: Callable[..., Any]
-    flops: Callable[[LayerShape, int], float]
-    is_kept: bool = False
-    takes_kept: bool = False
+    flops: Callable[[LayerShape, Shape], float]
+    gives_skip: bool = False
+    takes_skip: bool = False
 
 
-DOWN = Kind(Layer, cost.layer_flops, is_kept=True)
-HALVING = Kind(Halve, cost.halving_flops, is_kept=True)
+DOWN = Kind(Layer, cost.layer_flops, gives_skip=True)
+DOWNSAMPLE = Kind(Downsample, cost.downsample_flops, gives_skip=True)
 MIDDLE = Kind(Layer, cost.layer_flops)
 MIDDLE_END = Kind(MiddleEnd, cost.middle_end_flops)
-UP = Kind(Layer, cost.layer_flops, takes_kept=True)
-DOUBLING = Kind(Double, cost.doubling_flops)
+UP = Kind(Layer, cost.layer_flops, takes_skip=True)
+UPSAMPLE = Kind(Upsample, cost.upsample_flops)
 
 
 class Step(NamedTuple):
@@ -78,10 +91,10 @@ def unet_steps(config: AnimateDiffConfig) -> tuple[Step, ...]:
     """Return the steps between stem and head, in the order in which they run."""
     shape = unet_shape(config)
     return (
-        *_steps_of_levels("down", shape.down, DOWN, "halve", HALVING),
+        *_steps_of_levels("down", shape.down, DOWN, "downsample", DOWNSAMPLE),
         Step("middle", "layer", MIDDLE, shape.middle),
         Step("middle", "end", MIDDLE_END, shape.middle),
-        *_steps_of_levels("up", shape.up, UP, "double", DOUBLING),
+        *_steps_of_levels("up", shape.up, UP, "upsample", UPSAMPLE),
     )
 
 
@@ -124,19 +137,33 @@ class AnimateDiff:
         return PARAM_AXES
 
     @property
-    def axis_sizes(self) -> Mapping[str, tuple[str, int]]:
-        """Heads and the places of the coarsest frame: attention is divided along them."""
-        coarsest = self.config.num_places(self.config.num_levels - 1)
-        return {
-            "model.num_heads": ("heads", self.config.num_heads),
-            "the number of places of a frame at the coarsest level": ("tokens", coarsest),
-        }
-
-    @property
     def cond_shapes(self) -> CondShapes:
         """Embedded prompts."""
         config = self.config
         return {"text": ((config.num_text_tokens, config.text_dim), np.dtype(np.float16))}
+
+    def axis_sizes(self, shape: Shape) -> Mapping[str, tuple[str, int]]:
+        """Heads and the pixels of a frame at the last level: attention is divided along them."""
+        coarsest = cost.num_pixels(shape, self.config.num_levels - 1)
+        return {
+            "model.num_heads": ("heads", self.config.num_heads),
+            "the number of pixels of a frame at the last level": ("tokens", coarsest),
+        }
+
+    def check_shape(self, shape: Shape, strides: Strides) -> None:
+        """Check that every level can halve the frames and every frame has a position.
+
+        Args:
+            shape: frames, height and width of a stage.
+            strides: of the stage.
+
+        Raises:
+            ValueError: naming `model.level_channels` when a side is no multiple of the factor by
+                which they halve it, or `model.motion_form` when the video is too long for it.
+        """
+        config = self.config
+        check_sides(shape, strides, config.factor, "level_channels", config.level_channels)
+        self._check_last_position((shape[0] - 1) * strides[0])
 
     def init(self, key: PRNGKey) -> Params:
         """Fresh parameters, float32; the output of a fresh network is zero."""
@@ -153,8 +180,8 @@ class AnimateDiff:
         params: Params,
         x_t: Array,
         t: Array,
-        frame_positions: Array | np.ndarray,
-        frame_stride: int,
+        positions: Positions,
+        strides: Strides,
         cond: Cond,
     ) -> Array:
         """Predict the training target of a stage.
@@ -163,41 +190,45 @@ class AnimateDiff:
             params: what `init` returns, or a tree of the same shapes.
             x_t: noisy latents, [b, f, h, w, c].
             t: network time, 0 to 1000, [b].
-            frame_positions: positions in the full-rate video, [f].
-            frame_stride: of the stage, to know the last position.
+            positions: of frames [f], rows [h] and columns [w] in the full-rate, full-size video;
+                those of the frames are embedded.
+            strides: of the stage (static), to know the last frame's position.
             cond: {"text": [b, m, d_text]}; other entries are not looked at.
 
         Returns:
             float32, [b, f, h, w, c].
 
         Raises:
-            ValueError: if frames or condition do not have the shapes of the config, or the video
-                has more frames than the motion modules have positions.
+            ValueError: if frames or condition do not have the shapes of the config, the levels
+                cannot halve the frames, the positions are not as many as frames, rows and columns,
+                or the video has more frames than the motion modules have positions.
         """
-        self._check_inputs(x_t, frame_stride, cond)
         config = self.config
+        self.check_shape(video_shape(x_t, positions, config.channels), strides)
+        if isinstance(positions.frames, np.ndarray):
+            self._check_last_position(float(positions.frames.max()))
+        self._check_cond(cond, x_t.shape[0])
         stem, head = bind(Stem, config, params["stem"]), bind(Head, config, params["head"])
         text = cond["text"].astype(config.dtype)
-        context = Context(stem.embed_time(t), text, frame_positions)
+        context = Context(stem.embed_time(t), text, positions.frames)
         x = self.layout.constrain(stem.conv(x_t), "batch")
-        kept = [x]
+        skips = [x]
         for step in unet_steps(config):
-            if step.kind.takes_kept:
-                x = jnp.concatenate([x, kept.pop()], axis=-1)
+            if step.kind.takes_skip:
+                x = jnp.concatenate([x, skips.pop()], axis=-1)
             x = self._run(step, params[step.section][step.name], x, context)
-            if step.kind.is_kept:
-                kept.append(x)
+            if step.kind.gives_skip:
+                skips.append(x)
         return head(x)
 
-    def flops(self, num_frames: int) -> float:
-        """Matrix-product and convolution FLOPs of one forward pass over one video."""
-        steps = sum(s.kind.flops(s.shape, num_frames) for s in unet_steps(self.config))
-        config = self.config
-        return cost.stem_flops(config, num_frames) + steps + cost.head_flops(config, num_frames)
+    def flops(self, shape: Shape) -> float:
+        """FLOPs of products and convolutions of a forward pass, for (frames, height, width)."""
+        steps = sum(step.kind.flops(step.shape, shape) for step in unet_steps(self.config))
+        return cost.stem_flops(self.config, shape) + steps + cost.head_flops(self.config, shape)
 
-    def num_tokens(self, num_frames: int) -> int:
-        """Places of one video of `num_frames` frames at the finest level."""
-        return num_frames * self.config.num_places(0)
+    def num_tokens(self, shape: Shape) -> int:
+        """Pixels of one video of (frames, height, width), at the first level."""
+        return shape[0] * cost.num_pixels(shape, 0)
 
     def null_cond(self, cond: Cond) -> Cond:
         """Text of zeros.
@@ -216,17 +247,17 @@ class AnimateDiff:
             run = jax.checkpoint(run, policy=REMAT_POLICIES[self.config.remat])
         return run(params, x, context)
 
-    def _check_inputs(self, x_t: Array, frame_stride: int, cond: Cond) -> None:
-        config = self.config
-        check_frames(x_t, (config.frame_height, config.frame_width, config.channels))
-        last, limit = (x_t.shape[1] - 1) * frame_stride, config.motion.num_positions
-        if last >= limit:
+    def _check_last_position(self, last: float) -> None:
+        form, limit = self.config.motion_form, self.config.motion.num_positions
+        if last > limit - 1:
             raise ValueError(
-                f"model.motion_form={config.motion_form!r} knows the positions 0 to {limit - 1}, "
-                f"the video's last frame is at {last}"
+                f"model.motion_form={form!r} knows the positions 0 to {limit - 1}, "
+                f"the video's last frame is at {last:g}"
             )
+
+    def _check_cond(self, cond: Cond, batch_size: int) -> None:
         if cond is None or "text" not in cond:
             raise ValueError("cond must have 'text'")
-        expected = (x_t.shape[0], *self.cond_shapes["text"][0])
+        expected = (batch_size, *self.cond_shapes["text"][0])
         if cond["text"].shape != expected:
             raise ValueError(f"cond['text'] must be {expected}, got {cond['text'].shape}")

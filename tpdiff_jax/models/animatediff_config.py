@@ -33,7 +33,7 @@ MOTION_NORMS = ("per_frame", "all_frames")
 class AnimateDiffConfig:
     """Shape of the network. Field names are those of the config group `model`.
 
-    Frames are latents: 32 x 32 x 4 is a 256 x 256 video behind an autoencoder that divides its
+    Frames are latents: 32 x 32 of them are a 256 x 256 video behind an autoencoder that divides its
     sides by 8. `level_channels` has one entry a level, finest first; every level but the last
     halves height and width and lets frames look at the text. `motion_norm` says whether the group
     norm of a motion module sees one frame (AnimateDiff) or the whole video (diffusers).
@@ -42,8 +42,6 @@ class AnimateDiffConfig:
         ValueError: naming the field, its value and what is allowed.
     """
 
-    frame_height: int = 32
-    frame_width: int = 32
     channels: int = 4
     level_channels: tuple[int, ...] = (320, 640, 1280, 1280)
     level_depth: int = 2
@@ -60,8 +58,7 @@ class AnimateDiffConfig:
     def __post_init__(self) -> None:
         check_positive(
             self,
-            *("frame_height", "frame_width", "channels", "level_depth", "num_heads"),
-            *("num_groups", "text_dim", "num_text_tokens"),
+            *("channels", "level_depth", "num_heads", "num_groups", "text_dim", "num_text_tokens"),
         )
         check_choice(self, "motion_form", MOTION_FORMS)
         check_choice(self, "motion_norm", MOTION_NORMS)
@@ -69,12 +66,6 @@ class AnimateDiffConfig:
         check_choice(self, "dtype", DTYPES)
         check_choice(self, "remat", REMAT_POLICIES)
         self._check_channels()
-        for field in ("frame_height", "frame_width"):
-            if getattr(self, field) % self.factor:
-                raise ValueError(
-                    f"model.level_channels={self.level_channels} halve {field} "
-                    f"{getattr(self, field)} {self.num_levels - 1} times, which leaves a rest"
-                )
 
     def _check_channels(self) -> None:
         units = {"num_heads": self.num_heads, "num_groups": self.num_groups}
@@ -105,10 +96,6 @@ class AnimateDiffConfig:
         """The motion modules' form."""
         return MOTION_FORMS[self.motion_form]
 
-    def num_places(self, level: int) -> int:
-        """Places of a frame at a level, 0 is the finest."""
-        return (self.frame_height >> level) * (self.frame_width >> level)
-
 
 @dataclass(frozen=True, kw_only=True)
 class LayerShape:
@@ -120,7 +107,7 @@ class LayerShape:
         channels: what comes in.
         out_channels: what goes out.
         has_attention: whether frames attend to themselves and to the text.
-        has_motion: whether places attend over frames.
+        has_motion: whether pixels attend over frames.
     """
 
     config: AnimateDiffConfig
@@ -146,9 +133,9 @@ class UNetShape(NamedTuple):
 
 
 def unet_shape(config: AnimateDiffConfig) -> UNetShape:
-    """Lay out the U-Net: whatever a layer or a halving gave going down is seen again going up."""
+    """Lay out the U-Net: what a layer or a downsampling gave going down is seen again going up."""
     widths, last = config.level_channels, config.num_levels - 1
-    kept = [widths[0]]  # channels of what the way up will see, in order
+    skips = [widths[0]]  # channels of what the way up will see, in order
 
     def layer(level: int, channels: int) -> LayerShape:
         return LayerShape(
@@ -164,10 +151,10 @@ def unet_shape(config: AnimateDiffConfig) -> UNetShape:
         inputs = (width,) + (widths[level],) * (config.level_depth - 1)
         down.append(tuple(layer(level, channels) for channels in inputs))
         width = widths[level]
-        kept += [width] * (config.level_depth + (level != last))
+        skips += [width] * (config.level_depth + (level != last))
     for level in reversed(range(config.num_levels)):
         inputs = (width,) + (widths[level],) * config.level_depth
-        up.append(tuple(layer(level, channels + kept.pop()) for channels in inputs))
+        up.append(tuple(layer(level, channels + skips.pop()) for channels in inputs))
         width = widths[level]
     middle = LayerShape(
         config=config,

@@ -1,4 +1,4 @@
-"""Modules of the AnimateDiff U-Net: stem, layers, halving, doubling, head.
+"""Modules of the AnimateDiff U-Net: stem, layers, downsampling, upsampling, head.
 
 A layer is a residual block, attention within frames (except at the coarsest level of the way down
 and up) and a motion module. Everything but the motion modules is Stable Diffusion's and sees one
@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from tpdiff_jax.models.animatediff_config import AnimateDiffConfig, LayerShape
@@ -17,7 +16,7 @@ from tpdiff_jax.models.embeddings import sinusoid_features
 from tpdiff_jax.models.layers import DTYPES, FrameGroupNorm
 from tpdiff_jax.models.residual_block import ResidualBlock, frame_conv, twice
 from tpdiff_jax.models.unet_transformers import Transformer
-from tpdiff_jax.types import Array, Layout
+from tpdiff_jax.types import Array, ArrayLike, Layout
 
 NORM_EPSILON = 1e-5
 
@@ -33,7 +32,7 @@ class Context(NamedTuple):
 
     time: Array
     text: Array
-    frame_positions: Array | np.ndarray
+    frame_positions: ArrayLike
 
 
 def residual_block(
@@ -84,7 +83,7 @@ class Layer(nnx.Module):
 
     def __call__(self, x: Array, context: Context, layout: Layout) -> Array:
         """[b, f, h, w, c] -> [b, f, h, w, d]."""
-        # Attention divides the places of a frame. Convolutions must not: XLA would exchange the
+        # Attention divides the pixels of a frame. Convolutions must not: XLA would exchange the
         # rows at their seams, and on meshes of several axes does so wrongly.
         x = layout.constrain(self.residual(x, context.time), "batch")
         if self.spatial is not None:
@@ -107,7 +106,7 @@ class MiddleEnd(nnx.Module):
         return self.residual(x, context.time)
 
 
-class Halve(nnx.Module):
+class Downsample(nnx.Module):
     """Half the height and width."""
 
     def __init__(self, shape: LayerShape, rngs: nnx.Rngs):
@@ -120,7 +119,7 @@ class Halve(nnx.Module):
         return self.conv(x)
 
 
-class Double(nnx.Module):
+class Upsample(nnx.Module):
     """Twice the height and width."""
 
     def __init__(self, shape: LayerShape, rngs: nnx.Rngs):

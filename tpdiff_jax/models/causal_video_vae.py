@@ -23,9 +23,9 @@ from tpdiff_jax.models.block_stack import bind, new_params
 from tpdiff_jax.models.causal_video_vae_config import CausalVideoVAEConfig
 from tpdiff_jax.models.causal_video_vae_layers import (
     CausalConv,
+    ConvCache,
     DownLevel,
     Middle,
-    Past,
     UpLevel,
 )
 from tpdiff_jax.models.layers import DTYPES, FrameGroupNorm
@@ -33,7 +33,7 @@ from tpdiff_jax.models.tiling import Tiles, in_tiles
 from tpdiff_jax.types import Array, Params, PRNGKey
 
 LOG_VAR_RANGE = (-30.0, 20.0)
-Chunk = Callable[[Array, Past], Array]
+Chunk = Callable[[Array, ConvCache], Array]
 
 
 class Encoder(nnx.Module):
@@ -52,13 +52,13 @@ class Encoder(nnx.Module):
         self.conv_out = CausalConv(widths[-1], z, config, rngs)
         self.moments = nnx.Linear(z, z, dtype=DTYPES[config.dtype], rngs=rngs)
 
-    def __call__(self, x: Array, past: Past) -> Array:
+    def __call__(self, x: Array, cache: ConvCache) -> Array:
         """[b, f, h, w, c] -> [b, f', h', w', 2 z]."""
-        x = self.conv_in(x, past)
+        x = self.conv_in(x, cache)
         for level in self.levels.values():
-            x = level(x, past)
-        x = jax.nn.silu(self.norm(self.middle(x, past)))
-        return self.moments(self.conv_out(x, past)).astype(jnp.float32)
+            x = level(x, cache)
+        x = jax.nn.silu(self.norm(self.middle(x, cache)))
+        return self.moments(self.conv_out(x, cache)).astype(jnp.float32)
 
 
 class Decoder(nnx.Module):
@@ -77,12 +77,12 @@ class Decoder(nnx.Module):
         self.norm = FrameGroupNorm(widths[-1], config.num_groups)
         self.conv_out = CausalConv(widths[-1], config.channels, config, rngs)
 
-    def __call__(self, z: Array, past: Past) -> Array:
+    def __call__(self, z: Array, cache: ConvCache) -> Array:
         """[b, f', h', w', z] -> [b, f, h, w, c]."""
-        x = self.middle(self.conv_in(self.latents(z), past), past)
+        x = self.middle(self.conv_in(self.latents(z), cache), cache)
         for level in self.levels.values():
-            x = level(x, past)
-        return self.conv_out(jax.nn.silu(self.norm(x)), past).astype(jnp.float32)
+            x = level(x, cache)
+        return self.conv_out(jax.nn.silu(self.norm(x)), cache).astype(jnp.float32)
 
 
 @dataclass(frozen=True)
@@ -190,19 +190,19 @@ def _in_chunks(apply: Chunk, x: Array, chunk: int | None, name: str) -> Array:
     """Run a causal network over [b, 1 + n, ...]: the first 1 + chunk, then chunk by chunk."""
     num_later = x.shape[1] - 1
     if chunk is None or num_later <= chunk:
-        return apply(x, Past())
+        return apply(x, ConvCache())
     if chunk < 1 or num_later % chunk:
         raise ValueError(f"{name} must be positive and divide {num_later}, got {chunk}")
-    past = Past()
-    first = apply(x[:, : 1 + chunk], past)
+    cache = ConvCache()
+    first = apply(x[:, : 1 + chunk], cache)
 
-    def step(kept: list[Array], part: Array) -> tuple[list[Array], Array]:
-        past = Past(kept)
-        result = apply(part, past)
-        return past.kept, result
+    def step(frames: list[Array], part: Array) -> tuple[list[Array], Array]:
+        cache = ConvCache(frames)
+        result = apply(part, cache)
+        return cache.next_frames, result
 
     rest = x[:, 1 + chunk :]
     parts = rest.reshape(rest.shape[0], -1, chunk, *rest.shape[2:]).swapaxes(0, 1)
-    _, later = jax.lax.scan(step, past.kept, parts)
+    _, later = jax.lax.scan(step, cache.next_frames, parts)
     later = later.swapaxes(0, 1)  # [b, chunks, frames of a chunk, ...]
     return jnp.concatenate([first, later.reshape(later.shape[0], -1, *later.shape[3:])], axis=1)

@@ -1,7 +1,7 @@
 """Parts of the causal video autoencoder: causal convolutions, residual blocks, levels.
 
 A causal convolution sees frames up to its own: kernel - 1 frames of zeros stand before the first
-one. To run a long video in chunks, each convolution keeps the last frames of its input; `Past`
+one. To run a long video in chunks, each convolution keeps the last frames of its input; `ConvCache`
 hands them from chunk to chunk, so that chunks give what the whole video would. Group norms and
 attention look at one frame at a time.
 """
@@ -21,15 +21,15 @@ from tpdiff_jax.types import Array
 KERNEL = 3
 
 
-class Past:
+class ConvCache:
     """The last frames that each convolution has seen, in the order in which they run.
 
-    Lives for one traced call: `frames` come in, `kept` goes out and is the next chunk's `frames`.
+    Lives for one traced call: `frames` come in, `next_frames` go out to the next chunk's cache.
     """
 
     def __init__(self, frames: Sequence[Array] | None = None):
         self.is_first_chunk = frames is None
-        self.kept: list[Array] = []
+        self.next_frames: list[Array] = []
         self._frames = iter(frames or ())
 
     def extend(self, x: Array, kernel: int, stride: int) -> Array:
@@ -39,7 +39,7 @@ class Past:
         else:
             before = next(self._frames)
         joined = jnp.concatenate([before, x], axis=1)
-        self.kept.append(joined[:, joined.shape[1] - (kernel - stride) :])
+        self.next_frames.append(joined[:, joined.shape[1] - (kernel - stride) :])
         return joined
 
 
@@ -65,9 +65,9 @@ class CausalConv(nnx.Module):
         )
         self.time_stride = strides[0]
 
-    def __call__(self, x: Array, past: Past) -> Array:
+    def __call__(self, x: Array, cache: ConvCache) -> Array:
         """Convolve a chunk, given what came before it."""
-        return self.conv(past.extend(x, KERNEL, self.time_stride))
+        return self.conv(cache.extend(x, KERNEL, self.time_stride))
 
 
 class ResidualBlock(nnx.Module):
@@ -86,10 +86,10 @@ class ResidualBlock(nnx.Module):
             else None
         )
 
-    def __call__(self, x: Array, past: Past) -> Array:
+    def __call__(self, x: Array, cache: ConvCache) -> Array:
         """[b, f, h, w, c] -> [b, f, h, w, d]."""
-        y = self.conv_1(jax.nn.silu(self.norm_1(x)), past)
-        y = self.conv_2(jax.nn.silu(self.norm_2(y)), past)
+        y = self.conv_1(jax.nn.silu(self.norm_1(x)), cache)
+        y = self.conv_2(jax.nn.silu(self.norm_2(y)), cache)
         return y + (x if self.shortcut is None else self.shortcut(x))
 
 
@@ -102,12 +102,12 @@ class Middle(nnx.Module):
         self.attention = SelfAttention(channels, 1, False, DTYPES[config.dtype], rngs)
         self.residual_2 = ResidualBlock(channels, channels, config, rngs)
 
-    def __call__(self, x: Array, past: Past) -> Array:
+    def __call__(self, x: Array, cache: ConvCache) -> Array:
         """[b, f, h, w, c] -> [b, f, h, w, c]."""
-        x = self.residual_1(x, past)
+        x = self.residual_1(x, cache)
         tokens = rearrange(self.norm(x), "b f h w c -> b f (h w) c")
         x = x + self.attention(tokens, None).reshape(x.shape)
-        return self.residual_2(x, past)
+        return self.residual_2(x, cache)
 
 
 class DownLevel(nnx.Module):
@@ -123,16 +123,16 @@ class DownLevel(nnx.Module):
     ):
         self.residuals = _residuals(channels, out_channels, config.encoder_depth, config, rngs)
         ends = (out_channels, out_channels, config, rngs)
-        self.halve_space = None if is_last else CausalConv(*ends, strides=(1, 2, 2))
-        self.halve_time = None if is_last else CausalConv(*ends, strides=(2, 1, 1))
+        self.downsample_space = None if is_last else CausalConv(*ends, strides=(1, 2, 2))
+        self.downsample_time = None if is_last else CausalConv(*ends, strides=(2, 1, 1))
 
-    def __call__(self, x: Array, past: Past) -> Array:
+    def __call__(self, x: Array, cache: ConvCache) -> Array:
         """[b, 1 + 2 m, h, w, c] -> [b, 1 + m, h / 2, w / 2, d]; later chunks have no 1."""
         for residual in self.residuals.values():
-            x = residual(x, past)
-        if self.halve_space is None or self.halve_time is None:
+            x = residual(x, cache)
+        if self.downsample_space is None or self.downsample_time is None:
             return x
-        return self.halve_time(self.halve_space(x, past), past)
+        return self.downsample_time(self.downsample_space(x, cache), cache)
 
 
 class UpLevel(nnx.Module):
@@ -148,19 +148,19 @@ class UpLevel(nnx.Module):
     ):
         d = out_channels
         self.residuals = _residuals(channels, d, config.decoder_depth, config, rngs)
-        self.double_space = None if is_last else CausalConv(d, 4 * d, config, rngs)
-        self.double_time = None if is_last else CausalConv(d, 2 * d, config, rngs)
+        self.upsample_space = None if is_last else CausalConv(d, 4 * d, config, rngs)
+        self.upsample_time = None if is_last else CausalConv(d, 2 * d, config, rngs)
 
-    def __call__(self, x: Array, past: Past) -> Array:
+    def __call__(self, x: Array, cache: ConvCache) -> Array:
         """[b, 1 + m, h, w, c] -> [b, 1 + 2 m, 2 h, 2 w, d]; later chunks have no 1."""
         for residual in self.residuals.values():
-            x = residual(x, past)
-        if self.double_space is None or self.double_time is None:
+            x = residual(x, cache)
+        if self.upsample_space is None or self.upsample_time is None:
             return x
-        x = self.double_space(x, past)
+        x = self.upsample_space(x, cache)
         x = rearrange(x, "b f h w (c p q) -> b f (h p) (w q) c", p=2, q=2)
-        x = rearrange(self.double_time(x, past), "b f h w (c p) -> b (f p) h w c", p=2)
-        return x[:, 1:] if past.is_first_chunk else x  # the first latent is one frame
+        x = rearrange(self.upsample_time(x, cache), "b f h w (c p) -> b (f p) h w c", p=2)
+        return x[:, 1:] if cache.is_first_chunk else x  # the first latent is one frame
 
 
 def _residuals(

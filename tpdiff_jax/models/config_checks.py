@@ -1,7 +1,9 @@
-"""Checks that the configs of all networks share; errors name the field as the user wrote it."""
+"""Checks that all networks share; errors name the field as the user wrote it."""
 
 from collections.abc import Iterable
 from typing import Any
+
+from tpdiff_jax.types import Shape, Strides
 
 
 def check_positive(config: Any, *fields: str) -> None:
@@ -27,11 +29,23 @@ def check_feed_forward(config: Any) -> None:
         )
 
 
-def check_patch_size(config: Any) -> None:
-    """Raise ValueError unless frames can be cut into patches."""
-    for field in ("frame_height", "frame_width"):
-        if getattr(config, field) % config.patch_size:
+def check_sides(shape: Shape, strides: Strides, unit: int, field: str, value: Any) -> None:
+    """Check that the frames of a stage can be cut as a field of the config says.
+
+    Args:
+        shape: frames, height and width of the stage.
+        strides: of the stage, to name what made its frames small.
+        unit: what must divide height and width.
+        field: of the config group `model`.
+        value: of that field.
+
+    Raises:
+        ValueError: naming the field, the side and what is allowed.
+    """
+    for name, side, stride in zip(("height", "width"), shape[1:], strides[1:], strict=True):
+        if side < 1 or side % unit:
+            stage = f" in the stage of strides {strides} of pyramid.strides" if stride > 1 else ""
             raise ValueError(
-                f"model.patch_size must divide {field} {getattr(config, field)}, "
-                f"got {config.patch_size}"
+                f"model.{field}={value} needs frames of a {name} that is a multiple of {unit}, "
+                f"the data's have {side}{stage}"
             )

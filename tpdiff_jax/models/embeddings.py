@@ -1,4 +1,4 @@
-"""Embeddings of the conditions: noise time, frame rate, labels. Each gives one vector a sample."""
+"""Embeddings of the conditions: noise time, strides, labels. Each gives one vector a sample."""
 
 import math
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from tpdiff_jax.types import Array
+from tpdiff_jax.types import Array, Strides
 
 NUM_FEATURES = 256
 MAX_PERIOD = 10_000.0
@@ -40,21 +40,35 @@ class ScalarEmbedding(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         """Embed scalars in the sinusoids' range, 0 to 1000: [b] -> [b, d]."""
-        return self.outer(jax.nn.silu(self.inner(sinusoid_features(x))))
+        return self.of_features(sinusoid_features(x))
+
+    def of_features(self, features: Array) -> Array:
+        """The network behind the sinusoids: [b, 256] -> [b, d]."""
+        return self.outer(jax.nn.silu(self.inner(features)))
 
 
-class FrameRateEmbedding(nnx.Module):
-    """Embedding of log2(frame_stride), the octaves by which a stage is slower than full rate."""
+class StrideEmbedding(nnx.Module):
+    """Embedding of log2(stride): the octaves by which a stage is slower and smaller than full.
+
+    Time has half of the sinusoids, height and width a quarter each: side by side they tell any
+    strides apart, by a network as large as for one axis.
+    """
 
     OCTAVE = 100.0
     """Spreads the octaves over the sinusoids' range, which is made for times 0 to 1000."""
+    SHARES = (NUM_FEATURES // 2, NUM_FEATURES // 4, NUM_FEATURES // 4)
+    """Features of time, height and width."""
 
     def __init__(self, dim: int, rngs: nnx.Rngs):
         self.embedding = ScalarEmbedding(dim, rngs)
 
-    def __call__(self, frame_stride: int) -> Array:
-        """Embed a static stride: [1, d]."""
-        return self.embedding(jnp.full((1,), self.OCTAVE * math.log2(frame_stride)))
+    def __call__(self, strides: Strides) -> Array:
+        """Embed static strides over time, height and width: [1, d]."""
+        features = [
+            sinusoid_features(jnp.full((1,), self.OCTAVE * math.log2(stride)), num_features)
+            for stride, num_features in zip(strides, self.SHARES, strict=True)
+        ]
+        return self.embedding.of_features(jnp.concatenate(features, axis=-1))
 
 
 class LabelEmbedding(nnx.Module):

@@ -3,10 +3,10 @@
     text [b, m, d] and video [b, f, l, d] attend to each other as one sequence
     double blocks (text and video with their own weights), then single blocks (the same for both)
 
-Text tokens stand at position 0 and are not rotated; video tokens are rotated by the position of
-their frame in the full-rate video, their row and their column. A frame kept by several stages of
-the pyramid therefore looks the same to all of them, and the stride itself needs no embedding.
-Nothing sees padded text.
+Text tokens stand at position 0 and are not rotated; video tokens are rotated by the positions of
+their frame, row and column in the full-rate, full-size video. A frame kept by several stages of
+the pyramid therefore looks the same to all of them, and the strides themselves need no embedding.
+Nothing sees padded text. Nothing learned knows a size.
 
 Differs from Pyramid-Flow: one clip at one resolution; its history of coarser clips is not here.
 
@@ -21,20 +21,37 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tpdiff_jax.models.attention import Table, attention_flops
+from tpdiff_jax.models.attention import attention_flops
 from tpdiff_jax.models.attention_kernels import check_kernel
 from tpdiff_jax.models.block_stack import apply_stack, bind, new_params, new_stack
+from tpdiff_jax.models.config_checks import check_sides
 from tpdiff_jax.models.embeddings import scalar_embedding_flops
 from tpdiff_jax.models.flux_axes import PARAM_AXES
 from tpdiff_jax.models.flux_blocks import DoubleBlock, SingleBlock, Stem, divided
 from tpdiff_jax.models.flux_config import FluxConfig
 from tpdiff_jax.models.head import Head
-from tpdiff_jax.models.network import attention_axis_sizes
+from tpdiff_jax.models.network import attention_axis_sizes, video_shape
 from tpdiff_jax.models.one_device import ONE_DEVICE
-from tpdiff_jax.models.patching import check_frames, frames_to_patches, patches_to_frames
-from tpdiff_jax.models.rope import rope_table, video_angles
+from tpdiff_jax.models.patching import (
+    frames_to_patches,
+    num_patches,
+    patch_positions,
+    patches_to_frames,
+)
+from tpdiff_jax.models.rope import video_table
 from tpdiff_jax.models.text_attention import attention_with_text, num_seen_keys
-from tpdiff_jax.types import Array, Cond, CondShapes, Layout, ParamAxes, Params, PRNGKey
+from tpdiff_jax.types import (
+    Array,
+    Cond,
+    CondShapes,
+    Layout,
+    ParamAxes,
+    Params,
+    Positions,
+    PRNGKey,
+    Shape,
+    Strides,
+)
 
 
 @dataclass(frozen=True)
@@ -59,11 +76,6 @@ class Flux:
         return PARAM_AXES
 
     @property
-    def axis_sizes(self) -> Mapping[str, tuple[str, int]]:
-        """Heads and the patches of a frame: attention is divided along them."""
-        return attention_axis_sizes(self.config.num_heads, self.config.num_places)
-
-    @property
     def cond_shapes(self) -> CondShapes:
         """Encoded text with its mask, and one vector for all of it."""
         config = self.config
@@ -72,6 +84,16 @@ class Flux:
             "text_mask": ((config.num_text_tokens,), np.dtype(np.bool_)),
             "pooled": ((config.pooled_dim,), np.dtype(np.float16)),
         }
+
+    def axis_sizes(self, shape: Shape) -> Mapping[str, tuple[str, int]]:
+        """Heads and the patches of a frame: attention is divided along them."""
+        patches = num_patches(shape, self.config.patch_size)
+        return attention_axis_sizes(self.config.num_heads, patches)
+
+    def check_shape(self, shape: Shape, strides: Strides) -> None:
+        """Raise ValueError naming `model.patch_size` unless it divides the frames' sides."""
+        size = self.config.patch_size
+        check_sides(shape, strides, size, "patch_size", size)
 
     def init(self, key: PRNGKey) -> Params:
         """Fresh parameters, float32; the output of a fresh network is zero (adaLN-Zero)."""
@@ -89,8 +111,8 @@ class Flux:
         params: Params,
         x_t: Array,
         t: Array,
-        frame_positions: Array | np.ndarray,
-        frame_stride: int,
+        positions: Positions,
+        strides: Strides,
         cond: Cond,
     ) -> Array:
         """Predict the training target of a stage.
@@ -99,8 +121,9 @@ class Flux:
             params: what `init` returns, or a tree of the same shapes.
             x_t: noisy latents, [b, f, h, w, c].
             t: network time, 0 to 1000, [b].
-            frame_positions: positions in the full-rate video, [f].
-            frame_stride: not used; the positions carry the rate.
+            positions: of frames [f], rows [h] and columns [w] in the full-rate, full-size video;
+                numpy where static.
+            strides: only looked at in errors; the positions carry rate and size.
             cond: {"text": [b, m, d_text], "text_mask": [b, m], non-zero for text and zero for
                 padding, "pooled": [b, d_pooled]}; other entries are not looked at.
 
@@ -108,31 +131,35 @@ class Flux:
             float32, [b, f, h, w, c].
 
         Raises:
-            ValueError: if frames or condition do not have the shapes of the config.
+            ValueError: if the frames have other channels than the config or cannot be cut into
+                patches, the positions are not as many as frames, rows and columns, or the
+                condition does not have the shapes of the config.
         """
-        del frame_stride
-        config = self.config
-        self._check_shapes(x_t, cond)
+        config, size = self.config, self.config.patch_size
+        shape = video_shape(x_t, positions, config.channels)
+        self.check_shape(shape, strides)
+        self._check_cond(cond, x_t.shape[0])
         stem, head = bind(Stem, config, params["stem"]), bind(Head, config, params["head"])
         condition = stem.condition(t, cond["pooled"])
-        table = self._rotary_table(frame_positions)
+        patches = patch_positions(positions, size)
+        table = video_table(patches, config.rope_dims, config.rope_theta)  # text is not rotated
         attend = attention_with_text(
             config.attention_kernel, self.layout, cond["text_mask"], config.is_causal
         )
-        video = stem.patch(frames_to_patches(x_t, config.patch_size))  # [b, f, l, d]
+        video = stem.patch(frames_to_patches(x_t, size))  # [b, f, l, d]
         tokens = divided((stem.text(cond["text"]), video), self.layout)
         for block, name in ((DoubleBlock, "double_blocks"), (SingleBlock, "single_blocks")):
             seen = (condition, table, attend, self.layout)
             tokens = apply_stack(block, config, params[name], tokens, *seen)
-        output = head(tokens[1], condition)
-        return patches_to_frames(output, config.patch_size, config.num_rows)
+        return patches_to_frames(head(tokens[1], condition), size, shape[1] // size)
 
-    def flops(self, num_frames: int) -> float:
-        """Matrix-product FLOPs of one forward pass over one video of `num_frames` frames."""
+    def flops(self, shape: Shape) -> float:
+        """Matrix-product FLOPs of one forward pass over one video of (frames, height, width)."""
         config, d = self.config, self.config.hidden_size
-        tokens, num_text = float(self.num_tokens(num_frames)), config.num_text_tokens
+        tokens, num_text = float(self.num_tokens(shape)), config.num_text_tokens
         num_video = tokens - num_text
-        keys = num_seen_keys(num_text, num_frames, config.num_places, config.is_causal)
+        patches = num_patches(shape, config.patch_size)
+        keys = num_seen_keys(num_text, shape[0], patches, config.is_causal)
         attention = attention_flops(tokens, keys, d)
         feed_forward = 4.0 * tokens * d * config.feed_forward_dim
         double = attention + feed_forward + 2.0 * d * 12 * d
@@ -143,9 +170,10 @@ class Flux:
             config.num_double_blocks * double + config.num_single_blocks * single + ends + vectors
         )
 
-    def num_tokens(self, num_frames: int) -> int:
-        """Tokens of one video of `num_frames` frames: its text and its patches."""
-        return self.config.num_text_tokens + num_frames * self.config.num_places
+    def num_tokens(self, shape: Shape) -> int:
+        """Tokens of one video of (frames, height, width): its text and its patches."""
+        patches = num_patches(shape, self.config.patch_size)
+        return self.config.num_text_tokens + shape[0] * patches
 
     def null_cond(self, cond: Cond) -> Cond:
         """Text that is all padding, which no video token sees, and a pooled vector of zeros.
@@ -157,22 +185,11 @@ class Flux:
             return None
         return {**cond, **{name: jnp.zeros_like(cond[name]) for name in self.cond_shapes}}
 
-    def _rotary_table(self, frame_positions: Array | np.ndarray) -> Table:
-        """Of the video's tokens, [f, l, e / 2]; text is not rotated."""
-        config = self.config
-        rows, columns = np.divmod(np.arange(config.num_places), config.num_columns)
-        angles = video_angles(frame_positions, rows, columns, config.rope_dims, config.rope_theta)
-        shape = (frame_positions.shape[0], config.num_places, -1)
-        cos, sin = (part.reshape(shape) for part in rope_table(angles))
-        return cos, sin
-
-    def _check_shapes(self, x_t: Array, cond: Cond) -> None:
-        config = self.config
-        check_frames(x_t, (config.frame_height, config.frame_width, config.channels))
+    def _check_cond(self, cond: Cond, batch_size: int) -> None:
         missing = [name for name in self.cond_shapes if cond is None or name not in cond]
         if missing:
             raise ValueError(f"cond must have {', '.join(self.cond_shapes)}; missing {missing}")
         for name, (shape, _) in self.cond_shapes.items():
-            if cond[name].shape != (x_t.shape[0], *shape):
-                expected = (x_t.shape[0], *shape)
+            expected = (batch_size, *shape)
+            if cond[name].shape != expected:
                 raise ValueError(f"cond[{name!r}] must be {expected}, got {cond[name].shape}")

@@ -2,7 +2,7 @@
 
 A double block keeps separate weights for text and video and joins them in one attention; a single
 block sends both through the same weights, attention and feed-forward side by side. Text and video
-stay apart as arrays, because places of the video may be divided over devices.
+stay apart as arrays, because patches of the video may be divided over devices.
 
 Source: Black Forest Labs' Flux; Esser et al., arXiv 2403.03206, section 4 (double blocks);
 Dehghani et al., arXiv 2302.05442, section 2 (attention and feed-forward in parallel).

@@ -7,7 +7,6 @@ from tpdiff_jax.models.block_stack import REMAT_POLICIES
 from tpdiff_jax.models.config_checks import (
     check_choice,
     check_feed_forward,
-    check_patch_size,
     check_positive,
 )
 from tpdiff_jax.models.layers import DTYPES
@@ -17,7 +16,7 @@ from tpdiff_jax.models.layers import DTYPES
 class FluxConfig:
     """Shape of the network. Field names are those of the config group `model`.
 
-    Frames are latents: 48 x 80 x 16 is a 384 x 640 video behind an autoencoder that divides its
+    Frames are latents: 48 x 80 of them are a 384 x 640 video behind an autoencoder that divides its
     sides by 8. `rope_dims` are the channels of a head for frame, row and column. With `is_causal`
     a frame sees the text and the frames up to itself; text and frame 0 see each other.
 
@@ -25,8 +24,6 @@ class FluxConfig:
         ValueError: naming the field, its value and what is allowed.
     """
 
-    frame_height: int = 48
-    frame_width: int = 80
     channels: int = 16
     patch_size: int = 2
     num_heads: int = 30
@@ -47,14 +44,13 @@ class FluxConfig:
     def __post_init__(self) -> None:
         check_positive(
             self,
-            *("frame_height", "frame_width", "channels", "patch_size", "num_heads"),
-            *("num_double_blocks", "num_single_blocks", "mlp_ratio"),
+            *("channels", "patch_size", "num_heads", "num_double_blocks", "num_single_blocks"),
+            "mlp_ratio",
             *("text_dim", "num_text_tokens", "pooled_dim"),
         )
         check_choice(self, "attention_kernel", CHOICES)
         check_choice(self, "dtype", DTYPES)
         check_choice(self, "remat", REMAT_POLICIES)
-        check_patch_size(self)
         check_feed_forward(self)
         if len(self.rope_dims) != 3 or any(dim <= 0 or dim % 2 for dim in self.rope_dims):
             raise ValueError(
@@ -78,21 +74,6 @@ class FluxConfig:
     def feed_forward_dim(self) -> int:
         """Hidden width of the feed-forward layers."""
         return round(self.hidden_size * self.mlp_ratio)
-
-    @property
-    def num_rows(self) -> int:
-        """Rows of patches in a frame."""
-        return self.frame_height // self.patch_size
-
-    @property
-    def num_columns(self) -> int:
-        """Columns of patches in a frame."""
-        return self.frame_width // self.patch_size
-
-    @property
-    def num_places(self) -> int:
-        """Patches of a frame."""
-        return self.num_rows * self.num_columns
 
     @property
     def patch_dim(self) -> int:

@@ -26,7 +26,7 @@ from tpdiff_jax.models.tiling import Tiles, in_tiles
 from tpdiff_jax.types import Array, Params, PRNGKey
 
 LOG_VAR_RANGE = (-30.0, 20.0)
-AFTER = ((0, 1), (0, 1))  # the encoder pads below and on the right only, before it halves
+AFTER = ((0, 1), (0, 1))  # the encoder pads below and on the right only, before it downsamples
 
 
 class Middle(nnx.Module):
@@ -63,16 +63,18 @@ class Level(nnx.Module):
             {str(i): _residual(widths[i], widths[i + 1], config, rngs) for i in range(depth)}
         )
         ends = (out_channels, out_channels, DTYPES[config.dtype], rngs)
-        self.halve = frame_conv(*ends, stride=2, padding=AFTER) if resampling == "halve" else None
-        self.double = frame_conv(*ends) if resampling == "double" else None
+        self.downsample = (
+            frame_conv(*ends, stride=2, padding=AFTER) if resampling == "down" else None
+        )
+        self.upsample = frame_conv(*ends) if resampling == "up" else None
 
     def __call__(self, x: Array) -> Array:
         """[b, f, h, w, c] -> [b, f, h', w', d]."""
         for residual in self.residuals.values():
             x = residual(x)
-        if self.halve is not None:
-            return self.halve(x)
-        return x if self.double is None else self.double(twice(x))
+        if self.downsample is not None:
+            return self.downsample(x)
+        return x if self.upsample is None else self.upsample(twice(x))
 
 
 class Encoder(nnx.Module):
@@ -81,7 +83,7 @@ class Encoder(nnx.Module):
     def __init__(self, config: ImageVAEConfig, rngs: nnx.Rngs):
         widths, z, dtype = config.level_channels, 2 * config.latent_channels, DTYPES[config.dtype]
         self.conv_in = frame_conv(config.channels, widths[0], dtype, rngs)
-        self.levels = _levels(widths, config.level_depth, "halve", config, rngs)
+        self.levels = _levels(widths, config.level_depth, "down", config, rngs)
         self.middle = Middle(widths[-1], config, rngs)
         self.norm = FrameGroupNorm(widths[-1], config.num_groups)
         self.conv_out = frame_conv(widths[-1], z, dtype, rngs)
@@ -104,7 +106,7 @@ class Decoder(nnx.Module):
         self.latents = nnx.Linear(z, z, dtype=dtype, rngs=rngs)
         self.conv_in = frame_conv(z, widths[0], dtype, rngs)
         self.middle = Middle(widths[0], config, rngs)
-        self.levels = _levels(widths, config.level_depth + 1, "double", config, rngs)
+        self.levels = _levels(widths, config.level_depth + 1, "up", config, rngs)
         self.norm = FrameGroupNorm(widths[-1], config.num_groups)
         self.conv_out = frame_conv(widths[-1], config.channels, dtype, rngs)
 

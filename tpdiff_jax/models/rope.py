@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from tpdiff_jax.types import Array
+from tpdiff_jax.types import Array, ArrayLike, Positions
 
 
 def split_head(head_dim: int, num_axes: int) -> tuple[int, ...]:
@@ -44,7 +44,7 @@ def split_head(head_dim: int, num_axes: int) -> tuple[int, ...]:
     return (head_dim - share * (num_axes - 1),) + (share,) * (num_axes - 1)
 
 
-def axis_angles(positions: Array | np.ndarray, dim: int, theta: float) -> Array | np.ndarray:
+def axis_angles(positions: ArrayLike, dim: int, theta: float) -> Array | np.ndarray:
     """Angles of one axis.
 
     Args:
@@ -61,34 +61,7 @@ def axis_angles(positions: Array | np.ndarray, dim: int, theta: float) -> Array 
     frequencies = theta ** (-np.arange(0, dim, 2, dtype=np.float64) / dim)
     if isinstance(positions, np.ndarray):
         return positions.astype(np.float64)[:, None] * frequencies
-    return positions.astype(jnp.float32)[:, None] * frequencies.astype(np.float32)
-
-
-def video_angles(
-    frame_positions: Array | np.ndarray,
-    rows: np.ndarray,
-    columns: np.ndarray,
-    dims: Sequence[int],
-    theta: float,
-) -> tuple[Array | np.ndarray, ...]:
-    """Angles of all tokens of a video, frame by frame.
-
-    Args:
-        frame_positions: positions in the full-rate video, [f]; numpy where static.
-        rows: row of each place of a frame, [l].
-        columns: column of each place of a frame, [l].
-        dims: channels of a head for frame, row and column.
-        theta: base of the frequencies.
-
-    Returns:
-        Per axis, angles [f l, dim / 2].
-    """
-    num_frames, num_places = frame_positions.shape[0], rows.shape[0]
-    return (
-        axis_angles(frame_positions, dims[0], theta).repeat(num_places, axis=0),
-        np.tile(axis_angles(rows, dims[1], theta), (num_frames, 1)),
-        np.tile(axis_angles(columns, dims[2], theta), (num_frames, 1)),
-    )
+    return jnp.asarray(positions, jnp.float32)[:, None] * frequencies.astype(np.float32)
 
 
 def rope_table(angles: Sequence[Array | np.ndarray]) -> tuple[Array, Array]:
@@ -105,6 +78,27 @@ def rope_table(angles: Sequence[Array | np.ndarray]) -> tuple[Array, Array]:
         return jnp.asarray(np.cos(table), jnp.float32), jnp.asarray(np.sin(table), jnp.float32)
     traced = jnp.concatenate([jnp.asarray(a, jnp.float32) for a in angles], axis=-1)
     return jnp.cos(traced), jnp.sin(traced)
+
+
+def video_table(patches: Positions, dims: Sequence[int], theta: float) -> tuple[Array, Array]:
+    """Cosine and sine tables of all tokens of a video.
+
+    Args:
+        patches: positions of frames [f], and of every patch of a frame its row and its column [l];
+            numpy where static.
+        dims: channels of a head for frame, row and column.
+        theta: base of the frequencies.
+
+    Returns:
+        cos, sin: float32, [f, l, head_dim / 2].
+    """
+    num_frames, num_patches = np.shape(patches.frames)[0], np.shape(patches.rows)[0]
+    frame_of, patch_of = np.divmod(np.arange(num_frames * num_patches), num_patches)
+    angles = [axis_angles(p, dim, theta) for p, dim in zip(patches, dims, strict=True)]
+    of_tokens = (frame_of, patch_of, patch_of)
+    table = rope_table([a[i] for a, i in zip(angles, of_tokens, strict=True)])
+    cos, sin = (part.reshape(num_frames, num_patches, -1) for part in table)
+    return cos, sin
 
 
 def rotate_pairs(x: Array, table: tuple[Array, Array]) -> Array:

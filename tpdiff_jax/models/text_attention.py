@@ -9,7 +9,7 @@ queries against keys is stored.
 Padding is hidden as keys only. What padded text itself sees is arbitrary: nothing sees it, and it
 is thrown away at the end.
 
-Places of the frames may be divided over devices: each computes its own against all frames, which
+Patches of the frames may be divided over devices: each computes its own against all frames, which
 it gathers first. All of them hold the text and compute it alike.
 """
 
@@ -69,13 +69,13 @@ def attention_with_text(
     return attend
 
 
-def num_seen_keys(num_text: int, num_frames: int, num_places: int, is_causal: bool) -> float:
+def num_seen_keys(num_text: int, num_frames: int, num_patches: int, is_causal: bool) -> float:
     """Keys that a token sees, on average over text and video, padding included."""
     if not is_causal:
-        return float(num_text + num_frames * num_places)
-    seen = [num_text + (i + 1) * num_places for i in range(num_frames)]
-    total = num_text * seen[0] + num_places * sum(seen)
-    return total / (num_text + num_frames * num_places)
+        return float(num_text + num_frames * num_patches)
+    seen = [num_text + (i + 1) * num_patches for i in range(num_frames)]
+    total = num_text * seen[0] + num_patches * sum(seen)
+    return total / (num_text + num_frames * num_patches)
 
 
 def _groups(num_frames: int, is_causal: bool) -> list[tuple[int, int]]:

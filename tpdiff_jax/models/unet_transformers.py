@@ -3,7 +3,7 @@
     x + project_out(block(project_in(norm(x)))),   block: x + attention, x + attention, x + GEGLU
 
 Within a frame the second attention looks at the text. Along time (the motion module) both look at
-the same place in the other frames, and both add the frames' positions to what they look at.
+the same pixel in the other frames, and both add the frames' positions to what they look at.
 
 Source: Rombach et al., arXiv 2112.10752 (spatial); Guo et al., AnimateDiff, arXiv 2307.04725,
 section 4.2 (motion); Shazeer, arXiv 2002.05202 (GEGLU).
@@ -21,7 +21,7 @@ from tpdiff_jax.models.animatediff_config import AnimateDiffConfig
 from tpdiff_jax.models.attention import Attend, dot_product_attention
 from tpdiff_jax.models.attention_kernels import attention_over
 from tpdiff_jax.models.layers import DTYPES, EPSILON, FrameGroupNorm
-from tpdiff_jax.types import Array, Layout
+from tpdiff_jax.types import Array, ArrayLike, Layout
 
 TOKEN_NORM_EPSILON = 1e-5
 FEED_FORWARD_RATIO = 4
@@ -116,7 +116,7 @@ class Transformer(nnx.Module):
         y = self.block.in_frames(self.project_in(tokens), text[:, None], attend)
         return x + self.project_out(y).reshape(x.shape)
 
-    def along_time(self, x: Array, frame_positions: Array | np.ndarray, layout: Layout) -> Array:
+    def along_time(self, x: Array, frame_positions: ArrayLike, layout: Layout) -> Array:
         """[b, f, h, w, d], positions in the full-rate video [f] -> [b, f, h, w, d]."""
         height, width = x.shape[2:4]
         tokens = rearrange(self.norm(x), "b f h w d -> b (h w) f d")
@@ -126,7 +126,7 @@ class Transformer(nnx.Module):
         return x + rearrange(y, "b (h w) f d -> b f h w d", h=height, w=width)
 
 
-def embed_positions(positions: Array | np.ndarray, dim: int) -> Array:
+def embed_positions(positions: ArrayLike, dim: int) -> Array:
     """sin(p w_j), cos(p w_j) in turn, w_j = 10000^(-2 j / dim).
 
     The published modules keep the rows of p = 0, 1, 2, ... as a table; a stage of the pyramid

@@ -7,7 +7,6 @@ from tpdiff_jax.models.block_stack import REMAT_POLICIES
 from tpdiff_jax.models.config_checks import (
     check_choice,
     check_feed_forward,
-    check_patch_size,
     check_positive,
 )
 from tpdiff_jax.models.layers import ACTIVATIONS, DTYPES
@@ -23,8 +22,6 @@ class VideoDiTConfig:
         ValueError: naming the field, its value and what is allowed.
     """
 
-    frame_height: int = 32
-    frame_width: int = 32
     channels: int = 1
     patch_size: int = 4
     hidden_size: int = 192
@@ -44,8 +41,7 @@ class VideoDiTConfig:
     def __post_init__(self) -> None:
         check_positive(
             self,
-            *("frame_height", "frame_width", "channels", "patch_size", "hidden_size", "depth"),
-            *("num_heads", "mlp_ratio"),
+            *("channels", "patch_size", "hidden_size", "depth", "num_heads", "mlp_ratio"),
         )
         if self.num_classes < 0:  # 0: clips without labels
             raise ValueError(f"model.num_classes must not be negative, got {self.num_classes}")
@@ -56,7 +52,6 @@ class VideoDiTConfig:
         check_choice(self, "remat", REMAT_POLICIES)
         if self.rope_theta <= 1.0:
             raise ValueError(f"model.rope_theta must be above 1, got {self.rope_theta}")
-        check_patch_size(self)
         check_feed_forward(self)
         self._check_heads()
 
@@ -69,16 +64,6 @@ class VideoDiTConfig:
                 f"channels, at least {2 * num_axes}; got {self.num_heads} heads for "
                 f"{self.hidden_size} channels"
             )
-
-    @property
-    def num_rows(self) -> int:
-        """Rows of patches in a frame."""
-        return self.frame_height // self.patch_size
-
-    @property
-    def num_columns(self) -> int:
-        """Columns of patches in a frame."""
-        return self.frame_width // self.patch_size
 
     @property
     def patch_dim(self) -> int:
@@ -94,11 +79,6 @@ class VideoDiTConfig:
     def attention_axes(self) -> tuple[str, ...]:
         """Attentions of a block, in order."""
         return ("space", "time") if self.attention == "factorised" else ("video",)
-
-    @property
-    def num_places(self) -> int:
-        """Patches of a frame."""
-        return self.num_rows * self.num_columns
 
     @property
     def num_sublayers(self) -> int:

@@ -45,6 +45,7 @@ from tpdiff_jax.types import Params, PRNGKey
 LAYOUTS = ("separate", "combined", "original")
 UNET, ADAPTER = "unet", "motion_adapter"
 POSITION_TOLERANCE = 5e-3  # of files in half precision
+SAMPLE_SIZE = 64  # latents along a side that diffusers samples where nobody says: SD 1.5's
 
 
 class Tensors(NamedTuple):
@@ -226,7 +227,7 @@ def published_fields(config: AnimateDiffConfig, part: str, layout: str) -> dict[
         "layers_per_block": config.level_depth,
         "norm_num_groups": config.num_groups,
         "out_channels": config.channels,
-        "sample_size": config.frame_height,
+        "sample_size": SAMPLE_SIZE,
         "up_block_types": [f"UpBlock{suffix}"] + [f"CrossAttnUpBlock{suffix}"] * last,
     }
     if layout == "combined":

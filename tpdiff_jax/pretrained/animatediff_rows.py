@@ -90,10 +90,10 @@ def _place(step: Step) -> tuple[str, str]:
 def _rows_of_step(step: Step) -> Iterator[Row]:
     (section, j), shape = _place(step), step.shape
     param, dim = f"{step.section}/{step.name}", shape.out_channels
-    if step.name.endswith("halve"):
+    if step.name.endswith("downsample"):
         yield from convolution_rows(f"{section}.downsamplers.0.conv", f"{param}/conv")
         return
-    if step.name.endswith("double"):
+    if step.name.endswith("upsample"):
         yield from convolution_rows(f"{section}.upsamplers.0.conv", f"{param}/conv")
         return
     is_end = step.name == "end"

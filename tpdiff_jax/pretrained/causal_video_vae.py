@@ -111,9 +111,9 @@ def load_causal_video_vae(folder: pathlib.Path, config: CausalVideoVAEConfig) ->
 
 def _resampling(part: str, tensor: str, param: str) -> list[Row]:
     space, time, verb = (
-        ("downsamplers", "temporal_downsamplers", "halve")
+        ("downsamplers", "temporal_downsamplers", "downsample")
         if part == "encoder"
-        else ("upsamplers", "temporal_upsamplers", "double")
+        else ("upsamplers", "temporal_upsamplers", "upsample")
     )
     return [
         *_convolution(f"{tensor}.{space}.0.conv", f"{param}/{verb}_space"),

@@ -46,8 +46,8 @@ def image_vae_rows(config: ImageVAEConfig) -> list[Row]:
     rows = pointwise_rows("quant_conv", "encoder/moments")
     rows += pointwise_rows("post_quant_conv", "decoder/latents")
     for part, levels, depth, resampler, verb in (
-        ("encoder", "down_blocks", config.level_depth, "downsamplers", "halve"),
-        ("decoder", "up_blocks", config.level_depth + 1, "upsamplers", "double"),
+        ("encoder", "down_blocks", config.level_depth, "downsamplers", "downsample"),
+        ("decoder", "up_blocks", config.level_depth + 1, "upsamplers", "upsample"),
     ):
         widths = config.level_channels if part == "encoder" else config.level_channels[::-1]
         rows += convolution_rows(f"{part}.conv_in", f"{part}/conv_in")
