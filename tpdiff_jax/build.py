@@ -15,6 +15,7 @@ import jax
 from ml_collections import ConfigDict
 
 from tpdiff_jax import method
+from tpdiff_jax.checks import check_at_least, check_choice
 from tpdiff_jax.clip_measures import MeasureSpec
 from tpdiff_jax.data import DATASETS, ClipShape, bucket_folders
 from tpdiff_jax.encoders import FIRST_LATENT_APART
@@ -124,8 +125,8 @@ def build_prepare(config: ConfigDict) -> PrepareSpec:
 
 
 def _num_threads(read: ConfigReader) -> int:
-    if (count := read("data.num_threads")) < 0:
-        raise ValueError(f"data.num_threads={count} must not be negative")
+    count = read("data.num_threads")
+    check_at_least("data.num_threads", count, 0)
     return count
 
 
@@ -339,5 +340,5 @@ def _names(spec: type) -> list[str]:
 
 def _choice(read: ConfigReader, field: str, allowed: Any) -> str:
     value = read(field)
-    method.check_choice(field, value, tuple(allowed))
+    check_choice(field, value, tuple(allowed))
     return value

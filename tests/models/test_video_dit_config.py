@@ -8,10 +8,10 @@ from tpdiff_jax.models import VideoDiTConfig
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"attention": "full"}, r"model.attention must be one of .*joint.*'full'"),
-        ({"activation": "tanh"}, r"model.activation must be one of .*gelu.*'tanh'"),
-        ({"dtype": "float16"}, r"model.dtype must be one of .*bfloat16.*'float16'"),
-        ({"remat": "yes"}, r"model.remat must be one of .*full.*'yes'"),
+        ({"attention": "full"}, r"model.attention is 'full'; allowed: .*joint"),
+        ({"activation": "tanh"}, r"model.activation is 'tanh'; allowed: .*gelu"),
+        ({"dtype": "float16"}, r"model.dtype is 'float16'; allowed: .*bfloat16"),
+        ({"remat": "yes"}, r"model.remat is 'yes'; allowed: .*full"),
         ({"patch_size": 5}, r"model.patch_size must divide frame_height 32, got 5"),
         ({"frame_width": 30, "patch_size": 4}, r"model.patch_size must divide frame_width 30"),
         ({"rope_theta": 1.0}, r"model.rope_theta must be above 1, got 1.0"),
@@ -34,7 +34,7 @@ def test_impossible_fields_are_refused(fields, message):
     ],
 )  # fmt: skip
 def test_sizes_are_positive(field):
-    with pytest.raises(ValueError, match=rf"model.{field} must be positive, got 0"):
+    with pytest.raises(ValueError, match=rf"model.{field} is 0; allowed: above 0"):
         VideoDiTConfig(**{field: 0})
 
 

@@ -1,19 +1,5 @@
-"""One check for every option that is a word from a short list, so that all errors read alike."""
+"""The one check for options that are a word from a short list; `tpdiff_jax.checks` holds it."""
 
-from collections.abc import Sequence
+from tpdiff_jax.checks import check_choice
 
-
-def check_choice(field: str, value: object, allowed: Sequence[str]) -> None:
-    """Refuse a word that is not one of the allowed ones.
-
-    Args:
-        field: full config name, such as `pyramid.upsample`.
-        value: what the user gave.
-        allowed: the words that exist.
-
-    Raises:
-        ValueError: naming the field, the value and the allowed words.
-    """
-    if value not in allowed:
-        words = ", ".join(repr(word) for word in allowed)
-        raise ValueError(f"{field} is {value!r}; allowed: {words}")
+__all__ = ["check_choice"]
