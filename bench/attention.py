@@ -13,7 +13,6 @@ Writes attention.json and attention.md. Exit codes: 0 done; 1 a kernel differs; 
 
 import argparse
 import functools
-import pathlib
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +25,7 @@ import numpy as np
 from bench.cost_page import spread
 from bench.report_files import facts, write_report
 from bench.timing import CLOCK_NAMES, CLOCKS, add_clock_flag, quartiles, time_interleaved
-from experiments.command_line import command_parser, split_names
+from experiments.command_line import command_parser, output_folder, split_names
 from experiments.markdown import number, table
 from tpdiff_jax.infra.progress import Progress
 from tpdiff_jax.models.attention import Attend
@@ -192,7 +191,7 @@ def _text(shape: Shape) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("bench.attention", __doc__)
-    parser.add_argument("--out", required=True, type=pathlib.Path, help="output folder")
+    parser.add_argument("--out", required=True, type=output_folder, help="output folder")
     default = CPU_SHAPES if jax.default_backend() == "cpu" else DEVICE_SHAPES
     parser.add_argument("--shapes", default=default, help=f"default here: {default}")
     parser.add_argument("--dtype", choices=sorted(TOLERANCES), default="float32")

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bench.report_files import facts, write_report
+from experiments.command_line import output_folder
 from experiments.markdown import number, table
 from tpdiff_jax.infra.checkpoint_manifest import verify, write_manifest
 from tpdiff_jax.infra.checkpoints import Checkpoints
@@ -155,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--out", required=True, type=pathlib.Path, help="output folder")
+    parser.add_argument("--out", required=True, type=output_folder, help="output folder")
     parser.add_argument("--megabytes", type=int, default=1000, help="size of the state")
     parser.add_argument("--rounds", type=int, default=3, help="saves to time")
     return parser

@@ -8,7 +8,6 @@ Exit codes: 0 done; 2 bad input.
 """
 
 import argparse
-import pathlib
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +19,7 @@ import numpy as np
 from bench.cost_page import spread
 from bench.report_files import facts, write_report
 from bench.timing import quartiles
-from experiments.command_line import command_parser
+from experiments.command_line import command_parser, output_folder
 from experiments.markdown import table
 from experiments.overrides import parse_overrides, read_config
 from tpdiff_jax.build import Experiment, build_experiment
@@ -109,7 +108,7 @@ def write_page(report: Mapping[str, Any]) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("bench.compile_time", __doc__)
     parser.add_argument("--config", default="configs/flow.py", help="config file")
-    parser.add_argument("--out", required=True, type=pathlib.Path, help="output folder")
+    parser.add_argument("--out", required=True, type=output_folder, help="output folder")
     parser.add_argument("--rounds", type=int, default=5, help="compilations of each program")
     return parser
 

@@ -8,7 +8,6 @@ Exit codes: 0 done; 2 bad input.
 """
 
 import argparse
-import pathlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,7 +19,7 @@ from bench.cost_page import write_page
 from bench.cost_summary import Twin, alignment_summary, sampling_summary, training_summary
 from bench.report_files import facts, write_report
 from bench.timing import CLOCK_NAMES, CLOCKS, FloatArray, add_clock_flag, time_interleaved
-from experiments.command_line import command_parser, split_names
+from experiments.command_line import command_parser, output_folder, split_names
 from experiments.overrides import parse_overrides
 from tpdiff_jax.build import Experiment
 from tpdiff_jax.infra.peak import measure_matmul_flops
@@ -124,7 +123,7 @@ def _choices(name: str, text: str, allowed: Sequence[str]) -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("bench.cost", __doc__)
     parser.add_argument("--config", default="configs/flow.py", help="config file")
-    parser.add_argument("--out", required=True, type=pathlib.Path, help="output folder")
+    parser.add_argument("--out", required=True, type=output_folder, help="output folder")
     parser.add_argument("--parts", default=",".join(PARTS), help="what to time")
     parser.add_argument("--modes", default=",".join(OTHER_MODES), help="alignment modes to time")
     parser.add_argument("--rounds", type=int, default=21, help="timings of each training case")

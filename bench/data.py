@@ -27,7 +27,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from bench.report_files import facts, write_report
-from experiments.command_line import command_parser
+from experiments.command_line import command_parser, output_folder
 from experiments.markdown import number, table
 from experiments.overrides import read_config
 from tpdiff_jax.build import build_experiment, build_prepare
@@ -223,7 +223,7 @@ def write_page(report: Mapping[str, Any]) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("bench.data", __doc__)
-    parser.add_argument("--out", required=True, type=pathlib.Path, help="output folder")
+    parser.add_argument("--out", required=True, type=output_folder, help="output folder")
     parser.add_argument("--videos", type=int, default=8, help="videos of each kind")
     parser.add_argument("--rounds", type=int, default=15, help="timings of each case")
     parser.add_argument(

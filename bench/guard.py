@@ -9,7 +9,6 @@ too, `--clock=cpu` counts the seconds that this process had. Exit codes: 0 done;
 
 import argparse
 import functools
-import pathlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,7 +20,7 @@ import optax
 
 from bench.report_files import facts, write_report
 from bench.timing import CLOCK_NAMES, CLOCKS, add_clock_flag, quartiles, time_interleaved
-from experiments.command_line import command_parser
+from experiments.command_line import command_parser, output_folder
 from experiments.markdown import table
 from experiments.overrides import parse_overrides, read_config
 from tpdiff_jax.build import Experiment, build_experiment
@@ -147,7 +146,7 @@ def _case(
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("bench.guard", __doc__)
     parser.add_argument("--config", default="configs/flow.py", help="config file")
-    parser.add_argument("--out", required=True, type=pathlib.Path, help="output folder")
+    parser.add_argument("--out", required=True, type=output_folder, help="output folder")
     parser.add_argument("--stages", type=int, nargs="*", help="stages to time; default all")
     parser.add_argument("--rounds", type=int, default=21, help="timings of each case")
     parser.add_argument(

@@ -11,7 +11,6 @@ Exit codes: 0 done; 2 bad input.
 """
 
 import argparse
-import pathlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -21,7 +20,7 @@ import jax
 from bench.cost_cases import Twins, build_twins
 from bench.report_files import facts, write_report
 from bench.timing import FloatArray, quartiles, time_interleaved
-from experiments.command_line import command_parser, split_names
+from experiments.command_line import command_parser, output_folder, split_names
 from experiments.markdown import number, table
 from experiments.overrides import parse_overrides
 from tpdiff_jax.build import Experiment
@@ -115,7 +114,7 @@ def _spread(values: Mapping[str, float]) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("bench.latency", __doc__)
     parser.add_argument("--configs", default="configs/flow.py,configs/ddim.py", help="config files")
-    parser.add_argument("--out", required=True, type=pathlib.Path, help="output folder")
+    parser.add_argument("--out", required=True, type=output_folder, help="output folder")
     parser.add_argument("--videos", type=int, default=1, help="videos at once")
     parser.add_argument("--rounds", type=int, default=7, help="timings of each sampler")
     return parser

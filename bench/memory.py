@@ -20,7 +20,7 @@ from typing import Any
 import jax
 
 from bench.report_files import facts, write_report
-from experiments.command_line import command_parser
+from experiments.command_line import command_parser, output_folder
 from experiments.markdown import number, table
 from experiments.overrides import parse_overrides, read_config
 from tpdiff_jax.build import Experiment, build_experiment
@@ -134,7 +134,7 @@ def write_page(report: Mapping[str, Any]) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("bench.memory", __doc__)
     parser.add_argument("--config", default="configs/flow.py", help="config file")
-    parser.add_argument("--out", required=True, type=pathlib.Path, help="output folder")
+    parser.add_argument("--out", required=True, type=output_folder, help="output folder")
     return parser
 
 

@@ -11,7 +11,6 @@ JAX's. Writes pytorch.json and pytorch.md. Exit codes: 0 done; 1 the networks di
 import argparse
 import functools
 import os
-import pathlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -27,7 +26,7 @@ from bench.flux_twin import FLUX
 from bench.pytorch_twin import Inputs, Twin, make_inputs, make_params
 from bench.report_files import facts, write_report
 from bench.timing import CLOCK_NAMES, CLOCKS, add_clock_flag, quartiles, time_interleaved
-from experiments.command_line import command_parser
+from experiments.command_line import command_parser, output_folder
 from experiments.markdown import number, table
 from tpdiff_jax.infra.progress import Progress
 from tpdiff_jax.models import Network
@@ -227,7 +226,7 @@ def _rows(report: Mapping[str, Any]) -> list[list[str]]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("bench.pytorch", __doc__)
-    parser.add_argument("--out", required=True, type=pathlib.Path, help="output folder")
+    parser.add_argument("--out", required=True, type=output_folder, help="output folder")
     parser.add_argument("--network", choices=sorted(TWINS), default="flux")
     parser.add_argument(
         "--heads", type=int, default=6,

@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tpdiff_jax.durable_files import write_durably
 from tpdiff_jax.results import device_facts, versions, write_json
 
 
@@ -21,5 +22,5 @@ def write_report(out: pathlib.Path, program: str, report: Mapping[str, Any], pag
     """Write PROGRAM.json and PROGRAM.md into a folder, and print the page."""
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / f"{program}.json", report)
-    (out / f"{program}.md").write_text(page)
+    write_durably(out / f"{program}.md", page)
     print(page)

@@ -24,7 +24,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs import prepare as prepare_config
-from experiments.command_line import command_parser, split_names
+from experiments.command_line import command_parser, output_folder, split_names
 from experiments.grids import VANILLA
 from experiments.markdown import number, table
 from experiments.overrides import merge_overrides, parse_overrides, read_config
@@ -33,6 +33,7 @@ from experiments.tiny_image_vae import write_image_vae
 from experiments.tiny_text_encoders import write_text_encoders
 from tpdiff_jax.build import build_experiment, build_prepare
 from tpdiff_jax.data import MovingDigitsSpec
+from tpdiff_jax.durable_files import write_durably
 from tpdiff_jax.encoders import make_clip_encoder
 from tpdiff_jax.evals import METRICS, evaluate_videos
 from tpdiff_jax.from_checkpoint import Run, open_run
@@ -80,7 +81,7 @@ def write_videos(folder: pathlib.Path, digits: MovingDigitsSpec, count: int) -> 
         text = folder / f"{index:05d}.txt"
         if not text.is_file():  # written last
             write_mp4(folder / f"{index:05d}.mp4", to_uint8(clip["video"]), min_side=0)
-            text.write_text(clip["caption"])
+            write_durably(text, clip["caption"])
     return captions
 
 
@@ -175,7 +176,7 @@ def write_results(out: pathlib.Path, content: Mapping[str, Any]) -> None:
         )
         for run in content["runs"]
     ]
-    (out / "captioned_digits.md").write_text(table(header, rows) + "\n")
+    write_durably(out / "captioned_digits.md", table(header, rows) + "\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -213,7 +214,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> Any:
     parser = command_parser("experiments.captioned_digits", __doc__)
-    parser.add_argument("--out", required=True, type=pathlib.Path, help="output folder")
+    parser.add_argument("--out", required=True, type=output_folder, help="output folder")
     parser.add_argument("--config", default="configs/captioned_digits.py", help="config file")
     parser.add_argument("--arms", default="pyramid", help=f"of {', '.join(ARMS)}")
     parser.add_argument("--seeds", default="0", help="values of train.seed")

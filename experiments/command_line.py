@@ -1,6 +1,9 @@
 """What the command lines of experiments, benchmarks and sweeps share."""
 
 import argparse
+import pathlib
+
+from tpdiff_jax.checks import check_no_address
 
 
 def command_parser(program: str, description: str | None) -> argparse.ArgumentParser:
@@ -16,3 +19,16 @@ def command_parser(program: str, description: str | None) -> argparse.ArgumentPa
 def split_names(text: str) -> list[str]:
     """Return the entries of a list joined by commas; none of an empty text."""
     return [name for name in text.split(",") if name]
+
+
+def output_folder(text: str) -> pathlib.Path:
+    """Return the path of `--out`; the type of that argument.
+
+    Raises:
+        ArgumentTypeError: for an address such as gs://bucket, which is no folder.
+    """
+    try:
+        check_no_address("--out", text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return pathlib.Path(text)

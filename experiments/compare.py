@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from experiments.aggregate import summarize
-from experiments.command_line import command_parser, split_names
+from experiments.command_line import command_parser, output_folder, split_names
 from experiments.curves import read_curve
 from experiments.figures import draw_curves
 from experiments.grids import GRIDS, Arm, Grid
@@ -31,6 +31,7 @@ from experiments.overrides import parse_overrides
 from experiments.plan import PlannedRun, plan_runs, use_cpu_for_planning
 from experiments.run_queue import LOG_FILE, Stopped, run_all
 from experiments.speedup import figure_to_cost
+from tpdiff_jax.durable_files import write_durably
 from tpdiff_jax.evals import METRICS as INFOS
 from tpdiff_jax.results import write_json
 
@@ -117,7 +118,7 @@ def write_outputs(
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "summary.json", {**setting, **summary, "commands": commands})
     page = write_summary(f"Grid {setting['grid']}", summary, metrics)
-    (out / "summary.md").write_text(page)
+    write_durably(out / "summary.md", page)
     draw_curves(out / "curves", curves, metrics, summary["references"])
     print(f"wrote {out / 'summary.md'}, summary.json, curves.png, curves.svg")
 
@@ -125,7 +126,7 @@ def write_outputs(
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("experiments.compare", __doc__)
     parser.add_argument("--grid", required=True, choices=sorted(GRIDS))
-    parser.add_argument("--out", required=True, type=pathlib.Path, help="output folder")
+    parser.add_argument("--out", required=True, type=output_folder, help="output folder")
     parser.add_argument("--seeds", default="0,1,2", help="values of train.seed")
     parser.add_argument("--arms", default="", help="only these, with their baselines")
     parser.add_argument(

@@ -29,7 +29,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from experiments.aggregate import pairs_by_seed, summarize
-from experiments.command_line import command_parser, split_names
+from experiments.command_line import command_parser, output_folder, split_names
 from experiments.compare import (
     EXIT_BAD_INPUT,
     EXIT_FAILED,
@@ -48,6 +48,7 @@ from experiments.overrides import parse_overrides
 from experiments.plan import PlannedRun, open_here, plan_runs, use_cpu_for_planning
 from experiments.run_queue import LOG_FILE, Stopped, run_all
 from experiments.speedup import REACHED, speed_up
+from tpdiff_jax.durable_files import write_durably
 from tpdiff_jax.evals import METRICS as INFOS
 from tpdiff_jax.results import write_json
 
@@ -152,12 +153,12 @@ def write_pages(
     summary["speedups_by_target"] = speedups_by_target(plan.arms, curves, summary, metrics)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "summary.json", summary)
-    (out / "convergence.md").write_text(markdown_page(summary, SHOWN))
+    write_durably(out / "convergence.md", markdown_page(summary, SHOWN))
     shown = tuple(dict.fromkeys((*metrics, *SHOWN)))
     draw_curves(out / "curves", curves, shown, summary["references"], tuple(AXES))
     draw_speedups(out / "speedups", summary["speedups_by_target"], metrics)
     figures = [(out / f"{name}.svg") for name in ("speedups", "curves")]
-    (out / "convergence.html").write_text(html_page(summary, SHOWN, figures))
+    write_durably(out / "convergence.html", html_page(summary, SHOWN, figures))
     print(f"wrote {out / 'convergence.html'}, convergence.md, summary.json")
 
 
@@ -200,7 +201,7 @@ def _sample_flops(curves: Sequence[Curve]) -> dict[str, float]:
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("experiments.convergence", __doc__)
     parser.add_argument("--grid", default="convergence", choices=CONVERGENCE_GRIDS)
-    parser.add_argument("--out", required=True, type=pathlib.Path, help="output folder")
+    parser.add_argument("--out", required=True, type=output_folder, help="output folder")
     parser.add_argument("--seeds", default="0,1,2,3,4", help="values of train.seed")
     parser.add_argument("--arms", default="", help="only these, with their baselines")
     parser.add_argument(

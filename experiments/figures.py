@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter
 
 from experiments.curves import Curve, finite_points
+from tpdiff_jax.durable_files import writing
 
 _LABELS = {
     "samples": "videos seen",
@@ -54,7 +55,8 @@ def draw_curves(
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=4, fontsize="small")
     for suffix in (".png", ".svg"):
-        figure.savefig(path.with_suffix(suffix), dpi=120)
+        with writing(path.with_suffix(suffix)) as temporary:
+            figure.savefig(temporary, format=suffix[1:], dpi=120)
 
 
 def draw_speedups(
@@ -87,7 +89,8 @@ def draw_speedups(
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=4, fontsize="small")
     for suffix in (".png", ".svg"):
-        figure.savefig(path.with_suffix(suffix), dpi=120)
+        with writing(path.with_suffix(suffix)) as temporary:
+            figure.savefig(temporary, format=suffix[1:], dpi=120)
 
 
 def _draw_ratios(panel: Axes, row: Mapping[str, Any], colour: str) -> None:

@@ -18,12 +18,13 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.command_line import command_parser
+from experiments.command_line import command_parser, output_folder
 from experiments.compare import METRICS as SHOWN
 from experiments.compare import check_metrics
 from experiments.sampling_tables import draw_frontier, summarize_points, write_page
 from tpdiff_jax import run_config
 from tpdiff_jax.build import Experiment, build_experiment
+from tpdiff_jax.durable_files import write_durably
 from tpdiff_jax.evals import METRICS, evaluate_videos
 from tpdiff_jax.evaluate import Evaluator, RealClips
 from tpdiff_jax.from_checkpoint import Run, open_run
@@ -146,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     summary = summarize_points(points) | {"metric_info": info}
     summary |= {"device": device_facts(), "versions": versions()}
     write_json(options.out / "sampling.json", {**summary, "points": points})
-    (options.out / "sampling.md").write_text(write_page(summary, shown))
+    write_durably(options.out / "sampling.md", write_page(summary, shown))
     draw_frontier(options.out / "frontier", summary, shown)
     print(f"wrote {options.out / 'sampling.md'}, sampling.json, frontier.png, frontier.svg")
     return 0
@@ -216,7 +217,7 @@ def _as_json(value: Any) -> Any:
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("experiments.sampling", __doc__)
     parser.add_argument("--workdirs", required=True, help="trained runs, joined by commas")
-    parser.add_argument("--out", required=True, type=pathlib.Path, help="output folder")
+    parser.add_argument("--out", required=True, type=output_folder, help="output folder")
     parser.add_argument("--seeds", default="0,1,2", help="sampling seeds")
     parser.add_argument("--variants", default="", help="only these, and base")
     parser.add_argument("--num_videos", type=int, help="videos of each; default eval.num_videos")

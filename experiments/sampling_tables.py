@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from experiments.markdown import mean_and_bounds, mean_and_sd, number, table
 from experiments.statistics import paired_difference, t_interval
+from tpdiff_jax.durable_files import writing
 
 BASE = "base"
 
@@ -120,4 +121,5 @@ def draw_frontier(path: pathlib.Path, summary: Mapping[str, Any], metrics: Seque
     for panel in panels[len(metrics) :]:
         panel.set_axis_off()
     for suffix in (".png", ".svg"):
-        figure.savefig(path.with_suffix(suffix), dpi=120)
+        with writing(path.with_suffix(suffix)) as temporary:
+            figure.savefig(temporary, format=suffix[1:], dpi=120)

@@ -27,11 +27,12 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from experiments.command_line import command_parser, split_names
+from experiments.command_line import command_parser, output_folder, split_names
 from experiments.overrides import overrides_to_flags, parse_overrides
 from experiments.soak_page import write_page
 from experiments.soak_runs import KINDS, LOG_FILE, Kill, Life, live, memory_growth
 from tpdiff_jax import run_config
+from tpdiff_jax.durable_files import write_durably
 from tpdiff_jax.infra.checkpoint_manifest import verify
 from tpdiff_jax.infra.metric_writers import METRICS_FILE, read_metrics
 from tpdiff_jax.results import is_complete, write_json
@@ -76,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_BAD_INPUT
     write_json(options.out / "soak.json", report)
     page = write_page(report)
-    (options.out / "soak.md").write_text(page)
+    write_durably(options.out / "soak.md", page)
     print(page)
     return 0 if report["is_equal"] else EXIT_DIFFERENT
 
@@ -234,7 +235,7 @@ def train_lines(workdir: pathlib.Path) -> dict[int, dict[str, Any]]:
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("experiments.soak", __doc__)
     parser.add_argument("--config", default="configs/flow.py", help="config file")
-    parser.add_argument("--out", required=True, type=pathlib.Path, help="output folder")
+    parser.add_argument("--out", required=True, type=output_folder, help="output folder")
     parser.add_argument("--reference", type=pathlib.Path, help="a finished undisturbed run")
     parser.add_argument("--kills", type=int, default=20, help="kills in all")
     parser.add_argument("--kinds", default=",".join(KINDS), help="kinds of kill, taken in turn")

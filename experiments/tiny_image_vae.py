@@ -17,6 +17,7 @@ import numpy as np
 import optax
 from absl import logging
 
+from tpdiff_jax.durable_files import write_durably
 from tpdiff_jax.models.image_vae import ImageVAE
 from tpdiff_jax.models.image_vae_config import ImageVAEConfig
 from tpdiff_jax.pretrained.image_vae import CONFIG_FIELDS, image_vae_rows
@@ -83,4 +84,4 @@ def save_image_vae(folder: pathlib.Path, params: Params, config: ImageVAEConfig)
     sizes = {name: int(np.prod(place.shape)) * dtype.itemsize for name, place in found.items()}
     write_folder(folder, sizes, lambda name: export_tensor(leaves, found[name], dtype))
     fields = {name: getattr(config, ours) for name, ours in CONFIG_FIELDS}
-    (folder / "config.json").write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n")
+    write_durably(folder / "config.json", json.dumps(fields, indent=2, sort_keys=True) + "\n")

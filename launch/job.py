@@ -7,12 +7,16 @@ import re
 from collections.abc import Mapping, Sequence
 
 from experiments.overrides import overrides_to_flags, parse_overrides
+from tpdiff_jax.checks import check_no_address
+from tpdiff_jax.command_line import ExitCode
 
-# What the trainer's exit codes mean to a launcher; `tpdiff_jax/main.py` documents them.
-EXIT_DONE, EXIT_BAD_INPUT, EXIT_PREEMPTED, EXIT_BAD_STEPS = 0, 2, 3, 4
-EXIT_SAVE_FAILED, EXIT_TOO_MANY_BAD_CLIPS = 6, 7
 # Started again, the same command would end the same way: someone has to act first.
-FINAL_CODES = (EXIT_BAD_INPUT, EXIT_BAD_STEPS, EXIT_SAVE_FAILED, EXIT_TOO_MANY_BAD_CLIPS)
+FINAL_CODES = (
+    ExitCode.BAD_INPUT,
+    ExitCode.BAD_STEPS,
+    ExitCode.SAVE_FAILED,
+    ExitCode.TOO_MANY_BAD_CLIPS,
+)
 
 # Names of TPU slices and of Kubernetes objects are labels of RFC 1123; pods append to them.
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
@@ -50,12 +54,7 @@ class Job:
                 raise ValueError(f"{text!r} holds a control character")
         if not self.workdir:
             raise ValueError("--workdir is empty")
-        if "://" in self.workdir:
-            # pathlib would make a local folder of that name, and the checkpoints would be lost.
-            raise ValueError(
-                f"--workdir={self.workdir} is an address, not a folder: the trainer writes to "
-                "mounted file systems only (NFS such as Filestore, or a bucket mounted by gcsfuse)"
-            )
+        check_no_address("--workdir", self.workdir)
         path = pathlib.PurePosixPath(self.config)
         if path.is_absolute() or ".." in path.parts or not pathlib.Path(path).is_file():
             raise ValueError(f"--config={self.config} must be a file below the repository root")

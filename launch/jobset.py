@@ -15,6 +15,7 @@ import re
 from typing import Any
 
 from launch.job import FINAL_CODES, Job
+from tpdiff_jax.checks import check_at_least, check_choice
 
 # version -> (label of its nodes, dimensions of its topologies)
 ACCELERATORS = {
@@ -60,8 +61,7 @@ class Pods:
     grace_seconds: int = 120
 
     def __post_init__(self) -> None:
-        if self.tpu not in ACCELERATORS:
-            raise ValueError(f"--tpu={self.tpu} must be one of {', '.join(ACCELERATORS)}")
+        check_choice("--tpu", self.tpu, ACCELERATORS)
         dimensions = ACCELERATORS[self.tpu][1]
         if not re.fullmatch("x".join([r"[1-9]\d*"] * dimensions), self.topology):
             example = "x".join(["4"] * dimensions)
@@ -77,8 +77,8 @@ class Pods:
             raise ValueError(f"--mount={self.mount} must be an absolute path below /")
         if not self.image or re.search(r"\s", self.image):
             raise ValueError(f"--image={self.image!r} is not the name of an image")
-        if self.max_restarts < 0 or self.grace_seconds < 0:
-            raise ValueError("--max-restarts and --grace-seconds must not be negative")
+        check_at_least("--max-restarts", self.max_restarts, 0)
+        check_at_least("--grace-seconds", self.grace_seconds, 0)
 
     @property
     def num_chips(self) -> int:
@@ -132,7 +132,7 @@ def make_jobset(job: Job, pods: Pods) -> dict[str, Any]:
 
 
 def _job_spec(job: Job, pods: Pods) -> dict[str, Any]:
-    final = {"containerName": CONTAINER, "operator": "In", "values": list(FINAL_CODES)}
+    final = {"containerName": CONTAINER, "operator": "In", "values": list(map(int, FINAL_CODES))}
     return {
         "parallelism": pods.num_pods,
         "completions": pods.num_pods,

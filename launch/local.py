@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 
 from launch.runner import run_program
+from tpdiff_jax.checks import check_at_least
 
 _POLL_SECONDS = 0.2
 # Bad input ends every process by itself; what still runs then waits for one that is gone.
@@ -104,8 +105,8 @@ def launch(options: argparse.Namespace) -> int:
     """
     for name in ("processes", "devices"):
         value = getattr(options, name)
-        if value is not None and value < 1:
-            raise ValueError(f"--{name}={value} must be at least 1")
+        if value is not None:
+            check_at_least(f"--{name}", value, 1)
     if not options.trainer_args:
         raise ValueError("the trainer's arguments are missing: put them after --")
     lines = commands(options.processes, free_port(), options.trainer_args)

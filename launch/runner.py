@@ -12,7 +12,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-EXIT_FAILED, EXIT_BAD_INPUT, EXIT_STOPPED = 1, 2, 130
+from tpdiff_jax.command_line import ExitCode
+
+EXIT_FAILED = 1
 _NOT_FOUND, _TIMED_OUT = 127, 124  # as shells and `timeout` say it
 _READ_SECONDS = 600.0  # a connection to a machine that has gone may never answer
 _STDERR_TAIL = 2000
@@ -121,10 +123,10 @@ def run_program(program: str, body: Callable[[], int]) -> int:
         return body()
     except ValueError as error:
         print(f"{program}: error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+        return ExitCode.BAD_INPUT
     except CommandFailed as failure:
         print(f"{program}: {failure}", file=sys.stderr)
         return EXIT_FAILED
     except KeyboardInterrupt:
         print(f"{program}: stopped watching; what was started goes on", file=sys.stderr)
-        return EXIT_STOPPED
+        return ExitCode.INTERRUPTED

@@ -27,6 +27,7 @@ from collections.abc import Sequence
 
 from launch.job import Job, job_parser, parse_job
 from launch.runner import Runner, run_program
+from tpdiff_jax.checks import check_at_least
 
 PROGRAM = "launch.slurm"
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -61,9 +62,7 @@ class Allocation:
     def __post_init__(self) -> None:
         least = {"nodes": 1, "gpus_per_node": 0, "grace_seconds": 1, "max_restarts": 0}
         for name, value in least.items():
-            if getattr(self, name) < value:
-                option = name.replace("_", "-")
-                raise ValueError(f"--{option}={getattr(self, name)} must be at least {value}")
+            check_at_least(f"--{name.replace('_', '-')}", getattr(self, name), value)
 
     def options(self) -> list[str]:
         """Return the flags of sbatch."""

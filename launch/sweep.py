@@ -30,7 +30,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from experiments.aggregate import summarize
-from experiments.command_line import command_parser, split_names
+from experiments.command_line import command_parser, output_folder, split_names
 from experiments.compare import (
     EXIT_BAD_INPUT,
     EXIT_FAILED,
@@ -66,6 +66,8 @@ from launch.sweep_points import (
     random_points,
 )
 from launch.sweep_summary import draw_sweep, order_points, write_table
+from tpdiff_jax.checks import check_choice
+from tpdiff_jax.durable_files import write_durably
 from tpdiff_jax.results import write_json
 
 LAUNCHERS: Mapping[str, Callable[[Sequence[str]], int]] = {
@@ -186,8 +188,7 @@ def submit(sweep: Sweep, options: argparse.Namespace) -> int:
         ValueError: for an unknown launcher.
     """
     launcher, *flags = shlex.split(options.submit)
-    if launcher not in LAUNCHERS:
-        raise ValueError(f"--submit={launcher} must be one of {', '.join(LAUNCHERS)}")
+    check_choice("--submit", launcher, LAUNCHERS)
     failed = []
     for index, run in enumerate(sweep.runs):
         if run.is_finished():
@@ -222,8 +223,8 @@ def write_outputs(out: pathlib.Path, sweep: Sweep, metrics: Sequence[str], sort_
     commands = {run.workdir.name: shlex.join(["python", *run.command()[1:]]) for run in sweep.runs}
     facts = {"config": sweep.config_file, "points": sweep.points, "order": order}
     write_json(out / "sweep.json", {**facts, **summary, "commands": commands})
-    (out / "sweep.md").write_text(
-        f"# Sweep of {sweep.config_file}\n\nBest {sort_by} first.\n\n{page}\n"
+    write_durably(
+        out / "sweep.md", f"# Sweep of {sweep.config_file}\n\nBest {sort_by} first.\n\n{page}\n"
     )
     draw_sweep(out / "sweep", summary, sweep.points, metrics)
     draw_curves(out / "curves", curves, metrics, summary["references"])
@@ -243,7 +244,7 @@ def _states(sweep: Sweep) -> dict[str, str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("launch.sweep", __doc__)
-    parser.add_argument("--out", required=True, type=pathlib.Path, help="output folder")
+    parser.add_argument("--out", required=True, type=output_folder, help="output folder")
     parser.add_argument("--config", default="configs/flow.py", help="config file of all runs")
     parser.add_argument("--grid", action="append", default=[], help="FIELD=VALUE,VALUE; repeatable")
     parser.add_argument(

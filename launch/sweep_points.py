@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from tpdiff_jax.checks import check_at_least
+
 Point = dict[str, str]
 
 _LONGEST_NAME = 100
@@ -60,8 +62,7 @@ def random_points(specs: Sequence[str], num_points: int, seed: int) -> list[Poin
     Raises:
         ValueError: for a specification that is none, or fewer than one point.
     """
-    if num_points < 1:
-        raise ValueError(f"--num-points={num_points} must be at least 1")
+    check_at_least("--num-points", num_points, 1)
     fields = dict(_split_spec("--random", spec) for spec in specs)
     draws = {name: _parse_distribution(name, text) for name, text in fields.items()}
     generator = np.random.default_rng(seed)

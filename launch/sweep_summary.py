@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from experiments.markdown import NONE, mean_and_sd, number, table
 from launch.sweep_points import Point, short_names
+from tpdiff_jax.durable_files import writing
 
 _LOG_RANGE = 8.0  # positive values that span more than this get a logarithmic axis
 _REFERENCES = {"ceiling": "--", "frozen": ":", "shuffled": "-."}
@@ -102,7 +103,8 @@ def draw_sweep(
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=4, fontsize="small")
     for suffix in (".png", ".svg"):
-        figure.savefig(path.with_suffix(suffix), dpi=120)
+        with writing(path.with_suffix(suffix)) as temporary:
+            figure.savefig(temporary, format=suffix[1:], dpi=120)
     return True
 
 

@@ -5,9 +5,10 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from launch.job import EXIT_DONE, EXIT_PREEMPTED, FINAL_CODES, Job
+from launch.job import FINAL_CODES, Job
 from launch.runner import CommandFailed, Runner
 from launch.tpu_slice import TpuSlice, is_lost
+from tpdiff_jax.command_line import ExitCode
 
 _STATUS = re.compile(r"^tpu_worker (\S+) (running|absent|lost|exited (\d+))$", re.MULTILINE)
 _PATIENCE = 10  # failed questions in a row before watching ends: networks have bad minutes
@@ -57,12 +58,12 @@ def judge(statuses: Sequence[WorkerStatus], num_workers: int) -> Outcome | None:
     codes = [status.code for status in statuses if status.code is not None]
     if final := [code for code in codes if code in FINAL_CODES]:
         return Outcome("ended", final[0])
-    if any(s.state in ("lost", "absent") for s in statuses) or EXIT_PREEMPTED in codes:
-        return Outcome("interrupted", EXIT_PREEMPTED)
-    if failed := [code for code in codes if code != EXIT_DONE]:
+    if any(s.state in ("lost", "absent") for s in statuses) or ExitCode.PREEMPTED in codes:
+        return Outcome("interrupted", ExitCode.PREEMPTED)
+    if failed := [code for code in codes if code != ExitCode.DONE]:
         return Outcome("ended", failed[0])
     if len(codes) == len(statuses) == num_workers:
-        return Outcome("ended", EXIT_DONE)
+        return Outcome("ended", ExitCode.DONE)
     return None
 
 
@@ -186,7 +187,7 @@ def _explain(
     """Return the outcome when workers do not answer: lost slice, or None for a bad minute."""
     try:
         if is_lost(tpu, runner):
-            return Outcome("slice lost", EXIT_PREEMPTED)
+            return Outcome("slice lost", ExitCode.PREEMPTED)
     except CommandFailed as other:
         runner.note(str(other))
     runner.note(f"no answer ({failures} of {_PATIENCE}): {failure}")

@@ -32,7 +32,7 @@ import tempfile
 from collections.abc import Sequence
 
 from launch.archive import pack_code
-from launch.job import EXIT_DONE, Job, job_parser, parse_job
+from launch.job import Job, job_parser, parse_job
 from launch.runner import EXIT_FAILED, CommandFailed, Runner, run_program
 from launch.tpu_job import (
     Outcome,
@@ -55,6 +55,7 @@ from launch.tpu_slice import (
     is_lost,
     queue_state,
 )
+from tpdiff_jax.command_line import ExitCode
 
 PROGRAM = "launch.tpu_vm"
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -203,7 +204,7 @@ def start_or_join(
 
 
 def _finish(tpu: TpuSlice, job: Job, runner: Runner, code: int, *, keep: bool) -> int:
-    if code != EXIT_DONE:
+    if code != ExitCode.DONE:
         show_tails(tpu, job.name, runner)
     runner.note(f"the trainer ended with code {code}")
     if keep:

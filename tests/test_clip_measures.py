@@ -164,7 +164,7 @@ def test_bad_fields_are_named(networks):
     for fields, told in (
         ({"fvd_weights": "nowhere"}, "measure.fvd_weights='nowhere' is not a file"),
         ({"clip_folder": "nowhere"}, "measure.clip_folder='nowhere' is not a folder"),
-        ({"fvd_resize": "cubic"}, "measure.fvd_resize='cubic'; allowed: half_pixel, legacy"),
+        ({"fvd_resize": "cubic"}, "measure.fvd_resize is 'cubic'; allowed: 'half_pixel', 'legacy'"),
     ):
         with pytest.raises(ValueError, match=told):
             MeasureSpec(**fields)

@@ -121,7 +121,9 @@ def test_networks_and_layouts_without_published_weights_are_refused(
     with pytest.raises(ValueError, match="model.name='video_dit' has no published weights"):
         export_run(Run(tmp_path, 1, digits, {}), None, "float32")
     published = build_experiment(tiny_animatediff(weights), frame_shape=FRAME_SHAPE)
-    with pytest.raises(ValueError, match="--layout=peft must be one of separate, combined, orig"):
+    with pytest.raises(
+        ValueError, match="--layout is 'peft'; allowed: 'separate', 'combined', 'orig"
+    ):
         export_run(Run(tmp_path, 1, published, {}), "peft", "float32")
 
 

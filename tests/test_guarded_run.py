@@ -17,6 +17,7 @@ from tests.test_train import assert_same_state
 from tests.tiny import tiny_config
 from tpdiff_jax import main, replay, train
 from tpdiff_jax.build import Experiment, build_experiment
+from tpdiff_jax.command_line import Command, ExitCode
 from tpdiff_jax.infra.checkpoints import Checkpoints
 from tpdiff_jax.infra.goodput import summarise
 from tpdiff_jax.infra.guard import TooManyBadSteps
@@ -171,19 +172,18 @@ def test_replay_refuses_a_step_that_the_run_does_not_have(stopped: pathlib.Path,
 @pytest.mark.parametrize(
     ("raised", "code"),
     [
-        (train.Preempted("stopped"), main.EXIT_PREEMPTED),
-        (TooManyBadSteps(3, ()), main.EXIT_BAD_STEPS),
-        (ValueError("bad"), main.EXIT_BAD_INPUT),
+        (train.Preempted("stopped"), ExitCode.PREEMPTED),
+        (TooManyBadSteps(3, ()), ExitCode.BAD_STEPS),
+        (ValueError("bad"), ExitCode.BAD_INPUT),
     ],
 )
 def test_each_way_to_stop_has_its_exit_code(
     monkeypatch: pytest.MonkeyPatch, raised: Exception, code: int
 ) -> None:
-    def run_mode() -> None:
+    def run_mode(command: Command) -> int:
         raise raised
 
     monkeypatch.setattr(main, "run_mode", run_mode)
     with pytest.raises(SystemExit) as stop:
-        main.main([])
+        main.main(["tpdiff_jax", "--mode=doctor", "--workdir=w"])
     assert stop.value.code == code
-    assert str(code) in main.__doc__

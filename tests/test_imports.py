@@ -17,7 +17,15 @@ PACKAGE = "tpdiff_jax"
 
 # A member of a layer may import any layer above it in this list, nothing beside or below it.
 LAYERS = (
-    {"types", "durable_files", "file_lock", "json_files", "language_models", "error_names"},
+    {
+        "types",
+        "checks",
+        "durable_files",
+        "file_lock",
+        "json_files",
+        "language_models",
+        "error_names",
+    },
     {"videos"},
     {"method", "models", "data", "evals", "infra", "planning"},
     {
@@ -41,20 +49,21 @@ LAYERS = (
     {"evaluate"},
     {"milestones", "bad_steps"},
     {"plan", "train"},
-    {"replay"},
+    {"replay", "command_line"},
     {"main"},
 )
 # What the layers alone would allow too much or too little of.
 ONLY = {
-    "method": {"types"},
-    "models": {"types"},
-    "evals": {"types", "durable_files", "json_files", "language_models", "error_names"},
-    "videos": {"durable_files"},
-    "data": {"types", "error_names", "json_files", "videos", "evals.digit_physics"},
-    "infra": {"types", "durable_files"},
+    "method": {"types", "checks"},
+    "models": {"types", "checks"},
+    "evals": {"types", "checks", "durable_files", "json_files", "language_models", "error_names"},
+    "videos": {"checks", "durable_files"},
+    "data": {"types", "checks", "error_names", "json_files", "videos", "evals.digit_physics"},
+    "infra": {"types", "checks", "durable_files"},
     "planning": {"types"},
-    "pretrained": {"types", "json_files", "models", "error_names"},
+    "pretrained": {"types", "checks", "durable_files", "json_files", "models", "error_names"},
     "encoders": {
+        "checks",
         "error_names",
         "types",
         "models",
@@ -65,9 +74,10 @@ ONLY = {
     },
     "train_step": {"types", "method", "infra.adaptation", "infra.guard"},
     "stage_schedule": {"types"},
-    "run_config": {"types", "durable_files"},
+    "run_config": {"types", "checks", "durable_files"},
     "null_condition": {"types", "models"},
-    "report": {"infra"},
+    "report": {"infra", "durable_files"},
+    "command_line": {"checks"},
     "prepare": {"videos", "infra", "durable_files", "file_lock", "json_files"},
 }
 METHOD_LAYERS = (
@@ -80,7 +90,7 @@ METHOD_LAYERS = (
     {"samplers"},
 )
 METHOD_LIBRARIES = {"jax", "numpy", "optax", "chex"}
-CONFIG_READERS = {"build", "experiment", "run_config", "from_checkpoint", "main", "plan"}
+CONFIG_READERS = {"build", "experiment", "run_config", "from_checkpoint", "command_line", "plan"}
 
 
 def _module_name(path):
@@ -202,7 +212,7 @@ def test_the_method_needs_only_jax_numpy_optax_and_chex():
     wrong = {
         f"{name} -> {target}"
         for name, path in MODULES.items()
-        if part(name) in ("method", "types")
+        if part(name) in ("method", "types", "checks")
         for target in imports_of(path.read_text())
         if target.split(".")[0] not in allowed
     }
@@ -215,7 +225,7 @@ def test_importing_the_method_loads_no_other_part():
         "print([m for m in sys.modules if m.split('.')[0] in"
         " ('flax', 'orbax', 'grain', 'clu', 'ml_collections', 'av', 'PIL', 'sklearn',"
         " 'tensorboardX')"
-        " or m.startswith('tpdiff_jax.') and m.split('.')[1] not in ('method', 'types')])"
+        " or m.startswith('tpdiff_jax.') and m.split('.')[1] not in ('method', 'types', 'checks')])"
     )
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import sys
 import unittest.mock
 from typing import Any, NamedTuple
 
@@ -10,13 +9,13 @@ import av
 import jax
 import numpy as np
 import pytest
-from absl.testing import flagsaver
 
 from experiments.tiny_text_encoders import write_text_encoders
 from tests.encoders.tiny_autoencoders import write_causal_video_vae, write_image_vae
 from tests.videos.video_files import write_video
 from tpdiff_jax import main, run_config
 from tpdiff_jax.build import build_experiment
+from tpdiff_jax.command_line import parse
 from tpdiff_jax.data import VideoRecordsSpec
 from tpdiff_jax.from_checkpoint import open_run
 from tpdiff_jax.initial_state import make_state
@@ -86,14 +85,8 @@ def command(mode: str, **arguments: Any) -> None:
     """Run one mode by its flags, as `python -m tpdiff_jax.main` does, in this process."""
     flags = [f"--{name}={value}" for name, value in {"mode": mode, **arguments}.items()]
     argv = ["tpdiff_jax", *flags]
-    # Fields of a config are looked up in sys.argv when the config is read; jax has long started.
-    with (
-        flagsaver.flagsaver(),
-        unittest.mock.patch.object(sys, "argv", argv),
-        unittest.mock.patch.object(main, "set_up_jax"),
-    ):
-        main.parse_flags(argv)
-        main.run_mode()
+    with unittest.mock.patch.object(main, "set_up_jax"):  # jax has long started
+        assert main.run_mode(parse(argv)) == 0
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,10 @@ import pytest
 
 from tests.tiny import REPO, flags_of_sizes
 from tpdiff_jax import main
+from tpdiff_jax.command_line import Command
 from tpdiff_jax.train import only_trainer
 
-FLOW = "--config=configs/flow.py"
+FLOW, PREPARE = "--config=configs/flow.py", "--config=configs/prepare.py"
 FEW_STEPS = ("--config.train.checkpoint_every_steps=1", "--config.pyramid.frame_strides=(1,)")
 
 
@@ -74,6 +75,12 @@ def test_help_that_nobody_reads_to_its_end_is_no_error() -> None:
         (["--workdir=W", "--mode=plan"], "--config"),
         ([FLOW, "--workdir=W", "--mode=plan", "--topology=v5p"], "--topology"),
         ([FLOW, "--workdir=W", "--mode=plan", "--frame_shape=a,b"], "--frame_shape"),
+        (
+            [FLOW, "--workdir=W", "--config.sample.video_weights=gs://b/v"],
+            "weights=gs",
+        ),
+        ([FLOW, "--workdir=W", "--config.model.weights=s3://b/v"], "model.weights=s3://b/v"),
+        ([PREPARE, "--workdir=W", "--mode=prepare", "--config.prepare.source=gs://b"], "source=gs"),
     ],
 )
 def test_bad_input_is_one_clear_line_and_exit_code_2(
@@ -84,6 +91,7 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(
     assert "Traceback" not in out.stderr
     (line,) = [line for line in out.stderr.splitlines() if line.startswith("tpdiff_jax: error:")]
     assert named in line
+    assert list(tmp_path.iterdir()) in ([], [tmp_path / ".train.lock"])
 
 
 def test_a_second_trainer_in_a_workdir_gets_one_line_and_code_2(tmp_path: pathlib.Path) -> None:
@@ -98,12 +106,12 @@ def test_a_second_trainer_in_a_workdir_gets_one_line_and_code_2(tmp_path: pathli
 def test_ctrl_c_is_one_line_and_code_130(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def interrupt() -> None:
+    def interrupt(command: Command) -> int:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(main, "run_mode", interrupt)
     with pytest.raises(SystemExit) as stop, caplog.at_level("WARNING", logger="absl"):
-        main.main([])
+        main.main(["tpdiff_jax", "--mode=doctor", "--workdir=w"])
     assert stop.value.code == 130 and "interrupted" in caplog.text
 
 

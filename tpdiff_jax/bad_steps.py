@@ -15,6 +15,7 @@ from absl import logging
 
 from tpdiff_jax import method
 from tpdiff_jax.build import Experiment
+from tpdiff_jax.durable_files import writing
 from tpdiff_jax.infra.guard import BadStep, TooManyBadSteps
 from tpdiff_jax.results import device_facts, versions, write_json
 from tpdiff_jax.stage_schedule import turn_of_step
@@ -47,7 +48,12 @@ def bundle_on_stop(
         try:
             folder.mkdir(parents=True, exist_ok=True)
             process = jax.process_index()
-            np.savez(folder / f"batch_{process}.npz", **local_arrays(batch_of_step(last.step)))
+            arrays = local_arrays(batch_of_step(last.step))
+            with (
+                writing(folder / f"batch_{process}.npz") as temporary,
+                temporary.open("wb") as file,
+            ):
+                np.savez(file, **arrays)  # type: ignore[arg-type]
             if process == 0:
                 write_json(folder / "bad_steps.json", describe(experiment, key, stop))
             logging.error("what is needed to repeat them: %s", folder)

@@ -12,6 +12,7 @@ import jax
 from ml_collections import ConfigDict
 
 from tpdiff_jax import method
+from tpdiff_jax.checks import check_at_least
 from tpdiff_jax.clip_measures import MeasureSpec
 from tpdiff_jax.clip_shapes import build_datasets, build_shapes
 from tpdiff_jax.data import Dataset
@@ -123,8 +124,8 @@ def build_prepare(config: ConfigDict) -> PrepareSpec:
 
 
 def _num_threads(read: ConfigReader) -> int:
-    if (count := read("data.num_threads")) < 0:
-        raise ValueError(f"data.num_threads={count} must not be negative")
+    count = read("data.num_threads")
+    check_at_least("data.num_threads", count, 0)
     return count
 
 
@@ -202,4 +203,3 @@ def _build_generate(read: ConfigReader, group: str, *more: str) -> GenerateSpec:
 
 def _names(spec: type) -> list[str]:
     return [field.name for field in dataclasses.fields(spec)]
-

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tpdiff_jax.checks import check_choice
 from tpdiff_jax.evals import Metric
 from tpdiff_jax.evals.clipsim import ClipScorer, clipsim
 from tpdiff_jax.evals.fvd import RESIZE_KERNELS, frechet_video_distance, i3d_features
@@ -60,10 +61,7 @@ class MeasureSpec:
     clip_folder: str = ""
 
     def __post_init__(self) -> None:
-        if self.fvd_resize not in RESIZE_KERNELS:
-            raise ValueError(
-                f"measure.fvd_resize={self.fvd_resize!r}; allowed: {', '.join(RESIZE_KERNELS)}"
-            )
+        check_choice("measure.fvd_resize", self.fvd_resize, RESIZE_KERNELS)
         if self.fvd_weights and not pathlib.Path(self.fvd_weights).is_file():
             raise ValueError(f"measure.fvd_weights={self.fvd_weights!r} is not a file")
         if self.clip_folder and not pathlib.Path(self.clip_folder).is_dir():

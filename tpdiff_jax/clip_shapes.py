@@ -43,9 +43,7 @@ class ClipsOfShape:
         return naming(f"bucket {self.bucket} of data.folder" if self.bucket else "")
 
 
-def build_datasets(
-    read: ConfigReader, frame_shape: tuple[int, ...] | None
-) -> dict[str, Dataset]:
+def build_datasets(read: ConfigReader, frame_shape: tuple[int, ...] | None) -> dict[str, Dataset]:
     """Return the data set of each bucket; one named "" where clips have one shape.
 
     Args:

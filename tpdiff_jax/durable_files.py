@@ -1,8 +1,20 @@
-"""Files that survive a power cut: written in one step, on the disk before they have their name."""
+"""Files that survive a power cut: written in one step, on the disk before they have their name.
 
+Everything here that a later command may read is written so, whatever writes it:
+
+    write_durably(path, content)                 bytes or text at hand
+    with writing(path) as temporary: ...         a library that wants a path
+
+Until the last step the old file is there, whole; a write that fails leaves it and nothing else.
+"""
+
+import contextlib
 import hashlib
 import os
 import pathlib
+from collections.abc import Iterator
+
+_DIGITS = 16
 
 
 def sha256_of_file(path: pathlib.Path) -> str:
@@ -27,8 +39,31 @@ def publish(temporary: pathlib.Path, path: pathlib.Path) -> None:
     flush(path.parent)
 
 
-def write_durably(path: pathlib.Path, content: bytes) -> None:
-    """Write a file in one step: after a crash or a power cut it is there in full, or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    publish(temporary, path)
+@contextlib.contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+    """Replace a file in one step: after a crash or a power cut the old or the new one is there.
+
+    Args:
+        path: file to write; its folder is made.
+
+    Yields:
+        The path to write to, hidden and beside it; gone when what is inside fails. It ends in
+        `.tmp`, so that one left by a kill is taken for no video or weights: a library that
+        chooses its format by the suffix must be told.
+    """
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not made of the whole name: one that just fits the file system would not fit any more.
+    name = hashlib.sha256(path.name.encode()).hexdigest()[:_DIGITS]
+    temporary = path.with_name(f".{name}.tmp")
+    try:
+        yield temporary
+        publish(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_durably(path: str | os.PathLike[str], content: bytes | str) -> None:
+    """Write a file in one step; text as UTF-8."""
+    with writing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)

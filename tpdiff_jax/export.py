@@ -8,6 +8,7 @@ import pathlib
 
 from absl import logging
 
+from tpdiff_jax.checks import check_choice
 from tpdiff_jax.from_checkpoint import Run
 from tpdiff_jax.pretrained import PUBLISHED
 
@@ -34,8 +35,8 @@ def export_run(
     if name not in PUBLISHED:
         raise ValueError(f"model.name={name!r} has no published weights; {tuple(PUBLISHED)} have")
     published = PUBLISHED[name]
-    if layout is not None and layout not in published.layouts:
-        raise ValueError(f"--layout={layout} must be one of {', '.join(published.layouts)}")
+    if layout is not None:
+        check_choice("--layout", layout, published.layouts)
     folder = out or run.workdir / "export" / f"step_{run.step:08d}"
     source = experiment.weights.folder if experiment.weights else None
     if source is not None and not source.is_dir():

@@ -48,7 +48,7 @@ PACKAGES = ("av", "pillow", "array_record")  # another version may give other by
 
 
 @dataclasses.dataclass
-class Losses:
+class SkippedClips:
     """What has been left out so far, and how much of it stops the run.
 
     Args:
@@ -103,21 +103,19 @@ def prepare(spec: PrepareSpec, folder: pathlib.Path, encoder: Encoder = PIXELS) 
     """
     # ---- read the table
     root, table = pathlib.Path(spec.source), pathlib.Path(spec.table) if spec.table else None
-    clips, skipped = read_sources(
-        root, table, spec.columns, max_caption_bytes=spec.max_caption_bytes
-    )
-    is_left_out = [c.reason == "missing_file" and spec.missing_files != "bad" for c in skipped]
-    losses = Losses(
+    clips, left = read_sources(root, table, spec.columns, max_caption_bytes=spec.max_caption_bytes)
+    is_left_out = [c.reason == "missing_file" and spec.missing_files != "bad" for c in left]
+    skipped = SkippedClips(
         folder,
         spec.max_bad_share,
-        left_out=list(itertools.compress(skipped, is_left_out)),
-        rows=[c for c, is_out in zip(skipped, is_left_out, strict=True) if not is_out],
+        left_out=list(itertools.compress(left, is_left_out)),
+        rows=[c for c, is_out in zip(left, is_left_out, strict=True) if not is_out],
     )
 
     # ---- curate, plan the shards
     plan = make_plan(clips, spec)
     open_folder(folder, identity(spec, plan, encoder))
-    losses.check("rows", len(clips) + len(losses.rows))
+    skipped.check("rows", len(clips) + len(skipped.rows))
     if not plan.num_videos:
         raise ValueError(f"prepare.source={spec.source!r}: no video is left to prepare")
 
@@ -125,10 +123,10 @@ def prepare(spec: PrepareSpec, folder: pathlib.Path, encoder: Encoder = PIXELS) 
     logging.info("%d of %d videos chosen, %d shards", plan.num_videos, len(clips), len(plan.jobs))
     lock_file = folder / f".host-{spec.host_index}-of-{spec.host_count}.lock"
     with file_lock.hold(lock_file, f"--workdir={folder} is being prepared by another process"):
-        make_shards(spec, folder, plan, encoder, losses)
+        make_shards(spec, folder, plan, encoder, skipped)
 
     # ---- manifest
-    return finish(spec, folder, plan, encoder, losses)
+    return finish(spec, folder, plan, encoder, skipped)
 
 
 def bucket_folders(spec: PrepareSpec, folder: pathlib.Path) -> dict[Bucket, pathlib.Path]:
@@ -173,13 +171,13 @@ def open_folder(folder: pathlib.Path, wanted: Mapping[str, Any]) -> None:
 
 
 def make_shards(
-    spec: PrepareSpec, folder: pathlib.Path, plan: Plan, encoder: Encoder, losses: Losses
+    spec: PrepareSpec, folder: pathlib.Path, plan: Plan, encoder: Encoder, skipped: SkippedClips
 ) -> None:
     """Make this host's shards that are not there yet."""
     folders, mine = bucket_folders(spec, folder), plan.jobs[spec.host_index :: spec.host_count]
     notes = {job.name: read_notes(folders, job.name) for job in mine}
     todo = [job for job in mine if notes[job.name] is None]
-    losses.videos = skipped_of(note for note in notes.values() if note)
+    skipped.videos = skipped_of(note for note in notes.values() if note)
     total, rest = (sum(len(job.clips) for job in jobs) for jobs in (mine, todo))
     root = pathlib.Path(spec.source).resolve()
     with (
@@ -191,9 +189,9 @@ def make_shards(
         def watched(outcomes: Iterable[tuple[ClipSource, Outcome]]) -> Iterator[Any]:
             for clip, outcome in outcomes:
                 if isinstance(outcome, BadClipError):
-                    losses.videos.append(SkippedClip(path=clip.path, **vars(outcome)))
-                    losses.check("videos", plan.num_videos)
-                progress.update(next(done), bad=len(losses.videos))
+                    skipped.videos.append(SkippedClip(path=clip.path, **vars(outcome)))
+                    skipped.check("videos", plan.num_videos)
+                progress.update(next(done), bad=len(skipped.videos))
                 yield clip, outcome
 
         # One stream through all shards: workers read ahead into the next one.
@@ -203,7 +201,7 @@ def make_shards(
 
 
 def finish(
-    spec: PrepareSpec, folder: pathlib.Path, plan: Plan, encoder: Encoder, losses: Losses
+    spec: PrepareSpec, folder: pathlib.Path, plan: Plan, encoder: Encoder, skipped: SkippedClips
 ) -> Manifest | None:
     """Write manifests and list of skipped clips, once the shards of all hosts are there."""
     folders = bucket_folders(spec, folder)
@@ -212,23 +210,23 @@ def finish(
     if len(present) < len(notes):
         logging.info("%d shards of other hosts are missing", len(notes) - len(present))
         return None
-    losses.videos = skipped_of(present)
-    losses.check("videos", plan.num_videos)
-    losses.write()
+    skipped.videos = skipped_of(present)
+    skipped.check("videos", plan.num_videos)
+    skipped.write()
     made_of, null, written = identity(spec, plan, encoder), encoder.encode_null(), []
     for path, bucket_notes in zip(folders.values(), zip(*present, strict=True), strict=True):
         if spec.buckets and not count_clips(bucket_notes, "train"):
             logging.warning("prepare.buckets: no training clip went to %s; left out", path.name)
             continue
-        write_manifest(path, bucket_notes, made_of, losses, null)
+        write_manifest(path, bucket_notes, made_of, skipped, null)
         written.append(path)
     if spec.buckets:
-        write_index(folder, written, made_of, losses)
+        write_index(folder, written, made_of, skipped)
     manifest = read_manifest(folder)
     for name, part in manifest.buckets.items() or [("clips", manifest)]:
         counts = [f"{part.num_clips(split)} {split}" for split in SPLITS]
         logging.info("%s: %s", name, ", ".join(counts))
-    logging.info("skipped: %s", count_reasons(losses.rows + losses.videos) or "none")
+    logging.info("skipped: %s", count_reasons(skipped.rows + skipped.videos) or "none")
     logging.info("manifest: %s, SHA-256 %s", folder / MANIFEST_FILE, manifest.fingerprint)
     return manifest
 
@@ -237,7 +235,7 @@ def write_manifest(
     folder: pathlib.Path,
     notes: Sequence[Mapping[str, Any]],
     made_of: Mapping[str, Any],
-    losses: Losses,
+    skipped: SkippedClips,
     null: Mapping[str, np.ndarray],
 ) -> None:
     """Write the manifest of clips of one shape, and the condition of no prompt beside it.
@@ -248,7 +246,7 @@ def write_manifest(
     arrays = [note["arrays"] for note in notes if note["num_clips"]]
     if not arrays:
         raise ValueError("no clip is left: every video was skipped")
-    fields = common_fields(sum(note["num_clips"] for note in notes), made_of, losses)
+    fields = common_fields(sum(note["num_clips"] for note in notes), made_of, skipped)
     fields |= {
         "arrays": arrays[0],
         "shards": [{field: note[field] for field in Shard._fields} for note in notes],
@@ -262,7 +260,7 @@ def write_index(
     folder: pathlib.Path,
     buckets: Sequence[pathlib.Path],
     made_of: Mapping[str, Any],
-    losses: Losses,
+    skipped: SkippedClips,
 ) -> None:
     """Write the manifest of a folder of buckets: their names, clips and hashes.
 
@@ -281,11 +279,13 @@ def write_index(
         for name, manifest in manifests.items()
     ]
     num_clips = [manifest.num_clips(split) for manifest in manifests.values() for split in SPLITS]
-    fields = common_fields(sum(num_clips), made_of, losses) | {"buckets": entries}
+    fields = common_fields(sum(num_clips), made_of, skipped) | {"buckets": entries}
     write_durably(folder / MANIFEST_FILE, to_json(fields))
 
 
-def common_fields(num_clips: int, made_of: Mapping[str, Any], losses: Losses) -> dict[str, Any]:
+def common_fields(
+    num_clips: int, made_of: Mapping[str, Any], skipped: SkippedClips
+) -> dict[str, Any]:
     """Return what every manifest has; what was skipped is that of the whole preparation."""
     return {
         "schema": SCHEMA,
@@ -293,9 +293,9 @@ def common_fields(num_clips: int, made_of: Mapping[str, Any], losses: Losses) ->
         "fps": made_of["settings"]["fps"],
         "counts": {
             "clips": num_clips,
-            "rows_skipped": count_reasons(losses.rows),
-            "rows_left_out": count_reasons(losses.left_out),
-            "videos_skipped": count_reasons(losses.videos),
+            "rows_skipped": count_reasons(skipped.rows),
+            "rows_left_out": count_reasons(skipped.left_out),
+            "videos_skipped": count_reasons(skipped.videos),
         },
     }
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from tpdiff_jax.checks import check_choice
+from tpdiff_jax.checks import check_choice, check_no_address
 from tpdiff_jax.durable_files import write_durably
 
 FILE_NAME = "config.json"
@@ -116,7 +116,7 @@ class ConfigReader:
         """Return the field `group.field`.
 
         Raises:
-            ValueError: when the config lacks it, or it is NaN or infinite.
+            ValueError: when the config lacks it, or it is NaN, infinite or an address.
         """
         if name not in self._fields:
             raise ValueError(f"the config lacks the field {name}")
@@ -125,6 +125,8 @@ class ConfigReader:
         entries = value if isinstance(value, tuple) else (value,)
         if any(isinstance(entry, float) and not math.isfinite(entry) for entry in entries):
             raise ValueError(f"{name}={value} must be finite")
+        if isinstance(value, str):  # here, so that no field that names a folder can be left out
+            check_no_address(name, value)
         return value
 
     def choice(self, name: str, allowed: Collection[str]) -> str:

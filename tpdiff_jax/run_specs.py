@@ -1,9 +1,8 @@
 """The config groups `train`, `sample` and `eval` as objects that check themselves."""
 
 import dataclasses
-from typing import Any
 
-from tpdiff_jax import method
+from tpdiff_jax.checks import check_at_least, check_choice, check_range
 
 BATCHES_PER_STAGE = ("clips", "tokens")
 MAX_STEPS = 2**31 - 1  # steps are counted in int32
@@ -28,25 +27,17 @@ class TrainSpec:
     keep_checkpoints: int
 
     def __post_init__(self) -> None:
-        _check_at_least_one(
-            "train",
-            self,
-            "num_steps",
-            "batch_size",
-            "grad_accum_steps",
-            "log_every_steps",
-            "checkpoint_every_steps",
-            "keep_checkpoints",
-        )
+        for name in (
+            *("batch_size", "grad_accum_steps", "log_every_steps"),
+            *("checkpoint_every_steps", "keep_checkpoints"),
+        ):
+            check_at_least(f"train.{name}", getattr(self, name), 1)
         for name in ("sample_every_steps", "eval_every_steps"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"train.{name}={getattr(self, name)} must not be negative")
-        if self.num_steps > MAX_STEPS:
-            raise ValueError(f"train.num_steps={self.num_steps} must not exceed {MAX_STEPS}")
-        _check_seed("train", self.seed)
-        method.check_choice("train.batch_per_stage", self.batch_per_stage, BATCHES_PER_STAGE)
-        if not 0 <= self.cond_dropout < 1:
-            raise ValueError(f"train.cond_dropout={self.cond_dropout} must lie in [0, 1)")
+            check_at_least(f"train.{name}", getattr(self, name), 0)
+        check_range("train.num_steps", self.num_steps, 1, MAX_STEPS)
+        check_range("train.seed", self.seed, 0, MAX_SEED)
+        check_choice("train.batch_per_stage", self.batch_per_stage, BATCHES_PER_STAGE)
+        check_range("train.cond_dropout", self.cond_dropout, 0, 1, "[)")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,16 +54,6 @@ class GenerateSpec:
     video_weights: str = ""
 
     def __post_init__(self) -> None:
-        _check_at_least_one(self.group, self, "num_videos", "batch_size")
-        _check_seed(self.group, self.seed)
-
-
-def _check_seed(group: str, seed: int) -> None:
-    if not 0 <= seed <= MAX_SEED:
-        raise ValueError(f"{group}.seed={seed} must lie in 0 to {MAX_SEED}")
-
-
-def _check_at_least_one(group: str, spec: Any, *names: str) -> None:
-    for name in names:
-        if getattr(spec, name) < 1:
-            raise ValueError(f"{group}.{name}={getattr(spec, name)} must be at least 1")
+        check_at_least(f"{self.group}.num_videos", self.num_videos, 1)
+        check_at_least(f"{self.group}.batch_size", self.batch_size, 1)
+        check_range(f"{self.group}.seed", self.seed, 0, MAX_SEED)

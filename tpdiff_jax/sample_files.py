@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from tpdiff_jax.durable_files import writing
 from tpdiff_jax.encoders import VideoEncoder, hash_folders, open_video_encoder
 from tpdiff_jax.infra import media
 
@@ -88,7 +89,9 @@ class SampleWriter:
         names = [self._name(captions[j] if captions else "") for j in range(len(videos))]
         if self._decode is None:
             for name, latents in zip(names, videos, strict=True):
-                np.save(self._folder / f"{name}.npy", latents, allow_pickle=False)
+                path = self._folder / f"{name}.npy"
+                with writing(path) as temporary, temporary.open("wb") as file:
+                    np.save(file, latents, allow_pickle=False)
             return None
         frames = media.to_uint8(self._decode(videos))
         for name, video in zip(names, frames, strict=True):

@@ -68,8 +68,8 @@ def test_low_rank_matrices_have_a_place_before_the_networks_own():
     ("fields", "message"),
     [
         ({"trained": "("}, r"adaptation.trained='\(' is no regular expression"),
-        ({"rank": -1}, "adaptation.rank=-1 must not be negative"),
-        ({"alpha": 0.0}, "adaptation.alpha=0.0 must be positive"),
+        ({"rank": -1}, "adaptation.rank is -1; allowed: at least 0"),
+        ({"alpha": 0.0}, "adaptation.alpha is 0.0; allowed: above 0"),
     ],
 )
 def test_wrong_fields_are_refused(fields, message):

@@ -162,7 +162,7 @@ def test_other_processes_write_nothing_and_an_unwritable_file_stops_nothing(tmp_
 
 
 def test_a_part_that_there_is_not_is_refused():
-    with pytest.raises(ValueError, match="'lunch' must be one of start, compile"):
+    with pytest.raises(ValueError, match="part is 'lunch'; allowed: 'start', 'compile'"):
         make([], Clock()).begin("lunch")
 
 

@@ -31,8 +31,8 @@ def test_a_dry_run_prints_one_command_a_process_and_runs_none(capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--processes=0", "--", "--workdir=x"], "--processes=0"),
-        (["--devices=0", "--", "--workdir=x"], "--devices=0"),
+        (["--processes=0", "--", "--workdir=x"], "--processes is 0; allowed: at least 1"),
+        (["--devices=0", "--", "--workdir=x"], "--devices is 0; allowed: at least 1"),
         (["--processes=2"], "arguments are missing"),
     ],
 )

@@ -99,10 +99,10 @@ def test_a_dry_run_prints_what_a_real_run_calls_and_calls_nothing(cloud: Cloud) 
 @pytest.mark.parametrize(
     ("argument", "named"),
     [
-        ("--nodes=0", "--nodes=0 must be at least 1"),
-        ("--gpus-per-node=-1", "--gpus-per-node=-1 must be at least 0"),
-        ("--grace-seconds=0", "--grace-seconds=0"),
-        ("--max-restarts=-1", "--max-restarts=-1"),
+        ("--nodes=0", "--nodes is 0; allowed: at least 1"),
+        ("--gpus-per-node=-1", "--gpus-per-node is -1; allowed: at least 0"),
+        ("--grace-seconds=0", "--grace-seconds is 0; allowed: at least 1"),
+        ("--max-restarts=-1", "--max-restarts is -1; allowed: at least 0"),
         ("--workdir=runs/here", "must be an absolute path"),
         ("--partiton=gpu", "--partiton=gpu"),
     ],

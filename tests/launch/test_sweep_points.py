@@ -108,7 +108,7 @@ def test_a_malformed_distribution_is_refused(text: str, named: str) -> None:
 
 
 def test_no_draws_and_points_given_twice_are_refused() -> None:
-    with pytest.raises(ValueError, match="--num-points=0"):
+    with pytest.raises(ValueError, match="--num-points is 0; allowed: at least 1"):
         random_points([f"{RATE}=uniform(1,2)"], 0, seed=0)
     with pytest.raises(ValueError, match="twice"):
         name_points([{RATE: "1"}, {RATE: "2"}, {RATE: "1"}])

@@ -1,6 +1,7 @@
 """Cloud TPU slices: the right commands, every end of a job, and no input that a shell could run."""
 
 import pathlib
+import re
 import shlex
 import signal
 import subprocess
@@ -9,14 +10,13 @@ import time
 
 import pytest
 
-from launch import job, tpu_vm
+from launch import gke, job, tpu_vm
 from launch.archive import pack_code
-from launch.job import EXIT_PREEMPTED
 from launch.tpu_job import judge, parse_statuses
 from launch.tpu_slice import TpuSlice, default_runtime
 from tests.launch.stand_ins import Cloud, commands_of
 from tests.tiny import REPO
-from tpdiff_jax import main as trainer
+from tpdiff_jax.command_line import EXIT_CODES, ExitCode
 
 SLICE = ["--name=tp", "--zone=here-1a", "--accelerator-type=v6e-8", "--spot"]
 NASTY = '/runs/it\'s; touch "$HOME/injected" `touch x` $(touch y) & last'
@@ -168,15 +168,19 @@ def test_a_dry_run_prints_what_a_real_run_calls_and_calls_nothing(cloud: Cloud) 
     assert all("tpu_worker.sh log" in " ".join(call) for call in asked_later)
 
 
-def test_launchers_and_trainer_mean_the_same_by_a_code() -> None:
-    names = [name for name in vars(job) if name.startswith("EXIT_") and name != "EXIT_DONE"]
-    assert {name: getattr(job, name) for name in names} == {
-        name: getattr(trainer, name) for name in names
-    }
+def test_launchers_act_on_every_code_of_the_trainer_and_texts_name_them() -> None:
     # Planning and replaying are no jobs, and jobs have no keyboard.
-    rest = {"EXIT_PREEMPTED", "EXIT_DOES_NOT_FIT", "EXIT_DIFFERS", "EXIT_INTERRUPTED"}
-    others = {name for name in vars(trainer) if name.startswith("EXIT_")} - rest
-    assert sorted(getattr(trainer, name) for name in others) == sorted(job.FINAL_CODES)
+    never = {ExitCode.DOES_NOT_FIT, ExitCode.DIFFERS, ExitCode.INTERRUPTED}
+    acted_on = {ExitCode.DONE, ExitCode.PREEMPTED, *job.FINAL_CODES}
+    assert acted_on | never == set(ExitCode) == set(EXIT_CODES) and not acted_on & never
+    script = (REPO / "launch" / "slurm_job.sh").read_text()
+    assert f"readonly exit_preempted={ExitCode.PREEMPTED.value}\n" in script
+    named = {int(code) for code in re.findall(r"\((\d+)\)", gke.__doc__ or "")}
+    assert set(map(int, job.FINAL_CODES)) <= named
+    readme = " ".join((REPO / "README.md").read_text().split())
+    listed = re.search(r"Exit codes: (.*?)\.", readme)
+    assert listed is not None
+    assert [int(code) for code in re.findall(r"\b(\d+) [A-Za-z]", listed[1])] == list(ExitCode)
 
 
 def test_codes_are_asked_in_the_order_of_what_they_explain() -> None:
@@ -188,8 +192,8 @@ def test_codes_are_asked_in_the_order_of_what_they_explain() -> None:
     assert outcome("exited 0", "running") is None
     assert outcome("exited 0", workers=2) is None, "one worker has not answered"
     assert outcome("exited 0", "exited 0") == ("ended", 0)
-    assert outcome("exited 3", "exited 134") == ("interrupted", EXIT_PREEMPTED)
-    assert outcome("exited 134", "lost") == ("interrupted", EXIT_PREEMPTED)
+    assert outcome("exited 3", "exited 134") == ("interrupted", ExitCode.PREEMPTED)
+    assert outcome("exited 134", "lost") == ("interrupted", ExitCode.PREEMPTED)
     assert outcome("exited 1", "running") == ("ended", 1)
     for code in job.FINAL_CODES:
         assert outcome("exited 134", f"exited {code}") == ("ended", code)

@@ -3,14 +3,14 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
-from tests.method.test_stage_targets import draw
-from tpdiff_jax.method.losses import mean_squared_error
 from tpdiff_jax.method.network_outputs import (
     loss_weight,
     output_to_data_and_noise,
     output_to_velocity,
 )
+
+from tests.method.test_stage_targets import draw
+from tpdiff_jax.method.losses import mean_squared_error
 from tpdiff_jax.method.paths import DDIMPath, FlowPath
 from tpdiff_jax.method.stage_targets import training_point
 from tpdiff_jax.method.stages import make_pyramid

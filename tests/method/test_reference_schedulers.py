@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-
 from tpdiff_jax.method.network_outputs import output_to_data_and_noise
+
 from tpdiff_jax.method.paths import DDIMPath, FlowPath
 from tpdiff_jax.method.samplers import SamplerSpec, sample_from_noise
 from tpdiff_jax.method.stage_targets import training_point

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from tpdiff_jax.method.network_outputs import output_to_data_and_noise, output_to_velocity
+
 from tpdiff_jax.method.paths import DDIMPath, FlowPath
 from tpdiff_jax.method.stage_targets import (
     sample_times,

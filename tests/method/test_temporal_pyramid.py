@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from tpdiff_jax.method.temporal_pyramid import (
     Resampling,
     check_frame_strides,

@@ -220,16 +220,16 @@ def test_devices_must_divide_heads_and_the_pixels_of_the_last_level():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"dtype": "float16"}, r"model.dtype must be one of .*bfloat16.*'float16'"),
-        ({"remat": "yes"}, r"model.remat must be one of .*full.*'yes'"),
-        ({"motion_form": "v4"}, r"model.motion_form must be one of .*v3.*'v4'"),
-        ({"motion_norm": "none"}, r"model.motion_norm must be one of .*per_frame.*'none'"),
-        ({"attention_kernel": "flash"}, r"model.attention_kernel must be one of .*'flash'"),
+        ({"dtype": "float16"}, r"model.dtype is 'float16'; allowed: .*bfloat16"),
+        ({"remat": "yes"}, r"model.remat is 'yes'; allowed: .*full"),
+        ({"motion_form": "v4"}, r"model.motion_form is 'v4'; allowed: .*v3"),
+        ({"motion_norm": "none"}, r"model.motion_norm is 'none'; allowed: .*per_frame"),
+        ({"attention_kernel": "flash"}, r"model.attention_kernel is 'flash'; allowed: "),
         ({"num_heads": 3}, r"model.level_channels must be multiples of model.num_heads=3"),
         ({"level_channels": (32, 40)}, r"multiples of model.num_groups=32, got \(32, 40\)"),
         ({"level_channels": ()}, r"model.level_channels must be multiples of"),
-        ({"text_dim": 0}, r"model.text_dim must be positive, got 0"),
-        ({"level_depth": 0}, r"model.level_depth must be positive, got 0"),
+        ({"text_dim": 0}, r"model.text_dim is 0; allowed: above 0"),
+        ({"level_depth": 0}, r"model.level_depth is 0; allowed: above 0"),
     ],
 )
 def test_impossible_fields_are_refused(fields, message):

@@ -8,10 +8,10 @@ from tpdiff_jax.models import VideoDiTConfig
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"attention": "full"}, r"model.attention must be one of .*joint.*'full'"),
-        ({"activation": "tanh"}, r"model.activation must be one of .*gelu.*'tanh'"),
-        ({"dtype": "float16"}, r"model.dtype must be one of .*bfloat16.*'float16'"),
-        ({"remat": "yes"}, r"model.remat must be one of .*full.*'yes'"),
+        ({"attention": "full"}, r"model.attention is 'full'; allowed: .*joint"),
+        ({"activation": "tanh"}, r"model.activation is 'tanh'; allowed: .*gelu"),
+        ({"dtype": "float16"}, r"model.dtype is 'float16'; allowed: .*bfloat16"),
+        ({"remat": "yes"}, r"model.remat is 'yes'; allowed: .*full"),
         ({"rope_theta": 1.0}, r"model.rope_theta must be above 1, got 1.0"),
         ({"hidden_size": 100, "num_heads": 3}, r"model.num_heads must divide hidden_size"),
         ({"hidden_size": 9, "num_heads": 3}, r"model.num_heads must divide hidden_size"),
@@ -29,7 +29,7 @@ def test_impossible_fields_are_refused(fields, message):
     ["channels", "patch_size", "hidden_size", "depth", "num_heads", "mlp_ratio"],
 )
 def test_sizes_are_positive(field):
-    with pytest.raises(ValueError, match=rf"model.{field} must be positive, got 0"):
+    with pytest.raises(ValueError, match=rf"model.{field} is 0; allowed: above 0"):
         VideoDiTConfig(**{field: 0})
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from tpdiff_jax.checks import check_choice
 from tpdiff_jax.encoders.text_encoders import TEXT_ENCODERS, open_text_encoder
 from tpdiff_jax.encoders.video_encoders import VIDEO_ENCODERS, VideoEncoder, open_video_encoder
 from tpdiff_jax.error_names import naming
@@ -18,8 +19,8 @@ def make_clip_encoder(spec: PrepareSpec) -> Encoder:
     Raises:
         ValueError: when they cannot be read, or clips do not suit them.
     """
-    _check_choice("video", spec.video_encoder, ("pixels", *VIDEO_ENCODERS), spec.video_weights)
-    _check_choice("text", spec.text_encoder, ("none", *TEXT_ENCODERS), spec.text_weights)
+    _check_encoder("video", spec.video_encoder, ("pixels", *VIDEO_ENCODERS), spec.video_weights)
+    _check_encoder("text", spec.text_encoder, ("none", *TEXT_ENCODERS), spec.text_weights)
     video = text = None
     if spec.video_encoder != "pixels":
         with naming("prepare.video_weights"):
@@ -55,9 +56,8 @@ def _check_clips(spec: PrepareSpec, video: VideoEncoder) -> None:
             video.check_clip(*bucket)
 
 
-def _check_choice(what: str, name: str, allowed: tuple[str, ...], weights: str) -> None:
-    if name not in allowed:
-        raise ValueError(f"prepare.{what}_encoder={name!r}; allowed: {', '.join(allowed)}")
+def _check_encoder(what: str, name: str, allowed: tuple[str, ...], weights: str) -> None:
+    check_choice(f"prepare.{what}_encoder", name, allowed)
     if name != allowed[0] and not pathlib.Path(weights).is_dir():
         raise ValueError(
             f"prepare.{what}_weights={weights!r} must be the folder of the weights of "

@@ -23,6 +23,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
+from tpdiff_jax.checks import check_choice
 from tpdiff_jax.evals.frechet import check_samples
 from tpdiff_jax.evals.i3d import FRAME_SIZE, i3d_logits
 from tpdiff_jax.evals.i3d_weights import I3DWeights
@@ -44,8 +45,7 @@ def resize_matrix(size: int, kernel: str, new_size: int = FRAME_SIZE) -> NDArray
     Raises:
         ValueError: for an unknown kernel.
     """
-    if kernel not in RESIZE_KERNELS:
-        raise ValueError(f"measure.fvd_resize={kernel!r}; allowed: {', '.join(RESIZE_KERNELS)}")
+    check_choice("measure.fvd_resize", kernel, RESIZE_KERNELS)
     shift = 0.5 if kernel == "half_pixel" else 0.0
     at = (np.arange(new_size) + shift) * size / new_size - shift
     at = np.clip(at, 0.0, size - 1.0)

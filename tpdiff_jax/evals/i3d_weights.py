@@ -21,7 +21,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from tpdiff_jax.durable_files import sha256_of_file
+from tpdiff_jax.durable_files import sha256_of_file, writing
 from tpdiff_jax.evals.i3d import LOGITS, STEM, UnitShape, unit_shapes
 from tpdiff_jax.types import Params
 
@@ -150,7 +150,8 @@ def _listed(names: list[str]) -> str:
 def save_i3d(path: pathlib.Path, params: Mapping[str, Params], source: Mapping[str, str]) -> None:
     """Write parameters as safetensors, with their origin in the header."""
     tensors = {f"{name}.{role}": a for name, unit in params.items() for role, a in unit.items()}
-    save_file(tensors, path, metadata=dict(source))
+    with writing(path) as temporary:
+        save_file(tensors, temporary, metadata=dict(source))
 
 
 def load_i3d(path: pathlib.Path, width: float = 1.0) -> I3DWeights:

@@ -19,6 +19,7 @@ import numpy as np
 import optax
 from jax.scipy.ndimage import map_coordinates
 
+from tpdiff_jax.durable_files import writing
 from tpdiff_jax.evals.clip_features import (
     MIN_SCALE,
     NUM_APPEARANCE,
@@ -169,7 +170,7 @@ def main() -> None:
     tracks, _ = real_tracks(load_glyphs("train"), NUM_FEATURE_CLIPS, world)
     space = feature_space(weights, tracks, world)
     arrays = {**weights, **space}
-    with WEIGHTS_FILE.open("wb") as file:
+    with writing(WEIGHTS_FILE) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
     test_tracks, labels = real_tracks(load_glyphs("test"), 1024, world)
     logits, _ = classifier_forward(weights, test_tracks.crops.reshape(-1, CROP_SIZE, CROP_SIZE))

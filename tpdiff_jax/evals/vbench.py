@@ -23,6 +23,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from tpdiff_jax.durable_files import write_durably
 from tpdiff_jax.json_files import read_json
 
 EXIT_MISSING, EXIT_BAD_INPUT = 1, 2
@@ -202,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _write_prompts(options: argparse.Namespace) -> int:
     prompts = read_prompts(options.info, _names(options.dimensions))
-    options.out.write_text("".join(f"{prompt.text}\n" for prompt in prompts), encoding="utf-8")
+    write_durably(options.out, "".join(f"{prompt.text}\n" for prompt in prompts))
     print(f"wrote {len(prompts)} prompts to {options.out}; VBench wants {VIDEOS_PER_PROMPT} videos "
           "of each")  # fmt: skip
     return 0

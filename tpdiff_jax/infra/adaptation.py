@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from tpdiff_jax.checks import check_above, check_at_least
 from tpdiff_jax.types import Array, ParamAxes, Params, PRNGKey
 
 KERNEL, LOW_A, LOW_B = "kernel", "lora_a", "lora_b"
@@ -53,10 +54,8 @@ class Adaptation:
             raise ValueError(
                 f"adaptation.trained={self.trained!r} is no regular expression: {error}"
             ) from error
-        if self.rank < 0:
-            raise ValueError(f"adaptation.rank={self.rank} must not be negative")
-        if not self.alpha > 0:
-            raise ValueError(f"adaptation.alpha={self.alpha} must be positive")
+        check_at_least("adaptation.rank", self.rank, 0)
+        check_above("adaptation.alpha", self.alpha, 0)
 
     def chosen(self, params: Params) -> dict[str, Any]:
         """Return the parameters (or their shapes) that `trained` matches, by path.

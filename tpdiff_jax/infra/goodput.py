@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+from tpdiff_jax.checks import check_choice
 from tpdiff_jax.infra.step_window import Busy
 
 GOODPUT_FILE = "goodput.jsonl"
@@ -79,8 +80,7 @@ class Goodput:
         Raises:
             ValueError: for a part that there is not.
         """
-        if part not in LOOP_PARTS:
-            raise ValueError(f"part {part!r} must be one of {', '.join(LOOP_PARTS)}")
+        check_choice("part", part, LOOP_PARTS)
         moment, before = self._clock(), self._part
         self._stretches.append(Stretch(before, self._since, moment))
         self._part, self._since = part, moment

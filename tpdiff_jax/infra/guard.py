@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from tpdiff_jax.checks import check_at_least
 from tpdiff_jax.types import Array
 
 MAX_WINDOW = 1024
@@ -38,8 +39,7 @@ class GuardSpec:
         if self.spike_factor != 0 and not 1 < self.spike_factor < float("inf"):
             raise ValueError(f"guard.spike_factor={self.spike_factor} must be 0 or above 1")
         for field in ("window", "warmup_steps", "max_bad_steps"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"guard.{field}={getattr(self, field)} must be at least 1")
+            check_at_least(f"guard.{field}", getattr(self, field), 1)
         if self.window > MAX_WINDOW:
             raise ValueError(f"guard.window={self.window} must not exceed {MAX_WINDOW}")
         if self.warmup_steps > self.window:

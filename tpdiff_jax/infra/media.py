@@ -10,11 +10,12 @@ import math
 import os
 from collections.abc import Sequence
 from fractions import Fraction
-from pathlib import Path
 
 import av
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from tpdiff_jax.durable_files import write_durably
 
 DEFAULT_FPS = 8
 _CAPTION_SIZE = 12  # pixels
@@ -78,7 +79,7 @@ def write_mp4(
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
             container.mux(stream.encode(picture))
         container.mux(stream.encode())
-    _replace_file(path, buffer.getvalue())
+    write_durably(path, buffer.getvalue())
 
 
 def gif_grid(
@@ -135,7 +136,7 @@ def write_gif_grid(
     encoded = gif_grid(
         videos, captions=captions, fps=fps, min_side=min_side, num_columns=num_columns
     )
-    _replace_file(path, encoded)
+    write_durably(path, encoded)
 
 
 def _grid_pages(videos: np.ndarray, columns: int, captions: Sequence[str]) -> list[Image.Image]:
@@ -186,11 +187,3 @@ def _checked(video: np.ndarray, num_axes: int) -> np.ndarray:
 
 def _rgb(video: np.ndarray) -> np.ndarray:
     return video if video.shape[-1] == 3 else video.repeat(3, axis=-1)
-
-
-def _replace_file(path: str | os.PathLike[str], content: bytes) -> None:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import optax
 
+from tpdiff_jax.checks import check_above, check_at_least, check_choice, check_range
 from tpdiff_jax.types import Params
 
 OPTIMIZERS = ("adamw", "muon")
@@ -39,22 +40,14 @@ class OptimizerSpec:
     ema_decay: float = 0.999
 
     def __post_init__(self) -> None:
-        _check_choice("optim.name", self.name, OPTIMIZERS)
-        _check_choice("optim.schedule", self.schedule, SCHEDULES)
+        check_choice("optim.name", self.name, OPTIMIZERS)
+        check_choice("optim.schedule", self.schedule, SCHEDULES)
         for field in ("learning_rate", "clip_norm"):
-            if not getattr(self, field) > 0:
-                raise ValueError(f"optim.{field}={getattr(self, field)} must be positive")
+            check_above(f"optim.{field}", getattr(self, field), 0)
         for field in ("warmup_steps", "weight_decay"):
-            if not getattr(self, field) >= 0:
-                raise ValueError(f"optim.{field}={getattr(self, field)} must not be negative")
+            check_at_least(f"optim.{field}", getattr(self, field), 0)
         for field in ("b1", "b2", "ema_decay"):
-            if not 0 <= getattr(self, field) < 1:
-                raise ValueError(f"optim.{field}={getattr(self, field)} must lie in [0, 1)")
-
-
-def _check_choice(field: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{field}={value!r} must be one of {', '.join(allowed)}")
+            check_range(f"optim.{field}", getattr(self, field), 0, 1, "[)")
 
 
 def make_schedule(spec: OptimizerSpec, num_steps: int) -> optax.Schedule:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from tpdiff_jax.checks import check_above, check_choice
 from tpdiff_jax.models.layers import DTYPES
 
 
@@ -34,8 +35,7 @@ class CausalVideoVAEConfig:
             "channels", "latent_channels", "encoder_depth", "decoder_depth", "num_groups",
             "first_scale", "later_scale",
         ):  # fmt: skip
-            if getattr(self, field) <= 0:
-                raise ValueError(f"vae.{field} must be positive, got {getattr(self, field)}")
+            check_above(f"vae.{field}", getattr(self, field), 0)
         if not self.level_channels or any(
             channels <= 0 or channels % self.num_groups for channels in self.level_channels
         ):
@@ -43,8 +43,7 @@ class CausalVideoVAEConfig:
                 f"vae.level_channels must be multiples of vae.num_groups={self.num_groups}, "
                 f"got {self.level_channels}"
             )
-        if self.dtype not in DTYPES:
-            raise ValueError(f"vae.dtype must be one of {tuple(DTYPES)}, got {self.dtype!r}")
+        check_choice("vae.dtype", self.dtype, DTYPES)
 
     @property
     def factor(self) -> int:

@@ -3,21 +3,19 @@
 from collections.abc import Iterable
 from typing import Any
 
+from tpdiff_jax import checks
 from tpdiff_jax.types import Shape, Strides
 
 
 def check_positive(config: Any, *fields: str) -> None:
     """Raise ValueError unless every field is above zero."""
     for field in fields:
-        if getattr(config, field) <= 0:
-            raise ValueError(f"model.{field} must be positive, got {getattr(config, field)}")
+        checks.check_above(f"model.{field}", getattr(config, field), 0)
 
 
 def check_choice(config: Any, field: str, allowed: Iterable[str]) -> None:
     """Raise ValueError unless the field is one of the allowed names."""
-    allowed = tuple(allowed)
-    if getattr(config, field) not in allowed:
-        raise ValueError(f"model.{field} must be one of {allowed}, got {getattr(config, field)!r}")
+    checks.check_choice(f"model.{field}", getattr(config, field), allowed)
 
 
 def check_feed_forward(config: Any) -> None:

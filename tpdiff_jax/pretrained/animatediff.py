@@ -20,6 +20,8 @@ import numpy as np
 from absl import logging
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from tpdiff_jax.checks import check_choice
+from tpdiff_jax.durable_files import write_durably
 from tpdiff_jax.json_files import read_json
 from tpdiff_jax.models.animatediff import AnimateDiff
 from tpdiff_jax.models.animatediff_config import AnimateDiffConfig
@@ -138,10 +140,8 @@ def save_animatediff(
     Raises:
         ValueError: for an unknown layout or type, or a folder that already holds safetensors.
     """
-    if layout not in LAYOUTS:
-        raise ValueError(f"layout must be one of {LAYOUTS}, got {layout!r}")
-    if dtype not in STORED_TYPES:
-        raise ValueError(f"dtype must be one of {tuple(STORED_TYPES)}, got {dtype!r}")
+    check_choice("layout", layout, LAYOUTS)
+    check_choice("dtype", dtype, STORED_TYPES)
     found, leaves = places(animatediff_rows(config), params), flatten(params)
     stored, positions = STORED_TYPES[dtype], position_names(config)
     published = None if source is None else open_tensors(source)
@@ -163,7 +163,7 @@ def save_animatediff(
         write_folder(folder / part, sizes, functools.partial(_make_written, make, name_of))
         fields = published_fields(config, part, layout)
         text = json.dumps(fields, indent=2, sort_keys=True)
-        (folder / part / "config.json").write_text(text + "\n")
+        write_durably(folder / part / "config.json", text + "\n")
 
 
 def _make_written(

@@ -16,6 +16,8 @@ import ml_dtypes
 import numpy as np
 from einops import rearrange
 
+from tpdiff_jax.checks import check_choice
+from tpdiff_jax.durable_files import write_durably
 from tpdiff_jax.json_files import read_json
 from tpdiff_jax.models import Flux, FluxConfig
 from tpdiff_jax.pretrained.key_table import (
@@ -103,8 +105,7 @@ def flux_rows(config: FluxConfig, layout: str) -> list[Row]:
     Raises:
         ValueError: naming `layout` and the allowed ones.
     """
-    if layout not in LAYOUTS:
-        raise ValueError(f"layout must be one of {LAYOUTS}, got {layout!r}")
+    check_choice("layout", layout, LAYOUTS)
     rows = [row for linear in LINEARS for row in linear_rows(*linear)]
     rows += [Row(tensor, param) for tensor, param in SCALES]
     rows += linear_rows("norm_out.linear", "head/modulation", outputs=HALVES_SWAPPED)
@@ -169,14 +170,13 @@ def save_flux(
     Raises:
         ValueError: for an unknown layout or type, or a folder that already holds safetensors.
     """
-    if dtype not in STORED_TYPES:
-        raise ValueError(f"dtype must be one of {tuple(STORED_TYPES)}, got {dtype!r}")
+    check_choice("dtype", dtype, STORED_TYPES)
     found, leaves = places(flux_rows(config, layout), params), flatten(params)
     stored = STORED_TYPES[dtype]
     sizes = {name: int(np.prod(p.shape)) * stored.itemsize for name, p in found.items()}
     write_folder(folder, sizes, lambda name: export_tensor(leaves, found[name], stored))
     fields = published_fields(config, layout)
-    (folder / "config.json").write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n")
+    write_durably(folder / "config.json", json.dumps(fields, indent=2, sort_keys=True) + "\n")
 
 
 def abstract_params(config: FluxConfig) -> Params:

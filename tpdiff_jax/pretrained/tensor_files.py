@@ -12,6 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from tpdiff_jax.durable_files import write_durably, writing
 from tpdiff_jax.json_files import read_json
 
 STEM = "diffusion_pytorch_model"
@@ -110,15 +111,17 @@ def write_folder(
         raise ValueError(f"{path} already holds safetensors; choose another folder")
     shards = _shards(sizes, shard_bytes)
     if len(shards) == 1:
-        save_file({name: make(name) for name in sizes}, path / f"{STEM}.safetensors")
+        with writing(path / f"{STEM}.safetensors") as temporary:
+            save_file({name: make(name) for name in sizes}, temporary)
         return
     weight_map: dict[str, str] = {}
     for i, names in enumerate(shards):
         file = f"{STEM}-{i + 1:05d}-of-{len(shards):05d}.safetensors"
-        save_file({name: make(name) for name in names}, path / file)
+        with writing(path / file) as temporary:
+            save_file({name: make(name) for name in names}, temporary)
         weight_map |= dict.fromkeys(names, file)
     index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
-    (path / INDEX_FILE).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+    write_durably(path / INDEX_FILE, json.dumps(index, indent=2, sort_keys=True) + "\n")
 
 
 def _shards(sizes: Mapping[str, int], shard_bytes: int) -> list[list[str]]:

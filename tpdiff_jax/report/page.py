@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tpdiff_jax.durable_files import write_durably
 from tpdiff_jax.report import markup
 from tpdiff_jax.report.markup import escape
 from tpdiff_jax.report.result_sections import (
@@ -40,9 +41,7 @@ def write_report(workdir: str | os.PathLike[str]) -> Path:
     """
     run = read_run(Path(workdir))
     path = run.workdir / REPORT_FILE
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(render(run), encoding="utf-8")
-    os.replace(temporary, path)
+    write_durably(path, render(run))
     return path
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tpdiff_jax.durable_files import write_durably
 from tpdiff_jax.report import markup
 from tpdiff_jax.report.markup import escape, figure, percent, seconds, with_prefix
 from tpdiff_jax.report.shell import page_shell
@@ -22,7 +23,7 @@ def write_plan_page(path: Path) -> Path:
     """Write the page beside a plan's JSON file and return its path."""
     content = json.loads(path.read_text())
     page = path.with_suffix(".html")
-    page.write_text(render_plan(content), encoding="utf-8")
+    write_durably(page, render_plan(content))
     return page
 
 

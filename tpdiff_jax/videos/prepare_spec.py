@@ -5,6 +5,7 @@ import math
 from fractions import Fraction
 from typing import Any
 
+from tpdiff_jax.checks import check_at_least, check_choice, check_range
 from tpdiff_jax.videos.caption_tables import Columns
 from tpdiff_jax.videos.clip_buckets import Bucket, parse_bucket
 from tpdiff_jax.videos.curation import CURATIONS
@@ -92,33 +93,22 @@ class PrepareSpec:
         if not self.source:
             raise ValueError("prepare.source must name the folder of the videos")
         for name, allowed in (("missing_files", MISSING_FILES), ("curation", CURATIONS)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(
-                    f"prepare.{name}={getattr(self, name)!r}; allowed: {', '.join(allowed)}"
-                )
+            check_choice(f"prepare.{name}", getattr(self, name), allowed)
         for name in (
             *("num_frames", "height", "width", "clips_per_video", "max_pixels"),
             *("max_caption_bytes", "videos_per_shard", "host_count"),
         ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"prepare.{name}={getattr(self, name)} must be at least 1")
+            check_at_least(f"prepare.{name}", getattr(self, name), 1)
         self._check_buckets()
         for name in ("num_workers", "text_tokens"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"prepare.{name}={getattr(self, name)} must not be negative")
+            check_at_least(f"prepare.{name}", getattr(self, name), 0)
         for name in ("fps", "max_seconds"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"prepare.{name}={getattr(self, name)} must be above 0 and finite")
+            check_range(f"prepare.{name}", getattr(self, name), 0, math.inf, "()")
         for name in ("test_share", "max_bad_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"prepare.{name}={getattr(self, name)} must lie in [0, 1]")
+            check_range(f"prepare.{name}", getattr(self, name), 0, 1)
         for name in ("top_both", "top_one"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"prepare.{name}={getattr(self, name)} must lie in (0, 1]")
-        if not 0 <= self.host_index < self.host_count:
-            raise ValueError(
-                f"prepare.host_index={self.host_index} must lie in 0 to {self.host_count - 1}"
-            )
+            check_range(f"prepare.{name}", getattr(self, name), 0, 1, "(]")
+        check_range("prepare.host_index", self.host_index, 0, self.host_count - 1)
 
     def _check_buckets(self) -> None:
         for text in self.buckets:

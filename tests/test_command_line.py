@@ -1,0 +1,177 @@
+"""Each mode owns its flags: a foreign one, or a word that is no flag, is refused by name."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from launch import local
+from launch.job import Job
+from tests.tiny import REPO
+from tpdiff_jax import main
+from tpdiff_jax.command_line import (
+    DEVICE_MODES,
+    EXIT_CODES,
+    FLAGS,
+    MODES,
+    ExitCode,
+    flags_of,
+    help_text,
+    list_flags,
+    parse,
+)
+
+FLOW = "configs/flow.py"
+VALUES = {"switch": "true", "integer": "1"}
+
+
+def arguments(mode: str, *names: str) -> list[str]:
+    """A command line of a mode with what it needs and the named flags."""
+    given = {"mode": mode, "workdir": "w"}
+    needed = [name for name, flag in flags_of(mode).items() if mode in flag.needed_by]
+    for name in (*needed, *names):
+        flag = FLAGS[name]
+        words = flag.allowed[-1:] or [VALUES.get(flag.kind, "x")]
+        given.setdefault(name, FLOW if flag.kind == "config" else words[0])
+    return ["tpdiff_jax", *(f"--{name}={value}" for name, value in given.items())]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_mode_takes_all_of_its_flags_and_no_other(mode: str) -> None:
+    own = flags_of(mode)
+    command = parse(arguments(mode, *own))
+    assert command.mode == mode and command.values.keys() == own.keys()
+    assert set(main.RUN) == set(MODES)
+    for name in FLAGS.keys() - own.keys():
+        with pytest.raises(ValueError) as error:
+            parse(arguments(mode, name))
+        owners = ", ".join(FLAGS[name].modes)
+        line = f"--{name} is no flag of --mode={mode} but of {owners}; it has {list_flags(mode)}"
+        assert str(error.value) == line
+
+
+def test_every_mode_names_a_workdir_and_what_else_it_cannot_do_without() -> None:
+    for mode in MODES:
+        needed = [name for name, flag in flags_of(mode).items() if mode in flag.needed_by]
+        assert "workdir" in needed
+        for missing in needed:
+            words = [w for w in arguments(mode) if not w.startswith(f"--{missing}=")]
+            with pytest.raises(ValueError, match=f"^--{missing} is required by --mode={mode}$"):
+                parse(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--mode=sample", "stray"], "'stray' is no flag; --mode=sample has --mode, --workdir"),
+        (["stray", "--mode=sample"], "'stray' is no flag; --mode=sample has"),
+        (["--mode=doctor", "--", "--step=3"], "'--step=3' is no flag"),
+        (["--mode=sample", "--checkpoint_step=3"], "--checkpoint_step is called --step now"),
+        (["--mode=plan", "--nolargest_batc"], "--nolargest_batc is no flag of --mode=plan; it has"),
+        (["--mode=doctor", "--nolargest_batch"], "but of plan; it has"),
+        (["--mode=replay", "--config.train.seed=1"], "--config.train.seed is no flag of"),
+        (["--mode=doctor", "--config=no.py"], "--config is no flag of --mode=doctor but of train"),
+        (["--mode=sample", "--config.sample.seed=1"], "--config, which is missing"),
+        (["--mode=doctor", "--undefok=step", "--step=3"], "--undefok is no flag of --mode=doctor"),
+        (["--mode=fly"], "--mode is 'fly'; allowed: 'train', 'sample'"),
+        (["--mode"], "Missing value for flag --mode"),
+        (["--mode=sample", "--naming=clip"], "--naming is 'clip'; allowed: 'numbers', 'vbench'"),
+        (["--mode=sample", "--num_videos=0"], "--num_videos is 0; allowed: at least 1"),
+        (["--mode=sample", "--seed=many"], "--seed=many"),
+        ([f"--config={FLOW}", "--config.train.num_stepz=3"], "--config.train.num_stepz"),
+        (["--config", "nothing.py"], "--config=nothing.py is not a file"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_it(words: list[str], named: str) -> None:
+    with pytest.raises(ValueError) as error:
+        parse(["tpdiff_jax", "--workdir=w", *words])
+    assert named in str(error.value) and "\n" not in str(error.value)
+
+
+PATHS = [name for name, flag in FLAGS.items() if flag.kind == "path"]
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_no_flag_that_names_a_path_takes_an_address(name: str) -> None:
+    mode = FLAGS[name].modes[0]
+    words = [word for word in arguments(mode) if not word.startswith(f"--{name}=")]
+    with pytest.raises(ValueError, match=f"^--{name}=gs://bucket/x is an address, not a path"):
+        parse([*words, f"--{name}=gs://bucket/x"])
+
+
+def test_flags_that_hold_paths_are_known_to() -> None:
+    assert {"workdir", "out", "prompts"} <= set(PATHS)
+    assert {n for n in FLAGS if n.endswith(("weights", "folder"))} <= set(PATHS)
+
+
+def test_a_config_that_the_mode_does_not_read_is_not_run(tmp_path: pathlib.Path) -> None:
+    config = tmp_path / "config.py"
+    config.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    with pytest.raises(ValueError, match="--config is no flag of --mode=doctor"):
+        parse(["tpdiff_jax", "--workdir=w", "--mode=doctor", f"--config={config}"])
+    assert not (tmp_path / "ran").exists()
+
+
+def test_overrides_reach_the_config() -> None:
+    command = parse(
+        [*arguments("train"), "--config.train.num_steps=7", "--config.model.depth", "3"]
+    )
+    config = command.values["config"]
+    assert (config.train.num_steps, config.model.depth) == (7, 3)
+    again = parse(arguments("train")).values["config"]
+    assert again.train.num_steps != 7, "one command line must not change the next"
+
+
+def test_what_launchers_add_is_owned_by_every_mode_on_devices() -> None:
+    for mode in DEVICE_MODES:
+        for words in local.commands(2, 1234, arguments(mode)[1:]):
+            own = words[words.index("tpdiff_jax.main") + 1 :]
+            values = parse(["tpdiff_jax", *own, "--compilation_cache=c"]).values
+            assert values["coordinator_address"] == "localhost:1234"
+            assert values["num_processes"] == 2
+    job = Job(name="a", config=FLOW, workdir="/runs/a", overrides={"train.num_steps": "9"})
+    words = job.command()
+    command = parse(words[words.index("tpdiff_jax.main") :])
+    assert command.mode == "train" and command.values["config"].train.num_steps == 9
+
+
+def test_help_of_a_mode_shows_its_flags_and_no_others() -> None:
+    everything = help_text(["tpdiff_jax", "--help"])
+    for word in (*(f"--mode={mode} " for mode in MODES), *(f"--{name}" for name in FLAGS)):
+        assert word in everything
+    for mode in MODES:
+        text = help_text(["tpdiff_jax", f"--mode={mode}", "--help"])
+        shown = {line.split()[0] for line in text.splitlines() if line.startswith("  --")}
+        assert shown == {f"--mode={mode}"} | {f"--{n}" for n in flags_of(mode) if n != "mode"}
+        for code, meaning in EXIT_CODES.items():
+            assert f"{code.value} {meaning.split()[0]}" in " ".join(text.split())
+
+
+def test_every_exception_that_has_a_code_exists_and_gets_it() -> None:
+    import importlib
+
+    for name, code in main.STOPS.items():
+        module, _, kind = name.rpartition(".")
+        error = getattr(importlib.import_module(module), kind)
+        assert main.exit_code(error.__new__(error)) == code
+        assert main.exit_code(type("Sub", (error,), {}).__new__(error)) == code
+    assert main.exit_code(ValueError("x")) == ExitCode.BAD_INPUT
+    assert main.exit_code(PermissionError("x")) == ExitCode.BAD_INPUT
+    assert main.exit_code(RuntimeError("x")) is None
+    unused = set(ExitCode) - {*main.STOPS.values()}
+    own = {ExitCode.DONE, ExitCode.BAD_INPUT, ExitCode.DIFFERS, ExitCode.INTERRUPTED}
+    assert unused == own
+
+
+def test_a_mistake_on_the_command_line_does_not_wait_for_jax() -> None:
+    code = (
+        "import sys; from tpdiff_jax import main\n"
+        "try: main.main(['tpdiff_jax', '--mode=train', '--workdir=w'])\n"
+        "except SystemExit as stop: print(stop.code, 'jax' in sys.modules)"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=False
+    )
+    assert out.stdout == "2 False\n", out.stderr
+    assert out.stderr == "tpdiff_jax: error: --config is required by --mode=train\n"

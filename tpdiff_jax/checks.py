@@ -1,0 +1,121 @@
+"""Checks of what users write, in config fields and flags alike, with one wording for each kind.
+
+    alignment.mode is 'closest'; allowed: 'none', 'nearest', 'hungarian'
+    train.batch_size is 0; allowed: at least 1
+
+Needs nothing but Python, so that everything, the method included, can use it.
+"""
+
+import operator
+import re
+from collections.abc import Iterable
+
+# A scheme of two letters or more, so that a Windows drive is none; pathlib makes `gs:/` of `gs://`.
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+
+
+def check_choice(field: str, value: object, allowed: Iterable[object]) -> None:
+    """Refuse a word that is not one of the allowed ones.
+
+    Args:
+        field: full config name, such as `pyramid.upsample`, or flag, such as `--mode`.
+        value: what the user gave.
+        allowed: the words that exist.
+
+    Raises:
+        ValueError: naming the field, the value and the allowed words.
+    """
+    if value not in (choices := tuple(allowed)):
+        _refuse(field, value, ", ".join(map(repr, choices)))
+
+
+def check_at_least(field: str, value: float, least: float) -> None:
+    """Raise ValueError, naming field, value and bound, for a number below `least`, or NaN."""
+    if not value >= least:
+        _refuse(field, value, f"at least {least}")
+
+
+def check_above(field: str, value: float, bound: float) -> None:
+    """Raise ValueError, naming field, value and bound, unless a number lies above it."""
+    if not value > bound:
+        _refuse(field, value, f"above {bound}")
+
+
+def check_range(field: str, value: float, least: float, most: float, ends: str = "[]") -> None:
+    """Refuse a number outside a range.
+
+    Args:
+        field: full config name or flag.
+        value: what the user gave.
+        least: lower end.
+        most: upper end.
+        ends: `[` or `(`, then `]` or `)`: whether each end itself is allowed.
+
+    Raises:
+        ValueError: naming the field, the value and the range; NaN lies in none.
+    """
+    is_above = value >= least if ends[0] == "[" else value > least
+    is_below = value <= most if ends[1] == "]" else value < most
+    if not (is_above and is_below):
+        _refuse(field, value, f"{ends[0]}{least}, {most}{ends[1]}")
+
+
+def check_no_address(field: str, path: object) -> None:
+    """Refuse a path that is the address of something elsewhere, such as `gs://bucket/run`.
+
+    A local folder of that name would be made, and what is in it lost with the machine.
+
+    Raises:
+        ValueError: naming the field and the address.
+    """
+    if _ADDRESS.match(str(path)):
+        raise ValueError(
+            f"{field}={path} is an address, not a path: only mounted file systems are read and "
+            "written (NFS such as Filestore, or a bucket mounted by gcsfuse)"
+        )
+
+
+def whole_number(field: str, value: object, at_least: int = 1) -> int:
+    """A number that counts something, as a plain int; numpy's whole numbers will do.
+
+    Args:
+        field: full config name, such as `alignment.group_size`.
+        value: what the user gave.
+        at_least: the smallest number allowed.
+
+    Returns:
+        The number.
+
+    Raises:
+        ValueError: naming the field and the value: not a whole number, or too small a one.
+    """
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = at_least - 1
+    if number < at_least or isinstance(value, bool):
+        raise ValueError(f"{field} is {value!r}; allowed: whole numbers from {at_least}")
+    return number
+
+
+def as_tuple(field: str, value: object, of: str) -> tuple:
+    """A list of options as a tuple, so that what holds it can be hashed.
+
+    Args:
+        field: full config name, such as `sample.steps_per_stage`.
+        value: what the user gave: a tuple, a list or a numpy array of one axis.
+        of: what it should hold, for the error: "one number for each stage".
+
+    Returns:
+        The same entries.
+
+    Raises:
+        ValueError: naming the field and the value: one number or a word in place of a list.
+    """
+    if isinstance(value, str | bytes) or not hasattr(value, "__iter__"):
+        raise ValueError(f"{field} is {value!r}; allowed: {of}")
+    return tuple(value)
+
+
+def _refuse(field: str, value: object, allowed: str) -> None:
+    raise ValueError(f"{field} is {value!r}; allowed: {allowed}")

@@ -1,0 +1,33 @@
+"""What the command line may say: modes, the flags that each of them owns, and the exit codes.
+
+    exit_codes -> flag_table -> parsing, help_page
+
+A flag that the mode does not own, or a word that is no flag, is bad input: left unread, it would
+start another run than the one asked for. Needs no jax: a mistake is told at once.
+"""
+
+from tpdiff_jax.command_line.exit_codes import EXIT_CODES, ExitCode
+from tpdiff_jax.command_line.flag_table import (
+    DEVICE_MODES,
+    FLAGS,
+    MODES,
+    Flag,
+    flags_of,
+    list_flags,
+)
+from tpdiff_jax.command_line.help_page import help_text
+from tpdiff_jax.command_line.parsing import Command, parse
+
+__all__ = [
+    "DEVICE_MODES",
+    "EXIT_CODES",
+    "FLAGS",
+    "MODES",
+    "Command",
+    "ExitCode",
+    "Flag",
+    "flags_of",
+    "help_text",
+    "list_flags",
+    "parse",
+]

@@ -1,0 +1,185 @@
+"""The modes and the flags that each of them owns."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from tpdiff_jax.command_line.exit_codes import ExitCode
+
+MODES = {
+    "train": "train to train.num_steps, resuming from the workdir's newest checkpoint; writes "
+    "checkpoints/, metrics.jsonl, tensorboard/, samples/, results.json and report.html",
+    "sample": "generate videos from a checkpoint of the workdir",
+    "evaluate": "measure a checkpoint of the workdir: Moving Digits with the exact evaluators, "
+    "prepared clips against held-out ones (--fvd_weights, --clip_folder)",
+    "export": "write a checkpoint's averaged parameters as published weights, in --layout and "
+    "--dtype: safetensors that diffusers and others read; low-rank changes are merged",
+    "prepare": "turn a folder of videos and captions into clips to train from: --config is "
+    "configs/prepare.py or one like it, --workdir the folder to write; resumes",
+    "plan": "compile every program of a config for the machine of --topology, which need not be "
+    "here, and say what it would take: memory, FLOPs, messages, least times; writes "
+    "plan_TOPOLOGY.json and .html",
+    "doctor": "say which checkpoints of the workdir are intact, what is wrong with the others and "
+    f"what training would resume from; code {ExitCode.BAD_INPUT.value} when none is intact",
+    "replay": "take the logged step --step=N again from the checkpoint before it and compare its "
+    "bits",
+}
+"""Mode -> what it does; the first is the default."""
+
+DEVICE_MODES = ("train", "sample", "evaluate", "replay")
+"""Modes that run on the devices of all processes, so that launchers may start them."""
+
+_ALL = tuple(MODES)
+_GENERATE = ("sample", "evaluate")
+
+
+class Flag(NamedTuple):
+    """One flag.
+
+    Attributes:
+        modes: those that own it.
+        text: its help.
+        kind: "text", "path" (no address such as gs://), "integer", "list" (joined by commas),
+            "repeated", "switch" (--NAME and --noNAME) or "config".
+        default: value where it is not given.
+        allowed: its words, where they are few.
+        least: smallest number.
+        needed_by: modes that cannot do without.
+    """
+
+    modes: tuple[str, ...]
+    text: str
+    kind: str = "text"
+    default: Any = None
+    allowed: tuple[str, ...] = ()
+    least: int | None = None
+    needed_by: tuple[str, ...] = ()
+
+
+FLAGS: Mapping[str, Flag] = {
+    "mode": Flag(_ALL, "what to do", default="train", allowed=_ALL),
+    "workdir": Flag(_ALL, "folder of the run", "path", needed_by=_ALL),
+    "config": Flag(
+        ("train", "sample", "evaluate", "export", "prepare", "plan"),
+        "config file; its fields are overridden by --config.GROUP.FIELD=VALUE. sample, evaluate "
+        "and export read the workdir's own, and need one only for other fields of sample, eval, "
+        "measure and mesh",
+        "config",
+        needed_by=("train", "prepare", "plan"),
+    ),
+    "step": Flag(
+        (*_GENERATE, "export", "replay"),
+        "checkpoint to read, default the newest; replay: the step to take again, numbered as in "
+        "metrics.jsonl",
+        "integer",
+        least=0,
+        needed_by=("replay",),
+    ),
+    "out": Flag((*_GENERATE, "export"), "output folder; default in the workdir", "path"),
+    "num_videos": Flag(_GENERATE, "number of videos; default from the config", "integer", least=1),
+    "seed": Flag(_GENERATE, "seed of the videos; default from the config", "integer", least=0),
+    "steps_per_stage": Flag(_GENERATE, "solver steps of each stage, as in 10,10,10", "list"),
+    "guidance_scale": Flag(_GENERATE, "guidance scale, one number or one per stage", "list"),
+    "bucket": Flag(_GENERATE, "shape of clips, as in 16x96x160; default the data's first"),
+    "video_weights": Flag(
+        _GENERATE,
+        "folder of the autoencoder that the clips were prepared with, which turns latents into "
+        "videos; default sample.video_weights",
+        "path",
+    ),
+    "labels": Flag(
+        ("sample",),
+        "one label a video, digits joined by '-', as in 3,7 or 3-7,0-1",
+        "list",
+        default=(),
+    ),
+    "caption": Flag(
+        ("sample",),
+        "a caption, as in 'the digit 3 moves fast to the left'; repeatable",
+        "repeated",
+        default=(),
+    ),
+    "prompts": Flag(("sample",), "file of captions, one a line", "path"),
+    "videos_per_prompt": Flag(
+        ("sample",),
+        "videos of each caption of a text-conditioned run",
+        "integer",
+        default=1,
+        least=1,
+    ),
+    "negative_prompt": Flag(
+        ("sample",), "what guidance points away from; default the empty prompt", default=""
+    ),
+    "text_weights": Flag(
+        ("sample",),
+        "folder of the text encoder that the clips were prepared with",
+        "path",
+        default="",
+    ),
+    "naming": Flag(
+        ("sample",),
+        "vbench writes PROMPT-0.mp4 and so on",
+        default="numbers",
+        allowed=("numbers", "vbench"),
+    ),
+    "fvd_weights": Flag(
+        ("evaluate",), "I3D's weights for FVD, made by tpdiff_jax.evals.convert_i3d", "path"
+    ),
+    "clip_folder": Flag(("evaluate",), "a CLIP model for CLIPSIM", "path"),
+    "layout": Flag(("export",), "names and folders, by network; default the network's first"),
+    "dtype": Flag(
+        ("export",),
+        "stored type",
+        default="float32",
+        allowed=("float32", "bfloat16", "float16"),
+    ),
+    "trust_step": Flag(
+        ("doctor",),
+        "write the manifest of this checkpoint, which has none",
+        "integer",
+        least=0,
+    ),
+    "topology": Flag(
+        ("plan",),
+        "machine, as in v5p:4x4x4, v5e:2x4, v6e:4x4, cpu:8 or local",
+        default="local",
+    ),
+    "frame_shape": Flag(
+        ("plan",),
+        "height, width and channels of a frame, or of frames whose number stands before them, "
+        "where no data set is at hand; default the data set's",
+        "list",
+    ),
+    "num_clips": Flag(
+        ("plan",),
+        "training clips to count chip-hours for",
+        "integer",
+        default=10_000_000,
+        least=1,
+    ),
+    "largest_batch": Flag(
+        ("plan",),
+        "look for the largest batch that fits, by further compilations",
+        "switch",
+        default=True,
+    ),
+    "compilation_cache": Flag(
+        DEVICE_MODES, "folder for compiled programs, so that a restart need not compile"
+    ),
+    "coordinator_address": Flag(
+        DEVICE_MODES, "HOST:PORT of process 0; needed where no cluster tells it"
+    ),
+    "num_processes": Flag(DEVICE_MODES, "processes of the run", "integer", least=1),
+    "process_id": Flag(DEVICE_MODES, "number of this process, from 0", "integer", least=0),
+}
+RENAMED = {"checkpoint_step": "step"}
+"""Flags of earlier versions -> what they are called now."""
+
+
+def flags_of(mode: str) -> dict[str, Flag]:
+    """Return the flags that a mode owns, by name."""
+    return {name: flag for name, flag in FLAGS.items() if mode in flag.modes}
+
+
+def list_flags(mode: str) -> str:
+    """Return the names of the flags that a mode owns, for a message."""
+    return ", ".join(f"--{name}" for name in flags_of(mode))
