@@ -47,12 +47,12 @@ def step_flops(experiment: Experiment) -> tuple[StepFlops, ...]:
 
 
 def _alignment_flops(program: Program) -> float:
-    task, batch_size = program.task, program.batch_size
+    task, stage_index, batch_size = program.task, program.stage, program.batch_size
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch_size))
     shape = (batch_size, *program.clips.video_shape)
     noise = jax.make_jaxpr(
         lambda x_0, keys: method.aligned_noise(
-            task.pyramid, program.stage, x_0, keys, task.alignment
+            task.pyramid, stage_index, x_0, keys, task.alignment
         )
     )(jax.ShapeDtypeStruct(shape, "float32"), keys)
     return matmul_flops(noise.jaxpr)

@@ -255,11 +255,10 @@ def stage_loss(
     cond = drop_condition(task, batch["cond"], draws.is_dropped)
 
     network_time = pyramid.network_time(stage_index, t)
-    positions = jax.tree.map(jnp.asarray, stage.positions)
     network_params = task.adaptation.merge(params, frozen or {})
-    output = task.apply(network_params, x_t, network_time, positions, stage.strides, cond)
+    output = task.apply(network_params, x_t, network_time, stage.positions, stage.strides, cond)
     error = method.mean_squared_error(output, target)  # [b]
-    return jnp.mean(method.loss_weight(pyramid, t) * error), metrics
+    return jnp.mean(method.loss_weight(pyramid, stage_index, t) * error), metrics
 
 
 def drop_condition(task: TrainTask, cond: Cond, is_dropped: Array) -> Cond:
