@@ -256,7 +256,7 @@ def stage_loss(
 
     network_time = pyramid.network_time(stage_index, t)
     positions = jnp.asarray(stage.frame_positions)
-    network_params = task.adaptation.merge(params, frozen or {})
+    network_params = task.adaptation.attach(params, frozen or {})
     output = task.apply(network_params, x_t, network_time, positions, stage.frame_stride, cond)
     error = method.mean_squared_error(output, target)  # [b]
     return jnp.mean(method.loss_weight(pyramid, t) * error), metrics
