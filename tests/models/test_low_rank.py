@@ -157,9 +157,9 @@ def test_no_frozen_matrix_has_a_gradient(name: str, way: str) -> None:
     one, two, three = (step_flops(case, rank) for rank in (1, 2, 3))
     assert three - two == two - one > 0
     without = (2 * one - two) / forward
-    recomputed = 1.0 if way == "recomputed" else 0.0
-    assert 1.9 < without - recomputed < 2.1
-    assert step_flops(case, 1, is_merged=True) / forward - recomputed > 2.9
+    assert 1.7 < without < (3.1 if way == "recomputed" else 2.1)
+    merged = step_flops(case, 1, is_merged=True) / forward
+    assert merged - without > 0.8, "the gradient of every block's matrices"
 
 
 def test_a_wide_network_at_rank_16_takes_at_most_2_1_forward_passes() -> None:
