@@ -2,8 +2,7 @@
 
 Backward costs twice the forward: once for the gradients of what comes in, once for those of the
 parameters. A frozen matrix has none of its own, and what stands before everything that is trained
-needs neither; jax traces no more than that, so the trace is counted. The low-rank products
-themselves are not: they are as small as the rank is against the tokens.
+needs neither; jax traces no more than that, so the trace is counted, low-rank products included.
 """
 
 import dataclasses
@@ -14,11 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tpdiff_jax.infra.adaptation import Adaptation, union
+from tpdiff_jax.infra.adaptation import Adaptation
 from tpdiff_jax.models import Network
 from tpdiff_jax.models.one_device import ONE_DEVICE
 from tpdiff_jax.planning.program_flops import matmul_flops
-from tpdiff_jax.types import Array, CondShapes, Params
+from tpdiff_jax.types import Array, CondShapes, Params, Positions
 
 PLAIN: Mapping[str, str] = {"remat": "none", "attention_kernel": "xla"}
 """Fields of a network's config under which a trace holds its products and no recomputation."""
@@ -35,23 +34,24 @@ def clip_flops(
         cond_shapes: shapes and types of a clip's condition.
         video_shape: of the clip, [f, h, w, c].
     """
-    if not adaptation.trained:
-        return 3.0 * network.flops(video_shape[0])
+    frames, height, width, _ = video_shape
+    shape = (frames, height, width)
+    if not adaptation.trained and not adaptation.rank:
+        return 3.0 * network.flops(shape)
     plain = _plain(network)
-    params = jax.eval_shape(plain.init, jax.random.key(0))
+    key = jax.random.key(0)
+    trained, frozen = jax.eval_shape(lambda key: adaptation.split(plain.init(key), key), key)
 
-    def loss(trained: Mapping[str, Any], params: Params, x_t: Array, t: Array, cond: Any) -> Array:
-        positions = np.arange(video_shape[0], dtype=np.float32)
-        return jnp.sum(plain.apply(union(trained, params), x_t, t, positions, 1, cond))
+    def loss(trained: Params, frozen: Params, x_t: Array, t: Array, cond: Any) -> Array:
+        positions = Positions(*(np.arange(length, dtype=np.float32) for length in shape))
+        params = adaptation.attach(trained, frozen)
+        return jnp.sum(plain.apply(params, x_t, t, positions, (1, 1, 1), cond))
 
-    x_t, t = (jax.ShapeDtypeStruct((1, *shape), jnp.float32) for shape in (video_shape, ()))
+    x_t, t = (jax.ShapeDtypeStruct((1, *axes), jnp.float32) for axes in (video_shape, ()))
     cond = {
-        name: jax.ShapeDtypeStruct((1, *shape), dtype)
-        for name, (shape, dtype) in cond_shapes.items()
+        name: jax.ShapeDtypeStruct((1, *axes), dtype) for name, (axes, dtype) in cond_shapes.items()
     }
-    traced = jax.make_jaxpr(jax.value_and_grad(loss))(
-        adaptation.chosen(params), params, x_t, t, cond
-    )
+    traced = jax.make_jaxpr(jax.value_and_grad(loss))(trained, frozen, x_t, t, cond)
     return matmul_flops(traced.jaxpr)
 
 

@@ -51,9 +51,7 @@ def _alignment_flops(program: Program) -> float:
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch_size))
     shape = (batch_size, *program.clips.video_shape)
     noise = jax.make_jaxpr(
-        lambda x_0, keys: method.aligned_noise(
-            task.pyramid, stage_index, x_0, keys, task.alignment
-        )
+        lambda x_0, keys: method.aligned_noise(task.pyramid, stage_index, x_0, keys, task.alignment)
     )(jax.ShapeDtypeStruct(shape, "float32"), keys)
     return matmul_flops(noise.jaxpr)
 

@@ -255,7 +255,7 @@ def stage_loss(
     cond = drop_condition(task, batch["cond"], draws.is_dropped)
 
     network_time = pyramid.network_time(stage_index, t)
-    network_params = task.adaptation.merge(params, frozen or {})
+    network_params = task.adaptation.attach(params, frozen or {})
     output = task.apply(network_params, x_t, network_time, stage.positions, stage.strides, cond)
     error = method.mean_squared_error(output, target)  # [b]
     return jnp.mean(method.loss_weight(pyramid, stage_index, t) * error), metrics

@@ -58,6 +58,35 @@ def test_low_rank_changes_start_at_nothing_and_are_scaled_products():
     same(merged["blocks"]["motion"]["scale"], PARAMS["blocks"]["motion"]["scale"])
 
 
+def test_training_sees_low_rank_changes_beside_untouched_matrices_scaled_in_a():
+    adaptation = Adaptation(trained=".*/motion/.*", rank=2, alpha=6.0)
+    trained, frozen = adaptation.split(PARAMS, KEY)
+    attached = adaptation.attach(trained, frozen)
+    change = attached["blocks"]["motion"]
+    same(change.pop("lora_a"), 3.0 * trained["blocks"]["motion"]["lora_a"])
+    same(change.pop("lora_b"), trained["blocks"]["motion"]["lora_b"])
+    same(attached, PARAMS)
+    assert set(trained["blocks"]["motion"]) == {"lora_a", "lora_b"}, "the state has its own tree"
+
+
+def test_without_low_rank_training_sees_the_networks_parameters():
+    for adaptation in (Adaptation(), Adaptation(trained=".*/motion/.*")):
+        same(adaptation.attach(*adaptation.split(PARAMS, KEY)), PARAMS)
+
+
+def test_a_convolution_is_narrowed_by_its_window_and_widened_at_every_place():
+    kernel = normal(3, 3, 4, 5)
+    trained, frozen = Adaptation(rank=2).split({"conv": {"kernel": kernel}}, KEY)
+    low_a, low_b = trained["conv"]["lora_a"], normal(2, 5)
+    assert low_a.shape == (3, 3, 4, 2) and trained["conv"]["lora_b"].shape == (2, 5)
+    bound = float(jnp.abs(low_a).max())
+    assert 0.9 * 36**-0.5 < bound < 36**-0.5, "drawn for the 36 values of a window"
+    trained = {"conv": {"lora_a": low_a, "lora_b": low_b}}
+    change = Adaptation(rank=2, alpha=6.0).merge(trained, frozen)["conv"]["kernel"] - kernel
+    expected = 3.0 * np.asarray(low_a).reshape(36, 2) @ low_b
+    np.testing.assert_allclose(change.reshape(36, 5), expected, atol=1e-5)
+
+
 def test_low_rank_matrices_have_a_place_before_the_networks_own():
     axes = (("stem/kernel", ("width", None)),)
     assert Adaptation(trained="stem/.*").param_axes(axes) == axes
@@ -75,6 +104,16 @@ def test_low_rank_matrices_have_a_place_before_the_networks_own():
 def test_wrong_fields_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         Adaptation(**fields)
+
+
+def test_kernels_that_are_neither_matrix_nor_convolution_are_left_out_or_refused():
+    params = {"deep": {"kernel": normal(3, 3, 3, 4, 5)}, "stem": PARAMS["stem"]}
+    trained, _ = Adaptation(trained="stem/.*", rank=1).split(params, KEY)
+    assert set(trained) == {"stem"}
+    with pytest.raises(
+        ValueError, match=r"adaptation.rank=1: deep/kernel of shape \(3, 3, 3, 4, 5"
+    ):
+        Adaptation(rank=1).split(params, KEY)
 
 
 def test_a_pattern_that_matches_nothing_is_refused():

@@ -1,14 +1,16 @@
 """What of a network is trained: all of it, some parameters, or low-rank changes of some.
 
-    params = merge(trained, frozen)
-
 `trained` is what the optimizer, the moving average and the gradients see; `frozen` never changes.
 Without low rank the two are parts of one tree. With rank r every matching matrix W stays frozen and
 
-    W + (alpha / r) A B,   A [d_in, r] drawn, B [r, d_out] zero at the start
+    attach  for training:            y = x W + (alpha / r) (x A) B
+    merge   to sample and to export: W + (alpha / r) A B in the place of W
 
-takes its place, so a fresh adaptation changes nothing. Works on any network: parameters are found
-by their paths.
+with A [d_in, r] drawn and B [r, d_out] zero at the start, so a fresh adaptation changes nothing.
+Beside the matrix, not in it: the gradient of a sum is that of the whole matrix, as costly as
+training it. A convolution's A has the kernel's sides, [rows, columns, d_in, r], and its B is a
+1 x 1 convolution (the form of peft), so that rank r is that of the kernel as a matrix from a whole
+window to d_out. Parameters are found by their paths; `models/layers.py` computes the change.
 
 Source: Hu et al., LoRA, arXiv 2106.09685, section 4.1.
 """
@@ -26,6 +28,8 @@ from tpdiff_jax.checks import check_above, check_at_least
 from tpdiff_jax.types import Array, ParamAxes, Params, PRNGKey
 
 KERNEL, LOW_A, LOW_B = "kernel", "lora_a", "lora_b"
+CONV_NDIM = 4
+"""Axes of a convolution's kernel; a matrix has two, and a third where blocks are stacked."""
 LORA_AXES: ParamAxes = ((rf".*/({LOW_A}|{LOW_B})", ()),)
 """Low-rank matrices are small; every device holds them whole."""
 
@@ -61,7 +65,7 @@ class Adaptation:
         """Return the parameters (or their shapes) that `trained` matches, by path.
 
         Raises:
-            ValueError: when there is none.
+            ValueError: when there is none, or one that can have no low-rank change.
         """
         leaves = flatten_dict(dict(params), sep="/")
         chosen = {path: leaf for path, leaf in leaves.items() if self._is_trained(path, leaf)}
@@ -78,7 +82,7 @@ class Adaptation:
             key: of the low-rank matrices.
 
         Raises:
-            ValueError: when nothing matches `trained`.
+            ValueError: as `chosen`.
         """
         chosen = self.chosen(params)
         if self.rank:
@@ -89,8 +93,19 @@ class Adaptation:
         rest = {path: leaf for path, leaf in leaves.items() if path not in chosen}
         return _nested(chosen), _nested(rest)
 
+    def attach(self, trained: Params, frozen: Params) -> Params:
+        """Return what the network is applied to in training: low-rank changes beside the matrices.
+
+        The scale alpha / rank is in every A, so that layers need not know it.
+        """
+        if self.rank:
+            changes = flatten_dict(dict(trained), sep="/")
+            scaled = {p: self._scale * x for p, x in changes.items() if p.endswith(LOW_A)}
+            trained = _nested(changes | scaled)
+        return union(trained, frozen)
+
     def merge(self, trained: Params, frozen: Params) -> Params:
-        """Return the network's parameters."""
+        """Return the network's parameters, of the shapes that it was made with."""
         if not frozen:
             return trained
         changes, leaves = flatten_dict(dict(trained), sep="/"), flatten_dict(dict(frozen), sep="/")
@@ -110,20 +125,31 @@ class Adaptation:
     def _is_trained(self, path: str, leaf: Any) -> bool:
         is_matrix = path.rpartition("/")[2] == KERNEL and leaf.ndim >= 2
         matches = not self.trained or re.fullmatch(self.trained, path) is not None
+        if matches and is_matrix and self.rank and leaf.ndim > CONV_NDIM:
+            raise ValueError(
+                f"adaptation.rank={self.rank}: {path} of shape {leaf.shape} can have no low-rank "
+                "change; adaptation.trained must leave it out"
+            )
         return matches and (is_matrix or not self.rank)
 
     def _low_rank(self, item: tuple[str, Array], key: PRNGKey) -> dict[str, Array]:
         path, kernel = item
-        owner, (*stack, d_in, d_out) = path.rpartition("/")[0], kernel.shape
-        limit = 1.0 / math.sqrt(d_in)
-        shape = (*stack, d_in, self.rank)
+        owner, (*leading, d_in, d_out) = path.rpartition("/")[0], kernel.shape
+        is_conv = kernel.ndim == CONV_NDIM
+        window, layers = (leading, []) if is_conv else ([], leading)
+        limit = 1.0 / math.sqrt(math.prod(window) * d_in)
+        shape = (*leading, d_in, self.rank)
         return {
             f"{owner}/{LOW_A}": jax.random.uniform(key, shape, jnp.float32, -limit, limit),
-            f"{owner}/{LOW_B}": jnp.zeros((*stack, self.rank, d_out), jnp.float32),
+            f"{owner}/{LOW_B}": jnp.zeros((*layers, self.rank, d_out), jnp.float32),
         }
 
     def _change(self, low_a: Array, low_b: Array) -> Array:
-        return (self.alpha / self.rank) * (low_a @ low_b)
+        return self._scale * (low_a @ low_b)  # of a convolution: at every tap
+
+    @property
+    def _scale(self) -> float:
+        return self.alpha / self.rank
 
 
 def union(trained: Params, frozen: Params) -> Params:

@@ -13,7 +13,7 @@ from flax import nnx
 
 from tpdiff_jax.models.animatediff_config import AnimateDiffConfig, LayerShape
 from tpdiff_jax.models.embeddings import sinusoid_features
-from tpdiff_jax.models.layers import DTYPES, FrameGroupNorm
+from tpdiff_jax.models.layers import DTYPES, FrameGroupNorm, Linear
 from tpdiff_jax.models.residual_block import ResidualBlock, frame_conv, twice
 from tpdiff_jax.models.unet_transformers import Transformer
 from tpdiff_jax.types import Array, ArrayLike, Layout
@@ -56,9 +56,7 @@ class Stem(nnx.Module):
     def __init__(self, config: AnimateDiffConfig, rngs: nnx.Rngs):
         width, dim = config.level_channels[0], config.time_dim
         self.conv = frame_conv(config.channels, width, DTYPES[config.dtype], rngs)
-        self.time = nnx.Dict(
-            inner=nnx.Linear(width, dim, rngs=rngs), outer=nnx.Linear(dim, dim, rngs=rngs)
-        )
+        self.time = nnx.Dict(inner=Linear(width, dim, rngs=rngs), outer=Linear(dim, dim, rngs=rngs))
         self.num_features = width
 
     def embed_time(self, t: Array) -> Array:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tpdiff_jax.models.layers import RMSNorm
+from tpdiff_jax.models.layers import Linear, RMSNorm
 from tpdiff_jax.models.rope import rotate_pairs
 from tpdiff_jax.types import Array
 
@@ -63,9 +63,9 @@ class SelfAttention(nnx.Module):
         has_output: bool = True,
     ):
         init = nnx.initializers.xavier_uniform()
-        self.qkv = nnx.Linear(dim, 3 * dim, dtype=dtype, kernel_init=init, rngs=rngs)
+        self.qkv = Linear(dim, 3 * dim, dtype=dtype, kernel_init=init, rngs=rngs)
         self.out = (
-            nnx.Linear(dim, dim, dtype=dtype, kernel_init=init, rngs=rngs) if has_output else None
+            Linear(dim, dim, dtype=dtype, kernel_init=init, rngs=rngs) if has_output else None
         )
         self.q_norm = RMSNorm(dim // num_heads) if qk_norm else None
         self.k_norm = RMSNorm(dim // num_heads) if qk_norm else None

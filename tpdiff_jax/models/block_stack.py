@@ -11,7 +11,9 @@ from typing import Any, Protocol, TypeVar
 
 import jax
 from flax import nnx
+from flax.traverse_util import flatten_dict
 
+from tpdiff_jax.models.layers import LOW_RANK_NAMES, LowRank
 from tpdiff_jax.types import Params, PRNGKey
 
 Part = TypeVar("Part", bound=nnx.Module)
@@ -48,14 +50,32 @@ def new_stack(part: Callable[..., nnx.Module], config: Any, depth: int, key: PRN
 
 
 def bind(part: Callable[..., Part], config: Any, params: Params) -> Part:
-    """Return the part with these parameters."""
-    return nnx.merge(_structure(part, config), nnx.State(params))
+    """Return the part with these parameters.
+
+    Where they hold `lora_a` and `lora_b` beside a kernel, its layer adds that low-rank change.
+
+    Raises:
+        ValueError: for a low-rank change of a layer that cannot have one.
+    """
+    changed = {path[:-1] for path in flatten_dict(dict(params)) if path[-1] in LOW_RANK_NAMES}
+    structure = _structure(part, config, tuple(sorted(changed)))
+    return nnx.merge(structure, nnx.State(params))
 
 
 @functools.cache  # building a part only to look at it takes longer than tracing it
-def _structure(part: Callable[..., nnx.Module], config: Any) -> nnx.GraphDef[Any]:
-    abstract = nnx.eval_shape(lambda: part(config, rngs=nnx.Rngs(0)))
-    return nnx.split(abstract, nnx.Param)[0]
+def _structure(
+    part: Callable[..., nnx.Module], config: Any, changed: tuple[tuple[str, ...], ...]
+) -> nnx.GraphDef[Any]:
+    def build() -> nnx.Module:
+        built = part(config, rngs=nnx.Rngs(0))
+        for path in changed:
+            layer = functools.reduce(getattr, path, built)
+            if not isinstance(layer, LowRank):
+                raise ValueError(f"{'/'.join(path)} can have no low-rank change")
+            layer.take_low_rank()
+        return built
+
+    return nnx.split(nnx.eval_shape(build), nnx.Param)[0]
 
 
 def apply_stack(

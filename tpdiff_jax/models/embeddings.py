@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from tpdiff_jax.models.layers import Linear
 from tpdiff_jax.types import Array, Strides
 
 NUM_FEATURES = 256
@@ -35,8 +36,8 @@ class ScalarEmbedding(nnx.Module):
     """Sinusoids of a scalar followed by a two-layer SiLU network: [b] -> [b, d]."""
 
     def __init__(self, dim: int, rngs: nnx.Rngs):
-        self.inner = nnx.Linear(NUM_FEATURES, dim, rngs=rngs)
-        self.outer = nnx.Linear(dim, dim, rngs=rngs)
+        self.inner = Linear(NUM_FEATURES, dim, rngs=rngs)
+        self.outer = Linear(dim, dim, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
         """Embed scalars in the sinusoids' range, 0 to 1000: [b] -> [b, d]."""

@@ -19,6 +19,7 @@ from tpdiff_jax.models.layers import (
     ACTIVATIONS,
     DTYPES,
     FeedForward,
+    Linear,
     layer_norm,
     modulate,
     over_tokens,
@@ -43,8 +44,8 @@ class Stem(nnx.Module):
 
     def __init__(self, config: FluxConfig, rngs: nnx.Rngs):
         d, dtype = config.hidden_size, DTYPES[config.dtype]
-        self.patch = nnx.Linear(config.patch_dim, d, dtype=dtype, kernel_init=XAVIER, rngs=rngs)
-        self.text = nnx.Linear(config.text_dim, d, dtype=dtype, kernel_init=XAVIER, rngs=rngs)
+        self.patch = Linear(config.patch_dim, d, dtype=dtype, kernel_init=XAVIER, rngs=rngs)
+        self.text = Linear(config.text_dim, d, dtype=dtype, kernel_init=XAVIER, rngs=rngs)
         self.time = ScalarEmbedding(d, rngs)
         self.pooled = FeedForward(config.pooled_dim, d, "silu", jnp.float32, rngs, out_dim=d)
 
@@ -102,8 +103,8 @@ class SingleBlock(nnx.Module):
         d, hidden, dtype = config.hidden_size, config.feed_forward_dim, DTYPES[config.dtype]
         self.modulation = zero_linear(d, 3 * d, jnp.float32, rngs)
         self.attention = SelfAttention(d, config.num_heads, True, dtype, rngs, has_output=False)
-        self.inner = nnx.Linear(d, hidden, dtype=dtype, kernel_init=XAVIER, rngs=rngs)
-        self.outer = nnx.Linear(d + hidden, d, dtype=dtype, kernel_init=XAVIER, rngs=rngs)
+        self.inner = Linear(d, hidden, dtype=dtype, kernel_init=XAVIER, rngs=rngs)
+        self.outer = Linear(d + hidden, d, dtype=dtype, kernel_init=XAVIER, rngs=rngs)
 
     def __call__(
         self, tokens: Tokens, condition: Array, table: Table, attend: JointAttend, layout: Layout

@@ -1,10 +1,11 @@
-"""Layers shared by the networks: normalisation, modulation, feed-forward.
+"""Layers shared by the networks: linear, convolution, normalisation, modulation, feed-forward.
 
 Parameters are float32; matrix products run in the compute dtype; every reduction (means,
 variances) runs in float32.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,8 @@ from flax import nnx
 from tpdiff_jax.types import Array
 
 EPSILON = 1e-6
+LOW_RANK_NAMES = ("lora_a", "lora_b")
+"""Parameters of a low-rank change, beside the kernel that it changes."""
 DTYPES: dict[str, jnp.dtype] = {
     "float32": jnp.dtype(jnp.float32),
     "bfloat16": jnp.dtype(jnp.bfloat16),
@@ -74,6 +77,58 @@ def over_tokens(per_sample: Array, tokens: Array) -> Array:
     return per_sample.reshape(per_sample.shape[0], *middle, -1).astype(tokens.dtype)
 
 
+class LowRank(nnx.Module):
+    """A layer that computes a low-rank change beside its kernel where its parameters hold one.
+
+    The parameters are `lora_a` and `lora_b`, any scale is already in the first of them. The kernel
+    then needs no gradient of its own, which a sum of the two matrices would.
+
+    Source: Hu et al., LoRA, arXiv 2106.09685, section 4.1.
+    """
+
+    lora_a: nnx.Param[Array] | None = None
+    lora_b: nnx.Param[Array] | None = None
+
+    def take_low_rank(self) -> None:
+        """Make room for the change; only the structure matters, the arrays come with `bind`."""
+        self.lora_a, self.lora_b = nnx.Param(jnp.zeros(())), nnx.Param(jnp.zeros(()))
+
+
+class Linear(LowRank, nnx.Linear):
+    """y = x W + bias, and with a low-rank change + (x A) B."""
+
+    def __call__(self, inputs: Array, out_sharding: Any = None) -> Array:
+        """[..., d_in] -> [..., d_out] in the compute dtype."""
+        y = super().__call__(inputs, out_sharding)
+        if self.lora_a is None or self.lora_b is None:
+            return y
+        low = (inputs, self.lora_a[...], self.lora_b[...])
+        x, low_a, low_b = self.promote_dtype(low, dtype=self.dtype)
+        return y + (x @ low_a) @ low_b
+
+
+class Conv(LowRank, nnx.Conv):
+    """A convolution of frames, and with a low-rank change + conv(x, A) B.
+
+    A has the kernel's sides and `rank` outputs, B [rank, d] is a 1 x 1 convolution: the form of
+    peft. Strides are those of the kernel; padding is given in rows and columns.
+    """
+
+    def __call__(self, inputs: Array, out_sharding: Any = None) -> Array:
+        """[..., h, w, c] -> [..., h', w', d] in the compute dtype."""
+        y = super().__call__(inputs, out_sharding)
+        if self.lora_a is None or self.lora_b is None:
+            return y
+        low = (inputs, self.lora_a[...], self.lora_b[...])
+        x, low_a, low_b = self.promote_dtype(low, dtype=self.dtype)
+        strides = (self.strides,) * 2 if isinstance(self.strides, int) else self.strides
+        frames, axes = x.reshape(-1, *x.shape[-3:]), ("NHWC", "HWIO", "NHWC")
+        narrow = self.conv_general_dilated(
+            frames, low_a, strides, self.padding, dimension_numbers=axes
+        )
+        return y + (narrow @ low_b).reshape(y.shape)
+
+
 class RMSNorm(nnx.Module):
     """x / sqrt(mean(x^2) + 1e-6) with a learned scale (arXiv 1910.07467, Eq. 4)."""
 
@@ -125,10 +180,10 @@ class FrameGroupNorm(nnx.Module):
         return jnp.broadcast_to(means, groups.shape).reshape(of_channels.shape)
 
 
-def zero_linear(d_in: int, d_out: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Linear:
+def zero_linear(d_in: int, d_out: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> Linear:
     """Return a linear layer that starts at zero, for gates and outputs (adaLN-Zero)."""
     zeros = nnx.initializers.zeros_init()
-    return nnx.Linear(d_in, d_out, dtype=dtype, kernel_init=zeros, rngs=rngs)
+    return Linear(d_in, d_out, dtype=dtype, kernel_init=zeros, rngs=rngs)
 
 
 class FeedForward(nnx.Module):
@@ -144,10 +199,8 @@ class FeedForward(nnx.Module):
         out_dim: int | None = None,
     ):
         init = nnx.initializers.xavier_uniform()
-        self.inner = nnx.Linear(dim, hidden_dim, dtype=dtype, kernel_init=init, rngs=rngs)
-        self.outer = nnx.Linear(
-            hidden_dim, out_dim or dim, dtype=dtype, kernel_init=init, rngs=rngs
-        )
+        self.inner = Linear(dim, hidden_dim, dtype=dtype, kernel_init=init, rngs=rngs)
+        self.outer = Linear(hidden_dim, out_dim or dim, dtype=dtype, kernel_init=init, rngs=rngs)
         self.activation = activation
 
     def __call__(self, x: Array) -> Array:

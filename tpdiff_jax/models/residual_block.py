@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tpdiff_jax.models.layers import FrameGroupNorm
+from tpdiff_jax.models.layers import Conv, FrameGroupNorm, Linear
 from tpdiff_jax.types import Array
 
 SAME = ((1, 1), (1, 1))
@@ -19,7 +19,7 @@ def frame_conv(
     stride: int = 1,
     padding: tuple[tuple[int, int], tuple[int, int]] = SAME,
     is_zero: bool = False,
-) -> nnx.Conv:
+) -> Conv:
     """Return a 3 x 3 convolution of every frame, [..., h, w, c] -> [..., h', w', d].
 
     Args:
@@ -32,7 +32,7 @@ def frame_conv(
         is_zero: start at zero.
     """
     lecun, zeros = nnx.initializers.lecun_normal(), nnx.initializers.zeros_init()
-    return nnx.Conv(
+    return Conv(
         channels,
         out_channels,
         (3, 3),
@@ -71,11 +71,11 @@ class ResidualBlock(nnx.Module):
     ):
         self.norm_1 = FrameGroupNorm(channels, num_groups, epsilon)
         self.conv_1 = frame_conv(channels, out_channels, dtype, rngs)
-        self.time = nnx.Linear(time_dim, out_channels, dtype=dtype, rngs=rngs) if time_dim else None
+        self.time = Linear(time_dim, out_channels, dtype=dtype, rngs=rngs) if time_dim else None
         self.norm_2 = FrameGroupNorm(out_channels, num_groups, epsilon)
         self.conv_2 = frame_conv(out_channels, out_channels, dtype, rngs, is_zero=True)
         self.shortcut = (
-            nnx.Linear(channels, out_channels, dtype=dtype, rngs=rngs)
+            Linear(channels, out_channels, dtype=dtype, rngs=rngs)
             if channels != out_channels
             else None
         )

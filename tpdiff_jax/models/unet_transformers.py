@@ -20,7 +20,7 @@ from flax import nnx
 from tpdiff_jax.models.animatediff_config import AnimateDiffConfig
 from tpdiff_jax.models.attention import Attend, dot_product_attention
 from tpdiff_jax.models.attention_kernels import attention_over
-from tpdiff_jax.models.layers import DTYPES, EPSILON, FrameGroupNorm
+from tpdiff_jax.models.layers import DTYPES, EPSILON, FrameGroupNorm, Linear
 from tpdiff_jax.types import Array, ArrayLike, Layout
 
 TOKEN_NORM_EPSILON = 1e-5
@@ -34,8 +34,8 @@ class Attention(nnx.Module):
     def __init__(
         self, dim: int, context_dim: int, num_heads: int, dtype: jnp.dtype, rngs: nnx.Rngs
     ):
-        def linear(d_in: int, use_bias: bool = False) -> nnx.Linear:
-            return nnx.Linear(d_in, dim, use_bias=use_bias, dtype=dtype, rngs=rngs)
+        def linear(d_in: int, use_bias: bool = False) -> Linear:
+            return Linear(d_in, dim, use_bias=use_bias, dtype=dtype, rngs=rngs)
 
         self.q, self.k, self.v = linear(dim), linear(context_dim), linear(context_dim)
         self.out = linear(dim, use_bias=True)
@@ -65,8 +65,8 @@ class TransformerBlock(nnx.Module):
         self.norm_1, self.norm_2, self.norm_3 = norm(), norm(), norm()
         self.attention_1 = Attention(dim, dim, num_heads, dtype, rngs)
         self.attention_2 = Attention(dim, context_dim, num_heads, dtype, rngs)
-        self.inner = nnx.Linear(dim, 2 * hidden, dtype=dtype, rngs=rngs)
-        self.outer = nnx.Linear(hidden, dim, dtype=dtype, rngs=rngs)
+        self.inner = Linear(dim, 2 * hidden, dtype=dtype, rngs=rngs)
+        self.outer = Linear(hidden, dim, dtype=dtype, rngs=rngs)
 
     def in_frames(self, x: Array, text: Array, attend: Attend) -> Array:
         """[b, f, l, d], text [b, 1, m, e] -> [b, f, l, d]."""
@@ -104,9 +104,9 @@ class Transformer(nnx.Module):
     ):
         dtype, zeros = DTYPES[config.dtype], nnx.initializers.zeros_init()
         self.norm = FrameGroupNorm(dim, config.num_groups, EPSILON, is_over_frames)
-        self.project_in = nnx.Linear(dim, dim, dtype=dtype, rngs=rngs)
+        self.project_in = Linear(dim, dim, dtype=dtype, rngs=rngs)
         self.block = TransformerBlock(dim, context_dim, config.num_heads, dtype, rngs)
-        self.project_out = nnx.Linear(dim, dim, kernel_init=zeros, dtype=dtype, rngs=rngs)
+        self.project_out = Linear(dim, dim, kernel_init=zeros, dtype=dtype, rngs=rngs)
         self.kernel = config.attention_kernel
 
     def in_frames(self, x: Array, text: Array, layout: Layout) -> Array:

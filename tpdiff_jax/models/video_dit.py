@@ -36,6 +36,7 @@ from tpdiff_jax.models.head import Head
 from tpdiff_jax.models.layers import (
     DTYPES,
     FeedForward,
+    Linear,
     layer_norm,
     modulate,
     over_tokens,
@@ -113,7 +114,7 @@ class Stem(nnx.Module):
 
     def __init__(self, config: VideoDiTConfig, rngs: nnx.Rngs):
         d = config.hidden_size
-        self.patch = nnx.Linear(
+        self.patch = Linear(
             config.patch_dim,
             d,
             dtype=DTYPES[config.dtype],
