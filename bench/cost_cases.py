@@ -161,5 +161,5 @@ def call_flops(experiment: Experiment, stage_index: int) -> float:
 
 def _call_inputs(experiment: Experiment, stage_index: int) -> Array:
     frames = experiment.pyramid.stages[stage_index].num_frames
-    shape = (experiment.sample.batch_size, frames, *experiment.dataset.frame_shape)
+    shape = (experiment.sample.batch_size, frames, *experiment.clip_facts.frame_shape)
     return jax.random.normal(jax.random.key(stage_index), shape, jnp.float32)

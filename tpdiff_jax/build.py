@@ -8,15 +8,15 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 from ml_collections import ConfigDict
 
 from tpdiff_jax import method
 from tpdiff_jax.clip_measures import MeasureSpec
-from tpdiff_jax.data import DATASETS, ClipShape, bucket_folders
+from tpdiff_jax.data import DATASETS, ClipFacts, ClipShape, Dataset, bucket_folders, to_frame_shape
 from tpdiff_jax.encoders import FIRST_LATENT_APART
 from tpdiff_jax.error_names import naming
 from tpdiff_jax.experiment import Experiment
@@ -34,6 +34,7 @@ from tpdiff_jax.train_step import TrainTask
 from tpdiff_jax.videos.prepare_spec import PrepareSpec
 
 PATHS = ("flow", "ddim")
+Built = TypeVar("Built")
 
 
 def build_experiment(
@@ -84,7 +85,7 @@ def build_experiment(
     )
     experiment = Experiment(
         config=config,
-        dataset=dataset,
+        clip_facts=dataset,
         network=network,
         task=task,
         train=train,
@@ -133,7 +134,7 @@ class _Shape(NamedTuple):
     """What depends on the shape of clips."""
 
     bucket: str
-    dataset: Any
+    clip_facts: Dataset | ClipShape
     network: Network
     pyramid: method.Pyramid
 
@@ -168,19 +169,27 @@ def _for_shape(experiment: Experiment, shape: _Shape) -> Experiment:
     task = experiment.task._replace(
         pyramid=shape.pyramid,
         apply=shape.network.apply,
-        null_cond=make_null_cond(shape.network, shape.dataset.null_cond),
+        null_cond=make_null_cond(shape.network, shape.clip_facts.null_cond),
     )
     return dataclasses.replace(
-        experiment, bucket=shape.bucket, dataset=shape.dataset, network=shape.network, task=task
+        experiment,
+        bucket=shape.bucket,
+        clip_facts=shape.clip_facts,
+        network=shape.network,
+        task=task,
     )
 
 
-def _build_datasets(read: ConfigReader, frame_shape: tuple[int, ...] | None) -> dict[str, Any]:
+def _build_datasets(
+    read: ConfigReader, frame_shape: tuple[int, ...] | None
+) -> Mapping[str, Dataset | ClipShape]:
     """The data set of each bucket; one named "" where clips have one shape."""
     name = _choice(read, "data.name", DATASETS)
     fields = read.rest_of_group("data", "name", "num_threads")
     if frame_shape is not None and len(frame_shape) == 4:
-        return {"": ClipShape(num_frames=frame_shape[0], frame_shape=frame_shape[1:])}
+        return {
+            "": ClipShape(num_frames=frame_shape[0], frame_shape=to_frame_shape(frame_shape[1:]))
+        }
     places = {"": fields}
     if "folder" in fields:
         folders = bucket_folders(fields["folder"])
@@ -191,14 +200,16 @@ def _build_datasets(read: ConfigReader, frame_shape: tuple[int, ...] | None) -> 
     dataset = next(iter(datasets.values()))
     shape = ClipShape(
         num_frames=dataset.num_frames,
-        frame_shape=frame_shape,
+        frame_shape=to_frame_shape(frame_shape),
         num_digits=dataset.num_digits,
         num_classes=dataset.num_classes,
     )
     return {"": shape}
 
 
-def _check_first_latent(read: ConfigReader, pyramid: method.Pyramid, dataset: Any) -> None:
+def _check_first_latent(
+    read: ConfigReader, pyramid: method.Pyramid, dataset: Dataset | ClipShape
+) -> None:
     """Raise ValueError where a stage would copy the code of one frame into that of several."""
     if isinstance(dataset, ClipShape) or pyramid.num_stages == 1:
         return
@@ -210,7 +221,7 @@ def _check_first_latent(read: ConfigReader, pyramid: method.Pyramid, dataset: An
         )
 
 
-def _check_condition(network: Network, dataset: Any) -> None:
+def _check_condition(network: Network, dataset: ClipFacts) -> None:
     """Raise ValueError unless clips bring the condition that the network takes."""
     for name, (shape, _) in network.cond_shapes.items():
         found, _ = dataset.cond_shapes.get(name, (None, None))
@@ -228,8 +239,8 @@ def _weights(read: ConfigReader) -> Weights | None:
 
 
 def _construct(
-    read: ConfigReader, group: str, constructor: Callable[..., Any], fields: dict[str, Any]
-) -> Any:
+    read: ConfigReader, group: str, constructor: Callable[..., Built], fields: dict[str, Any]
+) -> Built:
     """Call a registered constructor; a field that it lacks is the user's mistake."""
     try:
         return constructor(**fields)
@@ -263,7 +274,7 @@ def _build_pyramid(
     )
 
 
-def _build_network(read: ConfigReader, dataset: Any, layout: mesh_lib.MeshLayout) -> Network:
+def _build_network(read: ConfigReader, dataset: ClipFacts, layout: mesh_lib.MeshLayout) -> Network:
     name = _choice(read, "model.name", MODELS)
     height, width, channels = dataset.frame_shape
     given_by_data = {

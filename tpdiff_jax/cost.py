@@ -47,10 +47,10 @@ def step_flops(experiment: Experiment) -> tuple[StepFlops, ...]:
 
 
 def _alignment_flops(experiment: Experiment, stage_index: int) -> float:
-    task, dataset = experiment.task, experiment.dataset
+    task, clips = experiment.task, experiment.clip_facts
     batch_size = experiment.batch_sizes[stage_index]
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch_size))
-    shape = (batch_size, dataset.num_frames, *dataset.frame_shape)
+    shape = (batch_size, clips.num_frames, *clips.frame_shape)
     noise = jax.make_jaxpr(
         lambda x_0, keys: method.aligned_noise(task.pyramid, stage_index, x_0, keys, task.alignment)
     )(jax.ShapeDtypeStruct(shape, "float32"), keys)

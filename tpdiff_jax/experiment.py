@@ -7,7 +7,7 @@ which is what is sampled and evaluated unless another is asked for.
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from tpdiff_jax import method
 from tpdiff_jax.clip_flops import clip_flops
 from tpdiff_jax.clip_measures import MeasureSpec
-from tpdiff_jax.data import BucketedClips
+from tpdiff_jax.data import BucketedClips, ClipShape, Dataset, clips_at_hand
 from tpdiff_jax.infra.checkpoint_manifest import Identity
 from tpdiff_jax.models import Network
 from tpdiff_jax.pretrained import Weights
@@ -29,12 +29,12 @@ from tpdiff_jax.train_step import TrainTask
 class Experiment:
     """A config as typed objects, for clips of one shape.
 
-    Where clips have several shapes, all buckets share everything but `bucket`, `dataset`, `network`
-    and `task`; parameters do not depend on the shape.
+    Where clips have several shapes, all buckets share everything but `bucket`, `clip_facts`,
+    `network` and `task`; parameters do not depend on the shape.
 
     Attributes:
         config: the ConfigDict, kept only to be written beside the run.
-        dataset: clips and their conditions.
+        clip_facts: the data set, or the shape alone of clips that are not at hand.
         network: the pair of pure functions `init`, `apply` and their costs.
         task: what a training step needs.
         train: length, batch and periods of training.
@@ -50,7 +50,7 @@ class Experiment:
     """
 
     config: ConfigDict
-    dataset: Any
+    clip_facts: Dataset | ClipShape
     network: Network
     task: TrainTask
     train: TrainSpec
@@ -63,6 +63,15 @@ class Experiment:
     weights: Weights | None = None
     bucket: str = ""
     other_buckets: tuple["Experiment", ...] = ()
+
+    @property
+    def dataset(self) -> Dataset:
+        """Clips and their conditions.
+
+        Raises:
+            ValueError: when the experiment was built for a shape alone.
+        """
+        return clips_at_hand(self.clip_facts)
 
     @property
     def pyramid(self) -> method.Pyramid:
@@ -142,10 +151,10 @@ class Experiment:
     @functools.cached_property
     def _clip_flops(self) -> tuple[float, ...]:
         """Training FLOPs of one clip, by stage."""
-        network, dataset, adaptation = self.network, self.dataset, self.task.adaptation
+        network, clips, adaptation = self.network, self.clip_facts, self.task.adaptation
         return tuple(
             clip_flops(
-                network, adaptation, dataset.cond_shapes, (stage.num_frames, *dataset.frame_shape)
+                network, adaptation, clips.cond_shapes, (stage.num_frames, *clips.frame_shape)
             )
             for stage in self.pyramid.stages
         )

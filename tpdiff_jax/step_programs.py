@@ -71,8 +71,8 @@ def trace_step(
 def abstract_batch(experiment: Experiment, stage_index: int) -> dict[str, Any]:
     """Return shapes, types and shardings of a training batch of one stage."""
     batched = mesh_lib.sharding(experiment.mesh, "batch")
-    dataset, batch_size = experiment.dataset, experiment.batch_sizes[stage_index]
-    video_shape = (batch_size, dataset.num_frames, *dataset.frame_shape)
+    clips, batch_size = experiment.clip_facts, experiment.batch_sizes[stage_index]
+    video_shape = (batch_size, clips.num_frames, *clips.frame_shape)
     return {
         "video": jax.ShapeDtypeStruct(video_shape, jnp.float32, sharding=batched),
         "cond": abstract_cond(experiment, batch_size),
@@ -84,5 +84,5 @@ def abstract_cond(experiment: Experiment, batch_size: int) -> dict[str, jax.Shap
     batched = mesh_lib.sharding(experiment.mesh, "batch")
     return {
         name: jax.ShapeDtypeStruct((batch_size, *shape), dtype, sharding=batched)
-        for name, (shape, dtype) in experiment.dataset.cond_shapes.items()
+        for name, (shape, dtype) in experiment.clip_facts.cond_shapes.items()
     }
