@@ -30,6 +30,7 @@ LAYERS = (
         "prepare",
         "clip_flops",
         "clip_measures",
+        "digit_measures",
     }
     | {"null_condition"},
     {"encoders"},
