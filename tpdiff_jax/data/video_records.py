@@ -26,7 +26,7 @@ from tpdiff_jax.data.stored_clips import (
 )
 from tpdiff_jax.types import CondShapes
 from tpdiff_jax.videos.clip_records import ClipRecord, RecordError, array_facts, record_from_bytes
-from tpdiff_jax.videos.null_condition import read_null_condition
+from tpdiff_jax.videos.empty_prompt import read_null_condition
 from tpdiff_jax.videos.record_manifest import Manifest, read_manifest
 
 
