@@ -160,6 +160,6 @@ def call_flops(experiment: Experiment, stage_index: int) -> float:
 
 
 def _call_inputs(experiment: Experiment, stage_index: int) -> Array:
-    stage, channels = experiment.pyramid.stages[stage_index], experiment.dataset.frame_shape[-1]
+    stage, channels = experiment.pyramid.stages[stage_index], experiment.clip_facts.frame_shape[-1]
     shape = (experiment.sample.batch_size, *stage.shape, channels)
     return jax.random.normal(jax.random.key(stage_index), shape, jnp.float32)

@@ -35,7 +35,7 @@ from tpdiff_jax.build import build_experiment, build_prepare
 from tpdiff_jax.data import MovingDigitsSpec
 from tpdiff_jax.durable_files import write_durably
 from tpdiff_jax.encoders import make_clip_encoder
-from tpdiff_jax.evals import METRICS, evaluate_videos
+from tpdiff_jax.evals import DIGIT_METRICS, evaluate_videos
 from tpdiff_jax.from_checkpoint import Run, open_run
 from tpdiff_jax.infra.media import to_uint8, write_mp4
 from tpdiff_jax.prepare import prepare
@@ -207,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_BAD_INPUT
     facts = {"config": options.config, "overrides": base, "num_clips": options.num_clips}
     facts |= {"num_videos": options.num_videos, "device": device_facts(), "versions": versions()}
-    facts |= {"metric_info": {metric.name: metric._asdict() for metric in METRICS}}
+    facts |= {"metric_info": {metric.name: metric._asdict() for metric in DIGIT_METRICS}}
     write_results(out, {**facts, "runs": runs})
     return 0
 

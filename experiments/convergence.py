@@ -49,7 +49,7 @@ from experiments.plan import PlannedRun, open_here, plan_runs, use_cpu_for_plann
 from experiments.run_queue import LOG_FILE, Stopped, run_all
 from experiments.speedup import REACHED, speed_up
 from tpdiff_jax.durable_files import write_durably
-from tpdiff_jax.evals import METRICS as INFOS
+from tpdiff_jax.evals import DIGIT_METRICS as INFOS
 from tpdiff_jax.results import write_json
 
 CONVERGENCE_GRIDS = ("convergence", "pyramid_shapes")

@@ -25,8 +25,8 @@ from experiments.sampling_tables import draw_frontier, summarize_points, write_p
 from tpdiff_jax import run_config
 from tpdiff_jax.build import Experiment, build_experiment
 from tpdiff_jax.durable_files import write_durably
-from tpdiff_jax.evals import METRICS, evaluate_videos
-from tpdiff_jax.evaluate import Evaluator, RealClips
+from tpdiff_jax.evals import DIGIT_METRICS
+from tpdiff_jax.evaluate import choose_measures
 from tpdiff_jax.from_checkpoint import Run, open_run
 from tpdiff_jax.infra.progress import Progress
 from tpdiff_jax.results import device_facts, versions, write_json
@@ -83,14 +83,7 @@ class Bench:
             config.sample.update(fields)
             self.experiments[name] = build_experiment(config)
         self._samplers: dict[str, Sampler] = {}
-        self._real: RealClips | None = None
-
-    def real(self) -> RealClips:
-        """Return real clips and references; the same for all variants and seeds."""
-        if self._real is None:
-            experiment = self.run.experiment
-            self._real = Evaluator(experiment, Sampler(experiment)).real_clips()
-        return self._real
+        self._measures = choose_measures(self.run.experiment)
 
     def key(self, name: str, seed: int) -> dict[str, Any]:
         """Return what identifies a measurement."""
@@ -105,8 +98,7 @@ class Bench:
 
     def measure(self, name: str, seed: int) -> dict[str, Any]:
         """Generate, time and evaluate videos of one variant."""
-        spec, dataset = self.run.experiment.evaluation, self.run.experiment.dataset
-        cond = dataset.requests(spec.num_videos).cond
+        spec, cond = self.run.experiment.evaluation, self._measures.conditions()
         if name not in self._samplers:
             self._samplers[name] = Sampler(self.experiments[name])
             warm_up = {field: rows[: spec.batch_size] for field, rows in cond.items()}
@@ -115,14 +107,12 @@ class Bench:
         videos = self._samplers[name](self.run.params, cond, seed=seed, batch_size=spec.batch_size)
         seconds = time.perf_counter() - start
         num_generated = -(-spec.num_videos // spec.batch_size) * spec.batch_size
-        real = self.real()
+        evaluation = self._measures(videos)
         sampler = self.experiments[name].sampler
         return {
             **self.key(name, seed),
-            "metrics": evaluate_videos(
-                videos, cond["label"], real_videos=real.videos, world=dataset.world
-            ),
-            "references": real.references,
+            "metrics": evaluation["metrics"],
+            "references": evaluation["references"],
             "seconds_per_video": seconds / num_generated,
             "flops_per_video": self._samplers[name].flops(),
             "steps_per_stage": list(sampler.steps_per_stage),
@@ -143,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"sampling: error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
-    info = {metric.name: metric._asdict() for metric in METRICS}
+    info = {metric.name: metric._asdict() for metric in DIGIT_METRICS}
     summary = summarize_points(points) | {"metric_info": info}
     summary |= {"device": device_facts(), "versions": versions()}
     write_json(options.out / "sampling.json", {**summary, "points": points})

@@ -170,3 +170,9 @@ def test_bad_fields_are_named(networks):
             MeasureSpec(**fields)
     with pytest.raises(ValueError, match="measure.fvd_weights must be '' for clips of 8 frames"):
         ClipMeasures(networks, Clips({"test": 4, "train": 4}), 4)
+
+
+def test_a_set_of_another_size_is_refused():
+    measures = ClipMeasures(MeasureSpec(), Clips({"test": 12, "train": 12}), 6)
+    with pytest.raises(ValueError, match="5 videos; every set that is compared has 6"):
+        measures(as_video(moving_pictures(5, 3)))

@@ -38,6 +38,7 @@ LAYERS = (
         "prepare",
         "clip_flops",
         "clip_measures",
+        "digit_measures",
     }
     | {"null_condition"},
     {"encoders"},

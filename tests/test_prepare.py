@@ -23,7 +23,7 @@ from tpdiff_jax.build import build_prepare
 from tpdiff_jax.data.video_records import VideoRecordsSpec
 from tpdiff_jax.prepare import prepare
 from tpdiff_jax.videos.bad_clips import REASONS, TooManyBadClipsError
-from tpdiff_jax.videos.null_condition import NULL_FILE
+from tpdiff_jax.videos.empty_prompt import NULL_FILE
 from tpdiff_jax.videos.shard_writer import PIXELS, Encoder
 
 SIZES: dict[str, Any] = {

@@ -15,7 +15,7 @@ from tpdiff_jax import method
 from tpdiff_jax.checks import check_at_least
 from tpdiff_jax.clip_measures import MeasureSpec
 from tpdiff_jax.clip_shapes import build_datasets, build_shapes
-from tpdiff_jax.data import Dataset
+from tpdiff_jax.data import ClipFacts
 from tpdiff_jax.experiment import Experiment
 from tpdiff_jax.infra import mesh as mesh_lib
 from tpdiff_jax.infra.adaptation import Adaptation
@@ -66,7 +66,7 @@ def build_experiment(
         pyramid=pyramid,
         alignment=_build_alignment(read, train),
         apply=network.apply,
-        null_cond=make_null_cond(network, shapes[0].dataset.null_cond),
+        null_cond=make_null_cond(network, shapes[0].facts.null_cond),
         optimizer=make_optimizer(optimizer_spec, schedule),
         schedule=schedule,
         ema_decay=optimizer_spec.ema_decay,
@@ -135,13 +135,13 @@ def _weights(read: ConfigReader) -> Weights | None:
     return Weights(read.choice("model.name", PUBLISHED), pathlib.Path(folder))
 
 
-def _build_network(read: ConfigReader, dataset: Dataset, layout: mesh_lib.MeshLayout) -> Network:
+def _build_network(read: ConfigReader, clips: ClipFacts, layout: mesh_lib.MeshLayout) -> Network:
     return make_network(
         read.choice("model.name", MODELS),
         layout,
         read.rest_of_group("model", "name", "weights"),
-        channels=dataset.frame_shape[-1],
-        num_classes=dataset.num_classes,
+        channels=clips.frame_shape[-1],
+        num_classes=clips.num_classes,
     )
 
 

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tpdiff_jax.checks import check_choice
-from tpdiff_jax.evals import Metric
+from tpdiff_jax.data import Dataset
+from tpdiff_jax.evals import Evaluation, Metric
 from tpdiff_jax.evals.clipsim import ClipScorer, clipsim
 from tpdiff_jax.evals.fvd import RESIZE_KERNELS, frechet_video_distance, i3d_features
 from tpdiff_jax.evals.i3d import MIN_FRAMES
@@ -33,7 +34,7 @@ Videos = NDArray[np.float32]
 _CHUNK = 16  # clips whose frames are held at once
 _SHUFFLE_SEED = 0
 
-METRICS: dict[str, Metric] = {
+CLIP_METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
         Metric("fvd", "lower", "1", "Frechet distance in I3D's 400 logits"),
@@ -99,12 +100,12 @@ class Features(NamedTuple):
 
 
 class ClipMeasures:
-    """Measures sets of clips against the same real ones."""
+    """Measures sets of clips against the same real ones; see `evals.Measures`."""
 
     def __init__(
         self,
         spec: MeasureSpec,
-        dataset: Any,
+        dataset: Dataset,
         num_clips: int,
         decode: Callable[[Videos], Videos] | None = None,
     ) -> None:
@@ -132,27 +133,34 @@ class ClipMeasures:
         self._has_captions = bool(dataset.null_cond)
 
     @property
-    def num_clips(self) -> int:
-        """Clips in every set."""
+    def num_videos(self) -> int:
+        """Clips in every set, generated or real."""
         return self._sets.num_clips
 
     @property
     def is_possible(self) -> bool:
         """Whether there are enough clips, and pixels to be had of them."""
-        return self.num_clips >= 2 and (self._dataset.is_pixels or self._decode is not None)
+        return self.num_videos >= 2 and (self._dataset.is_pixels or self._decode is not None)
 
     def conditions(self) -> dict[str, np.ndarray]:
         """Return what the real clips show, and generated ones are to: name -> [n, ...]."""
         split, first = self._sets.real
-        clips = [self._dataset.clip(split, 0, first + i) for i in range(self.num_clips)]
+        clips = [self._dataset.clip(split, 0, first + i) for i in range(self.num_videos)]
         return {name: np.stack([c[name] for c in clips]) for name in self._dataset.cond_shapes}
 
-    def __call__(self, videos: Videos) -> dict[str, Any]:
+    def __call__(self, videos: Videos) -> Evaluation:
         """Return figures of generated videos, references and what was measured how.
 
         Args:
             videos: generated from `conditions`, in their order, [n, f, h, w, c].
+
+        Raises:
+            ValueError: for another number of videos than every set has.
         """
+        if len(videos) != self.num_videos:
+            raise ValueError(
+                f"{len(videos)} videos; every set that is compared has {self.num_videos}"
+            )
         frames = np.concatenate(
             [self._frames(videos[i : i + _CHUNK]) for i in range(0, len(videos), _CHUNK)]
         )
@@ -163,7 +171,7 @@ class ClipMeasures:
         return {
             "metrics": metrics,
             "references": self._references,
-            "metric_info": {name: METRICS[name]._asdict() for name in metrics},
+            "metric_info": {name: CLIP_METRICS[name]._asdict() for name in metrics},
             "measurement": self.facts(),
         }
 
@@ -172,7 +180,7 @@ class ClipMeasures:
         dataset = self._dataset
         num_frames, height, width, _ = self._clip_shape
         facts: dict[str, Any] = {
-            "clips_in_every_set": self.num_clips,
+            "clips_in_every_set": self.num_videos,
             "real_clips": "{}, from {}".format(*self._sets.real),
             "other_real_clips": "{}, from {}".format(*self._sets.other),
             "frames": num_frames,
@@ -218,15 +226,15 @@ class ClipMeasures:
         return to_uint8(videos)
 
     def _chunks(self, split: str, first: int) -> Iterator[Frames]:
-        for start in range(first, first + self.num_clips, _CHUNK):
-            stop = min(start + _CHUNK, first + self.num_clips)
+        for start in range(first, first + self.num_videos, _CHUNK):
+            stop = min(start + _CHUNK, first + self.num_videos)
             clips = [self._dataset.clip(split, 0, index)["video"] for index in range(start, stop)]
             yield self._frames(np.stack(clips))
 
     @functools.cached_property
     def _captions(self) -> list[str]:
         split, first = self._sets.real
-        indices = range(first, first + self.num_clips)
+        indices = range(first, first + self.num_videos)
         return [self._dataset.clip(split, 0, index)["caption"] for index in indices]
 
     def _features(self, clips: Frames) -> Features:

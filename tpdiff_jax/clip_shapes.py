@@ -10,7 +10,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tpdiff_jax import method
-from tpdiff_jax.data import DATASETS, ClipShape, Dataset, bucket_folders
+from tpdiff_jax.data import (
+    DATASETS,
+    ClipFacts,
+    ClipShape,
+    Dataset,
+    bucket_folders,
+    clips_at_hand,
+    to_frame_shape,
+)
 from tpdiff_jax.encoders import FIRST_LATENT_APART
 from tpdiff_jax.error_names import naming
 from tpdiff_jax.models import Network
@@ -25,25 +33,36 @@ class ClipsOfShape:
 
     Attributes:
         bucket: name of the shape; "" where all clips have one.
-        dataset: the clips and their conditions.
+        facts: the data set, or the shape alone of clips that are not at hand.
         pyramid: the stages of clips of this shape.
     """
 
     bucket: str
-    dataset: Dataset
+    facts: Dataset | ClipShape
     pyramid: method.Pyramid
+
+    @property
+    def dataset(self) -> Dataset:
+        """The clips and their conditions.
+
+        Raises:
+            ValueError: when only their shape is at hand.
+        """
+        return clips_at_hand(self.facts)
 
     @property
     def video_shape(self) -> tuple[int, int, int, int]:
         """Frames, height, width and channels of a clip, at full rate and size."""
-        return (self.dataset.num_frames, *self.dataset.frame_shape)
+        return (self.facts.num_frames, *self.facts.frame_shape)
 
     def naming(self) -> contextlib.AbstractContextManager[None]:
         """Name the bucket, where there are several, in an error about its shape."""
         return naming(f"bucket {self.bucket} of data.folder" if self.bucket else "")
 
 
-def build_datasets(read: ConfigReader, frame_shape: tuple[int, ...] | None) -> dict[str, Dataset]:
+def build_datasets(
+    read: ConfigReader, frame_shape: tuple[int, ...] | None
+) -> Mapping[str, Dataset | ClipShape]:
     """Return the data set of each bucket; one named "" where clips have one shape.
 
     Args:
@@ -56,7 +75,9 @@ def build_datasets(read: ConfigReader, frame_shape: tuple[int, ...] | None) -> d
     name = read.choice("data.name", DATASETS)
     fields = read.rest_of_group("data", "name", "num_threads")
     if frame_shape is not None and len(frame_shape) == 4:
-        return {"": ClipShape(num_frames=frame_shape[0], frame_shape=frame_shape[1:])}
+        return {
+            "": ClipShape(num_frames=frame_shape[0], frame_shape=to_frame_shape(frame_shape[1:]))
+        }
     places = {"": fields}
     if "folder" in fields:
         folders = bucket_folders(fields["folder"])
@@ -67,7 +88,7 @@ def build_datasets(read: ConfigReader, frame_shape: tuple[int, ...] | None) -> d
     dataset = next(iter(datasets.values()))
     shape = ClipShape(
         num_frames=dataset.num_frames,
-        frame_shape=frame_shape,
+        frame_shape=to_frame_shape(frame_shape),
         num_digits=dataset.num_digits,
         num_classes=dataset.num_classes,
     )
@@ -75,7 +96,7 @@ def build_datasets(read: ConfigReader, frame_shape: tuple[int, ...] | None) -> d
 
 
 def build_shapes(
-    read: ConfigReader, datasets: Mapping[str, Dataset], network: Network
+    read: ConfigReader, datasets: Mapping[str, Dataset | ClipShape], network: Network
 ) -> tuple[ClipsOfShape, ...]:
     """Return the clips of each shape with its pyramid, checked against the network.
 
@@ -108,14 +129,14 @@ def build_shapes(
 def _build_clips(
     read: ConfigReader,
     bucket: str,
-    dataset: Dataset,
+    facts: Dataset | ClipShape,
     other_shapes: list[tuple[int, int, int]] | tuple[()],
 ) -> ClipsOfShape:
     """Clips of one shape, whose windows are those of all shapes."""
     with naming(f"bucket {bucket} of data.folder" if bucket else ""):
         pyramid = method.make_pyramid(
             _build_path(read),
-            shape=_shape(dataset),
+            shape=_shape(facts),
             strides=read.numbers("pyramid.frame_strides", int) or read("pyramid.strides"),
             stage_fractions=read.numbers("pyramid.stage_fractions", float),
             downsample=_modes(read, "downsample"),
@@ -123,12 +144,12 @@ def _build_clips(
             **read.group("pyramid", "frame_positions", "target_unit", "time_conditioning"),
             other_shapes=other_shapes,
         )
-    return ClipsOfShape(bucket=bucket, dataset=dataset, pyramid=pyramid)
+    return ClipsOfShape(bucket=bucket, facts=facts, pyramid=pyramid)
 
 
-def _shape(dataset: Dataset) -> tuple[int, int, int]:
-    height, width, _ = dataset.frame_shape
-    return dataset.num_frames, height, width
+def _shape(facts: ClipFacts) -> tuple[int, int, int]:
+    height, width, _ = facts.frame_shape
+    return facts.num_frames, height, width
 
 
 def _modes(read: ConfigReader, what: str) -> tuple[str, str, str]:
@@ -156,9 +177,9 @@ def _construct(name: str, constructor: Callable[..., Any], fields: dict[str, Any
 def _check_first_latent(read: ConfigReader, clips: ClipsOfShape) -> None:
     """Raise ValueError where a stage would copy the code of one frame into that of several."""
     strides = [stage.strides[0] for stage in clips.pyramid.stages]
-    if isinstance(clips.dataset, ClipShape) or max(strides) == 1:
+    if isinstance(clips.facts, ClipShape) or max(strides) == 1:
         return
-    name = clips.dataset.encoders["video"]["name"]
+    name = clips.facts.encoders["video"]["name"]
     if name in FIRST_LATENT_APART and read("pyramid.upsample") == "nearest":
         raise ValueError(
             "pyramid.upsample='nearest' would copy the first latent, which has statistics of its "
@@ -166,7 +187,7 @@ def _check_first_latent(read: ConfigReader, clips: ClipsOfShape) -> None:
         )
 
 
-def _check_condition(network: Network, dataset: Dataset) -> None:
+def _check_condition(network: Network, dataset: ClipFacts) -> None:
     """Raise ValueError unless clips bring the condition that the network takes."""
     for name, (shape, _) in network.cond_shapes.items():
         found, _ = dataset.cond_shapes.get(name, (None, None))

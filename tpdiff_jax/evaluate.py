@@ -2,7 +2,6 @@
 
 import pathlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -10,8 +9,8 @@ from absl import logging
 
 from tpdiff_jax.build import Experiment
 from tpdiff_jax.clip_measures import ClipMeasures
-from tpdiff_jax.data import stack_clips
-from tpdiff_jax.evals import METRICS, evaluate_videos, reference_figures
+from tpdiff_jax.digit_measures import DigitMeasures
+from tpdiff_jax.evals import Evaluation, Measures
 from tpdiff_jax.from_checkpoint import Run
 from tpdiff_jax.infra.progress import Progress
 from tpdiff_jax.results import make_results, write_json
@@ -19,21 +18,33 @@ from tpdiff_jax.sample import Sampler
 from tpdiff_jax.sample_files import Decode, open_decoder
 from tpdiff_jax.types import Params
 
+NO_EVALUATION: Evaluation = {"metrics": {}, "references": {}, "metric_info": {}}
+"""The evaluation of videos that there is nothing to compare with."""
 
-class RealClips(NamedTuple):
-    """Real test clips to compare with, and the figures of as many others."""
 
-    videos: np.ndarray
-    references: dict[str, dict[str, float]]
+def choose_measures(experiment: Experiment, decode: Decode | None = None) -> Measures:
+    """Return what measures an experiment's videos: exact physics, or distances to held-out clips.
+
+    Args:
+        experiment: its data set decides.
+        decode: what `open_decoder` returns; latents cannot be measured without.
+
+    Raises:
+        ValueError: when the data set's clips are too short for a figure that is asked for.
+    """
+    dataset, spec = experiment.dataset, experiment.evaluation
+    if (world := dataset.world) is not None:
+        return DigitMeasures(dataset, world, spec.num_videos, spec.seed)
+    return ClipMeasures(experiment.measure, dataset, spec.num_videos, decode)
 
 
 class Evaluator:
-    """Evaluates parameters of one experiment; the references are computed once."""
+    """Evaluates parameters of one experiment: generates videos and has them measured."""
 
     def __init__(
         self, experiment: Experiment, sampler: Sampler, decode: Decode | None = None
     ) -> None:
-        """Prepare; without exact evaluators clips are compared with clips.
+        """Prepare; nothing is generated or measured yet.
 
         Args:
             experiment: what the parameters belong to.
@@ -42,46 +53,33 @@ class Evaluator:
         """
         self._experiment = experiment
         self._sampler = sampler
-        self._real: RealClips | None = None
-        self._clips: ClipMeasures | None = None
-        if experiment.dataset.world is None:
-            num_videos = experiment.evaluation.num_videos
-            self._clips = ClipMeasures(experiment.measure, experiment.dataset, num_videos, decode)
+        self._measures = choose_measures(experiment, decode)
 
     @property
     def is_possible(self) -> bool:
         """Whether there is anything to compare with."""
-        return self._clips is None or self._clips.is_possible
+        return self._measures.is_possible
 
     @property
     def num_videos(self) -> int:
         """Videos that an evaluation generates."""
-        spec = self._experiment.evaluation
-        return spec.num_videos if self._clips is None else self._clips.num_clips
+        return self._measures.num_videos
 
-    def __call__(self, params: Params) -> dict[str, Any]:
+    def __call__(self, params: Params) -> Evaluation:
         """Generate `num_videos` videos and measure them.
 
         Args:
             params: network parameters.
 
         Returns:
-            `metrics`, `references` (`ceiling`, `frozen`, `shuffled`) and `metric_info`, and for
-            prepared clips `measurement`; empty where evaluation is not possible.
+            Figures and references; `NO_EVALUATION` where evaluation is not possible.
+
+        Raises:
+            ValueError: when clips are too short to be measured.
         """
         if not self.is_possible:
-            return {"metrics": {}, "references": {}, "metric_info": {}}
-        if self._clips is not None:
-            return self._clips(self._generate(params, self._clips.conditions()))
-        dataset = self._experiment.dataset
-        cond = dataset.requests(self.num_videos).cond
-        videos = self._generate(params, cond)
-        real, world = self.real_clips(), dataset.world
-        return {
-            "metrics": evaluate_videos(videos, cond["label"], real_videos=real.videos, world=world),
-            "references": real.references,
-            "metric_info": {metric.name: metric._asdict() for metric in METRICS},
-        }
+            return NO_EVALUATION
+        return self._measures(self._generate(params, self._measures.conditions()))
 
     def _generate(self, params: Params, cond: Mapping[str, np.ndarray]) -> np.ndarray:
         spec, is_quiet = self._experiment.evaluation, jax.process_index() != 0
@@ -95,18 +93,6 @@ class Evaluator:
                 batch_size=spec.batch_size,
                 on_progress=progress.update,
             )
-
-    def real_clips(self) -> RealClips:
-        """Return real test clips and the figures of other real, frozen and shuffled ones."""
-        if self._real is None:
-            spec, dataset = self._experiment.evaluation, self._experiment.dataset
-            n = spec.num_videos
-            clips = stack_clips(dataset, "test", spec.seed, 2 * n)
-            references = reference_figures(
-                clips["video"][:n], clips["video"][n:], clips["label"][n:], world=dataset.world
-            )
-            self._real = RealClips(clips["video"][:n], references)
-        return self._real
 
 
 def evaluate_run(run: Run, out: pathlib.Path | None) -> pathlib.Path:
@@ -153,7 +139,7 @@ def evaluate_run(run: Run, out: pathlib.Path | None) -> pathlib.Path:
     return path
 
 
-def format_table(evaluation: dict[str, Any]) -> str:
+def format_table(evaluation: Evaluation) -> str:
     """Return the figures as text: the model's beside ceiling and floors."""
     columns = {"model": evaluation["metrics"], **evaluation["references"]}
     lines = [f"{'metric':32s}" + "".join(f"{name:>12s}" for name in columns) + "  better"]

@@ -18,7 +18,7 @@ from tpdiff_jax import method
 from tpdiff_jax.clip_flops import clip_flops
 from tpdiff_jax.clip_measures import MeasureSpec
 from tpdiff_jax.clip_shapes import ClipsOfShape
-from tpdiff_jax.data import BucketedClips, Dataset
+from tpdiff_jax.data import BucketedClips, ClipFacts, Dataset
 from tpdiff_jax.infra.checkpoint_manifest import Identity
 from tpdiff_jax.models import Network
 from tpdiff_jax.pretrained import Weights
@@ -61,8 +61,17 @@ class Experiment:
     weights: Weights | None = None
 
     @property
+    def clip_facts(self) -> ClipFacts:
+        """Shapes and numbers of the clips of the first shape, at hand or not."""
+        return self.shapes[0].facts
+
+    @property
     def dataset(self) -> Dataset:
-        """Clips of the first shape."""
+        """Clips of the first shape.
+
+        Raises:
+            ValueError: when the experiment was built for a shape alone.
+        """
         return self.shapes[0].dataset
 
     @property
@@ -181,8 +190,8 @@ class Program:
 
         Alignment, optimizer and average are not in it; `cost.step_flops` counts them.
         """
-        experiment, dataset = self.experiment, self.clips.dataset
+        experiment, facts = self.experiment, self.clips.facts
         adaptation = experiment.task.adaptation
-        shape = (*self.stage_shape, dataset.frame_shape[-1])
-        of_clip = clip_flops(experiment.network, adaptation, dataset.cond_shapes, shape)
+        shape = (*self.stage_shape, facts.frame_shape[-1])
+        of_clip = clip_flops(experiment.network, adaptation, facts.cond_shapes, shape)
         return of_clip * self.batch_size

@@ -8,6 +8,7 @@ from absl import logging
 
 from tpdiff_jax.build import Experiment
 from tpdiff_jax.cost import CostMeter
+from tpdiff_jax.evals import Evaluation
 from tpdiff_jax.evaluate import Evaluator, format_table
 from tpdiff_jax.infra.goodput import GOODPUT_FILE, Goodput, summarise
 from tpdiff_jax.infra.metric_writers import MetricWriter, read_metrics
@@ -114,7 +115,7 @@ class Milestones:
         if frames is not None:
             self._writer.write_videos(done, {"samples": frames})
 
-    def _evaluate(self, done: int, params: Params) -> dict:
+    def _evaluate(self, done: int, params: Params) -> Evaluation:
         evaluation = self._evaluator(params)
         if not evaluation["metrics"]:
             return evaluation

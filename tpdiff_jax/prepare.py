@@ -27,8 +27,8 @@ from tpdiff_jax.videos.caption_tables import read_sources
 from tpdiff_jax.videos.clip_buckets import Bucket
 from tpdiff_jax.videos.clip_source import ClipSource, SkippedClip
 from tpdiff_jax.videos.decode_pool import DecodePool, Outcome
+from tpdiff_jax.videos.empty_prompt import write_null_condition
 from tpdiff_jax.videos.frame_resize import RESIZE_KERNEL
-from tpdiff_jax.videos.null_condition import write_null_condition
 from tpdiff_jax.videos.prepare_spec import PrepareSpec
 from tpdiff_jax.videos.record_manifest import (
     MANIFEST_FILE,

@@ -3,13 +3,12 @@
 import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
 from tpdiff_jax.build import Experiment
 from tpdiff_jax.checks import check_choice
-from tpdiff_jax.data import Requests, requests_of_labels
+from tpdiff_jax.data import Dataset, Requests, requests_of_labels
 from tpdiff_jax.encoders import TextEncoder, open_text_encoder
 from tpdiff_jax.error_names import naming
 from tpdiff_jax.null_condition import make_null_cond
@@ -109,7 +108,7 @@ def read_requests(
     return Requests({**label, **text(captions)}, captions), rows, null_cond
 
 
-def _open_encoder(dataset: Any, flags: SampleFlags) -> TextEncoder | None:
+def _open_encoder(dataset: Dataset, flags: SampleFlags) -> TextEncoder | None:
     """The text encoder of the run's clips, where one is needed.
 
     Raises:
@@ -136,7 +135,7 @@ def _open_encoder(dataset: Any, flags: SampleFlags) -> TextEncoder | None:
     return encoder
 
 
-def _labels(dataset: Any, flags: SampleFlags) -> Requests | None:
+def _labels(dataset: Dataset, flags: SampleFlags) -> Requests | None:
     """Requests of `--labels`, or of the digits that captions name; None without either."""
     if flags.labels:
         rows = [_parse_label(dataset, entry) for entry in flags.labels]
@@ -146,7 +145,7 @@ def _labels(dataset: Any, flags: SampleFlags) -> Requests | None:
     return None
 
 
-def _parse_label(dataset: Any, entry: str) -> list[int]:
+def _parse_label(dataset: Dataset, entry: str) -> list[int]:
     parts = entry.strip().split("-")
     is_valid = all(part.isdigit() and int(part) < dataset.num_classes for part in parts)
     if not is_valid or len(parts) != dataset.num_digits:

@@ -14,6 +14,7 @@ import numpy as np
 from tpdiff_jax.build import Experiment
 from tpdiff_jax.clip_shapes import ClipsOfShape
 from tpdiff_jax.durable_files import write_durably
+from tpdiff_jax.evals import Evaluation
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "scipy")
 _CURVE_POINTS = 201
@@ -96,7 +97,7 @@ def schedule_curves(experiment: Experiment) -> dict[str, list[float]]:
 
 def make_results(
     experiment: Experiment,
-    evaluation: Mapping[str, Any],
+    evaluation: Evaluation,
     *,
     counts: Mapping[str, Any],
     timing: Mapping[str, Any],
@@ -107,7 +108,7 @@ def make_results(
 
     Args:
         experiment: the run.
-        evaluation: `metrics`, `references` and `metric_info` from `evaluate`.
+        evaluation: from `evaluate.Evaluator`.
         counts: steps, samples, videos evaluated, parameters.
         timing: seconds and rates.
         step_seconds: mean training-step time of each of the experiment's programs that has run.

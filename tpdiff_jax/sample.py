@@ -65,7 +65,7 @@ class Sampler:
             experiment.pyramid,
             self._spec,
             sample_keys,
-            experiment.dataset.frame_shape[-1],
+            experiment.clip_facts.frame_shape[-1],
             cond,
             self._null_cond(cond),
         )
@@ -93,7 +93,7 @@ class Sampler:
         Returns:
             Videos [n, f, h, w, c], float32, about [-1, 1].
         """
-        shapes = self._experiment.dataset.cond_shapes
+        shapes = self._experiment.clip_facts.cond_shapes
         num_videos = len(next(iter(cond.values())))
         key, mesh = jax.random.key(seed), self._experiment.mesh
         local = mesh_lib.local_rows(mesh, batch_size)

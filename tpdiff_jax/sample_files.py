@@ -5,11 +5,11 @@ import pathlib
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from absl import logging
 
+from tpdiff_jax.data import Dataset
 from tpdiff_jax.durable_files import writing
 from tpdiff_jax.encoders import VideoEncoder, hash_folders, open_video_encoder
 from tpdiff_jax.infra import media
@@ -21,7 +21,7 @@ MAX_FILE_NAME_BYTES = 255  # of common file systems
 Decode = Callable[[np.ndarray], np.ndarray]
 
 
-def open_decoder(dataset: Any, weights: str) -> Decode | None:
+def open_decoder(dataset: Dataset, weights: str) -> Decode | None:
     """Return the map from what a network generates, [n, f, h, w, c], to pixels [n, F, H, W, 3].
 
     Args:

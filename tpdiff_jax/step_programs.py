@@ -81,5 +81,5 @@ def abstract_cond(experiment: Experiment, batch_size: int) -> dict[str, jax.Shap
     batched = mesh_lib.sharding(experiment.mesh, "batch")
     return {
         name: jax.ShapeDtypeStruct((batch_size, *shape), dtype, sharding=batched)
-        for name, (shape, dtype) in experiment.dataset.cond_shapes.items()
+        for name, (shape, dtype) in experiment.clip_facts.cond_shapes.items()
     }

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from tpdiff_jax.data import MovingDigitsSpec, stack_clips
-from tpdiff_jax.evals import METRICS, evaluate_videos, reference_figures
+from tpdiff_jax.evals import DIGIT_METRICS, evaluate_videos, reference_figures
 from tpdiff_jax.evals.moving_digits import train_images
 
 SPEC = MovingDigitsSpec()
 N = 96
-NAMES = [metric.name for metric in METRICS]
+NAMES = [metric.name for metric in DIGIT_METRICS]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def score(real, other):
 
 def test_every_figure_is_described_and_named_once(references):
     assert len(set(NAMES)) == len(NAMES)
-    assert {m.direction for m in METRICS} <= {"higher", "lower", "match"}
+    assert {m.direction for m in DIGIT_METRICS} <= {"higher", "lower", "match"}
     for figures in references.values():
         assert list(figures) == NAMES
         assert all(type(value) is float and np.isfinite(value) for value in figures.values())
@@ -119,7 +119,7 @@ def test_figures_of_an_empty_video_are_the_worst_ones(score, references):
         assert all(np.isfinite(v) for v in figures.values())
         assert figures["label_accuracy"] == figures["identity_consistency"] == 0.0
         assert figures["digit_found"] == 0.0
-        for metric in METRICS:
+        for metric in DIGIT_METRICS:
             if metric.direction == "lower":
                 assert figures[metric.name] > references["ceiling"][metric.name] + 0.1
 

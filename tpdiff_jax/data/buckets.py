@@ -9,9 +9,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from tpdiff_jax.data.pipeline import VideoDataset
+from tpdiff_jax.data.dataset import Clip, NumberedClips
+from tpdiff_jax.types import CondShapes
 from tpdiff_jax.videos.record_manifest import MANIFEST_FILE, read_manifest
 
 
@@ -30,14 +29,14 @@ def bucket_folders(folder: str) -> dict[str, str]:
 class BucketedClips:
     """Data sets of one shape each, by the name of their bucket, as one of all clips."""
 
-    buckets: Mapping[str, VideoDataset]
+    buckets: Mapping[str, NumberedClips]
 
     @property
-    def cond_shapes(self) -> Mapping[str, tuple[tuple[int, ...], np.dtype]]:
+    def cond_shapes(self) -> CondShapes:
         """Shape and dtype of a clip's condition: the same in every bucket."""
         return next(iter(self.buckets.values())).cond_shapes
 
-    def clip(self, split: str, seed: int, index: int) -> Mapping[str, Any]:
+    def clip(self, split: str, seed: int, index: int) -> Clip:
         """Return the clip of that number; see the module."""
         number, bucket = divmod(index, len(self.buckets))
         return list(self.buckets.values())[bucket].clip(split, seed, number)

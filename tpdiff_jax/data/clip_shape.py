@@ -1,9 +1,12 @@
 """The shape of clips that are not at hand: all that compiling asks of a data set."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+
+from tpdiff_jax.data.dataset import Dataset
+from tpdiff_jax.types import CondShapes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,26 +21,22 @@ class ClipShape:
         encoded: shape and dtype of further entries of the condition.
 
     Raises:
-        ValueError: for a frame shape that is not three positive numbers.
+        ValueError: for no frames, or a frame shape that is not three positive numbers.
     """
 
     num_frames: int
-    frame_shape: tuple[int, ...]
+    frame_shape: tuple[int, int, int]
     num_digits: int = 0
     num_classes: int = 0
-    encoded: Mapping[str, tuple[tuple[int, ...], np.dtype]] = dataclasses.field(
-        default_factory=dict
-    )
+    encoded: CondShapes = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if len(self.frame_shape) != 3 or min(self.num_frames, *self.frame_shape) < 1:
-            raise ValueError(
-                f"--frame_shape={self.frame_shape} must be height, width and channels, such as "
-                "48,80,16, perhaps with the number of frames before them"
-            )
+        if self.num_frames < 1:
+            raise ValueError(f"--frame_shape: the number of frames is {self.num_frames}, below 1")
+        to_frame_shape(self.frame_shape)
 
     @property
-    def cond_shapes(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    def cond_shapes(self) -> CondShapes:
         """Shape and dtype of a clip's condition."""
         return {"label": ((self.num_digits,), np.dtype(np.int32)), **self.encoded}
 
@@ -45,3 +44,32 @@ class ClipShape:
     def null_cond(self) -> Mapping[str, np.ndarray]:
         """No encoded prompt."""
         return {}
+
+
+def to_frame_shape(numbers: Sequence[int]) -> tuple[int, int, int]:
+    """Return (h, w, c) of a frame.
+
+    Args:
+        numbers: as given by `--frame_shape`.
+
+    Raises:
+        ValueError: unless they are three positive numbers.
+    """
+    if len(numbers) != 3 or min(numbers) < 1:
+        raise ValueError(
+            f"--frame_shape={tuple(numbers)} must be height, width and channels, such as "
+            "48,80,16, perhaps with the number of frames before them"
+        )
+    height, width, channels = numbers
+    return (height, width, channels)
+
+
+def clips_at_hand(source: Dataset | ClipShape) -> Dataset:
+    """Return a data set itself, where there is one.
+
+    Raises:
+        ValueError: for the shape of clips that are not at hand.
+    """
+    if isinstance(source, ClipShape):
+        raise ValueError("there are no clips: --frame_shape only compiles programs (--mode=plan)")
+    return source

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tpdiff_jax.data.dataset import ENDLESS
 from tpdiff_jax.data.requests import Requests, cycle_labels, requests_of_labels
 from tpdiff_jax.evals.digit_physics import (
     GLYPHS_SHA256,
@@ -27,6 +28,7 @@ from tpdiff_jax.evals.digit_physics import (
     quantised,
     splat,
 )
+from tpdiff_jax.types import CondShapes
 from tpdiff_jax.videos.shard_writer import PIXELS
 
 VERSION = "moving-digits-1"
@@ -98,7 +100,7 @@ class MovingDigitsSpec:
         return NUM_CLASSES
 
     @property
-    def cond_shapes(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    def cond_shapes(self) -> CondShapes:
         """Shape and dtype of a clip's condition, by the names of the clip's fields."""
         return {"label": ((self.num_digits,), np.dtype(np.int32))}
 
@@ -108,7 +110,7 @@ class MovingDigitsSpec:
         return {}
 
     @property
-    def encoders(self) -> Mapping[str, Any]:
+    def encoders(self) -> Mapping[str, Mapping[str, Any]]:
         """What clips were made with: pixels, no text."""
         return PIXELS.facts
 
@@ -116,6 +118,16 @@ class MovingDigitsSpec:
     def fps(self) -> float:
         """Frames per second at which clips are shown."""
         return 8.0
+
+    @property
+    def is_pixels(self) -> bool:
+        """Clips are drawn as pixels."""
+        return True
+
+    def num_clips(self, split: str) -> int:
+        """Clips are drawn on demand; training has none at held-out speeds."""
+        is_there = split == "test" or (split == "train" and self.speed_stratum != "held_out")
+        return ENDLESS if is_there else 0
 
     def requests(self, num_videos: int) -> Requests:
         """Labels that go through all classes evenly."""

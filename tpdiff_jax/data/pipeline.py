@@ -6,35 +6,17 @@ position is the step itself, resuming is starting at `start_step`: there is no i
 save.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import grain
 import numpy as np
 from absl import flags
 
+from tpdiff_jax.data.dataset import NumberedClips
+
 NUM_BATCHES = 2**40
 """Length of the stream, in batches: clips are drawn on demand and never repeat."""
-
-
-class VideoDataset(Protocol):
-    """A data set as the pipeline sees it: clips by index."""
-
-    @property
-    def cond_shapes(self) -> Mapping[str, tuple[tuple[int, ...], np.dtype]]:
-        """Shape and dtype of each field of a clip that is its condition."""
-        ...
-
-    def clip(self, split: str, seed: int, index: int) -> Mapping[str, Any]:
-        """Clip `index`, with "video" [f, h, w, c] and the fields of its condition, purely."""
-        ...
-
-    def fingerprint(self) -> Mapping[str, Any]:
-        """Named facts, as JSON holds them, that decide the bytes of every clip.
-
-        Recorded with each checkpoint; a run goes on only on data of the same fingerprint.
-        """
-        ...
 
 
 class HostBatches:
@@ -42,7 +24,7 @@ class HostBatches:
 
     def __init__(
         self,
-        dataset: VideoDataset,
+        dataset: NumberedClips,
         split: str,
         seed: int,
         clips_of_step: Callable[[int], Sequence[int]],
@@ -66,7 +48,7 @@ class HostBatches:
 
 
 def make_iterator(
-    dataset: VideoDataset,
+    dataset: NumberedClips,
     split: str,
     seed: int,
     clips_of_step: Callable[[int], Sequence[int]],
@@ -118,7 +100,7 @@ def make_iterator(
 
 
 def stack_clips(
-    dataset: VideoDataset, split: str, seed: int, count: int, start: int = 0
+    dataset: NumberedClips, split: str, seed: int, count: int, start: int = 0
 ) -> dict[str, Any]:
     """Render clips `start` to `start + count - 1` and stack every field over a leading axis b.
 

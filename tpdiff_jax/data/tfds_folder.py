@@ -31,6 +31,7 @@ from tpdiff_jax.data.stored_clips import (
 )
 from tpdiff_jax.error_names import naming
 from tpdiff_jax.json_files import read_json
+from tpdiff_jax.types import CondShapes
 
 INFO_FILE, FEATURES_FILE = "dataset_info.json", "features.json"
 _SPLIT_NAMES = {"train": ("train",), "test": ("test", "validation")}
@@ -147,7 +148,7 @@ class TfdsFolderSpec:
         return 0
 
     @property
-    def cond_shapes(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    def cond_shapes(self) -> CondShapes:
         """Shape and dtype of a clip's condition: no label."""
         return {"label": ((0,), np.dtype(np.int32))}
 
@@ -157,7 +158,7 @@ class TfdsFolderSpec:
         return {}
 
     @property
-    def encoders(self) -> Mapping[str, Any]:
+    def encoders(self) -> Mapping[str, Mapping[str, Any]]:
         """What clips were made with: pixels, or nothing that TFDS records."""
         return {
             "video": {"name": "pixels" if self.is_pixels else "unknown"},

@@ -24,8 +24,9 @@ from tpdiff_jax.data.stored_clips import (
     refuse_captions,
     to_network,
 )
+from tpdiff_jax.types import CondShapes
 from tpdiff_jax.videos.clip_records import ClipRecord, RecordError, array_facts, record_from_bytes
-from tpdiff_jax.videos.null_condition import read_null_condition
+from tpdiff_jax.videos.empty_prompt import read_null_condition
 from tpdiff_jax.videos.record_manifest import Manifest, read_manifest
 
 
@@ -107,7 +108,7 @@ class VideoRecordsSpec:
         return 0
 
     @property
-    def cond_shapes(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    def cond_shapes(self) -> CondShapes:
         """Shape and dtype of a clip's condition: no label, and what an encoder has stored."""
         stored = {
             name: (tuple(fact["shape"]), np.dtype(fact["dtype"]))
@@ -122,7 +123,7 @@ class VideoRecordsSpec:
         return read_null_condition(pathlib.Path(self.folder), self.manifest)
 
     @property
-    def encoders(self) -> Mapping[str, Any]:
+    def encoders(self) -> Mapping[str, Mapping[str, Any]]:
         """What clips were made with: facts of the encoders "video" and "text"."""
         return self.manifest.fields["encoder"]
 

@@ -14,7 +14,6 @@ stated penalty in every figure, never NaN and never an exception.
 
 import dataclasses
 import functools
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,20 +37,12 @@ from tpdiff_jax.evals.digit_physics import (
 )
 from tpdiff_jax.evals.digit_tracking import CROP_SIZE, Tracks, track_digits, video_to_ink
 from tpdiff_jax.evals.frechet import sample_frechet_distance
+from tpdiff_jax.evals.measures import Metric
 
 MIN_FRAMES = 3
 
 
-class Metric(NamedTuple):
-    """How to read one figure. Direction "match": best where it equals the ceiling."""
-
-    name: str
-    direction: str
-    unit: str
-    meaning: str
-
-
-METRICS: tuple[Metric, ...] = (
+DIGIT_METRICS: tuple[Metric, ...] = (
     Metric("label_accuracy", "higher", "share", "digits classified as requested, over the clip"),
     Metric("identity_consistency", "higher", "share", "frames classified as the clip's majority"),
     Metric("digit_found", "higher", "share", "frames that show enough ink for a digit"),
@@ -108,7 +99,7 @@ def measure_videos(videos: FloatArray, world: DigitWorld) -> Measurement:
 def evaluate_videos(
     videos: FloatArray, labels: NDArray[np.integer], *, real_videos: FloatArray, world: DigitWorld
 ) -> dict[str, float]:
-    """All figures of `METRICS` for a set of videos.
+    """All figures of `DIGIT_METRICS` for a set of videos.
 
     Args:
         videos: generated, [n, f, h, w, c] in [-1, 1], n >= 2, f >= 3.
@@ -164,7 +155,7 @@ def reference_figures(
 def figures(
     measured: Measurement, labels: NDArray[np.integer], *, real: Measurement, world: DigitWorld
 ) -> dict[str, float]:
-    """The figures of `METRICS` from measurements; arguments as in `evaluate_videos`."""
+    """The figures of `DIGIT_METRICS` from measurements; arguments as in `evaluate_videos`."""
     shape = measured.tracks.seen.shape
     if real.tracks.seen.shape != shape:
         raise ValueError(
@@ -188,7 +179,7 @@ def figures(
         "nearest_train_distance": nearest_train_distance(measured.tracks, world),
         "frechet": sample_frechet_distance(measured.features, real.features),
     }
-    return {metric.name: float(result[metric.name]) for metric in METRICS}
+    return {metric.name: float(result[metric.name]) for metric in DIGIT_METRICS}
 
 
 def _usable(tracks: Tracks) -> NDArray[np.bool_]:

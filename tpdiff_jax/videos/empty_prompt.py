@@ -1,4 +1,4 @@
-"""The condition of no prompt: the encoded empty text, stored once beside the clips.
+"""The empty prompt, encoded: the condition of no caption, stored once beside the clips.
 
 Training drops captions in its favour and guidance points away from it. It has the arrays that an
 encoder stores of a caption, and the manifest holds its hash.
