@@ -1,11 +1,11 @@
-"""A world in which the optimal network is known in closed form: Gaussian videos of one pixel.
+"""A world in which the optimal network is known in closed form: small Gaussian videos.
 
-Let x_0 ~ N(m, S) over the F frames of a video with h = w = c = 1, and let w = (x_0, eps) with
+Let x_0 ~ N(m, S) over all N = F H W pixels of a video with c = 1, in one column, and let w = (x_0, eps) with
 eps ~ N(0, I) of stage i's shape and cov(x_0, eps) = G, 0 unless noise is coupled to data:
 
     mean(w) = (m, 0),    cov(w) = W = [[S, G], [G^T, I]]
 
-With D_r, U the down- and upsampling matrices, x_i = D_{r_i} x_0 and c_i = U D_{r_{i-1}} x_0
+With D_r, U the down- and upsampling matrices (Kronecker products of one an axis), x_i = D_{r_i} x_0 and c_i = U D_{r_{i-1}} x_0
 (c_0 = x_0 at stride r_0), everything on a stage's training path is a matrix times w:
 
     flow:  xs = gamma_s c_i + sigma_s eps,    xe = gamma_e x_i + sigma_e eps
@@ -28,6 +28,7 @@ and formulas are written out again, in float64.
 """
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -84,6 +85,28 @@ def upsampling(num_frames, coarse_stride, fine_stride, down, up):
     return matrix
 
 
+def kron3(matrices):
+    """The matrix on all pixels of a video in one column, from one matrix an axis."""
+    time, height, width = matrices
+    return np.kron(time, np.kron(height, width))
+
+
+def three(mode):
+    """One word for all axes, or three."""
+    return (mode,) * 3 if isinstance(mode, str) else mode
+
+
+def video_downsampling(shape, strides, down):
+    """D as one matrix, [f h w, F H W]."""
+    return kron3([downsampling(*axis) for axis in zip(shape, strides, three(down), strict=True)])
+
+
+def video_upsampling(shape, coarse, fine, down, up):
+    """U as one matrix, [fine f h w, coarse f h w]."""
+    axes = zip(shape, coarse, fine, three(down), three(up), strict=True)
+    return kron3([upsampling(*axis) for axis in axes])
+
+
 def symmetric_root(matrix):
     """The symmetric positive square root."""
     values, vectors = np.linalg.eigh(matrix)
@@ -96,33 +119,33 @@ class GaussianWorld:
 
     Args:
         pyramid: the pyramid under test (only its path, strides and windows are read).
-        down: D, "stride" or "mean".
-        up: U, "nearest", "nearest_next" or "linear".
-        mean: m, [F].
-        cov: S, [F, F].
-        couplings: G of each stage, [F, f_i], or () for noise independent of data.
+        down: D, "stride" or "mean", or one for each axis.
+        up: U, "nearest", "nearest_next" or "linear", or one for each axis.
+        mean: m, [N].
+        cov: S, [N, N].
+        couplings: G of each stage, [N, n_i], or () for noise independent of data.
     """
 
     pyramid: Pyramid
-    down: str
-    up: str
+    down: str | tuple
+    up: str | tuple
     mean: np.ndarray
     cov: np.ndarray
     couplings: tuple[np.ndarray, ...] = ()
 
     def videos(self, i):
-        """x_i and c_i as matrices on x_0, both [f_i, F]."""
-        stages, num_frames = self.pyramid.stages, len(self.mean)
-        stride = stages[i].frame_stride
-        own = downsampling(num_frames, stride, self.down)
+        """x_i and c_i as matrices on x_0, both [n_i, N]."""
+        stages, shape = self.pyramid.stages, self.pyramid.shape
+        strides = stages[i].strides
+        own = video_downsampling(shape, strides, self.down)
         if i == 0:
             return own, own
-        before = stages[i - 1].frame_stride
-        matrix = upsampling(num_frames, before, stride, self.down, self.up)
-        return own, matrix @ downsampling(num_frames, before, self.down)
+        before = stages[i - 1].strides
+        matrix = video_upsampling(shape, before, strides, self.down, self.up)
+        return own, matrix @ video_downsampling(shape, before, self.down)
 
     def point_and_target(self, i, t):
-        """A and B: x_t and target as matrices on w = (x_0, eps), both [f_i, F + f_i]."""
+        """A and B: x_t and target as matrices on w = (x_0, eps), both [n_i, N + n_i]."""
         path, stage = self.pyramid.path, self.pyramid.stages[i]
         own, known = self.videos(i)
         f = len(own)
@@ -134,8 +157,11 @@ class GaussianWorld:
             length = stage.t_start - stage.t_end
             start, end = gamma_s * c + sigma_s * eps, gamma_e * x + sigma_e * eps
             u = (t - stage.t_end) / length
+            x_t = (1.0 - u) * end + u * start
+            if path.prediction == "data":  # where the straight line would meet t = 0
+                return x_t, end - stage.t_end * (start - end) / length
             target = start - end if self.pyramid.target_unit == "stage" else (start - end) / length
-            return (1.0 - u) * end + u * start, target
+            return x_t, target
         a_i, eps_i = x, eps
         if i > 0:
             nu_s, nu_e = sigma_s / gamma_s, sigma_e / gamma_e
@@ -143,12 +169,13 @@ class GaussianWorld:
             eps_i = eps - (x - c) / (nu_s - nu_e)
         gamma_t, sigma_t = path_scales(path, t)
         x_t = gamma_t * a_i + sigma_t * eps_i
-        return x_t, eps_i if path.prediction == "eps" else gamma_t * eps_i - sigma_t * a_i
+        targets = {"eps": eps_i, "data": a_i, "v": gamma_t * eps_i - sigma_t * a_i}
+        return x_t, targets[path.prediction]
 
     def joint(self, i):
-        """mean(w) and cov(w) of stage i, [F + f_i] and [F + f_i, F + f_i]."""
-        f, num_frames = self.pyramid.stages[i].num_frames, len(self.mean)
-        coupling = self.couplings[i] if self.couplings else np.zeros((num_frames, f))
+        """mean(w) and cov(w) of stage i, [N + n_i] and [N + n_i, N + n_i]."""
+        f = math.prod(self.pyramid.stages[i].shape)
+        coupling = self.couplings[i] if self.couplings else np.zeros((len(self.mean), f))
         mean = np.concatenate([self.mean, np.zeros(f)])
         return mean, np.block([[self.cov, coupling], [coupling.T, np.eye(f)]])
 
@@ -161,21 +188,21 @@ class GaussianWorld:
         return point @ mean, cov_point, target @ mean, gain
 
     def stage_of(self, x_t):
-        """The stage whose frame count the network input has."""
-        counts = [stage.num_frames for stage in self.pyramid.stages]
-        return counts.index(x_t.shape[1])
+        """The stage whose shape the network input has."""
+        shapes = [stage.shape for stage in self.pyramid.stages]
+        return shapes.index(x_t.shape[1:4])
 
     def time_of(self, network_time):
         """Noise time from the network's (above the path's first grid point)."""
         offset = 0.0 if isinstance(self.pyramid.path, FlowPath) else 1.0
         return (network_time.astype(jnp.result_type(float)) + offset) / 1000.0
 
-    def predict(self, x_t, t, frame_positions, frame_stride, cond):
+    def predict(self, x_t, t, positions, strides, cond):
         """The optimal network: E[target | x_t]; all samples of a batch share their time."""
         i, time = self.stage_of(x_t), self.time_of(t[0])
         mean_point, _, mean_target, gain = self.conditional(i, time)
-        centred = x_t[..., 0, 0, 0] - mean_point  # [b, f]
-        return (mean_target + centred @ gain.T)[..., None, None, None]
+        centred = x_t.reshape(len(x_t), -1) - mean_point  # [b, n]
+        return (mean_target + centred @ gain.T).reshape(x_t.shape)
 
     def start_law(self):
         """Mean and covariance of xs_0: not N(0, I) where the path ends with signal left."""
@@ -194,21 +221,24 @@ def sampled_law(world, spec, *, start_law=None, predict=None):
         predict: another affine predictor.
 
     Returns:
-        mean [F] and covariance [F, F], float64.
+        mean [N] and covariance [N, N], float64.
     """
-    counts = [stage.num_frames for stage in world.pyramid.stages]
+    shapes = [stage.shape for stage in world.pyramid.stages]
+    counts = [math.prod(shape) for shape in shapes]
     basis = np.concatenate([np.zeros((1, sum(counts))), np.eye(sum(counts))])
     noises = tuple(
-        jnp.asarray(part)[..., None, None, None]
-        for part in np.split(basis, np.cumsum(counts)[:-1], axis=1)
+        jnp.asarray(part).reshape(-1, *shape, 1)
+        for part, shape in zip(
+            np.split(basis, np.cumsum(counts)[:-1], axis=1), shapes, strict=True
+        )
     )
     # Compiling is all the cost: the program runs for milliseconds, so it need not be optimised.
     run = jax.jit(
         lambda *ns: sample_from_noise(predict or world.predict, world.pyramid, spec, ns),
         compiler_options={"xla_backend_optimization_level": 0},
     )
-    out = np.asarray(run(*noises))[..., 0, 0, 0]
-    offset, columns = out[0], (out[1:] - out[0]).T  # [F], [F, sum f_i]
+    out = np.asarray(run(*noises)).reshape(len(basis), -1)
+    offset, columns = out[0], (out[1:] - out[0]).T  # [N], [N, sum n_i]
     start, jumps = columns[:, : counts[0]], columns[:, counts[0] :]
     start_mean, start_cov = start_law or (np.zeros(counts[0]), np.eye(counts[0]))
     return offset + start @ start_mean, start @ start_cov @ start.T + jumps @ jumps.T
@@ -232,6 +262,15 @@ def moving_video_law(num_frames, seed=0):
     return mean, spread[:, None] * spread * (0.85**distance * np.cos(0.3 * distance))
 
 
+def shaped_video_law(shape, seed=0):
+    """The same over frames, rows and columns: neighbours along each axis belong together."""
+    mean, cov = np.ones(1), np.ones((1, 1))
+    for axis, length in enumerate(shape):
+        one_mean, one_cov = moving_video_law(length, seed + axis)
+        mean, cov = np.kron(mean, one_mean), np.kron(cov, one_cov)
+    return mean, cov
+
+
 def gaussian_coupling(world, level, correlation):
     """cov(x_0, eps_i) of each stage for noise tied to whitened data.
 
@@ -240,15 +279,15 @@ def gaussian_coupling(world, level, correlation):
     with y = D_{r_i} x_0 in every stage ("stage"), or with y = D_{r_0} x_0 in stage 0 only, and
     eps_i = U eps_{i-1} / sqrt(L) + (fresh noise) after it ("coarsest").
     """
-    couplings, num_frames = [], len(world.mean)
-    strides = [stage.frame_stride for stage in world.pyramid.stages]
+    couplings, shape = [], world.pyramid.shape
+    strides = [stage.strides for stage in world.pyramid.stages]
     for i, stride in enumerate(strides):
         if i == 0 or level == "stage":
-            own = downsampling(num_frames, stride, world.down)
+            own = video_downsampling(shape, stride, world.down)
             whitening = np.linalg.inv(symmetric_root(own @ world.cov @ own.T))
             couplings.append(correlation * world.cov @ own.T @ whitening)
         else:
-            up = upsampling(num_frames, strides[i - 1], stride, world.down, world.up)
+            up = video_upsampling(shape, strides[i - 1], stride, world.down, world.up)
             largest = np.linalg.eigvalsh(up @ up.T)[-1]
             couplings.append(couplings[-1] @ up.T / np.sqrt(largest))
     return tuple(couplings)

@@ -43,13 +43,14 @@ def float64():
 
 def make_world(path, num_frames=8, strides=(4, 2, 1), down="stride", up="nearest", **options):
     pyramid = make_pyramid(
-        path, num_frames=num_frames, frame_strides=strides, downsample=down, upsample=up, **options
+        path, shape=(num_frames, 1, 1), strides=strides, downsample=down, upsample=up, **options
     )
     return GaussianWorld(pyramid, down, up, *moving_video_law(num_frames))
 
 
-def steps_spec(world, steps, **options):
-    return SamplerSpec(steps_per_stage=(steps,) * world.pyramid.num_stages, **options)
+def steps_spec(world, steps, solver="second_order", **options):
+    steps_per_stage = (steps,) * world.pyramid.num_stages
+    return SamplerSpec(steps_per_stage=steps_per_stage, solver=solver, **options)
 
 
 def errors(world, steps, start_law=None, **options):
@@ -174,7 +175,7 @@ class MixtureWorld:
     worlds: tuple[GaussianWorld, GaussianWorld]
     weights: tuple[float, float]
 
-    def predict(self, x_t, t, frame_positions, frame_stride, cond):
+    def predict(self, x_t, t, positions, strides, cond):
         """sum_k P(k | x_t) E_k[target | x_t]."""
         i, time = self.worlds[0].stage_of(x_t), self.worlds[0].time_of(t[0])
         logits, answers = [], []
@@ -183,7 +184,7 @@ class MixtureWorld:
             centred = x_t[..., 0, 0, 0] - mean
             distance = jnp.sum(centred * jnp.linalg.solve(cov, centred.T).T, axis=1)
             logits.append(math.log(weight) - distance / 2.0)
-            answers.append(world.predict(x_t, t, frame_positions, frame_stride, cond))
+            answers.append(world.predict(x_t, t, positions, strides, cond))
         posterior = jax.nn.softmax(jnp.stack(logits), axis=0)[..., None, None, None, None]
         return jnp.sum(posterior * jnp.stack(answers), axis=0)
 

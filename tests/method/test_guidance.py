@@ -5,9 +5,14 @@ import numpy as np
 import pytest
 
 from tpdiff_jax.method.guidance import guided
+from tpdiff_jax.types import Positions
 
 
-def labelled(x_t, t, frame_positions, frame_stride, cond):
+def positions(num_frames):
+    return Positions(jnp.arange(1.0 * num_frames), jnp.zeros(1), jnp.zeros(1))
+
+
+def labelled(x_t, t, positions, strides, cond):
     """A network whose answer tells everything it was given."""
     return x_t * cond["label"][:, None, None, None, None] + t[:, None, None, None, None]
 
@@ -20,7 +25,7 @@ def test_scale_one_is_the_network_itself():
 def test_guidance_extrapolates_from_the_unconditional_answer(scale):
     x_t, t = jnp.arange(2.0 * 3).reshape(2, 3, 1, 1, 1), jnp.asarray([10.0, 20.0])
     cond, null = {"label": jnp.asarray([2.0, 5.0])}, {"label": jnp.asarray([-1.0, -1.0])}
-    out = guided(labelled, scale, null)(x_t, t, jnp.arange(3.0), 1, cond)
+    out = guided(labelled, scale, null)(x_t, t, positions(3), (1, 1, 1), cond)
     x, time = np.arange(6.0).reshape(2, 3), np.asarray([[10.0], [20.0]])
     with_label, without = x * np.asarray([[2.0], [5.0]]) + time, -x + time
     expected = without + scale * (with_label - without)
@@ -30,16 +35,16 @@ def test_guidance_extrapolates_from_the_unconditional_answer(scale):
 def test_guidance_calls_the_network_once_with_both_conditions():
     calls = []
 
-    def network(x_t, t, frame_positions, frame_stride, cond):
-        calls.append((x_t.shape, t.shape, frame_stride, np.asarray(cond["label"]).tolist()))
+    def network(x_t, t, positions, strides, cond):
+        calls.append((x_t.shape, t.shape, strides, np.asarray(cond["label"]).tolist()))
         return x_t
 
     x_t = jnp.ones((2, 3, 1, 1, 1))
     null = {"label": jnp.asarray([9, 9])}
     guided(network, 2.0, null)(
-        x_t, jnp.zeros(2), jnp.arange(3.0), 4, {"label": jnp.asarray([1, 2])}
+        x_t, jnp.zeros(2), positions(3), (4, 1, 1), {"label": jnp.asarray([1, 2])}
     )
-    assert calls == [((4, 3, 1, 1, 1), (4,), 4, [1, 2, 9, 9])]
+    assert calls == [((4, 3, 1, 1, 1), (4,), (4, 1, 1), [1, 2, 9, 9])]
 
 
 def test_guidance_without_a_null_condition_is_refused():

@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from tpdiff_jax.method.network_outputs import output_to_data_and_noise
 
 from tpdiff_jax.method.paths import DDIMPath, FlowPath
 from tpdiff_jax.method.samplers import SamplerSpec, sample_from_noise
+from tpdiff_jax.method.stage_line import output_to_line
 from tpdiff_jax.method.stage_targets import training_point
 from tpdiff_jax.method.stages import make_pyramid
 
@@ -23,7 +23,7 @@ def answer(x, t, lib):
     return 0.8 * lib.tanh(1.3 * x) + 0.2 * lib.sin(x + t / 300.0)
 
 
-def network(x_t, t, frame_positions, frame_stride, cond):
+def network(x_t, t, positions, strides, cond):
     return answer(x_t, t[:, None, None, None, None], jnp)
 
 
@@ -41,7 +41,7 @@ def betas_of(schedule):
 
 
 def our_sample(path, times, solver="euler"):
-    pyramid = make_pyramid(path, num_frames=SHAPE[1], frame_strides=(1,))
+    pyramid = make_pyramid(path, shape=SHAPE[1:4], strides=(1,))
     grid = tuple(float(t) for t in times)
     spec = SamplerSpec(steps_per_stage=(len(grid) - 1,), solver=solver, time_grids=(grid,))
     return jax.jit(lambda x: sample_from_noise(network, pyramid, spec, (x,)))(X_START)
@@ -97,7 +97,7 @@ def test_training_points_equal_the_ddpm_schedulers(prediction, betas):
         prediction_type={"eps": "epsilon", "v": "v_prediction"}[prediction],
     )  # fmt: skip
     path = DDIMPath(betas=betas, prediction=prediction)
-    pyramid = make_pyramid(path, num_frames=SHAPE[1], frame_strides=(1,))
+    pyramid = make_pyramid(path, shape=SHAPE[1:4], strides=(1,))
     rng = np.random.default_rng(1)
     x_0, eps = (rng.normal(size=SHAPE).astype(np.float32) for _ in range(2))
     for k in (0, 1, 250, 777, 999):
@@ -110,7 +110,7 @@ def test_training_points_equal_the_ddpm_schedulers(prediction, betas):
         assert relative_error(x_t, noised.numpy()) < 1e-5
         assert relative_error(target, velocity.numpy() if prediction == "v" else eps) < 1e-5
         output = np.sin(3.0 * x_0 + eps)
-        data, _ = output_to_data_and_noise(pyramid, x_t, t, output)
+        data, _ = output_to_line(pyramid, 0, x_t, t, output)
         step = scheduler.step(torch.from_numpy(output), k, torch.from_numpy(np.array(x_t)))
         assert relative_error(data, step.pred_original_sample.numpy()) < 1e-5
         np.testing.assert_allclose(path.network_time(t), float(k), atol=1e-3)

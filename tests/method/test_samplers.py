@@ -12,20 +12,21 @@ from tpdiff_jax.method.paths import DDIMPath, FlowPath
 from tpdiff_jax.method.samplers import SamplerSpec, sample, sample_from_noise, split_steps
 from tpdiff_jax.method.stages import make_pyramid
 
-VANILLA = make_pyramid(FlowPath(), num_frames=4, frame_strides=(1,))
-PYRAMID = make_pyramid(FlowPath(), num_frames=8, frame_strides=(4, 2, 1))
+VANILLA = make_pyramid(FlowPath(), shape=(4, 1, 1), strides=(1,))
+PYRAMID = make_pyramid(FlowPath(), shape=(8, 1, 1), strides=(4, 2, 1))
+LARGER = make_pyramid(FlowPath(), shape=(8, 2, 2), strides=(4, 2, 1))
 
 
-def smooth_network(x_t, t, frame_positions, frame_stride, cond):
+def smooth_network(x_t, t, positions, strides, cond):
     """Any smooth function that mixes frames and pixels and sees all its arguments."""
-    positions = frame_positions[:, None, None, None] / 8.0
-    hidden = jnp.tanh(x_t + 0.3 * jnp.mean(x_t, axis=(1, 2), keepdims=True) + positions)
-    return hidden * jnp.cos(t / 400.0)[:, None, None, None, None] / frame_stride
+    frames = positions.frames[:, None, None, None] / 8.0
+    hidden = jnp.tanh(x_t + 0.3 * jnp.mean(x_t, axis=(1, 2), keepdims=True) + frames)
+    return hidden * jnp.cos(t / 400.0)[:, None, None, None, None] / strides[0]
 
 
 def solver_errors(path, predict, exact, solver, grid_of):
     """Error at t = 0 for 20, 40 and 80 steps of one stage, from x = 1."""
-    pyramid = make_pyramid(path, num_frames=1, frame_strides=(1,))
+    pyramid = make_pyramid(path, shape=(1, 1, 1), strides=(1,))
     with jax.enable_x64(True):
         found = []
         for steps in (20, 40, 80):
@@ -92,9 +93,9 @@ def test_ddim_solvers_converge_at_their_order_on_a_known_ode(solver, order, warp
 
 def test_zero_terminal_snr_and_the_clean_end_stay_finite_at_second_order():
     path = DDIMPath(zero_terminal_snr=True)
-    pyramid = make_pyramid(path, num_frames=8)
-    spec = SamplerSpec(steps_per_stage=(3, 3, 3))
-    out = sample(smooth_network, pyramid, spec, jax.random.split(jax.random.key(0), 2), (2, 2, 1))
+    pyramid = make_pyramid(path, shape=(8, 2, 2))
+    spec = SamplerSpec(steps_per_stage=(3, 3, 3), solver="second_order")
+    out = sample(smooth_network, pyramid, spec, jax.random.split(jax.random.key(0), 2), 1)
     assert np.isfinite(out).all()
 
 
@@ -102,10 +103,10 @@ def test_solver_history_never_crosses_a_jump():
     """With one step a stage, second order has no history to use and must equal first order."""
     keys = jax.random.split(jax.random.key(0), 2)
     for path in (FlowPath(), DDIMPath()):
-        pyramid = make_pyramid(path, num_frames=8)
+        pyramid = make_pyramid(path, shape=(8, 2, 2))
         first, second = (
             sample(smooth_network, pyramid, SamplerSpec(steps_per_stage=(1, 1, 1), solver=solver),
-                   keys, (2, 2, 1)) for solver in ("euler", "second_order"))  # fmt: skip
+                   keys, 1) for solver in ("euler", "second_order"))  # fmt: skip
         np.testing.assert_array_equal(first, second)
 
 
@@ -113,47 +114,47 @@ def test_network_is_traced_once_a_stage_however_many_steps_it_takes():
     """The whole is one program, and it does not grow with the steps."""
     seen = []
 
-    def network(x_t, t, frame_positions, frame_stride, cond):
-        seen.append((x_t.shape, t.shape, t.dtype, frame_positions.shape, frame_stride))
+    def network(x_t, t, positions, strides, cond):
+        seen.append((x_t.shape, t.shape, t.dtype, positions.frames.shape, strides))
         return x_t
 
     spec = SamplerSpec(steps_per_stage=(50, 40, 30))
-    run = jax.jit(lambda keys: sample(network, PYRAMID, spec, keys, (2, 2, 1)))
+    run = jax.jit(lambda keys: sample(network, LARGER, spec, keys, 1))
     lowered = run.lower(jax.random.split(jax.random.key(0), 3))
     assert lowered.compile() is not None
     assert seen == [
-        ((3, 2, 2, 2, 1), (3,), jnp.float32, (2,), 4),
-        ((3, 4, 2, 2, 1), (3,), jnp.float32, (4,), 2),
-        ((3, 8, 2, 2, 1), (3,), jnp.float32, (8,), 1),
+        ((3, 2, 2, 2, 1), (3,), jnp.float32, (2,), (4, 1, 1)),
+        ((3, 4, 2, 2, 1), (3,), jnp.float32, (4,), (2, 1, 1)),
+        ((3, 8, 2, 2, 1), (3,), jnp.float32, (8,), (1, 1, 1)),
     ]
 
 
 @pytest.mark.parametrize("path", [FlowPath(), DDIMPath()])
 def test_network_is_told_the_time_and_the_frame_positions_of_its_stage(path):
-    pyramid, times, places = make_pyramid(path, num_frames=8), {1: [], 2: [], 4: []}, {}
+    pyramid, times, places = make_pyramid(path, shape=(8, 1, 1)), {1: [], 2: [], 4: []}, {}
 
-    def network(x_t, t, frame_positions, frame_stride, cond):
-        def record(time, positions):
-            times[frame_stride].append(float(time[0]))
-            places[frame_stride] = positions.tolist()
+    def network(x_t, t, positions, strides, cond):
+        def record(time, frames):
+            times[strides[0]].append(float(time[0]))
+            places[strides[0]] = frames.tolist()
 
-        jax.debug.callback(record, t, frame_positions, ordered=True)
+        jax.debug.callback(record, t, positions.frames, ordered=True)
         return x_t
 
     sample(network, pyramid, SamplerSpec(steps_per_stage=(4, 4, 4)),
-           jax.random.split(jax.random.key(0), 2), (1, 1, 1))  # fmt: skip
+           jax.random.split(jax.random.key(0), 2), 1)  # fmt: skip
     jax.effects_barrier()
     offset = 0.0 if isinstance(path, FlowPath) else 1.0
     for stage in pyramid.stages:
         grid = np.linspace(stage.t_start, stage.t_end, 5)[:-1]
-        np.testing.assert_allclose(times[stage.frame_stride], 1000.0 * grid - offset, atol=1e-3)
+        np.testing.assert_allclose(times[stage.strides[0]], 1000.0 * grid - offset, atol=1e-3)
     assert places == {4: [0, 4], 2: [0, 2, 4, 6], 1: [0, 1, 2, 3, 4, 5, 6, 7]}
 
 
 def test_guidance_scale_is_taken_per_stage():
     """With answers of 1 and 0 to condition and null, a stage moves by its scale times s - e."""
 
-    def network(x_t, t, frame_positions, frame_stride, cond):
+    def network(x_t, t, positions, strides, cond):
         return jnp.ones_like(x_t) * cond["on"][:, None, None, None, None]
 
     cond, null = {"on": jnp.ones(1)}, {"on": jnp.zeros(1)}
@@ -175,14 +176,14 @@ def test_guidance_scale_is_taken_per_stage():
 def test_guidance_without_a_null_condition_is_refused():
     spec = SamplerSpec(steps_per_stage=(1, 1, 1), guidance_scale=(3.0,))
     with pytest.raises(ValueError, match=r"sample\.guidance_scale is 3\.0"):
-        sample(smooth_network, PYRAMID, spec, jax.random.split(jax.random.key(0), 1), (1, 1, 1))
+        sample(smooth_network, PYRAMID, spec, jax.random.split(jax.random.key(0), 1), 1)
 
 
 def test_jump_noises_are_fresh_and_each_video_has_its_own():
     """A network that stands still leaves the jumps' sums of noises: white over frames for flow."""
     keys = jax.random.split(jax.random.key(0), 4096)
     still = lambda x_t, t, *_: jnp.zeros_like(x_t)  # noqa: E731
-    x = sample(still, PYRAMID, SamplerSpec(steps_per_stage=(1, 1, 1)), keys, (1, 1, 1))
+    x = sample(still, PYRAMID, SamplerSpec(steps_per_stage=(1, 1, 1)), keys, 1)
     # With x standing still at level sigma_s of each jump the covariance is known:
     cov = np.eye(2)
     for before, stage in zip(PYRAMID.stages[:-1], PYRAMID.stages[1:], strict=True):
@@ -195,10 +196,10 @@ def test_jump_noises_are_fresh_and_each_video_has_its_own():
 
 @pytest.mark.parametrize("path", [FlowPath(), DDIMPath()])
 def test_a_video_does_not_depend_on_the_batch_it_is_sampled_in(path):
-    pyramid = make_pyramid(path, num_frames=8)
-    spec = SamplerSpec(steps_per_stage=(4, 4, 4))
+    pyramid = make_pyramid(path, shape=(8, 4, 4))
+    spec = SamplerSpec(steps_per_stage=(4, 4, 4), solver="second_order")
     keys = jax.random.split(jax.random.key(5), 8)
-    run = jax.jit(lambda k: sample(smooth_network, pyramid, spec, k, (4, 4, 2)))
+    run = jax.jit(lambda k: sample(smooth_network, pyramid, spec, k, 2))
     whole = np.asarray(run(keys))
     for size in (1, 2, 4):
         parts = [run(keys[start : start + size]) for start in range(0, 8, size)]
@@ -211,7 +212,7 @@ def test_a_time_grid_equal_to_the_uniform_one_changes_nothing():
                   for stage, n in zip(PYRAMID.stages, steps, strict=True))  # fmt: skip
     plain, explicit = (
         sample(smooth_network, PYRAMID, SamplerSpec(steps_per_stage=steps, time_grids=g), keys,
-               (1, 1, 1)) for g in ((), grids))  # fmt: skip
+               1) for g in ((), grids))  # fmt: skip
     np.testing.assert_array_equal(plain, explicit)
 
 
@@ -252,7 +253,7 @@ def test_invalid_specs_are_refused_by_name(field, value):
 def test_specs_that_do_not_fit_the_pyramid_are_refused():
     keys = jax.random.split(jax.random.key(0), 1)
     with pytest.raises(ValueError, match=r"sample\.steps_per_stage is \(3,\)"):
-        sample(smooth_network, PYRAMID, SamplerSpec(steps_per_stage=(3,)), keys, (1, 1, 1))
+        sample(smooth_network, PYRAMID, SamplerSpec(steps_per_stage=(3,)), keys, 1)
     late_end = SamplerSpec(steps_per_stage=(2,), time_grids=((1.0, 0.5, 0.1),))
     with pytest.raises(ValueError, match=r"sample\.time_grids of stage 0"):
-        sample(smooth_network, VANILLA, late_end, keys, (1, 1, 1))
+        sample(smooth_network, VANILLA, late_end, keys, 1)

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tpdiff_jax.method.network_outputs import output_to_data_and_noise, output_to_velocity
 
 from tpdiff_jax.method.paths import DDIMPath, FlowPath
+from tpdiff_jax.method.stage_line import output_to_line
 from tpdiff_jax.method.stage_targets import (
     sample_times,
     stage_end_points,
@@ -23,7 +23,7 @@ DDIM_PATHS = [
 ]
 PATHS = [FlowPath(), *DDIM_PATHS]
 PYRAMIDS = [
-    make_pyramid(path, num_frames=num_frames, downsample=downsample, upsample=upsample)
+    make_pyramid(path, shape=(num_frames, 2, 3), downsample=downsample, upsample=upsample)
     for path in PATHS
     for num_frames, downsample, upsample in [
         (8, "stride", "nearest"),
@@ -41,8 +41,8 @@ def draw(pyramid, index, batch_size=3):
     """A video, a noise of the stage's shape, and times inside its window."""
     rng = np.random.default_rng(0)
     stage = pyramid.stages[index]
-    x_0 = rng.standard_normal((batch_size, pyramid.num_frames, 2, 3, 2)).astype(np.float32)
-    eps = rng.standard_normal((batch_size, stage.num_frames, 2, 3, 2)).astype(np.float32)
+    x_0 = rng.standard_normal((batch_size, *pyramid.shape, 2)).astype(np.float32)
+    eps = rng.standard_normal((batch_size, *stage.shape, 2)).astype(np.float32)
     t = rng.uniform(stage.t_end, stage.t_start, batch_size).astype(np.float32)
     return x_0, eps, t
 
@@ -54,10 +54,10 @@ def ends_in_numpy(pyramid, index, x_0, eps):
     def along_frames(matrix, x):
         return np.einsum("gf,bfhwc->bghwc", matrix, x.astype(np.float64))
 
-    x_i = c_i = along_frames(stage.downsample.matrix, x_0)
+    x_i = c_i = along_frames(stage.downsample.matrices[0], x_0)
     if index > 0:
-        coarse = along_frames(pyramid.stages[index - 1].downsample.matrix, x_0)
-        c_i = along_frames(stage.jump.upsample.matrix, coarse)
+        coarse = along_frames(pyramid.stages[index - 1].downsample.matrices[0], x_0)
+        c_i = along_frames(stage.jump.upsample.matrices[0], coarse)
     x_start = stage.gamma_start * c_i + stage.sigma_start * eps
     x_end = stage.gamma_end * x_i + stage.sigma_end * eps
     return x_start, x_end, x_i, c_i
@@ -68,16 +68,16 @@ def wide(t):
 
 
 def test_what_the_stage_before_knew_is_its_frames_repeated():
-    pyramid = make_pyramid(FlowPath(), num_frames=8)
-    x_0 = np.random.default_rng(0).standard_normal((2, 8, 1, 1, 1)).astype(np.float32)
+    pyramid = make_pyramid(FlowPath(), shape=(8, 2, 3))
+    x_0 = np.random.default_rng(0).standard_normal((2, 8, 2, 3, 1)).astype(np.float32)
     x_1, c_1 = stage_videos(pyramid, 1, x_0)
     np.testing.assert_array_equal(x_1, x_0[:, [0, 2, 4, 6]])
     np.testing.assert_array_equal(c_1, x_0[:, [0, 0, 4, 4]])
 
 
 def test_stage_0_is_not_blurred():
-    pyramid = make_pyramid(FlowPath(), num_frames=8)
-    x_0 = np.random.default_rng(0).standard_normal((2, 8, 1, 1, 1)).astype(np.float32)
+    pyramid = make_pyramid(FlowPath(), shape=(8, 2, 3))
+    x_0 = np.random.default_rng(0).standard_normal((2, 8, 2, 3, 1)).astype(np.float32)
     x_0_kept, c_0 = stage_videos(pyramid, 0, x_0)
     np.testing.assert_array_equal(x_0_kept, x_0[:, [0, 4]])
     np.testing.assert_array_equal(c_0, x_0_kept)
@@ -117,18 +117,18 @@ def test_flow_point_is_eq_12_and_its_velocity_the_derivative(pyramid, index):
 
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_stage_unit_is_the_papers_velocity_and_is_turned_back(index):
-    pyramid = make_pyramid(FlowPath(), num_frames=8, target_unit="stage")
+    pyramid = make_pyramid(FlowPath(), shape=(8, 2, 3), target_unit="stage")
     stage = pyramid.stages[index]
     x_0, eps, t = draw(pyramid, index)
     x_start, x_end, _, _ = ends_in_numpy(pyramid, index, x_0, eps)
     point = training_point(pyramid, index, x_0, eps, t)
     np.testing.assert_allclose(point.target, x_start - x_end, atol=5e-6)
     per_time = (x_start - x_end) / (stage.t_start - stage.t_end)
-    np.testing.assert_allclose(
-        output_to_velocity(pyramid, index, point.x_t, t, point.target), per_time, atol=1e-5
-    )
-    time_unit = make_pyramid(FlowPath(), num_frames=8)
-    assert output_to_velocity(time_unit, index, point.x_t, t, point.target) is point.target
+    line = output_to_line(pyramid, index, point.x_t, t, point.target)
+    np.testing.assert_allclose(line.noise - line.data, per_time, atol=1e-5)
+    time_unit = make_pyramid(FlowPath(), shape=(8, 2, 3))
+    line = output_to_line(time_unit, index, point.x_t, t, per_time.astype(np.float32))
+    np.testing.assert_allclose(line.noise - line.data, per_time, atol=1e-5)
 
 
 @pytest.mark.parametrize(("pyramid", "index"), LATER_DDIM_STAGES)
@@ -162,31 +162,31 @@ def test_exact_ddim_output_gives_back_the_stages_data_and_noise(pyramid, index):
         a_i = a_i / (stage.nu_start - stage.nu_end)
         eps_i = eps - (x_i - c_i) / (stage.nu_start - stage.nu_end)
     point = training_point(pyramid, index, x_0, eps, t)
-    got_a, got_eps = output_to_data_and_noise(pyramid, point.x_t, t, point.target)
+    got_a, got_eps = output_to_line(pyramid, index, point.x_t, t, point.target)
     np.testing.assert_allclose(got_a, a_i, atol=1e-4)
     np.testing.assert_allclose(got_eps, eps_i, atol=1e-5)
 
 
-def test_output_to_data_and_noise_takes_one_time_for_the_batch():
-    pyramid = make_pyramid(DDIMPath(), num_frames=8)
+def test_output_to_line_takes_one_time_for_the_batch():
+    pyramid = make_pyramid(DDIMPath(), shape=(8, 2, 3))
     x_t, output = np.random.default_rng(0).standard_normal((2, 3, 8, 1, 1, 1)).astype(np.float32)
-    one = output_to_data_and_noise(pyramid, x_t, jnp.float32(0.5), output)
-    many = output_to_data_and_noise(pyramid, x_t, jnp.full(3, 0.5), output)
+    one = output_to_line(pyramid, 0, x_t, jnp.float32(0.5), output)
+    many = output_to_line(pyramid, 0, x_t, jnp.full(3, 0.5), output)
     np.testing.assert_array_equal(one, many)
 
 
 @pytest.mark.parametrize("t", [0.0, 0.3, 1.0])
 def test_v_is_a_rotation(t):
     """x_t and v_t are (a, eps) turned by one angle, so the squared lengths agree."""
-    pyramid = make_pyramid(DDIMPath(zero_terminal_snr=True), num_frames=8)
+    pyramid = make_pyramid(DDIMPath(zero_terminal_snr=True), shape=(8, 2, 3))
     x_t, output = np.random.default_rng(0).standard_normal((2, 3, 8, 1, 1, 1)).astype(np.float32)
-    a_i, eps_i = output_to_data_and_noise(pyramid, x_t, jnp.float32(t), output)
+    a_i, eps_i = output_to_line(pyramid, 0, x_t, jnp.float32(t), output)
     np.testing.assert_allclose(a_i**2 + eps_i**2, x_t**2 + output**2, rtol=1e-5)
 
 
 @pytest.mark.parametrize("unit", ["time", "stage"])
 def test_one_stage_is_plain_flow_matching_exactly(unit):
-    pyramid = make_pyramid(FlowPath(), num_frames=8, frame_strides=(1,), target_unit=unit)
+    pyramid = make_pyramid(FlowPath(), shape=(8, 2, 3), strides=(1,), target_unit=unit)
     x_0, eps, t = draw(pyramid, 0)
     point = training_point(pyramid, 0, x_0, eps, t)
     np.testing.assert_array_equal(point.x_t, (1 - wide(t)) * x_0 + wide(t) * eps)
@@ -195,7 +195,7 @@ def test_one_stage_is_plain_flow_matching_exactly(unit):
 
 @pytest.mark.parametrize("path", DDIM_PATHS)
 def test_one_stage_is_plain_ddim_training(path):
-    pyramid = make_pyramid(path, num_frames=8, frame_strides=(1,))
+    pyramid = make_pyramid(path, shape=(8, 2, 3), strides=(1,))
     x_0, eps, t = draw(pyramid, 0)
     gamma_t, sigma_t = wide(np.asarray(path.gamma(t))), wide(np.asarray(path.sigma(t)))
     point = training_point(pyramid, 0, x_0, eps, t)
@@ -207,7 +207,7 @@ def test_one_stage_is_plain_ddim_training(path):
 
 @pytest.mark.parametrize("path", [FlowPath(), DDIMPath(zero_terminal_snr=True)])
 def test_pure_noise_is_a_finite_training_point(path):
-    pyramid = make_pyramid(path, num_frames=8)
+    pyramid = make_pyramid(path, shape=(8, 2, 3))
     x_0, eps, t = draw(pyramid, 0)
     point = training_point(pyramid, 0, x_0, eps, jnp.ones_like(t))
     np.testing.assert_allclose(point.x_t, eps, atol=1e-6)
@@ -226,7 +226,7 @@ def test_compiled_points_equal_eager_points(pyramid, index):
 
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_times_are_stratified_over_the_window(index):
-    pyramid = make_pyramid(FlowPath(), num_frames=16)
+    pyramid = make_pyramid(FlowPath(), shape=(16, 2, 3))
     stage = pyramid.stages[index]
     t = np.asarray(sample_times(pyramid, index, jax.random.key(3), 64), np.float64)
     assert t.shape == (64,) and t.min() >= stage.t_end - 1e-7 and t.max() < stage.t_start
@@ -235,7 +235,7 @@ def test_times_are_stratified_over_the_window(index):
 
 
 def test_every_position_of_the_batch_sees_the_whole_window():
-    pyramid = make_pyramid(FlowPath(), num_frames=16, frame_strides=(1,))
+    pyramid = make_pyramid(FlowPath(), shape=(16, 2, 3), strides=(1,))
     keys = jax.random.split(jax.random.key(0), 4000)
     t = jax.vmap(lambda key: sample_times(pyramid, 0, key, 4))(keys)
     # Uniform on [0, 1]: mean 1/2, variance 1/12; standard errors 0.0046 and 0.0012 of 4000.
@@ -244,14 +244,14 @@ def test_every_position_of_the_batch_sees_the_whole_window():
 
 
 def test_times_depend_on_the_key_only():
-    pyramid = make_pyramid(FlowPath(), num_frames=16)
+    pyramid = make_pyramid(FlowPath(), shape=(16, 2, 3))
     one, same, other = (sample_times(pyramid, 1, jax.random.key(seed), 8) for seed in (0, 0, 1))
     np.testing.assert_array_equal(one, same)
     assert not np.array_equal(one, other)
 
 
 def test_shapes_that_do_not_fit_are_refused_while_tracing():
-    pyramid = make_pyramid(FlowPath(), num_frames=8)
+    pyramid = make_pyramid(FlowPath(), shape=(8, 2, 3))
     x_0, eps, t = draw(pyramid, 1)
     for arguments in [(x_0[:, :4], eps, t), (x_0, eps[:, :2], t), (x_0, eps, t[:2])]:
         with pytest.raises(AssertionError):
@@ -259,4 +259,4 @@ def test_shapes_that_do_not_fit_are_refused_while_tracing():
     with pytest.raises(AssertionError):
         stage_end_points(pyramid, 1, x_0, eps[:, :2])
     with pytest.raises(AssertionError):
-        output_to_data_and_noise(pyramid, eps, t, eps[:, :2])
+        output_to_line(pyramid, 1, eps, t, eps[:, :2])

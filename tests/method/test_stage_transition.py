@@ -29,7 +29,7 @@ SHAPES = [
 JUMPS = [
     pytest.param(
         make_pyramid(
-            path, num_frames=num_frames, frame_strides=strides, downsample=down, upsample=up
+            path, shape=(num_frames, 1, 1), strides=strides, downsample=down, upsample=up
         ),
         id=f"{number}-{strides}-{num_frames}-{down}-{up}",
     )
@@ -62,13 +62,13 @@ def test_the_jump_maps_both_moments_exactly(pyramid):
         jump = stage.jump
         a, b = jump_matrices(pyramid, index)
         # The function is these matrices, to float32 ...
-        a_exact = jump.scale * jump.upsample.matrix
-        b_exact = stage.sigma_start * jump.noise_factor.matrix
+        a_exact = jump.scale * jump.upsample.matrices[0]
+        b_exact = stage.sigma_start * jump.noise_factor.matrices[0]
         np.testing.assert_allclose(a, a_exact, atol=5e-7)
         np.testing.assert_allclose(b, b_exact, atol=5e-7)
         # ... and these matrices map the moments, to float64. Mean: gamma_e D x_0 to gamma_s c_i.
-        mean = a_exact @ (previous.gamma_end * previous.downsample.matrix)
-        known = stage.gamma_start * jump.upsample.matrix @ previous.downsample.matrix
+        mean = a_exact @ (previous.gamma_end * previous.downsample.matrices[0])
+        known = stage.gamma_start * jump.upsample.matrices[0] @ previous.downsample.matrices[0]
         np.testing.assert_allclose(mean, known, atol=1e-12)
         # Covariance: sigma_e^2 I to sigma_s^2 I.
         covariance = previous.sigma_end**2 * a_exact @ a_exact.T + b_exact @ b_exact.T
@@ -86,15 +86,15 @@ def test_less_fresh_noise_would_not_do(pyramid):
 
 def test_the_papers_printed_scale_fails_where_ours_holds():
     """Eq. 15 and 23 print sqrt(2) gamma_s/(sigma_s + sqrt(2) gamma_s): that is gamma_e."""
-    pyramid = make_pyramid(FlowPath(), num_frames=16)
+    pyramid = make_pyramid(FlowPath(), shape=(16, 1, 1))
     previous, stage = pyramid.stages[:2]
     gamma_s, sigma_s = stage.gamma_start, stage.sigma_start
     printed = math.sqrt(2) * gamma_s / (sigma_s + math.sqrt(2) * gamma_s)
     assert printed == pytest.approx(1 / 3, abs=1e-12)
     assert printed == pytest.approx(previous.gamma_end, abs=1e-12)
     assert stage.jump.scale == pytest.approx(0.784, abs=5e-4)
-    up = stage.jump.upsample.matrix
-    fresh = sigma_s**2 * stage.jump.noise_factor.matrix @ stage.jump.noise_factor.matrix
+    up = stage.jump.upsample.matrices[0]
+    fresh = sigma_s**2 * stage.jump.noise_factor.matrices[0] @ stage.jump.noise_factor.matrices[0]
     for scale, is_right in ((stage.jump.scale, True), (printed, False)):
         mean_holds = np.isclose(scale * previous.gamma_end, gamma_s)
         covariance = (scale * previous.sigma_end) ** 2 * up @ up.T + fresh
@@ -104,7 +104,7 @@ def test_the_papers_printed_scale_fails_where_ours_holds():
 
 def test_the_papers_noise_term_equals_ours():
     """sqrt(2)/2 sigma_s times a pair of unit normals of correlation -1."""
-    pyramid = make_pyramid(FlowPath(), num_frames=16)
+    pyramid = make_pyramid(FlowPath(), shape=(16, 1, 1))
     stage = pyramid.stages[1]
     _, b = jump_matrices(pyramid, 1)
     pair = np.array([[1.0, -1.0], [-1.0, 1.0]])
@@ -113,7 +113,7 @@ def test_the_papers_noise_term_equals_ours():
 
 
 def test_repetition_adds_the_noise_less_its_block_mean():
-    pyramid = make_pyramid(FlowPath(), num_frames=16)
+    pyramid = make_pyramid(FlowPath(), shape=(16, 1, 1))
     z = np.random.default_rng(0).standard_normal((2, 16, 2, 2, 1)).astype(np.float32)
     got = stage_transition(pyramid, 2, jnp.zeros((2, 8, 2, 2, 1)), z)
     pairs = z.reshape(2, 8, 2, 2, 2, 1)
@@ -122,10 +122,10 @@ def test_repetition_adds_the_noise_less_its_block_mean():
 
 
 def test_without_renoising_it_is_upsampling_alone_and_leaves_wrong_noise():
-    pyramid = make_pyramid(FlowPath(), num_frames=16)
+    pyramid = make_pyramid(FlowPath(), shape=(16, 1, 1))
     previous, stage = pyramid.stages[:2]
     a, b = jump_matrices(pyramid, 1, renoise=False)
-    np.testing.assert_array_equal(a, stage.jump.upsample.matrix)
+    np.testing.assert_array_equal(a, stage.jump.upsample.matrices[0])
     np.testing.assert_array_equal(b, 0.0)
     covariance = previous.sigma_end**2 * a @ a.T
     assert np.abs(covariance - stage.sigma_start**2 * np.eye(8)).max() > 0.4
@@ -160,7 +160,7 @@ def test_with_lifted_noise_the_jump_lands_on_the_training_path(pyramid):
 @pytest.mark.parametrize("function", [stage_transition, lift_noise])
 @pytest.mark.parametrize("index", [0, -1])
 def test_nothing_jumps_into_stage_0(function, index):
-    pyramid = make_pyramid(FlowPath(), num_frames=16)
+    pyramid = make_pyramid(FlowPath(), shape=(16, 1, 1))
     with pytest.raises(ValueError, match="stage_index"):
         function(pyramid, index, jnp.zeros((1, 4, 1, 1, 1)), jnp.zeros((1, 4, 1, 1, 1)))
 
@@ -168,7 +168,7 @@ def test_nothing_jumps_into_stage_0(function, index):
 @pytest.mark.parametrize("function", [stage_transition, lift_noise])
 @pytest.mark.parametrize("shapes", [((1, 8), (1, 8)), ((1, 4), (1, 4)), ((2, 4), (1, 8))])
 def test_shapes_that_do_not_fit_are_refused_while_tracing(function, shapes):
-    pyramid = make_pyramid(FlowPath(), num_frames=16)
+    pyramid = make_pyramid(FlowPath(), shape=(16, 1, 1))
     x, z = (jnp.zeros((*shape, 2, 2, 1)) for shape in shapes)
     with pytest.raises(AssertionError):
         function(pyramid, 1, x, z)

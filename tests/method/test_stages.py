@@ -37,14 +37,14 @@ def test_each_stage_starts_at_root_l_times_the_ratio_the_last_ended_at(
 ):
     pyramid = make_pyramid(
         path,
-        num_frames=num_frames,
-        frame_strides=frame_strides,
+        shape=(num_frames, 1, 1),
+        strides=frame_strides,
         downsample=downsample,
         upsample=upsample,
     )
     assert pyramid.stages[0].t_start == 1.0 and pyramid.stages[-1].t_end == 0.0
     for previous, stage in zip(pyramid.stages[:-1], pyramid.stages[1:], strict=True):
-        eigenvalue = np.linalg.norm(stage.jump.upsample.matrix, ord=2) ** 2
+        eigenvalue = np.linalg.norm(stage.jump.upsample.matrices[0], ord=2) ** 2
         expected = math.sqrt(eigenvalue) * previous.nu_end
         assert stage.nu_start == pytest.approx(expected, rel=1e-9)
         assert stage.t_start > previous.t_end > stage.t_end
@@ -53,7 +53,7 @@ def test_each_stage_starts_at_root_l_times_the_ratio_the_last_ended_at(
 
 @pytest.mark.parametrize("path", PATHS)
 def test_stage_numbers_are_the_path_at_the_window_ends(path):
-    for stage in make_pyramid(path, num_frames=16).stages:
+    for stage in make_pyramid(path, shape=(16, 1, 1)).stages:
         for end in ("start", "end"):
             t = getattr(stage, f"t_{end}")
             got = [getattr(stage, f"{name}_{end}") for name in ("gamma", "sigma")]
@@ -64,7 +64,7 @@ def test_stage_numbers_are_the_path_at_the_window_ends(path):
 
 def test_flow_windows_are_those_worked_out_by_hand():
     # s = sqrt(2) e / (1 - e + sqrt(2) e)
-    pyramid = make_pyramid(FlowPath(), num_frames=16)
+    pyramid = make_pyramid(FlowPath(), shape=(16, 1, 1))
     windows = [(stage.t_start, stage.t_end) for stage in pyramid.stages]
     expected = [(1.0, 2 / 3), (0.7388, 1 / 3), (0.4142, 0.0)]
     np.testing.assert_allclose(windows, expected, atol=5e-5)
@@ -73,11 +73,11 @@ def test_flow_windows_are_those_worked_out_by_hand():
 
 def test_one_stage_is_the_whole_path():
     for path in PATHS:
-        pyramid = make_pyramid(path, num_frames=16, frame_strides=(1,))
+        pyramid = make_pyramid(path, shape=(16, 1, 1), strides=(1,))
         (stage,) = pyramid.stages
         assert (stage.t_start, stage.t_end, stage.jump) == (1.0, 0.0, None)
         assert (pyramid.num_stages, pyramid.num_frames) == (1, 16)
-        np.testing.assert_array_equal(stage.downsample.matrix, np.eye(16))
+        np.testing.assert_array_equal(stage.downsample.matrices[0], np.eye(16))
 
 
 @pytest.mark.parametrize(
@@ -94,11 +94,11 @@ def test_one_stage_is_the_whole_path():
 @pytest.mark.parametrize("upsample", UPSAMPLES)
 def test_frame_counts(strides, num_frames, counts, upsample):
     pyramid = make_pyramid(
-        FlowPath(), num_frames=num_frames, frame_strides=strides, upsample=upsample
+        FlowPath(), shape=(num_frames, 1, 1), strides=strides, upsample=upsample
     )
     assert [stage.num_frames for stage in pyramid.stages] == counts
-    assert [len(stage.frame_positions) for stage in pyramid.stages] == counts
-    assert [stage.frame_stride for stage in pyramid.stages] == list(strides)
+    assert [len(stage.positions.frames) for stage in pyramid.stages] == counts
+    assert [stage.strides for stage in pyramid.stages] == [(r, 1, 1) for r in strides]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_frame_counts(strides, num_frames, counts, upsample):
     ],
 )
 def test_window_ends_cut_the_unit_interval_in_proportion(fractions, ends):
-    pyramid = make_pyramid(FlowPath(), num_frames=16, stage_fractions=fractions)
+    pyramid = make_pyramid(FlowPath(), shape=(16, 1, 1), stage_fractions=fractions)
     np.testing.assert_allclose([stage.t_end for stage in pyramid.stages], ends, atol=1e-15)
 
 
@@ -119,7 +119,7 @@ def test_window_ends_cut_the_unit_interval_in_proportion(fractions, ends):
 def test_scaled_linear_betas_bound_the_first_window_end(factor, limit):
     def make(end):
         return make_pyramid(
-            DDIMPath(), num_frames=16, frame_strides=(factor, 1), stage_fractions=(1 - end, end)
+            DDIMPath(), shape=(16, 1, 1), strides=(factor, 1), stage_fractions=(1 - end, end)
         )
 
     assert make(limit - 0.001).stages[1].t_start <= 1.0
@@ -131,7 +131,7 @@ def test_scaled_linear_betas_bound_the_first_window_end(factor, limit):
 
 def test_zero_terminal_snr_has_no_such_bound():
     path = DDIMPath(zero_terminal_snr=True)
-    pyramid = make_pyramid(path, num_frames=16, stage_fractions=(0.01, 0.5, 0.49))
+    pyramid = make_pyramid(path, shape=(16, 1, 1), stage_fractions=(0.01, 0.5, 0.49))
     assert pyramid.stages[0].nu_start == math.inf
     assert pyramid.stages[1].t_start < 1.0
 
@@ -146,21 +146,21 @@ def test_zero_terminal_snr_has_no_such_bound():
     ],
 )
 def test_consistent_positions_are_d_applied_to_the_frame_numbers(num_frames, downsample, positions):
-    pyramid = make_pyramid(FlowPath(), num_frames=num_frames, downsample=downsample)
+    pyramid = make_pyramid(FlowPath(), shape=(num_frames, 1, 1), downsample=downsample)
     for stage, expected in zip(pyramid.stages, positions, strict=True):
-        assert stage.frame_positions.dtype == np.float32
-        np.testing.assert_array_equal(stage.frame_positions, list(expected))
+        assert stage.positions.frames.dtype == np.float32
+        np.testing.assert_array_equal(stage.positions.frames, list(expected))
 
 
 def test_naive_positions_count_each_stages_frames():
-    pyramid = make_pyramid(FlowPath(), num_frames=8, frame_positions="naive")
+    pyramid = make_pyramid(FlowPath(), shape=(8, 1, 1), frame_positions="naive")
     for stage in pyramid.stages:
-        np.testing.assert_array_equal(stage.frame_positions, np.arange(stage.num_frames))
+        np.testing.assert_array_equal(stage.positions.frames, np.arange(stage.num_frames))
 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_noise_time_conditioning_tells_the_time_itself(path):
-    pyramid = make_pyramid(path, num_frames=16)
+    pyramid = make_pyramid(path, shape=(16, 1, 1))
     for index, stage in enumerate(pyramid.stages):
         for t in (stage.t_start, stage.t_end):
             np.testing.assert_allclose(pyramid.network_time(index, t), path.network_time(t))
@@ -168,7 +168,7 @@ def test_noise_time_conditioning_tells_the_time_itself(path):
 
 @pytest.mark.parametrize("path", PATHS)
 def test_stage_slices_give_each_stage_its_own_times(path):
-    pyramid = make_pyramid(path, num_frames=16, time_conditioning="stage_slices")
+    pyramid = make_pyramid(path, shape=(16, 1, 1), time_conditioning="stage_slices")
     upper = 1.0
     for index, stage in enumerate(pyramid.stages):
         middle = (stage.t_start + stage.t_end) / 2
@@ -183,7 +183,7 @@ def test_time_conditioning_changes_nothing_for_one_stage(conditioning):
     t = np.linspace(0, 1, 7, dtype=np.float32)
     for path in PATHS:
         pyramid = make_pyramid(
-            path, num_frames=16, frame_strides=(1,), time_conditioning=conditioning
+            path, shape=(16, 1, 1), strides=(1,), time_conditioning=conditioning
         )
         np.testing.assert_array_equal(pyramid.network_time(0, t), path.network_time(t))
 
@@ -192,21 +192,21 @@ def test_lengths_that_share_a_network_share_their_windows():
     lengths = (8, 16, 24)
     windows = []
     for length in lengths:
-        others = tuple(other for other in lengths if other != length)
+        others = tuple((other, 1, 1) for other in lengths if other != length)
         pyramid = make_pyramid(
-            FlowPath(), num_frames=length, upsample="linear", other_num_frames=others
+            FlowPath(), shape=(length, 1, 1), upsample="linear", other_shapes=others
         )
         windows.append([(stage.t_start, stage.t_end) for stage in pyramid.stages])
         for stage in pyramid.stages[1:]:
-            up, factor = stage.jump.upsample.matrix, stage.jump.noise_factor.matrix
+            up, factor = stage.jump.upsample.matrices[0], stage.jump.noise_factor.matrices[0]
             covariance = up @ up.T / stage.jump.eigenvalue + factor @ factor
-            np.testing.assert_allclose(covariance, np.eye(length // stage.frame_stride), atol=1e-13)
+            np.testing.assert_allclose(covariance, np.eye(stage.num_frames), atol=1e-13)
     np.testing.assert_array_equal(windows[0], windows[1])
     np.testing.assert_array_equal(windows[0], windows[2])
 
 
 def test_pyramids_are_frozen_and_usable_as_static_arguments():
-    pyramid = make_pyramid(FlowPath(), num_frames=16)
+    pyramid = make_pyramid(FlowPath(), shape=(16, 1, 1))
     assert hash(pyramid) == hash(pyramid)
     with pytest.raises(dataclasses.FrozenInstanceError):
         pyramid.target_unit = "stage"
@@ -215,9 +215,9 @@ def test_pyramids_are_frozen_and_usable_as_static_arguments():
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
-        ({"num_frames": 18}, "data.num_frames"),
-        ({"other_num_frames": (18,)}, "data.num_frames"),
-        ({"frame_strides": (4, 3, 1)}, "pyramid.frame_strides"),
+        ({"shape": (18, 1, 1)}, "data.num_frames"),
+        ({"other_shapes": ((18, 1, 1),)}, "data.num_frames"),
+        ({"strides": (4, 3, 1)}, "pyramid.strides"),
         ({"stage_fractions": (1.0, 1.0)}, "pyramid.stage_fractions"),
         ({"stage_fractions": (1.0, 0.0, 1.0)}, "pyramid.stage_fractions"),
         ({"stage_fractions": (1.0, math.nan, 1.0)}, "pyramid.stage_fractions"),
@@ -231,16 +231,16 @@ def test_pyramids_are_frozen_and_usable_as_static_arguments():
 )
 def test_refuses_by_field_name(changes, field):
     with pytest.raises(ValueError, match=field.replace(".", r"\.")):
-        make_pyramid(FlowPath(), **{"num_frames": 16, **changes})
+        make_pyramid(FlowPath(), **{"shape": (16, 1, 1), **changes})
 
 
 def test_stage_unit_of_velocity_needs_a_path_with_velocities():
     with pytest.raises(ValueError, match=r"pyramid\.target_unit"):
-        make_pyramid(DDIMPath(), num_frames=16, target_unit="stage")
+        make_pyramid(DDIMPath(), shape=(16, 1, 1), target_unit="stage")
     with pytest.raises(ValueError, match=r"pyramid\.target_unit"):
-        make_pyramid(FlowPath(prediction="data"), num_frames=16, target_unit="stage")
+        make_pyramid(FlowPath(prediction="data"), shape=(16, 1, 1), target_unit="stage")
 
 
 def test_an_unknown_upsampling_is_refused_even_if_no_stage_would_use_it():
     with pytest.raises(ValueError, match=r"pyramid\.upsample"):
-        make_pyramid(FlowPath(), num_frames=16, frame_strides=(1,), upsample="cubic")
+        make_pyramid(FlowPath(), shape=(16, 1, 1), strides=(1,), upsample="cubic")

@@ -3,15 +3,11 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tpdiff_jax.method.network_outputs import (
-    loss_weight,
-    output_to_data_and_noise,
-    output_to_velocity,
-)
 
 from tests.method.test_stage_targets import draw
 from tpdiff_jax.method.losses import mean_squared_error
 from tpdiff_jax.method.paths import DDIMPath, FlowPath
+from tpdiff_jax.method.stage_line import loss_weight, output_to_line
 from tpdiff_jax.method.stage_targets import training_point
 from tpdiff_jax.method.stages import make_pyramid
 
@@ -33,50 +29,46 @@ SHAPES = [
 def test_the_data_target_holds_the_same_line_and_loss(
     path, data_path, num_frames, downsample, upsample, index
 ):
-    shape = {"num_frames": num_frames, "downsample": downsample, "upsample": upsample}
-    pyramid, data_pyramid = make_pyramid(path, **shape), make_pyramid(data_path, **shape)
+    options = {"shape": (num_frames, 2, 3), "downsample": downsample, "upsample": upsample}
+    pyramid, data_pyramid = make_pyramid(path, **options), make_pyramid(data_path, **options)
     x_0, eps, _ = draw(pyramid, index)
     stage = pyramid.stages[index]
     t = jnp.linspace(max(stage.t_end, 0.2), stage.t_start, 3)
     plain = training_point(pyramid, index, x_0, eps, t)
     data = training_point(data_pyramid, index, x_0, eps, t)
     np.testing.assert_array_equal(plain.x_t, data.x_t)
-    if isinstance(path, FlowPath):
 
-        def convert(pyramid, output):
-            return output_to_velocity(pyramid, index, data.x_t, t, output)
-    else:
-
-        def convert(pyramid, output):
-            return jnp.stack(output_to_data_and_noise(pyramid, data.x_t, t, output))
+    def convert(pyramid, output):
+        return jnp.stack(output_to_line(pyramid, index, data.x_t, t, output))
 
     true = convert(pyramid, plain.target)
     np.testing.assert_allclose(convert(data_pyramid, data.target), true, atol=2e-4)
     # An error of the data is an error 1/sigma larger of the velocity or of v.
     wrong = data.target + 0.3
     as_target = convert(data_pyramid, wrong)
-    if not isinstance(path, FlowPath):
-        gamma_t, sigma_t = (f(t).reshape(-1, 1, 1, 1, 1) for f in (path.gamma, path.sigma))
-        as_target = gamma_t * as_target[1] - sigma_t * as_target[0]
+    gamma_t, sigma_t = (f(t).reshape(-1, 1, 1, 1, 1) for f in (path.gamma, path.sigma))
+    if isinstance(path, FlowPath):
+        gamma_t = sigma_t = 1.0
+    as_target = gamma_t * as_target[1] - sigma_t * as_target[0]
     np.testing.assert_allclose(
-        loss_weight(data_pyramid, t) * mean_squared_error(wrong, data.target),
+        loss_weight(data_pyramid, index, t) * mean_squared_error(wrong, data.target),
         mean_squared_error(as_target, plain.target),
         rtol=2e-3,
     )
 
 
 def test_one_stage_of_data_prediction_predicts_the_data():
-    pyramid = make_pyramid(FlowPath(prediction="data"), num_frames=8, frame_strides=(1,))
+    pyramid = make_pyramid(FlowPath(prediction="data"), shape=(8, 2, 3), strides=(1,))
     x_0, eps, t = draw(pyramid, 0)
     np.testing.assert_array_equal(training_point(pyramid, 0, x_0, eps, t).target, x_0)
 
 
 def test_the_weight_is_bounded_near_the_data_and_one_for_other_predictions():
     t = jnp.asarray([0.0, 0.01, 0.05, 0.5, 1.0])
-    data = make_pyramid(FlowPath(prediction="data"), num_frames=8)
-    np.testing.assert_allclose(loss_weight(data, t), [25, 25, 25, 4, 1], rtol=1e-5)
+    data = make_pyramid(FlowPath(prediction="data"), shape=(8, 2, 3))
+    np.testing.assert_allclose(loss_weight(data, 0, t), [25, 25, 25, 4, 1], rtol=1e-5)
     for path in (FlowPath(), DDIMPath(), DDIMPath(prediction="eps")):
-        np.testing.assert_array_equal(loss_weight(make_pyramid(path, num_frames=8), t), 1.0)
+        np.testing.assert_array_equal(loss_weight(make_pyramid(path, shape=(8, 2, 3)), 0, t), 1.0)
 
 
 def test_unknown_flow_prediction_is_refused():

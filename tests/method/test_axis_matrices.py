@@ -1,13 +1,9 @@
-"""Frame maps: D and U as tables by hand, L and the noise factor as matrix identities."""
+"""Maps of one axis: D and U as tables by hand, L and the noise factor as matrix identities."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from tpdiff_jax.method.temporal_pyramid import (
-    Resampling,
-    check_frame_strides,
-    check_num_frames,
+
+from tpdiff_jax.method.axis_matrices import (
     downsampling_matrix,
     largest_eigenvalue,
     noise_factor_matrix,
@@ -145,50 +141,6 @@ def test_noise_factor_of_repetition_takes_the_block_mean_away(factor):
     blocks = z.reshape(-1, factor)
     expected = (blocks - blocks.mean(1, keepdims=True)).reshape(-1)
     np.testing.assert_allclose(noise_factor_matrix(up, factor) @ z, expected, atol=1e-13)
-
-
-@pytest.mark.parametrize("lead", [(), (3,), (2, 3)])
-@pytest.mark.parametrize("upsample", ["nearest", "linear"])
-def test_resampling_acts_on_the_frame_axis_only(lead, upsample):
-    up = upsampling_matrix(9, 4, 1, "stride", upsample)
-    x = np.random.default_rng(0).standard_normal((*lead, 3, 2, 4, 1)).astype(np.float32)
-    got = jax.jit(Resampling(matrix=up))(x)
-    expected = np.moveaxis(np.tensordot(up, x, axes=(1, len(lead))), 0, len(lead))
-    np.testing.assert_allclose(got, expected, atol=1e-6)
-    assert got.dtype == jnp.float32
-
-
-def test_copies_are_bit_exact():
-    x = jax.random.normal(jax.random.key(0), (2, 3, 2, 2, 1))
-    up = Resampling(matrix=upsampling_matrix(9, 4, 1, "stride", "nearest"))
-    np.testing.assert_array_equal(up(x), np.asarray(x)[:, [0, 0, 0, 0, 1, 1, 1, 1, 2]])
-    np.testing.assert_array_equal(Resampling(matrix=np.eye(3))(x), x)
-
-
-@pytest.mark.parametrize("strides", [(1,), (2, 1), (4, 2, 1), (8, 4, 2, 1), (8, 2, 1), (6, 3, 1)])
-def test_strides_that_divide_each_other_pass(strides):
-    check_frame_strides(strides)
-
-
-@pytest.mark.parametrize(
-    "strides", [(), (2,), (4, 2), (1, 2), (4, 3, 1), (2, 2, 1), (4, 0, 1), (0,), (-2, 1)]
-)
-def test_other_strides_are_refused(strides):
-    with pytest.raises(ValueError, match=r"pyramid\.frame_strides"):
-        check_frame_strides(strides)
-
-
-@pytest.mark.parametrize(
-    ("num_frames", "stride"), [(16, 4), (17, 4), (4, 4), (1, 4), (7, 1), (1, 1)]
-)
-def test_lengths_that_fit_pass(num_frames, stride):
-    check_num_frames(num_frames, stride)
-
-
-@pytest.mark.parametrize(("num_frames", "stride"), [(18, 4), (15, 4), (0, 4), (0, 1), (-4, 4)])
-def test_other_lengths_are_refused(num_frames, stride):
-    with pytest.raises(ValueError, match=r"data\.num_frames"):
-        check_num_frames(num_frames, stride)
 
 
 def test_unknown_modes_are_refused_with_the_known_ones():
