@@ -145,7 +145,7 @@ def network_call(
     stage = experiment.pyramid.stages[stage_index]
     predict = method.guided(
         functools.partial(experiment.network.apply, params),
-        experiment.sampler.guidance_scale[stage_index],
+        experiment.sampler.stage_scales[stage_index],
         experiment.task.null_cond(cond),
     )
     t = jnp.full(x_t.shape[:1], 500.0, jnp.float32)
@@ -155,7 +155,7 @@ def network_call(
 def call_flops(experiment: Experiment, stage_index: int) -> float:
     """Return the FLOPs of `network_call`, twice the network's where guidance is on."""
     stage = experiment.pyramid.stages[stage_index]
-    twice = 1 if experiment.sampler.guidance_scale[stage_index] == 1.0 else 2
+    twice = 1 if experiment.sampler.stage_scales[stage_index] == 1.0 else 2
     return twice * experiment.network.flops(stage.shape) * experiment.sample.batch_size
 
 

@@ -113,13 +113,16 @@ def measure(
 
 def forward_flops(experiment: Experiment, stage_index: int) -> float:
     """Return the FLOPs of the network's forward passes in a training step."""
-    frames = experiment.pyramid.stages[stage_index].num_frames
-    return experiment.batch_sizes[stage_index] * experiment.network.flops(frames)
+    shape = experiment.pyramid.stages[stage_index].shape
+    return experiment.batch_sizes[stage_index] * experiment.network.flops(shape)
 
 
 def loss_flops(experiment: Experiment, stage_index: int) -> float:
     """Return the matrix-product FLOPs of the traced loss and its gradient, pairing included."""
-    state, batch = abstract_train_state(experiment), abstract_batch(experiment, stage_index)
+    state, batch = (
+        abstract_train_state(experiment),
+        abstract_batch(experiment.programs[stage_index]),
+    )
 
     def step(params: Params, frozen: Params, batch: Any) -> Any:
         key = jax.random.key(0)
@@ -157,7 +160,7 @@ def _case(experiment: Experiment, stage_index: int) -> Callable[[], dict[str, Ar
     key_init, key = run_keys(experiment.train.seed)
     batch = jax.tree.map(
         lambda a: jax.device_put(jnp.zeros(a.shape, a.dtype), a.sharding),
-        abstract_batch(experiment, stage_index),
+        abstract_batch(experiment.programs[stage_index]),
     )
     function = jax.jit(
         functools.partial(train_step, experiment.task, stage_index), donate_argnums=0

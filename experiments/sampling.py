@@ -116,7 +116,7 @@ class Bench:
             "seconds_per_video": seconds / num_generated,
             "flops_per_video": self._samplers[name].flops(),
             "steps_per_stage": list(sampler.steps_per_stage),
-            "guidance_per_stage": list(sampler.guidance_scale),
+            "guidance_per_stage": list(sampler.stage_scales),
         }
 
 

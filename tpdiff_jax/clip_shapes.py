@@ -86,13 +86,13 @@ def build_datasets(
     if frame_shape is None:
         return datasets
     dataset = next(iter(datasets.values()))
-    shape = ClipShape(
+    only_shape = ClipShape(
         num_frames=dataset.num_frames,
         frame_shape=to_frame_shape(frame_shape),
         num_digits=dataset.num_digits,
         num_classes=dataset.num_classes,
     )
-    return {"": shape}
+    return {"": only_shape}
 
 
 def build_shapes(

@@ -127,7 +127,7 @@ class Sampler:
         for stage, steps, scale in zip(
             experiment.pyramid.stages,
             self._spec.steps_per_stage,
-            self._spec.guidance_scale,
+            self._spec.stage_scales,
             strict=True,
         ):
             calls = steps * (1 if scale == 1.0 else 2)

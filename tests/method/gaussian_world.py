@@ -228,9 +228,7 @@ def sampled_law(world, spec, *, start_law=None, predict=None):
     basis = np.concatenate([np.zeros((1, sum(counts))), np.eye(sum(counts))])
     noises = tuple(
         jnp.asarray(part).reshape(-1, *shape, 1)
-        for part, shape in zip(
-            np.split(basis, np.cumsum(counts)[:-1], axis=1), shapes, strict=True
-        )
+        for part, shape in zip(np.split(basis, np.cumsum(counts)[:-1], axis=1), shapes, strict=True)
     )
     # Compiling is all the cost: the program runs for milliseconds, so it need not be optimised.
     run = jax.jit(

@@ -93,9 +93,7 @@ def test_one_stage_is_the_whole_path():
 )
 @pytest.mark.parametrize("upsample", UPSAMPLES)
 def test_frame_counts(strides, num_frames, counts, upsample):
-    pyramid = make_pyramid(
-        FlowPath(), shape=(num_frames, 1, 1), strides=strides, upsample=upsample
-    )
+    pyramid = make_pyramid(FlowPath(), shape=(num_frames, 1, 1), strides=strides, upsample=upsample)
     assert [stage.num_frames for stage in pyramid.stages] == counts
     assert [len(stage.positions.frames) for stage in pyramid.stages] == counts
     assert [stage.strides for stage in pyramid.stages] == [(r, 1, 1) for r in strides]
@@ -182,9 +180,7 @@ def test_stage_slices_give_each_stage_its_own_times(path):
 def test_time_conditioning_changes_nothing_for_one_stage(conditioning):
     t = np.linspace(0, 1, 7, dtype=np.float32)
     for path in PATHS:
-        pyramid = make_pyramid(
-            path, shape=(16, 1, 1), strides=(1,), time_conditioning=conditioning
-        )
+        pyramid = make_pyramid(path, shape=(16, 1, 1), strides=(1,), time_conditioning=conditioning)
         np.testing.assert_array_equal(pyramid.network_time(0, t), path.network_time(t))
 
 

@@ -61,6 +61,12 @@ class SamplerSpec:
         for field, value in checked:
             object.__setattr__(self, field, value)
 
+    @property
+    def stage_scales(self) -> tuple[float, ...]:
+        """Guidance scale of each stage."""
+        scales = as_tuple("sample.guidance_scale", self.guidance_scale, "")
+        return scales * (len(self.steps_per_stage) if len(scales) == 1 else 1)
+
 
 def _checked_steps(steps: Sequence[int]) -> tuple[int, ...]:
     allowed = "a whole number from 1 for each stage (split_steps shares out one number)"
