@@ -176,13 +176,15 @@ def test_an_exchanged_bucket_is_refused(clips: pathlib.Path, tmp_path: pathlib.P
         build_experiment(make_config(tmp_path))
 
 
-def test_an_experiment_has_a_network_and_a_pyramid_for_every_shape(clips: pathlib.Path) -> None:
+def test_an_experiment_has_one_network_and_a_pyramid_for_every_shape(clips: pathlib.Path) -> None:
     experiment = build_experiment(make_config(clips))
-    wide, tall = experiment.buckets
-    assert [part.bucket for part in (wide, tall)] == [WIDE, TALL] and wide is experiment
+    wide, tall = experiment.shapes
+    assert [clips.bucket for clips in (wide, tall)] == [WIDE, TALL]
+    assert experiment.pyramid is wide.pyramid and experiment.dataset is wide.dataset
     assert [stage.num_frames for stage in tall.pyramid.stages] == [2, 4]
     assert [s.t_start for s in wide.pyramid.stages] == [s.t_start for s in tall.pyramid.stages]
-    assert tall.network.num_tokens(4) * 2 == wide.network.num_tokens(8) == 8 * 4 * 6
+    tokens = [experiment.network.num_tokens(clips.pyramid.shape) for clips in (wide, tall)]
+    assert tokens[1] * 2 == tokens[0] == 8 * 4 * 6
     names = [f"{WIDE} stage 0", f"{WIDE} stage 1", f"{TALL} stage 0", f"{TALL} stage 1"]
     assert [program.name for program in experiment.programs] == names
     for part in (WIDE, TALL):
@@ -192,7 +194,7 @@ def test_an_experiment_has_a_network_and_a_pyramid_for_every_shape(clips: pathli
     expected = 5 / 8 * (flops[0] + flops[1]) / 2 + 3 / 8 * (flops[2] + flops[3]) / 2
     assert experiment.mean_over_steps(flops) == pytest.approx(expected)
     alone = experiment.of_bucket(TALL)
-    assert alone.buckets == (alone,) and alone.dataset == tall.dataset
+    assert alone.shapes == (tall,) and alone.task.pyramid is tall.pyramid
     with pytest.raises(ValueError, match=f"--bucket=8x8x8 must be .*{WIDE}, {TALL}"):
         experiment.of_bucket("8x8x8")
 

@@ -26,7 +26,11 @@ INVALID: list[tuple[str, Any]] = [
     ("pyramid.frame_strides", (4, 3, 1)),
     ("pyramid.frame_strides", (1, 2, 4)),
     ("pyramid.frame_strides", (4, 2)),
-    ("pyramid.frame_strides", ()),
+    ("pyramid.strides", ()),
+    ("pyramid.strides", ((4, 4), (1, 1))),
+    ("pyramid.strides", ((2, 3, 3), (1, 1, 1))),
+    ("pyramid.downsample_space", "linear"),
+    ("pyramid.upsample_space", "nearest_next"),
     ("pyramid.stage_fractions", (0.5, 0.5)),
     ("pyramid.stage_fractions", (1.0, -1.0, 1.0)),
     ("pyramid.downsample", "max"),
@@ -162,7 +166,7 @@ def test_batches_of_equal_tokens_take_a_multiple_of_clips_where_frames_are_few()
     assert len({n * f for n, f in zip(experiment.batch_sizes, frames, strict=True)}) == 1
     equal = build_experiment(tiny_config())
     assert equal.batch_sizes == (8, 8, 8)
-    assert experiment.train_flops(0) == 4 * equal.train_flops(0)
+    assert experiment.programs[0].train_flops == 4 * equal.programs[0].train_flops
 
 
 def test_config_survives_json_and_the_same_config_is_the_same_run(tmp_path: Any) -> None:

@@ -101,7 +101,7 @@ def take_a_step(experiment: Experiment) -> None:
     seed = experiment.train.seed
     key_init, key = run_keys(seed)
     stage = stage_of_step(seed, 0, experiment.train.stage_probs)
-    program = trace_step(experiment, stage, abstract_train_state(experiment), key).lower()
+    program = trace_step(experiment.programs[stage], abstract_train_state(experiment), key).lower()
     batch = next(iterate_batches(experiment, 0))
     abstract_batch = jax.tree.map(lambda a: (a.shape, a.dtype), batch)
     if BATCH_OF_PROGRAM.setdefault(program.as_text(), abstract_batch) is not abstract_batch:
@@ -115,7 +115,7 @@ def trace_a_step(experiment: Experiment) -> None:
     """Trace the last stage's step without compiling: shapes and types must fit."""
     key = jax.eval_shape(lambda: run_keys(experiment.train.seed)[1])
     last = experiment.pyramid.num_stages - 1
-    trace_step(experiment, last, abstract_train_state(experiment), key)
+    trace_step(experiment.programs[last], abstract_train_state(experiment), key)
 
 
 def names_a_field(error: ValueError) -> bool:

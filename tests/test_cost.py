@@ -29,12 +29,12 @@ def test_pairing_costs_one_product_of_every_clip_with_every_noise_of_its_group(m
     experiment, flops = counted(alignment__mode=mode, alignment__group_size=4)
     coarse = experiment.pyramid.stages[0].num_frames * 32 * 32
     assert flops.alignment == 2.0 * 8 * 4 * coarse
-    assert flops.network == experiment.train_flops(0)
+    assert flops.network == experiment.programs[0].train_flops
 
 
 def test_without_pairing_and_with_adamw_only_the_average_is_added():
     experiment, flops = counted(alignment__mode="none", optim__name="adamw")
-    assert flops == (experiment.train_flops(0), 0.0, AVERAGE_FLOPS * num_params(experiment))
+    assert flops == (experiment.programs[0].train_flops, 0.0, AVERAGE_FLOPS * num_params(experiment))
 
 
 def test_lifting_noise_to_a_finer_stage_counts_its_matrices():

@@ -16,9 +16,9 @@ BATCH, FRAMES, SIZE = 4, 8, 2
 NULL_LABEL = 10
 
 
-def linear_network(params: Any, x_t: Any, t: Any, positions: Any, stride: int, cond: Any) -> Any:
+def linear_network(params: Any, x_t: Any, t: Any, positions: Any, strides: Any, cond: Any) -> Any:
     """Answer a x_t + b label: simple enough for expected values by hand."""
-    del t, positions, stride
+    del t, positions, strides
     label = cond["label"].astype(jnp.float32)[:, 0].reshape(-1, 1, 1, 1, 1)
     return params["a"] * x_t + params["b"] * label
 
@@ -27,7 +27,9 @@ def make_task(**changes: Any) -> TrainTask:
     """Return a vanilla flow task with plain SGD; `changes` replace fields."""
     fields: dict[str, Any] = {
         "pyramid": method.make_pyramid(
-            method.FlowPath(), num_frames=FRAMES, frame_strides=changes.pop("strides", (1,))
+            method.FlowPath(),
+            shape=(FRAMES, SIZE, SIZE),
+            strides=changes.pop("strides", (1,)),
         ),
         "alignment": method.AlignmentSpec(mode="none"),
         "apply": linear_network,
@@ -183,7 +185,7 @@ def test_dropped_conditions_are_null_at_the_stated_rate(
 ) -> None:
     seen = []
 
-    def spy(params: Any, x_t: Any, t: Any, positions: Any, stride: int, cond: Any) -> Any:
+    def spy(params: Any, x_t: Any, t: Any, positions: Any, strides: Any, cond: Any) -> Any:
         seen.append(np.asarray(cond["label"]))
         assert len(positions) == x_t.shape[1] == FRAMES // stride
         return linear_network(params, x_t, t, positions, stride, cond)

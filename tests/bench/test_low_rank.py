@@ -28,7 +28,7 @@ def test_both_low_rank_steps_have_the_same_gradient_and_differ_in_cost():
     params = jax.tree.map(lambda leaf: leaf + 0.1, state.params)
     batch = jax.tree.map(
         lambda a: np.random.default_rng(0).uniform(0, 1, a.shape).astype(a.dtype),
-        abstract_batch(kinds[BESIDE], 0),
+        abstract_batch(kinds[BESIDE].programs[0]),
     )
     beside, merged = (
         loss_and_grads(kinds[kind].task, 0, params, batch, key, state.frozen)

@@ -41,9 +41,9 @@ def full_rate_step(
     experiment = build_experiment(config, target.devices, frame_shape)
     last = experiment.pyramid.num_stages - 1
     key = jax.eval_shape(lambda: jax.random.key(0))
-    traced = trace_step(experiment, last, abstract_train_state(experiment), key)
+    traced = trace_step(experiment.programs[last], abstract_train_state(experiment), key)
     cost = program_cost(traced, target.devices)
-    bound = roofline(cost, experiment.train_flops(last), target)
+    bound = roofline(cost, experiment.programs[last].train_flops, target)
     assert bound is not None
     return target, cost, bound
 

@@ -22,7 +22,7 @@ from tpdiff_jax import __version__
 from tpdiff_jax.durable_files import flush, sha256_of_file, write_durably
 
 MANIFEST_FILE = "manifest.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Changes whenever checkpoints of the version before can no longer be read."""
 
 _PACKAGES = ("jax", "orbax-checkpoint")
