@@ -27,8 +27,8 @@ from tpdiff_jax.build import Experiment, build_experiment
 from tpdiff_jax.evals import METRICS, evaluate_videos
 from tpdiff_jax.evaluate import Evaluator, RealClips
 from tpdiff_jax.from_checkpoint import Run, open_run
-from tpdiff_jax.infra.progress import Progress
 from tpdiff_jax.results import device_facts, versions, write_json
+from tpdiff_jax.run_log.progress import Progress
 from tpdiff_jax.sample import Sampler
 
 EXIT_BAD_INPUT = 2

@@ -20,6 +20,7 @@ LAYERS = (
     {"types", "durable_files", "file_lock", "json_files", "language_models", "error_names"},
     {"videos"},
     {"method", "models", "data", "evals", "infra", "planning"},
+    {"run_log"},
     {
         "pretrained",
         "run_config",
@@ -35,7 +36,7 @@ LAYERS = (
     {"encoders"},
     {"experiment"},
     {"build"},
-    {"cost", "initial_state", "results", "step_programs"},
+    {"cost", "initial_state", "results", "step_programs", "batches", "training_folder"},
     {"from_checkpoint", "doctor", "prompts", "sample_files"},
     {"sample", "export"},
     {"evaluate"},
@@ -67,8 +68,9 @@ ONLY = {
     "stage_schedule": {"types"},
     "run_config": {"types", "durable_files"},
     "null_condition": {"types", "models"},
-    "report": {"infra"},
-    "prepare": {"videos", "infra", "durable_files", "file_lock", "json_files"},
+    "run_log": {"types", "durable_files", "infra"},
+    "report": {"run_log"},
+    "prepare": {"videos", "run_log", "durable_files", "file_lock", "json_files"},
 }
 METHOD_LAYERS = (
     {"choices", "guidance", "losses"},
@@ -156,6 +158,8 @@ def test_imports_point_down_only():
         ("evals.frechet", "data.pipeline"),
         ("data.pipeline", "evals.frechet"),
         ("infra.mesh", "build"),
+        ("infra.mesh", "run_log.sinks"),
+        ("run_log.run_log", "cost"),
         ("train_step", "infra.mesh"),
         ("sample", "train"),
         ("build", "main"),

@@ -21,9 +21,9 @@ from tpdiff_jax.evaluate import evaluate_run
 from tpdiff_jax.from_checkpoint import GenerateFlags, open_run
 from tpdiff_jax.infra.checkpoint_manifest import CheckpointMismatchError
 from tpdiff_jax.infra.checkpoints import CheckpointError, Checkpoints
-from tpdiff_jax.infra.metric_writers import read_metrics
 from tpdiff_jax.initial_state import abstract_train_state
 from tpdiff_jax.prompts import SampleFlags
+from tpdiff_jax.run_log.json_lines import read_metrics
 from tpdiff_jax.sample import Sampler, sample_run
 from tpdiff_jax.stage_schedule import stage_of_step
 

@@ -39,7 +39,7 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from tpdiff_jax.infra.console import set_up_console
+from tpdiff_jax.run_log.console import set_up_console
 
 EXIT_BAD_INPUT = 2
 EXIT_PREEMPTED = 3
@@ -190,6 +190,7 @@ def run_mode() -> None:
     from tpdiff_jax import doctor, plan, prepare, train
     from tpdiff_jax.build import build_experiment, build_prepare
     from tpdiff_jax.encoders import make_clip_encoder
+    from tpdiff_jax.training_folder import only_trainer
 
     if not _WORKDIR.value:
         raise ValueError("--workdir is required")
@@ -200,7 +201,7 @@ def run_mode() -> None:
         set_up_jax()
     if _MODE.value == "train":
         experiment = build_experiment(_CONFIG.value)
-        with train.only_trainer(workdir):
+        with only_trainer(workdir):
             train.train(experiment, workdir, started_at=_STARTED_AT)
     elif _MODE.value == "replay":
         replay_step(workdir)

@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from tpdiff_jax.infra.step_window import Busy
+from tpdiff_jax.run_log.step_window import Busy
 
 GOODPUT_FILE = "goodput.jsonl"
 LOOP_PARTS = ("start", "compile", "data", "checkpoint", "evaluation", "other")
