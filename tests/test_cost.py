@@ -5,7 +5,7 @@ import pytest
 
 from tests.tiny import tiny_config
 from tpdiff_jax.build import build_experiment
-from tpdiff_jax.cost import AVERAGE_FLOPS, step_flops
+from tpdiff_jax.cost import AVERAGE_FLOPS, step_costs, step_flops
 
 
 def counted(stage=0, **overrides):
@@ -65,3 +65,13 @@ def test_the_compiler_counts_the_same_products_in_muon():
     products = flops.update - AVERAGE_FLOPS * num_params(experiment)
     assert products <= found <= products + 100 * num_params(experiment)
     assert 100 * num_params(experiment) < 0.2 * products
+
+
+def test_a_step_costs_its_clips_with_the_frames_of_its_stage_and_all_that_is_counted():
+    experiment = build_experiment(tiny_config(train__batch_per_stage="tokens"))
+    costs, flops = step_costs(experiment), step_flops(experiment)
+    assert [cost.clips for cost in costs] == [8 * 4, 8 * 2, 8]
+    assert [cost.frames for cost in costs] == [8 * 8] * 3, "2, 4 and 8 frames a clip"
+    for cost, parts in zip(costs, flops, strict=True):
+        assert cost.train_flops == parts.network
+        assert cost.counted_flops == pytest.approx(parts.network + parts.alignment + parts.update)

@@ -72,7 +72,8 @@ class CostMeter:
         counts, seconds = list(self._window.counts), sum(self._window.seconds)
         now = self._clock()
         new = [a - b for a, b in zip(counts, self._last_counts, strict=True)]
-        wall, busy = now - self._last_time, max(seconds - self._last_seconds, 1e-9)
+        wall = max(now - self._last_time, 1e-9)
+        busy = max(seconds - self._last_seconds, 1e-9)
         self._last_counts, self._last_seconds, self._last_time = counts, seconds, now
         flops_per_second = self._sum(new, "train_flops") / busy
         return {
