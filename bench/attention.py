@@ -27,9 +27,9 @@ from bench.report_files import facts, write_report
 from bench.timing import CLOCK_NAMES, CLOCKS, add_clock_flag, quartiles, time_interleaved
 from experiments.command_line import command_parser, output_folder, split_names
 from experiments.markdown import number, table
-from tpdiff_jax.infra.progress import Progress
 from tpdiff_jax.models.attention import Attend
 from tpdiff_jax.models.attention_kernels import KERNELS, check_kernel
+from tpdiff_jax.run_log.progress import Progress
 from tpdiff_jax.types import Array
 
 EXIT_DIFFERENT, EXIT_BAD_INPUT = 1, 2

@@ -23,8 +23,8 @@ from experiments.command_line import command_parser, output_folder, split_names
 from experiments.overrides import parse_overrides
 from tpdiff_jax.build import Experiment
 from tpdiff_jax.infra.peak import measure_matmul_flops
-from tpdiff_jax.infra.progress import Progress
 from tpdiff_jax.method import noise_alignment
+from tpdiff_jax.run_log.progress import Progress
 
 EXIT_BAD_INPUT = 2
 PARTS = ("training", "sampling", "alignment")

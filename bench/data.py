@@ -30,13 +30,13 @@ from bench.report_files import facts, write_report
 from experiments.command_line import command_parser, output_folder
 from experiments.markdown import number, table
 from experiments.overrides import read_config
+from tpdiff_jax.batches import iterate_batches
 from tpdiff_jax.build import build_experiment, build_prepare
 from tpdiff_jax.data import make_iterator
-from tpdiff_jax.infra.progress import Progress
 from tpdiff_jax.initial_state import abstract_train_state, make_state
 from tpdiff_jax.prepare import prepare
+from tpdiff_jax.run_log.progress import Progress
 from tpdiff_jax.step_programs import compile_steps
-from tpdiff_jax.train import iterate_batches
 from tpdiff_jax.videos.prepare_spec import PrepareSpec
 from tpdiff_jax.videos.video_decode import read_clips
 

@@ -24,8 +24,8 @@ from experiments.command_line import command_parser, output_folder, split_names
 from experiments.markdown import number, table
 from experiments.overrides import parse_overrides
 from tpdiff_jax.build import Experiment
-from tpdiff_jax.infra.progress import Progress
 from tpdiff_jax.initial_state import make_state
+from tpdiff_jax.run_log.progress import Progress
 from tpdiff_jax.sample import Sampler
 
 EXIT_BAD_INPUT = 2

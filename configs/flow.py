@@ -102,6 +102,9 @@ def get_config() -> ConfigDict:
     config.train.eval_every_steps = 2000
     config.train.keep_checkpoints = 3
 
+    config.log = ConfigDict()
+    config.log.sinks = ("jsonl", "tensorboard")  # where metrics go; jsonl is read by reports
+
     config.guard = ConfigDict()
     # Meant for faults, not for hard batches, which stay below 5 times the median.
     config.guard.spike_factor = 100.0  # skip a step this many times above the median; 0 is never

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tpdiff_jax.infra.metric_writers import METRICS_FILE, read_metrics
+from tpdiff_jax.run_log.json_lines import METRICS_FILE, read_metrics
 
 FloatArray = NDArray[np.float64]
 

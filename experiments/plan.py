@@ -17,7 +17,7 @@ from experiments.overrides import merge_overrides, overrides_to_flags, read_conf
 from tpdiff_jax import run_config
 from tpdiff_jax.build import Experiment, build_experiment
 from tpdiff_jax.infra.mesh import MESH_AXES
-from tpdiff_jax.infra.metric_writers import METRICS_FILE, read_metrics
+from tpdiff_jax.run_log.json_lines import METRICS_FILE, read_metrics
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

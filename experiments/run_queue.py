@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from experiments.plan import PlannedRun
-from tpdiff_jax.infra.progress import Progress
+from tpdiff_jax.run_log.progress import Progress
 
 LOG_FILE = "log.txt"
 _POLL_SECONDS = 1.0

@@ -28,8 +28,8 @@ from tpdiff_jax.durable_files import write_durably
 from tpdiff_jax.evals import DIGIT_METRICS
 from tpdiff_jax.evaluate import choose_measures
 from tpdiff_jax.from_checkpoint import Run, open_run
-from tpdiff_jax.infra.progress import Progress
 from tpdiff_jax.results import device_facts, versions, write_json
+from tpdiff_jax.run_log.progress import Progress
 from tpdiff_jax.sample import Sampler
 
 EXIT_BAD_INPUT = 2

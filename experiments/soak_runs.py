@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from tpdiff_jax.infra.checkpoint_folder import SAVING, list_steps
-from tpdiff_jax.infra.metric_writers import METRICS_FILE
+from tpdiff_jax.run_log.json_lines import METRICS_FILE
 
 KINDS = ("any", "writing", "hashing", "term")
 LOG_FILE = "log.txt"

@@ -20,10 +20,10 @@ from tpdiff_jax import step_programs, train
 from tpdiff_jax.build import build_experiment
 from tpdiff_jax.data import VideoRecordsSpec
 from tpdiff_jax.from_checkpoint import GenerateFlags, open_run
-from tpdiff_jax.infra.metric_writers import read_metrics
 from tpdiff_jax.initial_state import abstract_train_state, run_keys
 from tpdiff_jax.prepare import prepare
 from tpdiff_jax.prompts import SampleFlags
+from tpdiff_jax.run_log.json_lines import read_metrics
 from tpdiff_jax.sample import sample_run
 from tpdiff_jax.stage_schedule import ClipsOfStep, steps_of_round, turn_of_step
 from tpdiff_jax.videos.shard_writer import PIXELS, Encoder

@@ -180,7 +180,7 @@ def test_config_survives_json_and_the_same_config_is_the_same_run(tmp_path: Any)
 
 def test_length_and_periods_may_change_and_nothing_else_may() -> None:
     saved = tiny_config()
-    longer = tiny_config(train__num_steps=99, train__log_every_steps=7)
+    longer = tiny_config(train__num_steps=99, train__log_every_steps=7, log__sinks=("jsonl",))
     run_config.check_same_run(saved, longer)
     other = tiny_config(optim__learning_rate=0.5, alignment__mode="none")
     with pytest.raises(run_config.ConfigMismatchError) as refusal:

@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 from experiments.overrides import read_config
 from tests.tiny import REPO, SIZES, tiny_config
 from tpdiff_jax import run_config
+from tpdiff_jax.batches import iterate_batches
 from tpdiff_jax.build import Experiment, build_experiment
 from tpdiff_jax.initial_state import abstract_train_state, make_state, run_keys
 from tpdiff_jax.stage_schedule import stage_of_step
 from tpdiff_jax.step_programs import trace_step
-from tpdiff_jax.train import iterate_batches
 
 FIELDS = {name: value for name, value in run_config.flatten(tiny_config())}
 # Values that fit some field; sizes stay small, because a large one is valid and only slow.

@@ -5,7 +5,7 @@ import pytest
 
 from tests.tiny import tiny_config
 from tpdiff_jax.build import build_experiment
-from tpdiff_jax.cost import AVERAGE_FLOPS, step_flops
+from tpdiff_jax.cost import AVERAGE_FLOPS, step_costs, step_flops
 
 
 def counted(stage=0, **overrides):
@@ -34,7 +34,11 @@ def test_pairing_costs_one_product_of_every_clip_with_every_noise_of_its_group(m
 
 def test_without_pairing_and_with_adamw_only_the_average_is_added():
     experiment, flops = counted(alignment__mode="none", optim__name="adamw")
-    assert flops == (experiment.programs[0].train_flops, 0.0, AVERAGE_FLOPS * num_params(experiment))
+    assert flops == (
+        experiment.programs[0].train_flops,
+        0.0,
+        AVERAGE_FLOPS * num_params(experiment),
+    )
 
 
 def test_lifting_noise_to_a_finer_stage_counts_its_matrices():
@@ -65,3 +69,13 @@ def test_the_compiler_counts_the_same_products_in_muon():
     products = flops.update - AVERAGE_FLOPS * num_params(experiment)
     assert products <= found <= products + 100 * num_params(experiment)
     assert 100 * num_params(experiment) < 0.2 * products
+
+
+def test_a_step_costs_its_clips_with_the_frames_of_its_stage_and_all_that_is_counted():
+    experiment = build_experiment(tiny_config(train__batch_per_stage="tokens"))
+    costs, flops = step_costs(experiment), step_flops(experiment)
+    assert [cost.clips for cost in costs] == [8 * 4, 8 * 2, 8]
+    assert [cost.frames for cost in costs] == [8 * 8] * 3, "2, 4 and 8 frames a clip"
+    for cost, parts in zip(costs, flops, strict=True):
+        assert cost.train_flops == parts.network
+        assert cost.counted_flops == pytest.approx(parts.network + parts.alignment + parts.update)

@@ -13,7 +13,7 @@ import sys, pathlib, json
 from tests.tiny import tiny_config
 from tpdiff_jax import train
 from tpdiff_jax.build import build_experiment
-from tpdiff_jax.infra.metric_writers import read_metrics
+from tpdiff_jax.run_log.json_lines import read_metrics
 
 workdir, num_steps = pathlib.Path(sys.argv[1]), int(sys.argv[2])
 config = tiny_config(

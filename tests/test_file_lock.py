@@ -12,8 +12,9 @@ import pytest
 from absl import logging
 
 from tests.tiny import REPO
-from tpdiff_jax import file_lock, train
+from tpdiff_jax import file_lock
 from tpdiff_jax.file_lock import hold
+from tpdiff_jax.training_folder import only_trainer
 
 HOLD_ON = """
 import pathlib, sys, time
@@ -109,7 +110,7 @@ def test_without_locks_in_the_file_system_the_log_says_so_and_work_goes_on(
 
 def test_a_second_trainer_is_kept_out_and_the_workdir_is_made(tmp_path: pathlib.Path) -> None:
     workdir = tmp_path / "new" / "run"
-    with train.only_trainer(workdir):
+    with only_trainer(workdir):
         with pytest.raises(ValueError, match="is being trained in by another process: process"):
-            with train.only_trainer(workdir):
+            with only_trainer(workdir):
                 pass

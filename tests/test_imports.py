@@ -28,6 +28,7 @@ LAYERS = (
     },
     {"videos"},
     {"method", "models", "data", "evals", "infra", "planning"},
+    {"run_log"},
     {
         "pretrained",
         "run_config",
@@ -44,7 +45,7 @@ LAYERS = (
     {"encoders"},
     {"experiment"},
     {"build"},
-    {"cost", "initial_state", "results", "step_programs"},
+    {"cost", "initial_state", "results", "step_programs", "batches", "training_folder"},
     {"from_checkpoint", "doctor", "prompts", "sample_files"},
     {"sample", "export"},
     {"evaluate"},
@@ -77,9 +78,10 @@ ONLY = {
     "stage_schedule": {"types"},
     "run_config": {"types", "checks", "durable_files"},
     "null_condition": {"types", "models"},
-    "report": {"infra", "durable_files"},
+    "run_log": {"types", "checks", "durable_files", "infra"},
+    "report": {"run_log", "durable_files"},
     "command_line": {"checks"},
-    "prepare": {"videos", "infra", "durable_files", "file_lock", "json_files"},
+    "prepare": {"videos", "run_log", "durable_files", "file_lock", "json_files"},
 }
 METHOD_LAYERS = (
     {"choices", "guidance", "losses", "pairing"},
@@ -169,6 +171,8 @@ def test_imports_point_down_only():
         ("evals.frechet", "data.pipeline"),
         ("data.pipeline", "evals.frechet"),
         ("infra.mesh", "build"),
+        ("infra.mesh", "run_log.sinks"),
+        ("run_log.run_log", "cost"),
         ("train_step", "infra.mesh"),
         ("sample", "train"),
         ("build", "main"),

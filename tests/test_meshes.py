@@ -32,7 +32,7 @@ from tpdiff_jax.infra.checkpoints import Checkpoints
 from tpdiff_jax.initial_state import abstract_train_state, make_state
 from tpdiff_jax.stage_schedule import stage_of_step
 from tpdiff_jax.step_programs import compile_steps
-from tpdiff_jax.train import iterate_batches
+from tpdiff_jax.batches import iterate_batches
 
 meshes, num_steps, folder = json.loads(sys.argv[1]), int(sys.argv[2]), pathlib.Path(sys.argv[3])
 

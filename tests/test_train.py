@@ -21,13 +21,19 @@ from tpdiff_jax.evaluate import evaluate_run
 from tpdiff_jax.from_checkpoint import GenerateFlags, open_run
 from tpdiff_jax.infra.checkpoint_manifest import CheckpointMismatchError
 from tpdiff_jax.infra.checkpoints import CheckpointError, Checkpoints
-from tpdiff_jax.infra.metric_writers import read_metrics
 from tpdiff_jax.initial_state import abstract_train_state
 from tpdiff_jax.prompts import SampleFlags
+from tpdiff_jax.run_log import sinks
+from tpdiff_jax.run_log.json_lines import read_metrics
 from tpdiff_jax.sample import Sampler, sample_run
 from tpdiff_jax.stage_schedule import stage_of_step
 
 TIMING = ("seconds", "per_second", "peak_share")
+
+
+def is_output(name: str) -> bool:
+    """Whether a field decides only what is written, so that no program depends on it."""
+    return "_every_steps" in name or name.startswith("log.")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -37,7 +43,7 @@ def shared_compilation() -> Iterator[None]:
 
     def compile_once(experiment: Experiment, *args: Any) -> Any:
         config = dict(run_config.flatten(experiment.config))
-        relevant = tuple(item for item in sorted(config.items()) if "_every_steps" not in item[0])
+        relevant = tuple(item for item in sorted(config.items()) if not is_output(item[0]))
         if relevant not in compiled:
             compiled[relevant] = real(experiment, *args)
         return compiled[relevant]
@@ -210,6 +216,40 @@ def test_another_config_is_refused_and_a_longer_run_goes_on(
     longer = run_to_end(tiny_config(train__num_steps=3, pyramid__frame_strides=(1,)), tmp_path)
     assert longer.step == 3
     assert run_config.load_config(tmp_path).train.num_steps == 3
+
+
+def test_a_resumed_run_may_write_to_other_sinks(
+    finished: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A first life with JSON lines alone, cut at step 5; the second one is in TensorBoard too."""
+    monkeypatch.setattr(train, "iterate_batches", crash_after(5))
+    with pytest.raises(Crash):
+        train.train(build_experiment(tiny_config(log__sinks=("jsonl",))), tmp_path)
+    monkeypatch.undo()
+    assert not (tmp_path / "tensorboard").exists()
+    resumed = run_to_end(tiny_config(), tmp_path)
+    assert_same_state(resumed.state, final_state(tiny_config(), finished).state)
+    assert untimed(train_lines(tmp_path)) == untimed(train_lines(finished))
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 1
+    assert run_config.load_config(tmp_path).log.sinks == ("jsonl", "tensorboard")
+
+
+def test_a_sink_that_fails_costs_its_lines_and_nothing_else(
+    finished: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_: Any) -> Any:
+        raise ConnectionError("the server is away")
+
+    monkeypatch.setitem(sinks.SINKS, "unreachable", unreachable)
+    config = tiny_config(log__sinks=("unreachable", "jsonl"))
+    assert_same_state(
+        run_to_end(config, tmp_path).state, final_state(tiny_config(), finished).state
+    )
+    assert untimed(read_metrics(tmp_path / "metrics.jsonl")) == untimed(
+        read_metrics(finished / "metrics.jsonl")
+    )
+    counts = json.loads((tmp_path / "results.json").read_text())["counts"]
+    assert counts["failed_metric_writes"] == 3 + 1 + 1, "three lines, videos and an evaluation"
 
 
 def test_another_dataset_is_refused_with_the_difference(

@@ -187,8 +187,8 @@ def test_dropped_conditions_are_null_at_the_stated_rate(
 
     def spy(params: Any, x_t: Any, t: Any, positions: Any, strides: Any, cond: Any) -> Any:
         seen.append(np.asarray(cond["label"]))
-        assert len(positions) == x_t.shape[1] == FRAMES // stride
-        return linear_network(params, x_t, t, positions, stride, cond)
+        assert len(positions.frames) == x_t.shape[1] == FRAMES // strides[0]
+        return linear_network(params, x_t, t, positions, strides, cond)
 
     task = make_task(strides=(4, 2, 1), apply=spy, cond_dropout=0.25)
     with jax.disable_jit():

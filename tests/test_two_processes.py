@@ -16,7 +16,7 @@ import pytest
 from experiments.soak import compare_runs
 from tests.tiny import REPO, flags_of_sizes
 from tpdiff_jax.infra.checkpoint_folder import list_steps
-from tpdiff_jax.infra.metric_writers import METRICS_FILE, read_metrics
+from tpdiff_jax.run_log.json_lines import METRICS_FILE, read_metrics
 
 NUM_STEPS = 60
 TIMEOUT = 300.0  # seconds of one run, of which it needs some ten: whatever hangs is ended

@@ -25,7 +25,7 @@ from tpdiff_jax.models import MODELS, Network, make_network
 from tpdiff_jax.null_condition import make_null_cond
 from tpdiff_jax.pretrained import PUBLISHED, Weights
 from tpdiff_jax.run_config import ConfigReader
-from tpdiff_jax.run_specs import GenerateSpec, TrainSpec
+from tpdiff_jax.run_specs import GenerateSpec, LogSpec, TrainSpec
 from tpdiff_jax.stage_schedule import validate_stage_probs
 from tpdiff_jax.train_step import TrainTask
 from tpdiff_jax.videos.prepare_spec import PrepareSpec
@@ -84,6 +84,7 @@ def build_experiment(
         network=network,
         task=task,
         train=train,
+        log=LogSpec(**read.given_of_group("log", *_names(LogSpec))),
         sampler=_build_sampler(read, pyramid.num_stages),
         sample=_build_generate(read, "sample", "video_weights"),
         evaluation=_build_generate(read, "eval"),

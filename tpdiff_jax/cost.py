@@ -1,4 +1,4 @@
-"""What a run has spent and how fast it goes, from step counts and FLOPs of a step.
+"""What a training step costs, counted from the traced programs.
 
     train_flops     the network alone: forward, and what training needs backward (clip_flops.py)
     counted_flops   that, the pairing of noise, the optimizer's matrix products and the average
@@ -7,18 +7,14 @@ Neither credits recomputation. Equal FLOPs of experiments and the share of the p
 the second differs where the optimizer multiplies matrices, which does not shrink with the frames.
 """
 
-import contextlib
-import time
-from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
 
 from tpdiff_jax import method
 from tpdiff_jax.experiment import Experiment, Program
-from tpdiff_jax.infra.peak import measure_matmul_flops
-from tpdiff_jax.infra.step_window import StepWindow
 from tpdiff_jax.planning.program_flops import matmul_flops
+from tpdiff_jax.run_log.cost_meter import StepCost
 
 AVERAGE_FLOPS = 3.0  # of a parameter: decay * average + (1 - decay) * parameter
 
@@ -46,6 +42,19 @@ def step_flops(experiment: Experiment) -> tuple[StepFlops, ...]:
     )
 
 
+def step_costs(experiment: Experiment) -> tuple[StepCost, ...]:
+    """Return what a step of each of `experiment.programs` takes; nothing is compiled."""
+    return tuple(
+        StepCost(
+            clips=program.batch_size,
+            frames=program.batch_size * program.stage_shape[0],
+            train_flops=flops.network,
+            counted_flops=sum(flops),
+        )
+        for program, flops in zip(experiment.programs, step_flops(experiment), strict=True)
+    )
+
+
 def _alignment_flops(program: Program) -> float:
     task, stage_index, batch_size = program.task, program.stage, program.batch_size
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch_size))
@@ -65,60 +74,3 @@ def _update_flops(experiment: Experiment) -> float:
     update = jax.make_jaxpr(optimizer.update)(params, opt_state, params)
     num_params = sum(leaf.size for leaf in jax.tree.leaves(params))
     return matmul_flops(update.jaxpr) + AVERAGE_FLOPS * num_params
-
-
-class CostMeter:
-    """Turns step counts into samples, frames, FLOPs and their rates."""
-
-    def __init__(self, experiment: Experiment, window: StepWindow) -> None:
-        """Measure the machine's peak and remember where the run stands."""
-        self._programs = experiment.programs
-        self._window = window
-        self._counted = [sum(flops) for flops in step_flops(experiment)]
-        self.peak_flops = measure_matmul_flops() * jax.device_count()
-        self._last_counts = list(window.counts)
-        self._last_seconds = sum(window.seconds)
-        self._last_time = time.perf_counter()
-
-    def spent(self) -> dict[str, float]:
-        """Return what the run has spent so far."""
-        counts = self._window.counts
-        return {
-            "samples_seen": self._clips(counts),
-            "train_flops": self._flops(counts),
-            "counted_flops": sum(n * f for n, f in zip(counts, self._counted, strict=True)),
-            "train_seconds": sum(self._window.seconds),
-            "skipped_steps": self._window.num_skipped,
-            "spike_steps": self._window.num_spikes,
-        }
-
-    def rates(self) -> dict[str, float]:
-        """Return the rates since the last call: videos by the clock, FLOPs by device time."""
-        counts, seconds = list(self._window.counts), sum(self._window.seconds)
-        now = time.perf_counter()
-        new = [a - b for a, b in zip(counts, self._last_counts, strict=True)]
-        wall, busy = now - self._last_time, max(seconds - self._last_seconds, 1e-9)
-        self._last_counts, self._last_seconds, self._last_time = counts, seconds, now
-        num_frames = sum(
-            n * program.batch_size * program.stage_shape[0]
-            for n, program in zip(new, self._programs, strict=True)
-        )
-        return {
-            "videos_per_second": self._clips(new) / wall,
-            "frames_per_second": num_frames / wall,
-            "flops_per_second": self._flops(new) / busy,
-            "peak_share": self._flops(new) / busy / self.peak_flops,
-        }
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Leave the time inside out of the rates: it goes into something else than training."""
-        start = time.perf_counter()
-        yield
-        self._last_time += time.perf_counter() - start
-
-    def _clips(self, counts: Sequence[int]) -> int:
-        return sum(n * p.batch_size for n, p in zip(counts, self._programs, strict=True))
-
-    def _flops(self, counts: Sequence[int]) -> float:
-        return sum(n * p.train_flops for n, p in zip(counts, self._programs, strict=True))

@@ -23,7 +23,7 @@ from tpdiff_jax.infra.checkpoint_manifest import Identity
 from tpdiff_jax.models import Network
 from tpdiff_jax.pretrained import Weights
 from tpdiff_jax.run_config import deciding_fields
-from tpdiff_jax.run_specs import GenerateSpec, TrainSpec
+from tpdiff_jax.run_specs import GenerateSpec, LogSpec, TrainSpec
 from tpdiff_jax.stage_schedule import program_of_step, steps_of_round
 from tpdiff_jax.train_step import TrainTask
 
@@ -38,6 +38,7 @@ class Experiment:
         network: the pair of pure functions `init`, `apply` and their costs; it knows no shape.
         task: what a training step needs, with the pyramid of the first shape.
         train: length, batch and periods of training.
+        log: where metrics go.
         sampler: solver, steps and guidance.
         sample: what to show.
         evaluation: how many videos to measure.
@@ -52,6 +53,7 @@ class Experiment:
     network: Network
     task: TrainTask
     train: TrainSpec
+    log: LogSpec
     sampler: method.SamplerSpec
     sample: GenerateSpec
     evaluation: GenerateSpec

@@ -5,9 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from absl import logging
+from clu import parameter_overview
 
 from tpdiff_jax.build import Experiment
 from tpdiff_jax.infra.adaptation import union
+from tpdiff_jax.infra.checkpoints import Restored
 from tpdiff_jax.infra.param_sharding import state_shardings
 from tpdiff_jax.train_step import TrainState, init_state, state_of_params
 from tpdiff_jax.types import Params, PRNGKey
@@ -39,6 +42,26 @@ def abstract_train_state(experiment: Experiment) -> TrainState:
     """Return shapes, types and shardings of the state without making it."""
     shapes = jax.eval_shape(_init(experiment), jax.random.key(0))
     return _with_shardings(experiment, union(shapes.params, shapes.frozen), shapes)
+
+
+def log_start(restored: Restored | None, state: TrainState) -> None:
+    """Say what the run trains and where it starts.
+
+    Args:
+        restored: the checkpoint that it goes on from; None at its start.
+        state: what it starts with.
+    """
+    overview = parameter_overview.get_parameter_overview(dict(state.params), include_stats=False)
+    logging.info("parameters:\n%s", overview)
+    if state.frozen:
+        num_frozen = sum(leaf.size for leaf in jax.tree.leaves(state.frozen))
+        logging.info("and %d parameters that stay as they are", num_frozen)
+    if restored is None:
+        logging.info("no checkpoint in the workdir: starting at step 0")
+    else:
+        reason = "; ".join(restored.rejected)
+        because = f", because newer ones are damaged ({reason})" if reason else ""
+        logging.info("resumed from the checkpoint of step %d%s", restored.step, because)
 
 
 def abstract_params(experiment: Experiment) -> Params:

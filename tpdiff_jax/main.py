@@ -15,7 +15,7 @@ from absl import app, flags, logging
 
 from tpdiff_jax import command_line
 from tpdiff_jax.command_line import Command, ExitCode
-from tpdiff_jax.infra.console import set_up_console
+from tpdiff_jax.run_log.console import set_up_console
 
 if TYPE_CHECKING:
     from tpdiff_jax.from_checkpoint import Run
@@ -39,9 +39,10 @@ def train(command: Command, workdir: pathlib.Path) -> None:
     """Train."""
     from tpdiff_jax import train as training
     from tpdiff_jax.build import build_experiment
+    from tpdiff_jax.training_folder import only_trainer
 
     experiment = build_experiment(command.values["config"])
-    with training.only_trainer(workdir):
+    with only_trainer(workdir):
         training.train(experiment, workdir, started_at=_STARTED_AT)
 
 

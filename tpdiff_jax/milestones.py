@@ -7,14 +7,13 @@ import jax
 from absl import logging
 
 from tpdiff_jax.build import Experiment
-from tpdiff_jax.cost import CostMeter
 from tpdiff_jax.evals import Evaluation
 from tpdiff_jax.evaluate import Evaluator, format_table
-from tpdiff_jax.infra.goodput import GOODPUT_FILE, Goodput, summarise
-from tpdiff_jax.infra.metric_writers import MetricWriter, read_metrics
-from tpdiff_jax.infra.step_window import StepWindow
 from tpdiff_jax.report import write_report
 from tpdiff_jax.results import make_results, write_json
+from tpdiff_jax.run_log.goodput import GOODPUT_FILE, summarise
+from tpdiff_jax.run_log.json_lines import read_metrics
+from tpdiff_jax.run_log.run_log import RunLog
 from tpdiff_jax.sample import Sampler
 from tpdiff_jax.sample_files import SampleWriter, open_decoder
 from tpdiff_jax.train_step import TrainState, averaged_params
@@ -24,20 +23,17 @@ from tpdiff_jax.types import Params
 class Milestones:
     """Periodic and final samples and evaluations; every process computes, process 0 writes."""
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        workdir: pathlib.Path,
-        writer: MetricWriter,
-        meter: CostMeter,
-        goodput: Goodput,
-    ) -> None:
-        """Prepare; the sampler compiles when it is first used."""
+    def __init__(self, experiment: Experiment, workdir: pathlib.Path, log: RunLog) -> None:
+        """Prepare; the sampler compiles when it is first used.
+
+        Args:
+            experiment: the run.
+            workdir: its folder.
+            log: takes what is measured and shown, and counts the time of it at the end.
+        """
         self._experiment = experiment
         self._workdir = workdir
-        self._writer = writer
-        self._meter = meter
-        self._goodput = goodput
+        self._log = log
         self._sampler = Sampler(experiment)
         self._decode = open_decoder(experiment.dataset, experiment.sample.video_weights)
         self._evaluator = Evaluator(experiment, self._sampler, self._decode)
@@ -63,38 +59,36 @@ class Milestones:
         if self._is_period(done, spec.eval_every_steps):
             self._evaluate(done, params)
 
-    def finish(
-        self, state: TrainState, window: StepWindow, checkpoint_counts: Mapping[str, int]
-    ) -> None:
-        """Write the final samples, results.json and report.html."""
+    def finish(self, state: TrainState, checkpoint_counts: Mapping[str, int]) -> None:
+        """Write the final samples, results.json and report.html.
+
+        Args:
+            state: after the last step.
+            checkpoint_counts: what the checkpoints of this session have counted.
+        """
         spec = self._experiment.train
-        with self._goodput.spend("evaluation"):
+        with self._log.spend("evaluation", ends_at=spec.num_steps):
             params = averaged_params(self._experiment.task, state)
             self._write_samples(spec.num_steps, params, self._workdir / "samples")
             evaluation = self._evaluate(spec.num_steps, params)
-        self._goodput.close_span(spec.num_steps, [])
         if not self._is_main:
             return
+        figures = self._log.figures()
         counts = {
             "steps": spec.num_steps,
             "updates": int(state.num_updates),
             "parameters": sum(leaf.size for leaf in jax.tree.leaves((state.params, state.frozen))),
             "trained_parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
             "eval_videos": self._evaluator.num_videos,
-            "failed_metric_writes": self._writer.num_failed_writes,
+            "failed_metric_writes": figures.failed_metric_writes,
             **checkpoint_counts,
-        }
-        timing = {
-            **self._meter.spent(),
-            "peak_flops_per_second": self._meter.peak_flops,
-            "sample_flops_per_video": self._sampler.flops(),
         }
         results = make_results(
             self._experiment,
             evaluation,
             counts=counts,
-            timing=timing,
-            step_seconds=window.mean_step_seconds(),
+            timing={**figures.timing, "sample_flops_per_video": self._sampler.flops()},
+            step_seconds=figures.step_seconds,
             goodput=summarise(read_metrics(self._workdir / GOODPUT_FILE)),
         )
         write_json(self._workdir / "results.json", results)
@@ -113,12 +107,12 @@ class Milestones:
         frames = writer.write(videos, requests.captions)
         writer.finish()
         if frames is not None:
-            self._writer.write_videos(done, {"samples": frames})
+            self._log.shown(done, {"samples": frames})
 
     def _evaluate(self, done: int, params: Params) -> Evaluation:
         evaluation = self._evaluator(params)
         if not evaluation["metrics"]:
             return evaluation
         scalars = {f"eval/{name}": value for name, value in evaluation["metrics"].items()}
-        self._writer.write_scalars(done, {**scalars, **self._meter.spent()})
+        self._log.measured(done, scalars)
         return evaluation

@@ -21,7 +21,7 @@ from absl import logging
 
 from tpdiff_jax import file_lock
 from tpdiff_jax.durable_files import write_durably
-from tpdiff_jax.infra.progress import Progress
+from tpdiff_jax.run_log.progress import Progress
 from tpdiff_jax.videos.bad_clips import REASONS, BadClipError, TooManyBadClipsError
 from tpdiff_jax.videos.caption_tables import read_sources
 from tpdiff_jax.videos.clip_buckets import Bucket

@@ -51,7 +51,7 @@ def load_config(workdir: pathlib.Path) -> ConfigDict:
 def check_same_run(
     saved: ConfigDict, config: ConfigDict, *, free_groups: tuple[str, ...] = ()
 ) -> None:
-    """Refuse a config that differs from the saved one in more than length, periods and mesh.
+    """Refuse a config that differs from the saved one in more than length, periods, log and mesh.
 
     Args:
         saved: config of the existing run.
@@ -69,8 +69,8 @@ def check_same_run(
             lines.append(f"  {name}: saved {before!r}, now {after!r}")
     if lines:
         raise ConfigMismatchError(
-            "the workdir holds a run of another config (only train.num_steps, *_every_steps "
-            "and mesh.* may change):\n" + "\n".join(lines)
+            "the workdir holds a run of another config (only train.num_steps, *_every_steps, "
+            "log.* and mesh.* may change):\n" + "\n".join(lines)
         )
 
 
@@ -83,7 +83,9 @@ def deciding_fields(config: ConfigDict) -> dict[str, Any]:
 
 def _may_change(name: str, free_groups: tuple[str, ...]) -> bool:
     is_length = name == "train.num_steps" or name.endswith("_every_steps")
-    is_place = name.startswith("mesh.")  # where arrays lie, not what they hold
+    is_place = name.startswith(
+        ("mesh.", "log.")
+    )  # where arrays lie and lines go, not what they hold
     return is_length or is_place or name.split(".", 1)[0] in free_groups
 
 

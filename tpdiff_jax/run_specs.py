@@ -1,8 +1,9 @@
-"""The config groups `train`, `sample` and `eval` as objects that check themselves."""
+"""The config groups `train`, `log`, `sample` and `eval` as objects that check themselves."""
 
 import dataclasses
 
 from tpdiff_jax.checks import check_at_least, check_choice, check_range
+from tpdiff_jax.run_log.sinks import DEFAULT_SINKS, REQUIRED_SINK, SINKS
 
 BATCHES_PER_STAGE = ("clips", "tokens")
 MAX_STEPS = 2**31 - 1  # steps are counted in int32
@@ -38,6 +39,30 @@ class TrainSpec:
         check_range("train.seed", self.seed, 0, MAX_SEED)
         check_choice("train.batch_per_stage", self.batch_per_stage, BATCHES_PER_STAGE)
         check_range("train.cond_dropout", self.cond_dropout, 0, 1, "[)")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LogSpec:
+    """Fields of the config group `log`; they may change when a run is resumed.
+
+    Attributes:
+        sinks: names in `run_log.sinks.SINKS` of where metrics go.
+    """
+
+    sinks: tuple[str, ...] = DEFAULT_SINKS
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.sinks, tuple):
+            raise ValueError(f"log.sinks={self.sinks!r} must be a tuple of names")
+        for name in self.sinks:
+            check_choice("log.sinks", name, tuple(SINKS))
+        if len(set(self.sinks)) < len(self.sinks):
+            raise ValueError(f"log.sinks={self.sinks!r} must name each sink once")
+        if REQUIRED_SINK not in self.sinks:
+            raise ValueError(
+                f"log.sinks={self.sinks!r} must hold {REQUIRED_SINK!r}: reports and "
+                "--mode=replay read metrics.jsonl"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

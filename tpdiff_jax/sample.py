@@ -15,9 +15,9 @@ from tpdiff_jax import method
 from tpdiff_jax.build import Experiment
 from tpdiff_jax.from_checkpoint import Run
 from tpdiff_jax.infra import mesh as mesh_lib
-from tpdiff_jax.infra.progress import Progress
 from tpdiff_jax.initial_state import abstract_params
 from tpdiff_jax.prompts import SampleFlags, read_requests
+from tpdiff_jax.run_log.progress import Progress
 from tpdiff_jax.sample_files import SampleWriter, open_decoder
 from tpdiff_jax.step_programs import abstract_cond
 from tpdiff_jax.types import Array, Cond, Params, Positions, PRNGKey, Strides

@@ -10,34 +10,29 @@ equals an uninterrupted one bit for bit.
 import contextlib
 import pathlib
 import time
-from collections.abc import Iterator
-from typing import Any
 
 import jax
 from absl import logging
-from clu import parameter_overview
 
-from tpdiff_jax import file_lock, results, run_config
+from tpdiff_jax import results
 from tpdiff_jax.bad_steps import bundle_on_stop
+from tpdiff_jax.batches import iterate_batches
 from tpdiff_jax.build import Experiment
-from tpdiff_jax.cost import CostMeter
-from tpdiff_jax.data import make_iterator
-from tpdiff_jax.infra import mesh as mesh_lib
+from tpdiff_jax.cost import step_costs
 from tpdiff_jax.infra.checkpoints import Checkpoints, Restored
-from tpdiff_jax.infra.goodput import GOODPUT_FILE, Goodput
-from tpdiff_jax.infra.metric_writers import open_line_writer, open_metric_writer
-from tpdiff_jax.infra.processes import is_true_at_main, wait_for_others
-from tpdiff_jax.infra.progress import Progress
-from tpdiff_jax.infra.step_window import StepWindow
+from tpdiff_jax.infra.peak import measure_matmul_flops
 from tpdiff_jax.infra.stop_signal import StopSignal
-from tpdiff_jax.initial_state import abstract_train_state, make_state, run_keys
+from tpdiff_jax.initial_state import abstract_train_state, log_start, make_state, run_keys
 from tpdiff_jax.milestones import Milestones
-from tpdiff_jax.stage_schedule import ClipsOfStep
+from tpdiff_jax.run_log.cost_meter import CostMeter
+from tpdiff_jax.run_log.goodput import GOODPUT_FILE, Goodput
+from tpdiff_jax.run_log.metric_writers import open_line_writer, open_metric_writer
+from tpdiff_jax.run_log.progress import Progress
+from tpdiff_jax.run_log.run_log import RunLog
+from tpdiff_jax.run_log.step_window import StepWindow
 from tpdiff_jax.step_programs import compile_steps
-from tpdiff_jax.train_step import TrainState, averaged_params
-
-LOCK_FILE = ".train.lock"
-_LOCK_PATIENCE = 100.0  # longer than an NFS server keeps the locks of a machine that is gone
+from tpdiff_jax.train_step import averaged_params
+from tpdiff_jax.training_folder import keep_config, open_workdir
 
 
 class Preempted(Exception):
@@ -62,11 +57,9 @@ def train(
         TooManyBadSteps: after `guard.max_bad_steps` in a row, with a bundle to repeat them.
     """
     spec = experiment.train
-    is_main = jax.process_index() == 0
 
     # ---- open the workdir
-    time_log = open_line_writer(workdir / GOODPUT_FILE, process_index=jax.process_index())
-    goodput = Goodput(time_log, started_at=started_at)
+    goodput = open_goodput(workdir, started_at)
     open_workdir(experiment, workdir)
     checkpoints = Checkpoints(workdir, identity=experiment.identity, keep=spec.keep_checkpoints)
     key_init, key_steps = run_keys(spec.seed)
@@ -78,148 +71,119 @@ def train(
     first_step = restored.step if restored else 0
     state = restored.state if restored else make_state(experiment, key_init)
     log_start(restored, state)
-    if first_step > spec.num_steps:
-        raise ValueError(
-            f"train.num_steps={spec.num_steps} is below step {first_step}, which {workdir} has "
-            "already reached"
-        )
-    if first_step == spec.num_steps and results.is_complete(workdir, first_step):
-        logging.info("the run is complete: %s", workdir / "results.json")
+    if is_complete(experiment, workdir, first_step):
         return
+    keep_config(experiment, workdir)
+
+    # ---- compile: one step a stage (and shape of clips), side by side
+    goodput.begin("compile", first_step)
+    step_functions = compile_steps(experiment, abstract_state, key_steps)
+    goodput.begin("other")
+    log = open_run_log(experiment, workdir, restored, goodput)
+    milestones = Milestones(experiment, workdir, log)
+    batches = goodput.timed("data", iterate_batches(experiment, first_step))
+    stop_report = bundle_on_stop(
+        experiment, workdir, key_steps, lambda step: next(iterate_batches(experiment, step))
+    )
+
+    # ---- loop
+    closing = contextlib.closing(checkpoints)  # a save that has begun ends, however the loop does
+    with log, closing, stop_report, StopSignal() as stop:
+        for step in range(first_step, spec.num_steps):
+            batch = next(batches)
+            program = experiment.program_of_step(step)
+            dispatched_at = time.perf_counter()
+            state, metrics = step_functions[program](state, batch, key_steps)
+            log.dispatched(step, program, metrics, dispatched_at)
+            done = step + 1
+            is_last, is_stopping = done == spec.num_steps, stop.is_due(done)
+
+            if is_last or done % spec.log_every_steps == 0:
+                log.line(done, experiment.place_of_program(program), checkpoints.counts())
+            # Shown before saved: a run that dies in between resumes earlier and shows it again.
+            if milestones.is_due(done):
+                with log.spend("evaluation"):
+                    milestones.show(done, averaged_params(experiment.task, state))
+            if is_last or is_stopping or done % spec.checkpoint_every_steps == 0:
+                with log.spend("checkpoint", ends_at=done):
+                    checkpoints.save(done, state, log.totals())
+            checkpoints.poll()
+            if is_stopping and not is_last:
+                with log.spend("checkpoint"):
+                    checkpoints.wait()
+                raise Preempted(f"stopped after step {done}; the same command goes on from there")
+
+        # ---- final figures
+        with log.spend("checkpoint"):
+            checkpoints.wait()
+        milestones.finish(state, checkpoints.counts())
+
+
+def is_complete(experiment: Experiment, workdir: pathlib.Path, step: int) -> bool:
+    """Whether a run that stands at step `step` has nothing left to do.
+
+    Args:
+        experiment: the run.
+        workdir: its folder.
+        step: completed steps of its newest checkpoint.
+
+    Raises:
+        ValueError: when the run is past `train.num_steps`.
+    """
+    num_steps = experiment.train.num_steps
+    if step > num_steps:
+        raise ValueError(
+            f"train.num_steps={num_steps} is below step {step}, which {workdir} has already reached"
+        )
+    if step < num_steps or not results.is_complete(workdir, step):
+        return False
+    logging.info("the run is complete: %s", workdir / "results.json")
+    return True
+
+
+def open_goodput(workdir: pathlib.Path, started_at: float | None) -> Goodput:
+    """Start the clock of this session, which counts what comes before the loop too.
+
+    Args:
+        workdir: the run's folder.
+        started_at: when the process started, seconds since 1970; None is now.
+    """
+    lines = open_line_writer(workdir / GOODPUT_FILE, process_index=jax.process_index())
+    return Goodput(lines, started_at=started_at)
+
+
+def open_run_log(
+    experiment: Experiment, workdir: pathlib.Path, restored: Restored | None, goodput: Goodput
+) -> RunLog:
+    """Open the log right before the loop: its rates are those of the loop.
+
+    Args:
+        experiment: the run.
+        workdir: its folder.
+        restored: where it goes on; None at its start.
+        goodput: the session's clock.
+    """
+    process_index = jax.process_index()
     window = StepWindow(
         experiment.pyramid.num_stages,
         restored.totals if restored else None,
         max_bad_steps=experiment.task.guard.max_bad_steps,
         num_buckets=len(experiment.shapes),
     )
-    writer = open_metric_writer(
-        workdir,
-        restored_step=restored.step if restored else None,
-        process_index=jax.process_index(),
-    )
-
-    # ---- compile: one step a stage (and shape of clips), side by side
-    goodput.begin("compile", first_step)
-    step_functions = compile_steps(experiment, abstract_state, key_steps)
-    goodput.begin("other")
-    meter = CostMeter(experiment, window)  # its clock starts here: rates are those of the loop
-    milestones = Milestones(experiment, workdir, writer, meter, goodput)
-    batches = goodput.timed("data", iterate_batches(experiment, first_step))
-    stop_report = bundle_on_stop(
-        experiment, workdir, key_steps, lambda step: next(iterate_batches(experiment, step))
-    )
-    progress = Progress(spec.num_steps, initial=first_step, is_quiet=not is_main)
-
-    # ---- loop
-    closing = contextlib.closing(checkpoints)  # a save that has begun ends, however the loop does
-    with goodput, closing, writer, progress, stop_report, StopSignal() as stop:
-        for step in range(first_step, spec.num_steps):
-            batch = next(batches)
-            program = experiment.program_of_step(step)
-            dispatched_at = time.perf_counter()
-            state, metrics = step_functions[program](state, batch, key_steps)
-            window.dispatched(step, program, metrics, dispatched_at)
-            done = step + 1
-            is_last, is_stopping = done == spec.num_steps, stop.is_due(done)
-
-            if is_last or done % spec.log_every_steps == 0:
-                scalars = window.close() | meter.rates() | meter.spent() | checkpoints.counts()
-                place = experiment.place_of_program(program)
-                writer.write_scalars(done, place | scalars)
-                progress.update(done, loss=scalars["loss"], **place)
-                goodput.close_span(done, window.take_busy())
-            # Shown before saved: a run that dies in between resumes earlier and shows it again.
-            if milestones.is_due(done):
-                window.wait()
-                with meter.paused(), goodput.spend("evaluation"):
-                    milestones.show(done, averaged_params(experiment.task, state))
-            if is_last or is_stopping or done % spec.checkpoint_every_steps == 0:
-                totals = window.totals()
-                with goodput.spend("checkpoint"):
-                    checkpoints.save(done, state, totals)
-                goodput.close_span(done, window.take_busy())
-            checkpoints.poll()
-            if is_stopping and not is_last:
-                with goodput.spend("checkpoint"):
-                    checkpoints.wait()
-                raise Preempted(f"stopped after step {done}; the same command goes on from there")
-
-        # ---- final figures
-        with goodput.spend("checkpoint"):
-            checkpoints.wait()
-        milestones.finish(state, window, checkpoints.counts())
-
-
-@contextlib.contextmanager
-def only_trainer(workdir: pathlib.Path) -> Iterator[None]:
-    """Make the workdir and keep other training runs out of it; process 0 does, for all.
-
-    Raises:
-        ValueError: in every process, when another run is training there or it cannot be written.
-    """
-    busy, refusal = f"--workdir={workdir} is being trained in by another process", None
-    with contextlib.ExitStack() as stack:
-        if jax.process_index() == 0:
-            lock = file_lock.hold(workdir / LOCK_FILE, busy, patience=_LOCK_PATIENCE)
-            try:
-                workdir.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(lock)
-            except ValueError as error:
-                refusal = error
-            except OSError as error:
-                refusal = ValueError(f"--workdir={workdir} cannot be written: {error}")
-        if is_true_at_main(refusal is not None):
-            raise refusal or ValueError(f"process 0 cannot train in --workdir={workdir}")
-        yield
-
-
-def open_workdir(experiment: Experiment, workdir: pathlib.Path) -> None:
-    """Make the workdir, or check that it holds a run of the same config; write config.json."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    if (workdir / run_config.FILE_NAME).exists():
-        run_config.check_same_run(run_config.load_config(workdir), experiment.config)
-    elif (workdir / "checkpoints").exists():
-        raise ValueError(f"{workdir} holds checkpoints but no {run_config.FILE_NAME}")
-    wait_for_others("the workdir is read")
-    if jax.process_index() == 0:
-        run_config.save_config(workdir, experiment.config)
-
-
-def log_start(restored: Restored | None, state: TrainState) -> None:
-    """Say what the run trains and where it starts."""
-    overview = parameter_overview.get_parameter_overview(dict(state.params), include_stats=False)
-    logging.info("parameters:\n%s", overview)
-    if state.frozen:
-        num_frozen = sum(leaf.size for leaf in jax.tree.leaves(state.frozen))
-        logging.info("and %d parameters that stay as they are", num_frozen)
-    if restored is None:
-        logging.info("no checkpoint in the workdir: starting at step 0")
-    else:
-        reason = "; ".join(restored.rejected)
-        because = f", because newer ones are damaged ({reason})" if reason else ""
-        logging.info("resumed from the checkpoint of step %d%s", restored.step, because)
-
-
-def iterate_batches(experiment: Experiment, first_step: int) -> Iterator[Any]:
-    """Yield the batch of each step from `first_step` on, as global arrays on the mesh."""
-    mesh, spec = experiment.mesh, experiment.train
-    clips = ClipsOfStep(
-        seed=spec.seed,
-        stage_probs=spec.stage_probs,
-        rows=tuple(
-            tuple(mesh_lib.local_rows(mesh, size).tolist()) for size in experiment.batch_sizes
+    peak_flops = measure_matmul_flops() * jax.device_count()
+    return RunLog(
+        window=window,
+        meter=CostMeter(step_costs(experiment), window, peak_flops=peak_flops),
+        goodput=goodput,
+        writer=open_metric_writer(
+            workdir,
+            restored_step=restored.step if restored else None,
+            sinks=experiment.log.sinks,
+            process_index=process_index,
         ),
-        clips_per_step=max(experiment.batch_sizes),
-        bucket_steps=experiment.bucket_steps,
+        progress=Progress(
+            experiment.train.num_steps,
+            initial=restored.step if restored else 0,
+            is_quiet=process_index != 0,
+        ),
     )
-    batches = make_iterator(
-        experiment.clips,
-        split="train",
-        seed=spec.seed,
-        clips_of_step=clips,
-        start_step=first_step,
-        num_threads=experiment.num_data_threads,
-    )
-    for step, batch in enumerate(batches, start=first_step):
-        fields = {"video": batch["video"], "cond": batch["cond"]}
-        yield mesh_lib.put_batch(mesh, fields, experiment.batch_sizes[clips.stage(step)])

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tpdiff_jax.infra.goodput import GOODPUT_FILE, summarise
-from tpdiff_jax.infra.metric_writers import METRICS_FILE, read_metrics
+from tpdiff_jax.run_log.goodput import GOODPUT_FILE, summarise
+from tpdiff_jax.run_log.json_lines import METRICS_FILE, read_metrics
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from tpdiff_jax.checks import check_choice
-from tpdiff_jax.infra.step_window import Busy
+from tpdiff_jax.run_log.step_window import Busy
 
 GOODPUT_FILE = "goodput.jsonl"
 LOOP_PARTS = ("start", "compile", "data", "checkpoint", "evaluation", "other")

@@ -4,8 +4,8 @@ import io
 
 import pytest
 
-from tpdiff_jax.infra import progress
-from tpdiff_jax.infra.progress import Progress, duration
+from tpdiff_jax.run_log import progress
+from tpdiff_jax.run_log.progress import Progress, duration
 
 
 class _Terminal(io.StringIO):

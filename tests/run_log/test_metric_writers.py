@@ -14,7 +14,8 @@ from PIL import Image
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import RecordWriter
 
-from tpdiff_jax.infra.metric_writers import open_metric_writer, read_metrics
+from tpdiff_jax.run_log.json_lines import read_metrics
+from tpdiff_jax.run_log.metric_writers import open_metric_writer
 
 
 def _strict(path):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tpdiff_jax.infra import console
+from tpdiff_jax.run_log import console
 
 OURS = str(pathlib.Path(console.__file__).parent / "checkpoints.py")
 

@@ -6,9 +6,10 @@ import json
 import numpy as np
 import pytest
 
-from tpdiff_jax.infra.goodput import LOOP_PARTS, PARTS, Goodput, Stretch, attribute, summarise
-from tpdiff_jax.infra.metric_writers import open_line_writer, read_metrics
-from tpdiff_jax.infra.step_window import Busy
+from tpdiff_jax.run_log.goodput import LOOP_PARTS, PARTS, Goodput, Stretch, attribute, summarise
+from tpdiff_jax.run_log.json_lines import read_metrics
+from tpdiff_jax.run_log.metric_writers import open_line_writer
+from tpdiff_jax.run_log.step_window import Busy
 
 
 class Clock:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tpdiff_jax.infra.guard import TooManyBadSteps
-from tpdiff_jax.infra.step_window import StepWindow
+from tpdiff_jax.run_log.step_window import StepWindow
 
 
 class Pending:

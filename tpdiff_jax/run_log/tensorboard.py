@@ -1,0 +1,84 @@
+"""`tensorboard/`: scalars as curves, videos as pictures that play.
+
+tensorboardX's own `SummaryWriter` queues events for a thread; when that thread dies of a full disk
+the queue fills and the training loop hangs, so only its messages and checksum are used here. Videos
+become animated GIFs in `Summary.Image`, which TensorBoard plays; its `add_video` would need
+moviepy.
+"""
+
+import math
+import os
+import struct
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.record_writer import masked_crc32c
+
+from tpdiff_jax.infra import media
+from tpdiff_jax.run_log.record_file import RecordFile
+
+TENSORBOARD_DIR = "tensorboard"
+
+
+class TensorBoardSink:
+    """One new event file per process, in TensorBoard's format (TFRecords of Event messages)."""
+
+    def __init__(self, directory: Path, last_kept_step: int) -> None:
+        self._path = directory / f"events.out.tfevents.{time.time_ns()}.{os.getpid()}"
+        # In TensorBoard a START hides what earlier files logged from this step on.
+        start = SessionLog(status=SessionLog.START)
+        self._heading = _tf_record(
+            Event(wall_time=time.time(), file_version="brain.Event:2")
+        ) + _tf_record(Event(wall_time=time.time(), step=last_kept_step + 1, session_log=start))
+        self._file: RecordFile | None = None
+
+    def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+        self._write(
+            step,
+            [
+                Summary.Value(tag=name, simple_value=math.nan if value is None else value)
+                for name, value in scalars.items()
+                if not isinstance(value, str)
+            ],
+        )
+
+    def write_videos(self, step: int, videos: Mapping[str, np.ndarray], fps: int) -> None:
+        self._write(step, [_image_value(name, video, fps) for name, video in videos.items()])
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def _write(self, step: int, values: list[Summary.Value]) -> None:
+        event = Event(wall_time=time.time(), step=int(step), summary=Summary(value=values))
+        record = _tf_record(event)
+        if self._file is None:
+            self._file = RecordFile(self._path)
+        self._file.append(self._heading + record)
+        self._heading = b""
+
+
+def _tf_record(event: Event) -> bytes:
+    """Length, its checksum, the event, its checksum; all little-endian."""
+    data = event.SerializeToString()
+    length = struct.pack("<Q", len(data))
+    return b"".join(
+        [
+            length,
+            struct.pack("<I", masked_crc32c(length)),
+            data,
+            struct.pack("<I", masked_crc32c(data)),
+        ]
+    )
+
+
+def _image_value(name: str, video: np.ndarray, fps: int) -> Summary.Value:
+    encoded = media.gif_grid(video, fps=fps)
+    width, height = (int.from_bytes(encoded[i : i + 2], "little") for i in (6, 8))  # GIF header
+    image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encoded)
+    return Summary.Value(tag=name, image=image)
