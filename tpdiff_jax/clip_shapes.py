@@ -6,7 +6,7 @@ windows of their stages, so that one network means the same by a noise time in e
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tpdiff_jax import method
@@ -23,6 +23,7 @@ from tpdiff_jax.encoders import FIRST_LATENT_APART
 from tpdiff_jax.error_names import naming
 from tpdiff_jax.models import Network
 from tpdiff_jax.run_config import ConfigReader
+from tpdiff_jax.types import Shape, Strides
 
 PATHS = ("flow", "ddim")
 
@@ -130,14 +131,14 @@ def _build_clips(
     read: ConfigReader,
     bucket: str,
     facts: Dataset | ClipShape,
-    other_shapes: list[tuple[int, int, int]] | tuple[()],
+    other_shapes: Sequence[Shape],
 ) -> ClipsOfShape:
     """Clips of one shape, whose windows are those of all shapes."""
     with naming(f"bucket {bucket} of data.folder" if bucket else ""):
         pyramid = method.make_pyramid(
             _build_path(read),
             shape=_shape(facts),
-            strides=read.numbers("pyramid.frame_strides", int) or read("pyramid.strides"),
+            strides=_strides(read),
             stage_fractions=read.numbers("pyramid.stage_fractions", float),
             downsample=_modes(read, "downsample"),
             upsample=_modes(read, "upsample"),
@@ -147,9 +148,15 @@ def _build_clips(
     return ClipsOfShape(bucket=bucket, facts=facts, pyramid=pyramid)
 
 
-def _shape(facts: ClipFacts) -> tuple[int, int, int]:
+def _shape(facts: ClipFacts) -> Shape:
     height, width, _ = facts.frame_shape
     return facts.num_frames, height, width
+
+
+def _strides(read: ConfigReader) -> tuple[Strides, ...]:
+    """Strides of each stage: `pyramid.frame_strides` where given, else `pyramid.strides`."""
+    field = "pyramid.frame_strides" if read("pyramid.frame_strides") else "pyramid.strides"
+    return method.stage_strides(read(field), field)
 
 
 def _modes(read: ConfigReader, what: str) -> tuple[str, str, str]:

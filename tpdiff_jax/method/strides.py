@@ -15,12 +15,15 @@ STRIDES_ALLOWED = (
 )
 
 
-def stage_strides(strides: Sequence[int | Sequence[int]]) -> tuple[Strides, ...]:
+def stage_strides(
+    strides: Sequence[int | Sequence[int]], field: str = "pyramid.strides"
+) -> tuple[Strides, ...]:
     """The strides of each stage over time, height and width.
 
     Args:
         strides: coarsest first, for each stage three numbers, or one that is the stride over
             time: r means (r, 1, 1).
+        field: full config name, for the error.
 
     Returns:
         Three numbers for each stage.
@@ -29,7 +32,7 @@ def stage_strides(strides: Sequence[int | Sequence[int]]) -> tuple[Strides, ...]
         ValueError: not such a list; along an axis one stride is no multiple of the next; a stage
             that changes nothing; or a last stage that leaves something out.
     """
-    refusal = f"pyramid.strides is {strides!r}; allowed: {STRIDES_ALLOWED}"
+    refusal = f"{field} is {strides!r}; allowed: {STRIDES_ALLOWED}"
     try:
         stages = tuple(_one_stage(entry) for entry in as_tuple("", strides, ""))
     except ValueError:
