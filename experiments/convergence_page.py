@@ -182,7 +182,7 @@ def html_page(
     for section in sections(summary, metrics):
         key = section.title.lower().replace(" ", "-")
         content = {
-            "remark": section.note,
+            "remark": section.note.replace("`", ""),
             "tables": [pages.Table(section.header, section.rows)],
         }
         shown.append(pages.Section(key, section.title, "tables.html", content))

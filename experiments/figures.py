@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FormatStrFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from experiments.curves import Curve, finite_points
 from tpdiff_jax.report import style
+from tpdiff_jax.report.formats import tick_text
 
 _LABELS = {
     "samples": "videos seen",
@@ -52,6 +53,7 @@ def draw_curves(
                     _draw_arm(panel, own, metric, axis, i, arm)
                 _draw_references(panel, references, metric)
                 panel.set(xlabel=_LABELS[axis], ylabel=metric)
+                panel.xaxis.set_major_formatter(FuncFormatter(tick_text))
         style.draw_legend(figure, panels[0, 0])
         style.save(figure, path)
     return figure
@@ -92,9 +94,9 @@ def _finish_ratios(panel: Axes, label: str) -> None:
     panel.axhline(1.0, color=style.LIGHT["soft"], linewidth=1.0)
     panel.set(xlabel="target: vanilla's figure at this share of its budget")
     panel.set(ylabel=label, yscale="log")
-    for ticks in (panel.yaxis.set_major_formatter, panel.yaxis.set_minor_formatter):
-        ticks(FormatStrFormatter("%.3g"))
-    panel.grid(visible=True, which="both")
+    panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
+    panel.yaxis.set_minor_locator(NullLocator())
+    panel.yaxis.set_major_formatter(FuncFormatter(tick_text))
 
 
 def _draw_ratios(panel: Axes, row: Mapping[str, Any], index: int) -> None:

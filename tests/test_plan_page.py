@@ -70,3 +70,13 @@ def test_stages_with_sizes_are_listed_and_older_files_still_are() -> None:
     older = [{**STAGE, "frame_stride": 4, "num_frames": 5}]
     assert "<td>4</td><td>5</td>" in render_plan({**PLAN, "stages": older})
     assert 'id="stages"' not in render_plan(PLAN)
+
+
+def test_names_from_a_plan_stay_text() -> None:
+    evil = "\"'><script>alert(1)</script>"
+    stage = {**STAGE, "name": evil, "strides": [evil, 2, 2], "shape": [evil, 1, 1]}
+    topology = {"name": evil, "num_devices": evil, "mesh": {evil: evil}}
+    plan = {**PLAN, "stages": [stage], "topology": topology, "refusal": evil}
+    page = render_plan({**plan, "chip": {**PLAN["chip"], "name": evil, "source": evil}})
+    assert "<script" not in page and "\"'>" not in page
+    assert page.count("&#34;&#39;&gt;&lt;script&gt;") >= 9

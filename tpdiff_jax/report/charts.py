@@ -86,7 +86,7 @@ def line_chart(
     if not drawn:
         return None
     values = [y for s in drawn for y in s.y if y is not None] + [level[2] for level in levels]
-    tips = {}
+    tips: dict[str, list[str]] = {}
     with drawing():
         page = new_figure(size)
         panel = page.subplots()

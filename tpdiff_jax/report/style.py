@@ -59,7 +59,7 @@ REFERENCES: dict[str, tuple[Any, str]] = {
     "frozen": ((0, (1.5, 2)), LIGHT["poor"]),
     "shuffled": ((0, (6, 2, 1.5, 2)), LIGHT["fair"]),
 }
-_SETTINGS = {
+_SETTINGS: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.edgecolor": LIGHT["line"],
     "axes.grid": True,

@@ -203,9 +203,16 @@ def _ratio(value: Any, reference: Any) -> float | None:
     return value / reference
 
 
-def _rate_chart(run: Run, name: str, title: str, **options: bool) -> Chart | None:
-    key = name.replace("_", "-")
-    return line_chart([_series(run, name, title)], key=key, title=title, **options)
+def _rate_chart(
+    run: Run, name: str, title: str, *, is_log: bool = False, starts_at_zero: bool = False
+) -> Chart | None:
+    return line_chart(
+        [_series(run, name, title)],
+        key=name.replace("_", "-"),
+        title=title,
+        is_log=is_log,
+        starts_at_zero=starts_at_zero,
+    )
 
 
 def _series(run: Run, name: str, label: str, style: int = 0) -> Series:
