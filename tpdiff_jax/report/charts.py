@@ -36,7 +36,7 @@ class Series:
 
     Attributes:
         label: name in the legend.
-        x: positions, increasing.
+        x: positions, increasing, such as steps: the axis has whole numbers.
         y: values; None and non-finite ones leave a gap.
         style: which of the line styles it has, see `style.line_style`.
     """
@@ -97,7 +97,8 @@ def line_chart(
         ends = min(s.x[0] for s in drawn), max(s.x[-1] for s in drawn)
         panel.set_xlim(*_padded(*ends, 0.0 if size == WIDE else 0.015))
         _scale_y(panel, values, is_log=is_log and min(values) > 0, starts_at_zero=starts_at_zero)
-        panel.xaxis.set_major_locator(_round_numbers(max(3, round(size[0] / 90))))
+        count = max(3, round(size[0] / 90))
+        panel.xaxis.set_major_locator(_round_numbers(count, integer=True))
         _finish(panel, x_label)
         draw_legend(page, panel)
         drawing_ = inline_svg(
@@ -189,8 +190,8 @@ def _log_locator(decades: float) -> LogLocator | MaxNLocator:
     return LogLocator(subs=next((few for end, few in subs if decades < end), (1.0,)))
 
 
-def _round_numbers(count: int) -> MaxNLocator:
-    return MaxNLocator(count, steps=[1, 2, 5, 10])
+def _round_numbers(count: int, *, integer: bool = False) -> MaxNLocator:
+    return MaxNLocator(count, steps=[1, 2, 5, 10], integer=integer, min_n_ticks=1)
 
 
 def _finish(panel: Axes, x_label: str) -> None:
