@@ -155,9 +155,12 @@ def write_pages(
     write_json(out / "summary.json", summary)
     write_durably(out / "convergence.md", markdown_page(summary, SHOWN))
     shown = tuple(dict.fromkeys((*metrics, *SHOWN)))
-    draw_curves(out / "curves", curves, shown, summary["references"], tuple(AXES))
-    draw_speedups(out / "speedups", summary["speedups_by_target"], metrics)
-    figures = [(out / f"{name}.svg") for name in ("speedups", "curves")]
+    figures = {
+        "Speed-ups over the target": draw_speedups(
+            out / "speedups", summary["speedups_by_target"], metrics
+        ),
+        "Curves": draw_curves(out / "curves", curves, shown, summary["references"], tuple(AXES)),
+    }
     write_durably(out / "convergence.html", html_page(summary, SHOWN, figures))
     print(f"wrote {out / 'convergence.html'}, convergence.md, summary.json")
 

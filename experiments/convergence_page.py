@@ -1,13 +1,14 @@
 """The pages of the convergence experiment: the same tables as Markdown and as one HTML file."""
 
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from matplotlib.figure import Figure
+
 from experiments.markdown import bounded, mean_and_sd, number, table
 from experiments.speedup import TARGET_SHARES
-from tpdiff_jax.report import markup
-from tpdiff_jax.report.shell import page_shell
+from tpdiff_jax.report import pages
+from tpdiff_jax.report.svg import Chart, inline_svg
 
 TITLE = "Speed-up to the same quality"
 # The paper's training speed-ups to the same FVD (arXiv version; ICLR version), and of its ICLR
@@ -166,28 +167,41 @@ def markdown_page(summary: Mapping[str, Any], metrics: Sequence[str]) -> str:
 
 
 def html_page(
-    summary: Mapping[str, Any], metrics: Sequence[str], figures: Sequence[pathlib.Path]
+    summary: Mapping[str, Any],
+    metrics: Sequence[str],
+    figures: Mapping[str, Figure | None],
 ) -> str:
-    """Return the page as one HTML file with its figures inside."""
+    """Return the page as one HTML file with its figures inside.
+
+    Args:
+        summary: content of summary.json.
+        metrics: figures of the last table.
+        figures: title -> what `experiments.figures` drew; None is left out.
+    """
     shown = []
     for section in sections(summary, metrics):
-        cells = [[markup.escape(cell) for cell in row] for row in section.rows]
-        content = markup.table([markup.escape(name) for name in section.header], cells)
-        note = f"<p class='small'>{markup.escape(section.note)}</p>"
         key = section.title.lower().replace(" ", "-")
-        shown.append((key, section.title, note + content))
-    drawings = "".join(_inline_svg(path) for path in figures if path.is_file())
-    shown.insert(1, ("figures", "Speed-ups over the target, and curves", drawings))
-    return page_shell(
+        content = {
+            "remark": section.note.replace("`", ""),
+            "tables": [pages.Table(section.header, section.rows)],
+        }
+        shown.append(pages.Section(key, section.title, "tables.html", content))
+    drawn = [
+        _chart(figure, title, f"drawing-{i}")
+        for i, (title, figure) in enumerate(figures.items())
+        if figure is not None
+    ]
+    shown.insert(1, pages.Section("figures", "Figures", "charts.html", drawn))
+    return pages.render_page(
         title=TITLE,
         heading=TITLE,
         subtitle="vanilla diffusion against temporal pyramid and alignment, by seed",
-        facts=markup.facts([(name, markup.escape(value)) for name, value in _facts(summary)]),
+        facts=[pages.Fact(name, value) for name, value in _facts(summary)],
         sections=shown,
-        notes="",
     )
 
 
-def _inline_svg(path: pathlib.Path) -> str:
-    text = path.read_text(encoding="utf-8")
-    return f"<div class='scroll' style='background:#fff'>{text[text.index('<svg') :]}</div>"
+def _chart(figure: Figure, title: str, key: str) -> Chart:
+    panels = [" ".join(panel.get_ylabel().split()) for panel in figure.axes]
+    told = f"{title}; panels: {', '.join(dict.fromkeys(panels))}"
+    return Chart(title, "", inline_svg(figure, key=key, title=title, description=told), True)

@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.markdown import mean_and_bounds, mean_and_sd, number, table
 from experiments.statistics import paired_difference, t_interval
-from tpdiff_jax.durable_files import writing
+from tpdiff_jax.report import style
 
 BASE = "base"
 
@@ -107,19 +108,23 @@ def draw_frontier(path: pathlib.Path, summary: Mapping[str, Any], metrics: Seque
     """Write figures over seconds a video, one panel for each figure, as PNG and SVG."""
     columns = 2
     rows = -(-len(metrics) // columns)
-    figure = Figure(figsize=(12, 3.4 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for panel, metric in zip(panels, metrics, strict=False):
-        for name, row in summary["variants"].items():
-            value = row["values"][metric]
-            if value is not None:
-                at = row["seconds_per_video"], value["mean"]
-                panel.errorbar(*at, yerr=value["sd"] or 0.0, marker="o", markersize=4)
-                panel.annotate(name, at, fontsize=6, xytext=(3, 3), textcoords="offset points")
-        panel.set(xlabel="seconds a video", ylabel=metric)
-        panel.grid(alpha=0.3)
-    for panel in panels[len(metrics) :]:
-        panel.set_axis_off()
-    for suffix in (".png", ".svg"):
-        with writing(path.with_suffix(suffix)) as temporary:
-            figure.savefig(temporary, format=suffix[1:], dpi=120)
+    with style.drawing():
+        figure = Figure(figsize=(12, 3.4 * rows), layout="constrained")
+        panels = figure.subplots(rows, columns, squeeze=False).ravel()
+        for panel, metric in zip(panels, metrics, strict=False):
+            for i, (name, row) in enumerate(summary["variants"].items()):
+                _draw_point(panel, i, name, row, metric)
+            panel.set(xlabel="seconds a video", ylabel=metric)
+        for panel in panels[len(metrics) :]:
+            panel.set_axis_off()
+        style.save(figure, path)
+
+
+def _draw_point(panel: Axes, index: int, name: str, row: Mapping[str, Any], metric: str) -> None:
+    value = row["values"][metric]
+    if value is None:
+        return
+    look = style.line_style(index) | {"linestyle": ""}
+    at = row["seconds_per_video"], value["mean"]
+    panel.errorbar(*at, yerr=value["sd"] or 0.0, **look)
+    panel.annotate(style.plain(name), at, fontsize=8, xytext=(4, 4), textcoords="offset points")

@@ -10,10 +10,9 @@ from matplotlib.figure import Figure
 
 from experiments.markdown import NONE, mean_and_sd, number, table
 from launch.sweep_points import Point, short_names
-from tpdiff_jax.durable_files import writing
+from tpdiff_jax.report import style
 
 _LOG_RANGE = 8.0  # positive values that span more than this get a logarithmic axis
-_REFERENCES = {"ceiling": "--", "frozen": ":", "shuffled": "-."}
 
 
 def order_points(summary: Mapping[str, Any], metric: str) -> list[str]:
@@ -92,19 +91,17 @@ def draw_sweep(
     if not shown:
         return False
     size = (4.5 * len(fields), 2.8 * len(shown))
-    figure = Figure(figsize=size, layout="constrained")
-    panels = figure.subplots(len(shown), len(fields), squeeze=False, sharey="row")
-    for row, metric in zip(panels, shown, strict=True):
-        for panel, field in zip(row, fields, strict=True):
-            _draw_panel(panel, summary, points, field, metric)
-        row[0].set_ylabel(metric)
-    for panel, name in zip(panels[-1], short_names(fields).values(), strict=True):
-        panel.set_xlabel(name)
-    handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=4, fontsize="small")
-    for suffix in (".png", ".svg"):
-        with writing(path.with_suffix(suffix)) as temporary:
-            figure.savefig(temporary, format=suffix[1:], dpi=120)
+    with style.drawing():
+        figure = Figure(figsize=size, layout="constrained")
+        panels = figure.subplots(len(shown), len(fields), squeeze=False, sharey="row")
+        for row, metric in zip(panels, shown, strict=True):
+            for panel, field in zip(row, fields, strict=True):
+                _draw_panel(panel, summary, points, field, metric)
+            row[0].set_ylabel(metric)
+        for panel, name in zip(panels[-1], short_names(fields).values(), strict=True):
+            panel.set_xlabel(name)
+        style.draw_legend(figure, panels[0, 0])
+        style.save(figure, path)
     return True
 
 
@@ -122,12 +119,12 @@ def _draw_panel(
     values = [row["final"][metric] for row in rows]
     x = _positions(panel, texts)
     means, spread = [v["mean"] for v in values], [v["sd"] or 0.0 for v in values]
-    panel.errorbar(x, means, yerr=spread, fmt="o", markersize=4, label="point, mean ± sd")
-    for name, style in _REFERENCES.items():
+    look = style.line_style(0) | {"linestyle": ""}
+    panel.errorbar(x, means, yerr=spread, **look, label="point, mean ± sd")
+    for name in style.REFERENCES:
         value = summary["references"].get(name, {}).get(metric)
         if value is not None:
-            panel.axhline(value, color="0.4", linewidth=1.0, linestyle=style, label=name)
-    panel.grid(alpha=0.3)
+            style.draw_level(panel, name, value, name)
 
 
 def _positions(panel: Axes, texts: Sequence[str]) -> list[float]:

@@ -28,7 +28,6 @@ INVALID: list[tuple[str, Any]] = [
     ("pyramid.frame_strides", (4, 2)),
     ("pyramid.strides", ()),
     ("pyramid.strides", ((4, 4), (1, 1))),
-    ("pyramid.strides", ((2, 3, 3), (1, 1, 1))),
     ("pyramid.downsample_space", "linear"),
     ("pyramid.upsample_space", "nearest_next"),
     ("pyramid.stage_fractions", (0.5, 0.5)),
@@ -118,6 +117,18 @@ def test_invalid_ddim_choices_are_refused(fields: dict[str, Any], named: str) ->
         build_experiment(config)
 
 
+def test_a_stride_over_space_that_does_not_divide_the_frames_is_refused() -> None:
+    config = tiny_config(pyramid__strides=((2, 3, 3), (1, 1, 1)))
+    with pytest.raises(ValueError, match=r"data\.frame_size.* is 32; .*3 of pyramid\.strides"):
+        build_experiment(config)
+
+
+def test_a_coarse_stage_that_the_network_cannot_take_is_refused() -> None:
+    config = tiny_config(pyramid__strides=((1, 8, 8), (1, 1, 1)))  # 4x4 pixels, patches of 8
+    with pytest.raises(ValueError, match=r"model\.patch_size"):
+        build_experiment(config)
+
+
 def test_stage_window_that_cannot_exist_names_stage_fractions() -> None:
     config = tiny_config(
         "ddim", path__zero_terminal_snr=False, pyramid__stage_fractions=(1.0, 30.0, 30.0)
@@ -139,7 +150,7 @@ def test_field_that_the_chosen_network_or_data_set_lacks_is_refused(group: str) 
     config = tiny_config()
     with config.unlocked():
         config[group].colour = "red"
-    with pytest.raises(ValueError, match=rf"{group}\.name=.*colour"):
+    with pytest.raises(ValueError, match=r"model\.colour is no field|data\.name=.*colour"):
         build_experiment(config)
 
 

@@ -3,7 +3,8 @@
 import json
 import pathlib
 
-from tpdiff_jax.report.plan_page import byte_count, render_plan, write_plan_page
+from tpdiff_jax.report.formats import byte_count
+from tpdiff_jax.report.plan_page import render_plan, write_plan_page
 
 STAGE = {
     "name": "train stage 0", "batch_size": 64, "tokens": 983_040, "fits": True,
@@ -55,5 +56,27 @@ def test_it_is_written_beside_its_json(tmp_path: pathlib.Path) -> None:
 
 def test_bytes_have_binary_prefixes() -> None:
     assert [byte_count(v) for v in (0, 1023, 1024, 1.5 * 2**30, None)] == [
-        "0 B", "1023 B", "1 KiB", "1.5 GiB", "&ndash;",
+        "0 B", "1023 B", "1 KiB", "1.5 GiB", "\N{EN DASH}",
     ]  # fmt: skip
+
+
+def test_stages_with_sizes_are_listed_and_older_files_still_are() -> None:
+    newer = [
+        {**STAGE, "strides": [4, 2, 2], "shape": [4, 16, 16]},
+        {**STAGE, "strides": [1, 1, 1], "shape": [16, 32, 32]},
+    ]
+    page = render_plan({**PLAN, "stages": newer})
+    assert "<td>4 x 2 x 2</td><td>4 x 16 x 16</td>" in page
+    older = [{**STAGE, "frame_stride": 4, "num_frames": 5}]
+    assert "<td>4</td><td>5</td>" in render_plan({**PLAN, "stages": older})
+    assert 'id="stages"' not in render_plan(PLAN)
+
+
+def test_names_from_a_plan_stay_text() -> None:
+    evil = "\"'><script>alert(1)</script>"
+    stage = {**STAGE, "name": evil, "strides": [evil, 2, 2], "shape": [evil, 1, 1]}
+    topology = {"name": evil, "num_devices": evil, "mesh": {evil: evil}}
+    plan = {**PLAN, "stages": [stage], "topology": topology, "refusal": evil}
+    page = render_plan({**plan, "chip": {**PLAN["chip"], "name": evil, "source": evil}})
+    assert "<script" not in page and "\"'>" not in page
+    assert page.count("&#34;&#39;&gt;&lt;script&gt;") >= 9

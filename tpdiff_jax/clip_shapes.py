@@ -155,8 +155,10 @@ def _shape(facts: ClipFacts) -> Shape:
 
 def _strides(read: ConfigReader) -> tuple[Strides, ...]:
     """Strides of each stage: `pyramid.frame_strides` where given, else `pyramid.strides`."""
-    field = "pyramid.frame_strides" if read("pyramid.frame_strides") else "pyramid.strides"
-    return method.stage_strides(read(field), field)
+    strides, frame_strides = read("pyramid.strides"), read("pyramid.frame_strides")
+    if frame_strides == ():
+        return method.stage_strides(strides)
+    return method.stage_strides(frame_strides, "pyramid.frame_strides")
 
 
 def _modes(read: ConfigReader, what: str) -> tuple[str, str, str]:

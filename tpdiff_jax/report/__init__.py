@@ -2,6 +2,7 @@
 
 run_files -> result_sections, training_sections (with charts, schedule_figure) -> page
 plan_page
+Both go through pages, which fills the templates; style and svg are what all drawings share.
 """
 
 from tpdiff_jax.report.page import write_report

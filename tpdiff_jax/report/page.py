@@ -1,30 +1,28 @@
 """Assembles report.html from a run's sections."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tpdiff_jax.durable_files import write_durably
-from tpdiff_jax.report import markup
-from tpdiff_jax.report.markup import escape
+from tpdiff_jax.report.formats import figure, strides_text
+from tpdiff_jax.report.pages import Note, Section, render_page, write_page
 from tpdiff_jax.report.result_sections import (
-    metric_curves_section,
-    results_section,
-    samples_section,
+    metric_charts,
+    results_content,
+    samples_content,
 )
 from tpdiff_jax.report.run_files import Run, read_run
-from tpdiff_jax.report.shell import page_shell
+from tpdiff_jax.report.schedule_figure import schedule_figure
 from tpdiff_jax.report.training_sections import (
-    cost_section,
-    goodput_section,
-    loss_section,
+    cost_content,
+    goodput_content,
+    loss_charts,
     run_facts,
-    schedule_section,
-    throughput_section,
+    throughput_content,
 )
 
 REPORT_FILE = "report.html"
+_SETTING = ("measurement", "counts", "timing", "device", "seeds", "versions")
 
 
 def write_report(workdir: str | os.PathLike[str]) -> Path:
@@ -41,51 +39,53 @@ def write_report(workdir: str | os.PathLike[str]) -> Path:
     """
     run = read_run(Path(workdir))
     path = run.workdir / REPORT_FILE
-    write_durably(path, render(run))
+    write_page(path, render(run))
     return path
 
 
 def render(run: Run) -> str:
     """The whole page as HTML."""
-    sections: list[tuple[str, str, Callable[[Run], str]]] = [
-        ("samples", "Samples", samples_section),
-        ("results", "Results", results_section),
-        ("curves", "Metrics over training", metric_curves_section),
-        ("training", "Training", loss_section),
-        ("stages", "Stages", schedule_section),
-        ("cost", "Cost", cost_section),
-        ("throughput", "Throughput", throughput_section),
-        ("time", "Where the time went", goodput_section),
-        ("setting", "Setting", _setting_section),
-        ("config", "Config", _config_section),
+    stages = schedule_figure(run.results.get("schedule") or {}, run.stages)
+    sections = [
+        Section("samples", "Samples", "samples.html", samples_content(run)),
+        Section("results", "Results", "results.html", results_content(run)),
+        Section("curves", "Metrics over training", "charts.html", metric_charts(run)),
+        Section("training", "Training", "charts.html", loss_charts(run)),
+        Section("stages", "Stages", "charts.html", [stages] if stages else []),
+        Section("cost", "Cost", "cost.html", cost_content(run)),
+        Section("throughput", "Throughput", "tables.html", throughput_content(run)),
+        Section("time", "Where the time went", "tables.html", goodput_content(run)),
+        Section("setting", "Setting", "fields.html", _setting(run)),
+        Section("config", "Config", "config.html", _config(run)),
     ]
-    notes = "".join(f"<p class='note'>{escape(problem)}</p>" for problem in run.problems)
+    notes = [Note(problem) for problem in run.problems]
     if not run.evaluation and not run.results.get("metrics"):
-        notes += "<p class='note'>This run has not been evaluated yet.</p>"
+        notes.append(Note("This run has not been evaluated yet."))
     name = run.workdir.resolve().name
-    return page_shell(
+    return render_page(
         title=f"{name}: temporal-pyramid video diffusion",
         heading=name,
-        subtitle=_subtitle(run.config),
+        subtitle=_subtitle(run),
         facts=run_facts(run),
-        sections=[(key, title, make(run)) for key, title, make in sections],
         notes=notes,
+        sections=sections,
     )
 
 
-def _subtitle(config: dict[str, Any]) -> str:
+def _subtitle(run: Run) -> str:
     """What was trained, in one line: path, strides, data, network."""
 
     def field(group: str, name: str) -> Any:
-        return (config.get(group) or {}).get(name)
+        fields = run.config.get(group)
+        return fields.get(name) if isinstance(fields, dict) else None
 
-    strides = field("pyramid", "frame_strides") or ()
-    kind = "temporal pyramid " + "-".join(map(str, strides)) if len(strides) > 1 else "vanilla"
+    strides = strides_text(run.config_strides)
+    joined = (", " if any(" x " in text for text in strides) else "-").join(strides)
+    kind = f"temporal pyramid {joined}" if len(strides) > 1 else "vanilla" if strides else ""
     size, frames = field("data", "frame_size"), field("data", "num_frames")
-    path = {"flow": "flow matching", "ddim": "DDIM"}.get(field("path", "name"), "")
     parts = [
-        path,
-        kind if strides else "",
+        {"flow": "flow matching", "ddim": "DDIM"}.get(str(field("path", "name")), ""),
+        kind,
         str(field("data", "name") or "").replace("_", " "),
         f"{frames} frames of {size} x {size}" if size and frames else "",
         str(field("model", "name") or "").replace("_", " "),
@@ -93,45 +93,26 @@ def _subtitle(config: dict[str, Any]) -> str:
     return ", ".join(part for part in parts if part) or "temporal-pyramid video diffusion"
 
 
-def _setting_section(run: Run) -> str:
+def _setting(run: Run) -> list[tuple[str, dict[str, str]]]:
     """Everything that has to be equal for the figures to be comparable."""
-    groups = [("measurement", "Measurement"), ("counts", "Counts"), ("timing", "Timing")]
-    groups += [("device", "Device")]
-    groups += [("seeds", "Seeds"), ("versions", "Versions")]
-    tables = [
-        f"<div><h3>{title}</h3>{_pairs(run.results[name])}</div>"
-        for name, title in groups
-        if run.results.get(name)
-    ]
-    return f"<div class='columns'>{''.join(tables)}</div>" if tables else ""
+    groups = [(name.capitalize(), run.results.get(name)) for name in _SETTING]
+    return [(title, _texts(fields)) for title, fields in groups if isinstance(fields, dict)]
 
 
-def _config_section(run: Run) -> str:
+def _config(run: Run) -> list[tuple[str, dict[str, str]]]:
     """The resolved config, group by group."""
-    tables = [
-        f"<div><h3>{escape(group)}</h3>{_pairs(fields)}</div>"
-        for group, fields in run.config.items()
-        if isinstance(fields, dict)
-    ]
+    groups = [(k, _texts(fields)) for k, fields in run.config.items() if isinstance(fields, dict)]
     plain = {name: value for name, value in run.config.items() if not isinstance(value, dict)}
-    tables += [f"<div>{_pairs(plain)}</div>"] if plain else []
-    if not tables:
-        return ""
-    columns = f"<div class='columns'>{''.join(tables)}</div>"
-    return f"<details><summary>All fields</summary>{columns}</details>"
+    return groups + ([("", _texts(plain))] if plain else [])
 
 
-def _pairs(fields: dict[str, Any]) -> str:
-    rows = "".join(
-        f"<tr><th scope='row'>{escape(name)}</th><td>{_value(value)}</td></tr>"
-        for name, value in fields.items()
-    )
-    return f"<table class='pairs'><tbody>{rows}</tbody></table>"
+def _texts(fields: dict[str, Any]) -> dict[str, str]:
+    return {name: _value(value) for name, value in fields.items()}
 
 
 def _value(value: Any) -> str:
     if isinstance(value, list):
-        return escape("(" + ", ".join(map(str, value)) + ")")
+        return "(" + ", ".join(map(str, value)) + ")"
     if isinstance(value, dict):
-        return escape(", ".join(f"{name}: {entry}" for name, entry in value.items()))
-    return escape(value) if isinstance(value, bool) or value is None else markup.figure(value)
+        return ", ".join(f"{name}: {entry}" for name, entry in value.items())
+    return str(value) if isinstance(value, bool) or value is None else figure(value)

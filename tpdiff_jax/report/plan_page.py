@@ -5,75 +5,77 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tpdiff_jax.durable_files import write_durably
-from tpdiff_jax.report import markup
-from tpdiff_jax.report.markup import escape, figure, percent, seconds, with_prefix
-from tpdiff_jax.report.shell import page_shell
+from tpdiff_jax.report.formats import (
+    MISSING,
+    byte_count,
+    figure,
+    percent,
+    seconds,
+    stage_shape,
+    stage_strides,
+    with_prefix,
+)
+from tpdiff_jax.report.pages import Fact, Note, Section, Table, render_page, write_page
 
 _NOTE = (
     "Memory, messages and traffic are the compiler's own analysis of the programs that training "
     "and sampling run. Times are the roofline's: the least that the chip's data sheet allows, "
     "with perfect overlap. Nothing here was measured."
 )
-_TIMES = ("compute", "memory", "interconnect", "seconds")
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def write_plan_page(path: Path) -> Path:
     """Write the page beside a plan's JSON file and return its path."""
     content = json.loads(path.read_text())
     page = path.with_suffix(".html")
-    write_durably(page, render_plan(content))
+    write_page(page, render_plan(content))
     return page
 
 
 def render_plan(content: Mapping[str, Any]) -> str:
     """The whole page as HTML."""
-    machine = content["topology"]
-    refusal = content["refusal"]
+    machine, refusal = content["topology"], content["refusal"]
     sections = [
-        ("memory", "Memory of one device", _memory_table(content)),
-        ("time", "Least time of one run", _time_table(content)),
-        ("messages", "Messages between chips", _message_table(content)),
-        ("chip", "The chip", _chip_facts(content)),
+        Section("memory", "Memory of one device", "tables.html", _memory(content)),
+        Section("time", "Least time of one run", "tables.html", _time(content)),
+        Section("messages", "Messages between chips", "tables.html", _messages(content)),
+        Section("stages", "Stages", "tables.html", _stages(content)),
+        Section("chip", "The chip", "tables.html", _chip(content)),
     ]
-    notes = f"<p class='note'>{_NOTE}</p>"
-    if refusal:
-        notes += f"<p class='note bad'>{escape(refusal)}</p>"
     mesh = " x ".join(f"{name} {size}" for name, size in machine["mesh"].items())
     heading = f"Plan for {machine['name']}"
-    return page_shell(
+    return render_page(
         title=heading,
         heading=heading,
         subtitle=f"{machine['num_devices']} devices, mesh {mesh}",
-        facts=markup.facts(_head_facts(content)),
+        facts=_head_facts(content),
+        notes=[Note(_NOTE), *([Note(refusal, is_bad=True)] if refusal else [])],
         sections=sections,
-        notes=notes,
     )
 
 
-def _head_facts(content: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _head_facts(content: Mapping[str, Any]) -> list[Fact]:
     state, training = content["state"], content["training"]
     largest = content["largest_batch"]
     items = [
-        ("fits", "no" if content["refusal"] else "yes"),
-        ("parameters", with_prefix(state["num_parameters"])),
-        ("clips a step, full rate", figure(content["stages"][-1]["batch_size"])),
+        Fact("fits", "no" if content["refusal"] else "yes"),
+        Fact("parameters", with_prefix(state["num_parameters"])),
+        Fact("clips a step, full rate", figure(content["stages"][-1]["batch_size"])),
     ]
     if largest:
-        items.append(("largest batch that fits", figure(largest["batch_size"])))
+        items.append(Fact("largest batch that fits", figure(largest["batch_size"])))
     if training:
         items += [
-            ("mean step, at least", seconds(training["step_seconds"])),
-            ("tokens a second, at most", with_prefix(training["tokens_per_second"])),
-            (
+            Fact("mean step, at least", seconds(training["step_seconds"])),
+            Fact("tokens a second, at most", with_prefix(training["tokens_per_second"])),
+            Fact(
                 "pyramid over full rate",
                 f"{figure(training['speedup_over_vanilla'], 3)} times as fast",
             ),
-            (
+            Fact(
                 f"chip-hours for {figure(training['num_clips'])} clips, at least",
-                f"{figure(training['chip_hours'], 3)} <small>(full rate: "
-                f"{figure(training['chip_hours_vanilla'], 3)})</small>",
+                figure(training["chip_hours"], 3),
+                f"(full rate: {figure(training['chip_hours_vanilla'], 3)})",
             ),
         ]
     return items
@@ -83,64 +85,45 @@ def _programs(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [*content["stages"], content["sampler"]]
 
 
-def _memory_table(content: Mapping[str, Any]) -> str:
-    headers = ["program", "clips", "peak", "of memory", "fits"]
-    headers += ["state and batch", "temporaries", "code"]
+def _memory(content: Mapping[str, Any]) -> dict[str, Any]:
+    header = ["program", "clips", "peak", "of memory", "fits"]
+    header += ["state and batch", "temporaries", "code"]
     rows = []
     for row in _programs(content):
         memory = row["memory"] or {}
-        parts = [memory.get(name) for name in ("argument", "temporary", "code")]
-        rows.append(
-            [
-                escape(row["name"]),
-                figure(row["batch_size"]),
-                byte_count(row["needed_bytes"]),
-                percent(row.get("memory_share")),
-                "yes" if row["fits"] else "no",
-                *map(byte_count, parts),
-            ]
-        )
+        cells = [row["name"], figure(row["batch_size"]), byte_count(row["needed_bytes"])]
+        cells += [percent(row.get("memory_share")), "yes" if row["fits"] else "no"]
+        cells += [byte_count(memory.get(name)) for name in ("argument", "temporary", "code")]
+        rows.append(cells)
     state = content["state"]
     facts = [
-        (name, byte_count(state[key]))
-        for name, key in (
-            ("parameters", "parameter_bytes"),
-            ("moving average", "average_bytes"),
-            ("optimizer", "optimizer_bytes"),
-        )
+        Fact("parameters", byte_count(state["parameter_bytes"])),
+        Fact("moving average", byte_count(state["average_bytes"])),
+        Fact("optimizer", byte_count(state["optimizer_bytes"])),
     ]
-    return markup.table(headers, rows) + markup.facts(facts)
+    return {"tables": [Table(header, rows)], "facts_below": facts}
 
 
-def _time_table(content: Mapping[str, Any]) -> str:
-    headers = ["program", "tokens", "model FLOPs", "executed FLOPs", "compute", "memory", "links"]
-    headers += ["at least", "bound by", "MFU, at most"]
+def _time(content: Mapping[str, Any]) -> dict[str, Any]:
+    header = ["program", "tokens", "model FLOPs", "executed FLOPs", "compute", "memory", "links"]
+    header += ["at least", "bound by", "MFU, at most"]
     rows = []
     for row in _programs(content):
         bound = row["roofline"] or {}
-        rows.append(
-            [
-                escape(row["name"]),
-                figure(row.get("tokens")),
-                with_prefix(row["model_flops"], "FLOP"),
-                with_prefix(row.get("executed_flops"), "FLOP"),
-                *(
-                    seconds(bound.get(name))
-                    for name in ("compute", "memory", "interconnect", "seconds")
-                ),
-                escape(bound.get("bound_by", "")) or markup.MISSING,
-                percent(bound.get("mfu_bound")),
-            ]
-        )
-    return markup.table(headers, rows)
+        times = [bound.get(name) for name in ("compute", "memory", "interconnect", "seconds")]
+        cells = [row["name"], figure(row.get("tokens")), with_prefix(row["model_flops"], "FLOP")]
+        cells += [with_prefix(row.get("executed_flops"), "FLOP"), *map(seconds, times)]
+        cells += [bound.get("bound_by") or MISSING, percent(bound.get("mfu_bound"))]
+        rows.append(cells)
+    return {"tables": [Table(header, rows)]}
 
 
-def _message_table(content: Mapping[str, Any]) -> str:
-    headers = ["program", "kind", "messages", "sent by each device", "overlapped with work"]
+def _messages(content: Mapping[str, Any]) -> dict[str, Any]:
+    header = ["program", "kind", "messages", "sent by each device", "overlapped with work"]
     rows = [
         [
-            escape(row["name"]),
-            escape(collective["kind"]),
+            row["name"],
+            collective["kind"],
             figure(collective["num_messages"]),
             byte_count(collective["sent_bytes"]),
             figure(collective["num_overlapped"]),
@@ -149,31 +132,34 @@ def _message_table(content: Mapping[str, Any]) -> str:
         for collective in row.get("collectives") or ()
     ]
     loops = sum(len(row.get("unknown_loops") or ()) for row in _programs(content))
-    note = f"<p>{loops} loops of unknown length counted once.</p>" if loops else ""
-    return markup.table(headers, rows) + note if rows else ""
+    remark = f"{loops} loops of unknown length counted once." if loops else ""
+    return {"tables": [Table(header, rows)], "remark": remark} if rows else {}
 
 
-def _chip_facts(content: Mapping[str, Any]) -> str:
+def _stages(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Strides and sizes of the programs that say them."""
+    stages = [s for s in content["stages"] if "frame_stride" in s or "strides" in s]
+    header = ["program", "stride", "frames x height x width"]
+    if not any("shape" in stage for stage in stages):
+        header[-1] = "frames"
+    rows = [
+        [stage["name"], stride, stage_shape(stage)]
+        for stage, stride in zip(stages, stage_strides(stages), strict=True)
+    ]
+    return {"tables": [Table(header, rows)]} if rows else {}
+
+
+def _chip(content: Mapping[str, Any]) -> dict[str, Any]:
     chip = content["chip"]
     if not chip:
-        return "<p>No published figures are known for this device: there is no roofline.</p>"
-    return markup.facts(
-        [
-            ("name", escape(chip["name"])),
-            ("bfloat16 peak", with_prefix(chip["bf16_flops"], "FLOP/s")),
-            ("HBM", byte_count(chip["memory_bytes"])),
-            ("HBM bandwidth", with_prefix(chip["memory_bandwidth"], "B/s")),
-            ("all links, one way", with_prefix(chip["link_bandwidth"], "B/s")),
-            ("source", escape(chip["source"])),
-        ]
-    )
-
-
-def byte_count(value: Any) -> str:
-    """A number of bytes with three places and a binary prefix."""
-    if not markup.is_number(value):
-        return markup.MISSING
-    power = 0
-    while value >= 1024 and power < len(_UNITS) - 1:
-        value, power = value / 1024, power + 1
-    return f"{value:.{4 if value >= 1000 else 3}g} {_UNITS[power]}"
+        unknown = "No published figures are known for this device: there is no roofline."
+        return {"remark": unknown}
+    facts = [
+        Fact("name", chip["name"]),
+        Fact("bfloat16 peak", with_prefix(chip["bf16_flops"], "FLOP/s")),
+        Fact("HBM", byte_count(chip["memory_bytes"])),
+        Fact("HBM bandwidth", with_prefix(chip["memory_bandwidth"], "B/s")),
+        Fact("all links, one way", with_prefix(chip["link_bandwidth"], "B/s")),
+        Fact("source", chip["source"]),
+    ]
+    return {"facts": facts}

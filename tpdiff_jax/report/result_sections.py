@@ -1,18 +1,24 @@
-"""Report sections about what the run reached: samples, metric table, metric curves."""
+"""What the run reached: samples, the metric table, metric curves."""
 
 import base64
 from pathlib import Path
 from typing import Any
 
-from tpdiff_jax.report import markup
 from tpdiff_jax.report.charts import Series, line_chart
-from tpdiff_jax.report.markup import MISSING, escape, figure, is_number
+from tpdiff_jax.report.formats import MISSING, figure, is_number
 from tpdiff_jax.report.run_files import Run
+from tpdiff_jax.report.svg import Chart
 
 _MAX_VIDEO_BYTES = 24_000_000  # of all embedded files together: the page must stay easy to open
 _FLOORS = ("frozen", "shuffled")
+_NAMES = {"ceiling": "real videos", "frozen": "frozen", "shuffled": "shuffled"}
+_LEVELS = {"ceiling": "real", "frozen": "frozen", "shuffled": "shuffled"}
 _CLEARLY_WORSE = 0.1  # of the ceiling
-_BETTER = {"higher": "&uarr; higher", "lower": "&darr; lower", "match": "= real"}
+_BETTER = {
+    "higher": "\N{UPWARDS ARROW} higher",
+    "lower": "\N{DOWNWARDS ARROW} lower",
+    "match": "= real",
+}
 _CHART_NOTES = {
     "higher": "higher is better",
     "lower": "lower is better",
@@ -20,65 +26,51 @@ _CHART_NOTES = {
 }
 
 
-def samples_section(run: Run) -> str:
-    """The animated grid and the final MP4s, embedded."""
-    parts, room = [], _MAX_VIDEO_BYTES
+def samples_content(run: Run) -> dict[str, Any]:
+    """The animated grid and the final MP4s, as addresses that hold them."""
+    room, grid, clips = _MAX_VIDEO_BYTES, "", []
     if run.grid is not None and run.grid.stat().st_size <= room:
         room -= run.grid.stat().st_size
-        parts.append(f"<img class='grid' alt='Sampled videos' src='{_data_uri(run.grid)}'>")
-    clips = []
+        grid = _data_uri(run.grid)
     for path in run.videos:
         if path.stat().st_size > room:
             break
         room -= path.stat().st_size
-        name = escape(path.stem.replace("_", " "))
-        clips.append(
-            f"<figure class='clip'><video src='{_data_uri(path)}' autoplay loop muted playsinline>"
-            f"</video><figcaption>{name}</figcaption></figure>"
-        )
-    if clips:
-        parts.append(f"<div class='clips'>{''.join(clips)}</div>")
+        clips.append({"name": path.stem.replace("_", " "), "address": _data_uri(path)})
     left_out = len(run.videos) - len(clips)
-    if left_out:
-        parts.append(f"<p class='small'>{left_out} more in the folder samples.</p>")
-    return f"<div class='samples'>{''.join(parts)}</div>" if parts else ""
+    found = {"grid": grid, "clips": clips, "left_out": left_out}
+    return found if grid or clips or left_out else {}
 
 
-def results_section(run: Run) -> str:
+def results_content(run: Run) -> dict[str, Any]:
     """Every final metric beside the figure of real videos and of trivial ones."""
     metrics = run.results.get("metrics") or {}
-    if not metrics:
-        return ""
-    info, references = run.results.get("metric_info") or {}, run.results.get("references") or {}
-    names = {"ceiling": "real videos", "frozen": "frozen", "shuffled": "shuffled"}
-    columns = [name for name in ("ceiling", *_FLOORS) if references.get(name)]
-    columns += sorted(name for name in references if references[name] and name not in names)
-    headers = ["metric", "better", "result"]
-    headers += [escape(names.get(column, column)) for column in columns]
-    rows = []
-    for name, value in metrics.items():
-        about = info.get(name) or {}
-        others = {column: references[column].get(name) for column in columns}
-        meaning, unit = about.get("meaning", ""), about.get("unit", "")
-        label = escape(name.replace("_", " "))
-        label += f" <small>{escape(unit)}</small>" if unit not in ("", "1") else ""
-        label += f"<p class='meaning'>{escape(meaning)}</p>" if meaning else ""
-        direction = about.get("direction", "")
-        cells = [_BETTER.get(direction, MISSING), f"<b>{figure(value)}</b>"]
-        cells += [figure(others[column]) for column in columns]
-        rows.append([label, *cells, _gauge(value, others, direction)])
-    headers.append("towards real videos" if "ceiling" in columns else "")
-    note = (
-        "<p class='small'>Real videos are the ceiling: the same measure on clips of the test"
-        " split. Frozen and shuffled videos are floors: real clips whose first frame stands still,"
-        " or whose frames are in random order. The bar runs from the nearest floor that is clearly"
-        " worse than real videos up to them; without such a floor it is the share of their"
-        " figure.</p>"
-    )
-    return note + markup.table(headers, rows, "results")
+    references = run.results.get("references") or {}
+    columns = [name for name in _NAMES if references.get(name)]
+    columns += sorted(name for name in references if references[name] and name not in _NAMES)
+    rows = [_result_row(run, name, columns) for name in metrics]
+    names = [_NAMES.get(column, column) for column in columns]
+    return {"columns": names, "has_ceiling": "ceiling" in columns, "rows": rows} if rows else {}
 
 
-def metric_curves_section(run: Run) -> str:
+def _result_row(run: Run, name: str, columns: list[str]) -> dict[str, Any]:
+    value = run.results["metrics"][name]
+    about = (run.results.get("metric_info") or {}).get(name) or {}
+    references = run.results.get("references") or {}
+    others = {column: references[column].get(name) for column in columns}
+    direction = about.get("direction", "")
+    return {
+        "name": name.replace("_", " "),
+        "unit": about.get("unit", "") if about.get("unit") != "1" else "",
+        "meaning": about.get("meaning", ""),
+        "better": _BETTER.get(direction, MISSING),
+        "value": figure(value),
+        "others": [figure(others[column]) for column in columns],
+        "progress": _gauge(value, others, direction),
+    }
+
+
+def metric_charts(run: Run) -> list[Chart]:
     """One small chart per evaluation metric, with its ceiling and floors."""
     names = dict.fromkeys(
         name.removeprefix("eval/")
@@ -86,30 +78,22 @@ def metric_curves_section(run: Run) -> str:
         for name, value in line.items()
         if name.startswith("eval/") and is_number(value)
     )
+    charts = [_metric_chart(run, name, f"metric-{i}") for i, name in enumerate(names)]
+    return [chart for chart in charts if chart]
+
+
+def _metric_chart(run: Run, name: str, key: str) -> Chart | None:
+    lines = [line for line in run.evaluation if f"eval/{name}" in line]
     references, info = run.results.get("references") or {}, run.results.get("metric_info") or {}
-    styles = [("ceiling", "real", "ceiling"), ("frozen", "frozen", "floor0")]
-    styles.append(("shuffled", "shuffled", "floor1"))
-    charts = []
-    for name in names:
-        lines = [line for line in run.evaluation if f"eval/{name}" in line]
-        levels = [(label, (references.get(k) or {}).get(name), style) for k, label, style in styles]
-        known = [(label, value, style) for label, value, style in levels if is_number(value)]
-        direction = (info.get(name) or {}).get("direction", "")
-        charts.append(
-            line_chart(
-                [
-                    Series(
-                        label="run",
-                        x=[line["step"] for line in lines],
-                        y=[line[f"eval/{name}"] for line in lines],
-                    )
-                ],
-                title=name.replace("_", " "),
-                note=_CHART_NOTES.get(direction, ""),
-                references=known,
-            )
-        )
-    return f"<div class='charts'>{''.join(charts)}</div>" if any(charts) else ""
+    levels = [(k, label, (references.get(k) or {}).get(name)) for k, label in _LEVELS.items()]
+    x, y = [line["step"] for line in lines], [line[f"eval/{name}"] for line in lines]
+    return line_chart(
+        [Series(label="run", x=x, y=y)],
+        key=key,
+        title=name.replace("_", " "),
+        note=_CHART_NOTES.get((info.get(name) or {}).get("direction", ""), ""),
+        references=[(k, label, value) for k, label, value in levels if is_number(value)],
+    )
 
 
 def progress_to_ceiling(
@@ -148,20 +132,20 @@ def progress_to_ceiling(
     return 1 - shortfall(value) / ceiling, False
 
 
-def _gauge(value: Any, references: dict[str, Any], direction: str) -> str:
+def _gauge(value: Any, references: dict[str, Any], direction: str) -> dict[str, Any]:
+    """What the last column shows: a bar from 0 to 100, or a text alone."""
     progress = progress_to_ceiling(value, references, direction)
     if progress is None:
-        return MISSING
+        return {"text": MISSING, "grade": "", "width": 0, "is_of_real": False}
     share, starts_at_floor = progress
     if share < 0 and starts_at_floor:
-        return "<span class='bad'>worse than a floor</span>"
-    grade = "good" if share >= 0.8 else "fair" if share >= 0.5 else "poor"
-    kind = "" if starts_at_floor else " <small>of real</small>"
-    width = 100 * min(max(share, 0), 1)
-    return (
-        f"<span class='gauge {grade}'><span style='width:{width:.0f}%'></span></span>"
-        f" {100 * share:.0f} %{kind}"
-    )
+        return {"text": "worse than a floor", "grade": "bad", "width": 0, "is_of_real": False}
+    return {
+        "text": f"{100 * share:.0f} %",
+        "grade": "good" if share >= 0.8 else "fair" if share >= 0.5 else "poor",
+        "width": round(100 * min(max(share, 0), 1)),
+        "is_of_real": not starts_at_floor,
+    }
 
 
 def _data_uri(path: Path) -> str:

@@ -43,8 +43,15 @@ class Run:
     @property
     def num_stages(self) -> int:
         """Stages known from the results, the config or the metrics."""
-        strides = self.config.get("pyramid", {}).get("frame_strides") or ()
-        return len(self.stages) or len(strides) or 1 + _last_stage(self.train)
+        return len(self.stages) or len(self.config_strides) or 1 + _last_stage(self.train)
+
+    @property
+    def config_strides(self) -> list[Any]:
+        """Strides that the config asks for: of time where given, else of all axes."""
+        pyramid = self.config.get("pyramid")
+        fields = pyramid if isinstance(pyramid, dict) else {}
+        strides = fields.get("frame_strides") or fields.get("strides")
+        return strides if isinstance(strides, list) else []
 
     def column(self, name: str) -> tuple[list[int], list[float | None]]:
         """Steps and values of one training metric, over the lines that have it."""

@@ -1,0 +1,96 @@
+"""Every page comes from a template here: one file, no script, nothing fetched from anywhere.
+
+Templates escape all that they are given. Only drawings are markup, and only `svg.inline_svg` makes
+those.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+
+from tpdiff_jax.durable_files import write_durably
+from tpdiff_jax.report.style import DARK, LIGHT
+
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,  # a name that nothing defines is an error, not a gap
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+class Section(NamedTuple):
+    """A part of a page with its heading.
+
+    Attributes:
+        key: its name in links: lower-case letters and dashes.
+        title: heading.
+        template: file name of the template that shows it.
+        content: what the template shows, as `content`; a section with nothing in it is left out.
+    """
+
+    key: str
+    title: str
+    template: str
+    content: Any
+
+
+class Table(NamedTuple):
+    """Texts; the first column holds names, the others figures."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+class Fact(NamedTuple):
+    """A name, its value, and small print behind it."""
+
+    name: str
+    value: str
+    small: str = ""
+
+
+class Note(NamedTuple):
+    """A remark before the sections; a bad one says that something failed."""
+
+    text: str
+    is_bad: bool = False
+
+
+def render_page(
+    *,
+    title: str,
+    heading: str,
+    subtitle: str,
+    facts: Sequence[Fact] = (),
+    notes: Sequence[Note] = (),
+    sections: Sequence[Section],
+) -> str:
+    """Return a whole page as HTML.
+
+    Args:
+        title: of the browser's window.
+        heading: of the page.
+        subtitle: below the heading.
+        facts: head of the page.
+        notes: before the sections.
+        sections: the parts; those without content are left out.
+    """
+    return _TEMPLATES.get_template("page.html").render(
+        title=title,
+        heading=heading,
+        subtitle=subtitle,
+        facts=facts,
+        notes=notes,
+        sections=[section for section in sections if section.content],
+        light=LIGHT,
+        dark=DARK,
+    )
+
+
+def write_page(path: Path, page: str) -> None:
+    """Write a page at once or not at all; what UTF-8 cannot hold becomes `?`."""
+    write_durably(path, page.encode("utf-8", errors="replace"))
