@@ -31,7 +31,7 @@ from experiments.command_line import command_parser
 from experiments.markdown import number, table
 from tpdiff_jax.infra.progress import Progress
 from tpdiff_jax.models import Network
-from tpdiff_jax.results import versions
+from tpdiff_jax.results import package_versions
 from tpdiff_jax.types import Array, Params
 
 EXIT_DIFFERENT, EXIT_BAD_INPUT = 1, 2
@@ -81,7 +81,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     is_different = max(differences.values()) > TOLERANCES[config.dtype]
     report = {
         "network": twin.title,
-        "versions": versions() | {"torch": torch.__version__},
+        "versions": package_versions() | {"torch": torch.__version__},
         "threads": num_cores(),
         "clock": CLOCK_NAMES[options.clock],
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),

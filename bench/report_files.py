@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tpdiff_jax.results import device_facts, versions, write_json
+from tpdiff_jax.results import device_facts, package_versions, write_json
 
 
 def facts(program: str, arguments: Sequence[str]) -> dict[str, Any]:
@@ -13,7 +13,7 @@ def facts(program: str, arguments: Sequence[str]) -> dict[str, Any]:
     return {
         "command": shlex.join(["python", "-m", f"bench.{program}", *arguments]),
         "device": device_facts(),
-        "versions": versions(),
+        "versions": package_versions(),
     }
 
 

@@ -26,7 +26,7 @@ from tpdiff_jax.infra.guard import GuardSpec
 from tpdiff_jax.infra.optimizer import OptimizerSpec, make_optimizer, make_schedule
 from tpdiff_jax.models import MODELS, Network
 from tpdiff_jax.null_condition import make_null_cond
-from tpdiff_jax.pretrained import PUBLISHED, Weights
+from tpdiff_jax.pretrained import PUBLISHED, PublishedWeights
 from tpdiff_jax.run_config import ConfigReader
 from tpdiff_jax.run_specs import GenerateSpec, TrainSpec
 from tpdiff_jax.stage_schedule import validate_stage_probs
@@ -232,10 +232,10 @@ def _check_condition(network: Network, dataset: ClipFacts) -> None:
             )
 
 
-def _weights(read: ConfigReader) -> Weights | None:
+def _weights(read: ConfigReader) -> PublishedWeights | None:
     if not (folder := read("model.weights")):
         return None
-    return Weights(_choice(read, "model.name", PUBLISHED), pathlib.Path(folder))
+    return PublishedWeights(_choice(read, "model.name", PUBLISHED), pathlib.Path(folder))
 
 
 def _construct(
