@@ -9,7 +9,7 @@ from diffusers import UNetMotionModel
 
 from bench.pytorch_twin import Inputs, Normal, Twin, to_device, to_tensors
 from tpdiff_jax.models import AnimateDiff, AnimateDiffConfig
-from tpdiff_jax.pretrained.animatediff import UNET, published_fields
+from tpdiff_jax.pretrained.animatediff import UNET, published_animatediff_fields
 from tpdiff_jax.pretrained.animatediff_rows import animatediff_rows
 from tpdiff_jax.pretrained.key_table import places
 from tpdiff_jax.types import Array, Params, Shape
@@ -40,7 +40,7 @@ def make_cond(config: AnimateDiffConfig, normal: Normal) -> dict[str, Array]:
 
 def make_model(config: AnimateDiffConfig, params: Params) -> torch.nn.Module:
     """Return diffusers' network with the same shape and the same parameters."""
-    fields = published_fields(config, UNET, "combined")
+    fields = published_animatediff_fields(config, UNET, "combined")
     model: Any = UNetMotionModel.from_config(fields)
     tensors = to_tensors(places(animatediff_rows(config), params), params)
     model.load_state_dict(dict(model.named_buffers()) | tensors, strict=True)

@@ -23,7 +23,7 @@ import numpy as np
 from bench.report_files import facts, write_report
 from experiments.command_line import output_folder
 from experiments.markdown import number, table
-from tpdiff_jax.infra.checkpoint_manifest import verify, write_manifest
+from tpdiff_jax.infra.checkpoint_manifest import verify, write_checkpoint_manifest
 from tpdiff_jax.infra.checkpoints import Checkpoints
 
 _NUM_ARRAYS = 16
@@ -89,7 +89,7 @@ def measure_round(
     return {
         "save_seconds": waited,
         "background_seconds": total,
-        "manifest_seconds": _seconds(lambda: write_manifest(folder, step=number)),
+        "manifest_seconds": _seconds(lambda: write_checkpoint_manifest(folder, step=number)),
         "verify_seconds": _seconds(lambda: verify(folder)),
         "step_seconds_without": float(np.median(without)),
         "step_seconds_during": float(np.median(during)),

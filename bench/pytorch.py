@@ -29,7 +29,7 @@ from bench.timing import CLOCK_NAMES, CLOCKS, add_clock_flag, quartiles, time_in
 from experiments.command_line import command_parser, output_folder
 from experiments.markdown import number, table
 from tpdiff_jax.models import Network
-from tpdiff_jax.results import versions
+from tpdiff_jax.results import package_versions
 from tpdiff_jax.run_log.progress import Progress
 from tpdiff_jax.types import Array, Params, Strides
 
@@ -83,7 +83,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     is_different = max(differences.values()) > TOLERANCES[config.dtype]
     report = {
         "network": twin.title,
-        "versions": versions() | {"torch": torch.__version__},
+        "versions": package_versions() | {"torch": torch.__version__},
         "threads": num_cores(),
         "clock": CLOCK_NAMES[options.clock],
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from tpdiff_jax.models import Network
-from tpdiff_jax.pretrained.key_table import Place, export_tensor, flatten
+from tpdiff_jax.pretrained.key_table import Place, export_tensor, flatten_params
 from tpdiff_jax.types import Array, Params, Positions, Shape
 
 Normal = Callable[..., Array]
@@ -88,7 +88,7 @@ def make_params(network: Network, seed: int = 0) -> Params:
 
 def to_tensors(found: Mapping[str, Place], params: Params) -> dict[str, torch.Tensor]:
     """Return the parameters under diffusers' names."""
-    leaves = flatten(params)
+    leaves = flatten_params(params)
     return {
         name: torch.from_numpy(export_tensor(leaves, place, np.dtype(np.float32)).copy())
         for name, place in found.items()

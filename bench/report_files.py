@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tpdiff_jax.durable_files import write_durably
-from tpdiff_jax.results import device_facts, versions, write_json
+from tpdiff_jax.results import device_facts, package_versions, write_json
 
 
 def facts(program: str, arguments: Sequence[str]) -> dict[str, Any]:
@@ -14,7 +14,7 @@ def facts(program: str, arguments: Sequence[str]) -> dict[str, Any]:
     return {
         "command": shlex.join(["python", "-m", f"bench.{program}", *arguments]),
         "device": device_facts(),
-        "versions": versions(),
+        "versions": package_versions(),
     }
 
 

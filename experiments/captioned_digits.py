@@ -36,11 +36,11 @@ from tpdiff_jax.data import MovingDigitsSpec
 from tpdiff_jax.durable_files import write_durably
 from tpdiff_jax.encoders import make_clip_encoder
 from tpdiff_jax.evals import DIGIT_METRICS, evaluate_videos
-from tpdiff_jax.from_checkpoint import Run, open_run
+from tpdiff_jax.from_checkpoint import OpenedRun, open_run
 from tpdiff_jax.infra.media import to_uint8, write_mp4
 from tpdiff_jax.prepare import prepare
 from tpdiff_jax.prompts import SampleFlags, read_requests
-from tpdiff_jax.results import device_facts, versions, write_json
+from tpdiff_jax.results import device_facts, package_versions, write_json
 from tpdiff_jax.sample import Sampler
 from tpdiff_jax.sample_files import open_decoder
 from tpdiff_jax.train import train
@@ -135,7 +135,7 @@ def arm_overrides(config_file: str, base: Mapping[str, str], arm: str) -> dict[s
     return merge_overrides(own, {"train.num_steps": num_steps})
 
 
-def measure(run: Run, digits: MovingDigitsSpec, out: pathlib.Path, count: int) -> Any:
+def measure(run: OpenedRun, digits: MovingDigitsSpec, out: pathlib.Path, count: int) -> Any:
     """Sample the captions of held-out clips and look for their digits."""
     clips = [digits.clip("test", 0, index) for index in range(2 * count)]
     captions = [clip["caption"] for clip in clips[:count]]
@@ -206,7 +206,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"captioned_digits: error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     facts = {"config": options.config, "overrides": base, "num_clips": options.num_clips}
-    facts |= {"num_videos": options.num_videos, "device": device_facts(), "versions": versions()}
+    facts |= {
+        "num_videos": options.num_videos,
+        "device": device_facts(),
+        "versions": package_versions(),
+    }
     facts |= {"metric_info": {metric.name: metric._asdict() for metric in DIGIT_METRICS}}
     write_results(out, {**facts, "runs": runs})
     return 0

@@ -145,8 +145,8 @@ def check_folder(run: PlannedRun) -> None:
     """
     if not (run.workdir / run_config.FILE_NAME).exists():
         return
-    saved = dict(run_config.flatten(run_config.load_config(run.workdir)))
-    planned = dict(run_config.flatten(run.config))
+    saved = dict(run_config.flat_fields(run_config.load_config(run.workdir)))
+    planned = dict(run_config.flat_fields(run.config))
     names = sorted(saved.keys() | planned.keys())
     lines = [
         f"  {name}: there {saved.get(name)!r}, planned {planned.get(name)!r}"

@@ -27,8 +27,8 @@ from tpdiff_jax.build import Experiment, build_experiment
 from tpdiff_jax.durable_files import write_durably
 from tpdiff_jax.evals import DIGIT_METRICS
 from tpdiff_jax.evaluate import choose_measures
-from tpdiff_jax.from_checkpoint import Run, open_run
-from tpdiff_jax.results import device_facts, versions, write_json
+from tpdiff_jax.from_checkpoint import OpenedRun, open_run
+from tpdiff_jax.results import device_facts, package_versions, write_json
 from tpdiff_jax.run_log.progress import Progress
 from tpdiff_jax.sample import Sampler
 
@@ -74,7 +74,7 @@ class Bench:
         config = run_config.load_config(workdir)
         if num_videos is not None:
             config.eval.num_videos = num_videos
-        self.run: Run = open_run(workdir, config=config)
+        self.run: OpenedRun = open_run(workdir, config=config)
         self.variants = make_variants(
             self.run.experiment.pyramid.num_stages, config.sample.guidance_scale
         )
@@ -135,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_BAD_INPUT
     info = {metric.name: metric._asdict() for metric in DIGIT_METRICS}
     summary = summarize_points(points) | {"metric_info": info}
-    summary |= {"device": device_facts(), "versions": versions()}
+    summary |= {"device": device_facts(), "versions": package_versions()}
     write_json(options.out / "sampling.json", {**summary, "points": points})
     write_durably(options.out / "sampling.md", write_page(summary, shown))
     draw_frontier(options.out / "frontier", summary, shown)

@@ -20,8 +20,8 @@ from absl import logging
 from tpdiff_jax.durable_files import write_durably
 from tpdiff_jax.models.image_vae import ImageVAE
 from tpdiff_jax.models.image_vae_config import ImageVAEConfig
-from tpdiff_jax.pretrained.image_vae import CONFIG_FIELDS, image_vae_rows
-from tpdiff_jax.pretrained.key_table import export_tensor, flatten, places
+from tpdiff_jax.pretrained.image_vae import IMAGE_VAE_FIELDS, image_vae_rows
+from tpdiff_jax.pretrained.key_table import export_tensor, flatten_params, places
 from tpdiff_jax.pretrained.tensor_files import write_folder
 from tpdiff_jax.types import Array, Params, PRNGKey
 
@@ -79,9 +79,9 @@ def _loss(vae: ImageVAE, params: Params, frames: Array, key: PRNGKey) -> Array:
 
 def save_image_vae(folder: pathlib.Path, params: Params, config: ImageVAEConfig) -> None:
     """Write parameters and config.json in diffusers' layout, float32."""
-    leaves, dtype = flatten(params), np.dtype(np.float32)
+    leaves, dtype = flatten_params(params), np.dtype(np.float32)
     found = places(image_vae_rows(config), params)
     sizes = {name: int(np.prod(place.shape)) * dtype.itemsize for name, place in found.items()}
     write_folder(folder, sizes, lambda name: export_tensor(leaves, found[name], dtype))
-    fields = {name: getattr(config, ours) for name, ours in CONFIG_FIELDS}
+    fields = {name: getattr(config, ours) for name, ours in IMAGE_VAE_FIELDS}
     write_durably(folder / "config.json", json.dumps(fields, indent=2, sort_keys=True) + "\n")

@@ -26,7 +26,7 @@ from tpdiff_jax.prompts import SampleFlags
 from tpdiff_jax.run_log.json_lines import read_metrics
 from tpdiff_jax.sample import sample_run
 from tpdiff_jax.stage_schedule import ClipsOfStep, steps_of_round, turn_of_step
-from tpdiff_jax.videos.shard_writer import PIXELS, Encoder
+from tpdiff_jax.videos.shard_writer import PIXELS, ClipEncoder
 
 WIDE, TALL, LONG = "8x32x48", "4x48x32", "16x32x48"
 FIELDS: dict[str, Any] = {"buckets": (WIDE, TALL)}
@@ -128,7 +128,7 @@ def test_killed_anywhere_the_buckets_have_the_same_bytes(
 def test_latents_and_encoded_captions_go_to_the_buckets_of_their_frames(
     videos: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    encoder = Encoder({"name": "test"}, encode_clip, lambda: encode_text(""))
+    encoder = ClipEncoder({"name": "test"}, encode_clip, lambda: encode_text(""))
     prepare(make_spec(videos, **FIELDS), tmp_path, encoder)
     for name, shape in ((WIDE, (8, 4, 6, 3)), (TALL, (4, 6, 4, 3))):
         dataset = VideoRecordsSpec(folder=str(tmp_path / name))

@@ -184,7 +184,7 @@ def test_config_survives_json_and_the_same_config_is_the_same_run(tmp_path: Any)
     config = tiny_config()
     run_config.save_config(tmp_path, config)
     loaded = run_config.load_config(tmp_path)
-    assert dict(run_config.flatten(loaded)) == dict(run_config.flatten(config))
+    assert dict(run_config.flat_fields(loaded)) == dict(run_config.flat_fields(config))
     run_config.check_same_run(loaded, config)
     json.loads((tmp_path / "config.json").read_text())
 

@@ -26,7 +26,7 @@ from tpdiff_jax.initial_state import abstract_train_state, make_state, run_keys
 from tpdiff_jax.stage_schedule import stage_of_step
 from tpdiff_jax.step_programs import trace_step
 
-FIELDS = {name: value for name, value in run_config.flatten(tiny_config())}
+FIELDS = {name: value for name, value in run_config.flat_fields(tiny_config())}
 # Values that fit some field; sizes stay small, because a large one is valid and only slow.
 NUMBERS = ["-1", "0", "1", "2", "3", "4", "7", "8", "16", "0.5", "1.0", "1.5", "-0.25", "1e-3"]
 ODD = ["nan", "inf", "-inf", "1e999", "1e-320", "", " ", "none", "None", "True", "é", "{}", "[1]"]

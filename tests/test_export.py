@@ -22,7 +22,7 @@ from tests.models.animatediff_reference import (
 from tests.tiny import set_field, tiny_config
 from tpdiff_jax.build import Experiment, build_experiment
 from tpdiff_jax.export import export_run
-from tpdiff_jax.from_checkpoint import Run
+from tpdiff_jax.from_checkpoint import OpenedRun
 from tpdiff_jax.initial_state import abstract_train_state, make_state
 from tpdiff_jax.pretrained import save_animatediff
 from tpdiff_jax.step_programs import compile_steps
@@ -73,7 +73,7 @@ def exported(
     experiment: Experiment, state: Any, workdir: pathlib.Path
 ) -> dict[str, dict[str, np.ndarray]]:
     """Export a state and open it with diffusers: tensors of the U-Net and of the motion modules."""
-    run = Run(workdir, 1, experiment, averaged_params(experiment.task, state))
+    run = OpenedRun(workdir, 1, experiment, averaged_params(experiment.task, state))
     folder = export_run(run, None, "float32")
     assert folder == workdir / "export" / "step_00000001"
     unet = UNet2DConditionModel.from_pretrained(folder / "unet")
@@ -119,12 +119,12 @@ def test_networks_and_layouts_without_published_weights_are_refused(
 ) -> None:
     digits = build_experiment(tiny_config())
     with pytest.raises(ValueError, match="model.name='video_dit' has no published weights"):
-        export_run(Run(tmp_path, 1, digits, {}), None, "float32")
+        export_run(OpenedRun(tmp_path, 1, digits, {}), None, "float32")
     published = build_experiment(tiny_animatediff(weights), frame_shape=FRAME_SHAPE)
     with pytest.raises(
         ValueError, match="--layout is 'peft'; allowed: 'separate', 'combined', 'orig"
     ):
-        export_run(Run(tmp_path, 1, published, {}), "peft", "float32")
+        export_run(OpenedRun(tmp_path, 1, published, {}), "peft", "float32")
 
 
 def test_a_pattern_or_weights_that_do_not_fit_are_refused_before_training(

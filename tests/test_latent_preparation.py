@@ -17,7 +17,7 @@ from tests.videos.video_files import write_video
 from tpdiff_jax.encoders import make_clip_encoder
 from tpdiff_jax.prepare import prepare
 from tpdiff_jax.videos.prepare_spec import PrepareSpec
-from tpdiff_jax.videos.shard_writer import Encoder
+from tpdiff_jax.videos.shard_writer import ClipEncoder
 
 NUM_VIDEOS = 5  # in shards of two
 KILLS = (("encode", 3), ("record_to_bytes", 1), ("sha256_of_file", 0))
@@ -71,13 +71,13 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> PrepareSpec:
 
 
 @pytest.fixture(scope="module")
-def encoder(spec: PrepareSpec) -> Encoder:
+def encoder(spec: PrepareSpec) -> ClipEncoder:
     return make_clip_encoder(spec)
 
 
 @pytest.fixture(scope="module")
 def prepared(
-    spec: PrepareSpec, encoder: Encoder, tmp_path_factory: pytest.TempPathFactory
+    spec: PrepareSpec, encoder: ClipEncoder, tmp_path_factory: pytest.TempPathFactory
 ) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("prepared")
     assert prepare(spec, folder, encoder) is not None
@@ -85,7 +85,7 @@ def prepared(
 
 
 def test_two_hosts_with_decoding_processes_write_what_one_writes(
-    spec: PrepareSpec, encoder: Encoder, prepared: pathlib.Path, tmp_path: pathlib.Path
+    spec: PrepareSpec, encoder: ClipEncoder, prepared: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     hosts = [dataclasses.replace(spec, host_index=i, host_count=2, num_workers=i) for i in (0, 1)]
     assert prepare(hosts[1], tmp_path, encoder) is None
@@ -106,7 +106,7 @@ def test_folders_of_other_weights_are_refused_by_field(
 
 @pytest.mark.slow
 def test_killed_while_encoding_and_writing_it_ends_with_the_same_bytes(
-    spec: PrepareSpec, encoder: Encoder, prepared: pathlib.Path, tmp_path: pathlib.Path
+    spec: PrepareSpec, encoder: ClipEncoder, prepared: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     fields = json.dumps(dataclasses.asdict(spec))
     for place, calls in KILLS:

@@ -23,8 +23,8 @@ from tpdiff_jax.build import build_prepare
 from tpdiff_jax.data.video_records import VideoRecordsSpec
 from tpdiff_jax.prepare import prepare
 from tpdiff_jax.videos.bad_clips import REASONS, TooManyBadClipsError
-from tpdiff_jax.videos.empty_prompt import NULL_FILE
-from tpdiff_jax.videos.shard_writer import PIXELS, Encoder
+from tpdiff_jax.videos.empty_prompt import EMPTY_PROMPT_FILE
+from tpdiff_jax.videos.shard_writer import PIXELS, ClipEncoder
 
 SIZES: dict[str, Any] = {
     "num_frames": 8,
@@ -304,7 +304,7 @@ def encode_clip(frames: np.ndarray, caption: str) -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def encoded(videos: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("encoded")
-    encoder = Encoder({"name": "test"}, encode_clip, lambda: encode_text(""))
+    encoder = ClipEncoder({"name": "test"}, encode_clip, lambda: encode_text(""))
     prepare(make_spec(videos), folder, encoder)
     return folder
 
@@ -331,11 +331,11 @@ def test_the_empty_prompt_is_stored_once_and_known_by_its_hash(
     }
     for path in encoded.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    (tmp_path / NULL_FILE).write_bytes((encoded / NULL_FILE).read_bytes()[:-1])
-    with pytest.raises(ValueError, match=rf"{NULL_FILE} is not the file"):
+    (tmp_path / EMPTY_PROMPT_FILE).write_bytes((encoded / EMPTY_PROMPT_FILE).read_bytes()[:-1])
+    with pytest.raises(ValueError, match=rf"{EMPTY_PROMPT_FILE} is not the file"):
         _ = VideoRecordsSpec(folder=str(tmp_path)).null_cond
     forged = b"no record"
-    (tmp_path / NULL_FILE).write_bytes(forged)
+    (tmp_path / EMPTY_PROMPT_FILE).write_bytes(forged)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     manifest["null_condition"]["sha256"] = hashlib.sha256(forged).hexdigest()
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
@@ -347,7 +347,7 @@ def test_an_empty_prompt_of_other_arrays_is_refused(
     videos: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     with pytest.raises(ValueError, match="of the empty prompt"):
-        prepare(make_spec(videos), tmp_path, Encoder({"name": "test"}, encode_clip))
+        prepare(make_spec(videos), tmp_path, ClipEncoder({"name": "test"}, encode_clip))
 
 
 def test_sample_videos_show_what_held_out_clips_say(encoded: pathlib.Path) -> None:
@@ -372,7 +372,7 @@ def test_an_encoder_that_changes_its_mind_is_refused(
         return {"video": frames[: next(shapes)]}
 
     with pytest.raises(ValueError, match="the arrays of the first"):
-        prepare(make_spec(videos), tmp_path, Encoder({"name": "test"}, encode))
+        prepare(make_spec(videos), tmp_path, ClipEncoder({"name": "test"}, encode))
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def shared_compilation() -> Iterator[None]:
     real, compiled = train.compile_steps, {}
 
     def compile_once(experiment: Experiment, *args: Any) -> Any:
-        config = dict(run_config.flatten(experiment.config))
+        config = dict(run_config.flat_fields(experiment.config))
         relevant = tuple(item for item in sorted(config.items()) if not is_output(item[0]))
         if relevant not in compiled:
             compiled[relevant] = real(experiment, *args)

@@ -17,7 +17,7 @@ from tpdiff_jax import method
 from tpdiff_jax.build import Experiment
 from tpdiff_jax.durable_files import writing
 from tpdiff_jax.infra.guard import BadStep, TooManyBadSteps
-from tpdiff_jax.results import device_facts, versions, write_json
+from tpdiff_jax.results import device_facts, package_versions, write_json
 from tpdiff_jax.stage_schedule import turn_of_step
 from tpdiff_jax.train_step import split_step_key
 from tpdiff_jax.types import PRNGKey
@@ -55,14 +55,14 @@ def bundle_on_stop(
             ):
                 np.savez(file, **arrays)  # type: ignore[arg-type]
             if process == 0:
-                write_json(folder / "bad_steps.json", describe(experiment, key, stop))
+                write_json(folder / "bad_steps.json", describe_stop(experiment, key, stop))
             logging.error("what is needed to repeat them: %s", folder)
         except OSError as error:  # a full disk must not hide why the run stopped
             logging.error("could not write %s: %s", folder, error)
         raise
 
 
-def describe(experiment: Experiment, key: PRNGKey, stop: TooManyBadSteps) -> dict[str, Any]:
+def describe_stop(experiment: Experiment, key: PRNGKey, stop: TooManyBadSteps) -> dict[str, Any]:
     """Return the content of bad_steps.json; steps are numbered as in metrics.jsonl, from 1."""
     return {
         "reason": str(stop),
@@ -72,7 +72,7 @@ def describe(experiment: Experiment, key: PRNGKey, stop: TooManyBadSteps) -> dic
         "steps": [_describe_step(experiment, key, bad) for bad in stop.steps],
         "seeds": {"train": experiment.train.seed},
         "config": experiment.config.to_dict(),
-        "versions": versions(),
+        "versions": package_versions(),
         "device": device_facts(),
     }
 

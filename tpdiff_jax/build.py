@@ -23,7 +23,7 @@ from tpdiff_jax.infra.guard import GuardSpec
 from tpdiff_jax.infra.optimizer import OptimizerSpec, make_optimizer, make_schedule
 from tpdiff_jax.models import MODELS, Network, make_network
 from tpdiff_jax.null_condition import make_null_cond
-from tpdiff_jax.pretrained import PUBLISHED, Weights
+from tpdiff_jax.pretrained import PUBLISHED, PublishedWeights
 from tpdiff_jax.run_config import ConfigReader
 from tpdiff_jax.run_specs import GenerateSpec, LogSpec, TrainSpec
 from tpdiff_jax.stage_schedule import validate_stage_probs
@@ -130,10 +130,10 @@ def _num_threads(read: ConfigReader) -> int:
     return count
 
 
-def _weights(read: ConfigReader) -> Weights | None:
+def _weights(read: ConfigReader) -> PublishedWeights | None:
     if not (folder := read("model.weights")):
         return None
-    return Weights(read.choice("model.name", PUBLISHED), pathlib.Path(folder))
+    return PublishedWeights(read.choice("model.name", PUBLISHED), pathlib.Path(folder))
 
 
 def _build_network(read: ConfigReader, clips: ClipFacts, layout: mesh_lib.MeshLayout) -> Network:

@@ -24,7 +24,7 @@ from tpdiff_jax.data import Dataset
 from tpdiff_jax.evals import Evaluation, Metric
 from tpdiff_jax.evals.clipsim import ClipScorer, clipsim
 from tpdiff_jax.evals.fvd import RESIZE_KERNELS, frechet_video_distance, i3d_features
-from tpdiff_jax.evals.i3d import MIN_FRAMES
+from tpdiff_jax.evals.i3d import MIN_I3D_FRAMES
 from tpdiff_jax.evals.i3d_weights import I3DWeights, load_i3d
 from tpdiff_jax.evals.video_statistics import statistics_distance, video_statistics
 from tpdiff_jax.infra.media import to_uint8
@@ -121,10 +121,10 @@ class ClipMeasures:
         Raises:
             ValueError: when clips are too short for FVD.
         """
-        if spec.fvd_weights and dataset.is_pixels and dataset.num_frames < MIN_FRAMES:
+        if spec.fvd_weights and dataset.is_pixels and dataset.num_frames < MIN_I3D_FRAMES:
             raise ValueError(
                 f"measure.fvd_weights must be '' for clips of {dataset.num_frames} frames; I3D "
-                f"needs {MIN_FRAMES}"
+                f"needs {MIN_I3D_FRAMES}"
             )
         self._spec, self._dataset = spec, dataset
         self._decode = decode

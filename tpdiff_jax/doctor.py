@@ -12,14 +12,14 @@ from typing import NamedTuple
 from tpdiff_jax import run_config
 from tpdiff_jax.infra import checkpoint_folder
 from tpdiff_jax.infra.checkpoint_manifest import (
-    MANIFEST_FILE,
+    CHECKPOINT_MANIFEST_FILE,
     CheckpointError,
+    CheckpointManifest,
     CheckpointMismatchError,
     Identity,
-    Manifest,
     digest,
     verify,
-    write_manifest,
+    write_checkpoint_manifest,
 )
 from tpdiff_jax.results import is_complete
 
@@ -33,7 +33,7 @@ class Finding(NamedTuple):
     step: int
     num_bytes: int
     age_seconds: float
-    manifest: Manifest | None
+    manifest: CheckpointManifest | None
     error: CheckpointError | None
 
 
@@ -51,7 +51,7 @@ def examine(workdir: pathlib.Path) -> int:
     findings = [look_at(folder, step) for step in checkpoint_folder.list_steps(folder)]
     print(f"{workdir}: to be trained to step {config.train.num_steps}")
     for finding in findings:
-        print(describe(finding))
+        print(describe_finding(finding))
     for path in checkpoint_folder.list_leftovers(folder):
         size = checkpoint_folder.size_of(path)
         print(f"  leftover {path.name}, {format_bytes(size)}: removed by the next start")
@@ -92,7 +92,7 @@ def step_to_resume(workdir: pathlib.Path, findings: list[Finding]) -> int:
     return 0
 
 
-def check_config(workdir: pathlib.Path, manifest: Manifest) -> None:
+def check_config(workdir: pathlib.Path, manifest: CheckpointManifest) -> None:
     """Raise CheckpointMismatchError when config.json is not that of the checkpoint."""
     if manifest.identity is None:
         return
@@ -111,12 +111,13 @@ def trust(workdir: pathlib.Path, step: int) -> None:
     folder = workdir / "checkpoints" / str(step)
     if not folder.is_dir():
         raise CheckpointError(f"--trust_step={step}: {folder} does not exist")
-    if (folder / MANIFEST_FILE).exists():
+    if (folder / CHECKPOINT_MANIFEST_FILE).exists():
         raise CheckpointError(
-            f"--trust_step={step}: {folder / MANIFEST_FILE} exists, and what it says holds"
+            f"--trust_step={step}: {folder / CHECKPOINT_MANIFEST_FILE} exists, and what it "
+            "says holds"
         )
-    write_manifest(folder, step=step, identity=identity)
-    print(f"wrote {folder / MANIFEST_FILE}")
+    write_checkpoint_manifest(folder, step=step, identity=identity)
+    print(f"wrote {folder / CHECKPOINT_MANIFEST_FILE}")
 
 
 def saved_identity(workdir: pathlib.Path) -> Identity:
@@ -125,7 +126,7 @@ def saved_identity(workdir: pathlib.Path) -> Identity:
     return Identity(config=run_config.deciding_fields(config), dataset=None)
 
 
-def describe(finding: Finding) -> str:
+def describe_finding(finding: Finding) -> str:
     """Return one line about a checkpoint."""
     state = f"UNUSABLE: {finding.error}"
     if finding.manifest is not None:
@@ -134,7 +135,7 @@ def describe(finding: Finding) -> str:
     return f"  step {finding.step:>8}  {size:>9}  {age:>7} old  {state}"
 
 
-def describe_origin(manifest: Manifest) -> str:
+def describe_origin(manifest: CheckpointManifest) -> str:
     """Return which run and code a checkpoint comes from, short enough for a line."""
     parts = [f"format {manifest.format_version}"]
     parts += [f"{name} {version}" for name, version in manifest.versions.items()]

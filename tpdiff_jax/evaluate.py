@@ -11,7 +11,7 @@ from tpdiff_jax.build import Experiment
 from tpdiff_jax.clip_measures import ClipMeasures
 from tpdiff_jax.digit_measures import DigitMeasures
 from tpdiff_jax.evals import Evaluation, Measures
-from tpdiff_jax.from_checkpoint import Run
+from tpdiff_jax.from_checkpoint import OpenedRun
 from tpdiff_jax.results import make_results, write_json
 from tpdiff_jax.run_log.progress import Progress
 from tpdiff_jax.sample import Sampler
@@ -95,7 +95,7 @@ class Evaluator:
             )
 
 
-def evaluate_run(run: Run, out: pathlib.Path | None) -> pathlib.Path:
+def evaluate_run(run: OpenedRun, out: pathlib.Path | None) -> pathlib.Path:
     """Evaluate a checkpoint; write and print its figures.
 
     Args:

@@ -21,7 +21,7 @@ from tpdiff_jax.clip_shapes import ClipsOfShape
 from tpdiff_jax.data import BucketedClips, ClipFacts, Dataset
 from tpdiff_jax.infra.checkpoint_manifest import Identity
 from tpdiff_jax.models import Network
-from tpdiff_jax.pretrained import Weights
+from tpdiff_jax.pretrained import PublishedWeights
 from tpdiff_jax.run_config import deciding_fields
 from tpdiff_jax.run_specs import GenerateSpec, LogSpec, TrainSpec
 from tpdiff_jax.stage_schedule import program_of_step, steps_of_round
@@ -60,7 +60,7 @@ class Experiment:
     measure: MeasureSpec
     mesh: Mesh
     num_data_threads: int
-    weights: Weights | None = None
+    weights: PublishedWeights | None = None
 
     @property
     def clip_facts(self) -> ClipFacts:

@@ -9,12 +9,12 @@ import pathlib
 from absl import logging
 
 from tpdiff_jax.checks import check_choice
-from tpdiff_jax.from_checkpoint import Run
+from tpdiff_jax.from_checkpoint import OpenedRun
 from tpdiff_jax.pretrained import PUBLISHED
 
 
 def export_run(
-    run: Run, layout: str | None, dtype: str, out: pathlib.Path | None = None
+    run: OpenedRun, layout: str | None, dtype: str, out: pathlib.Path | None = None
 ) -> pathlib.Path:
     """Write the parameters of an opened checkpoint.
 

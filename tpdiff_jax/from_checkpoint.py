@@ -28,7 +28,7 @@ class GenerateFlags(NamedTuple):
     bucket: str | None = None
 
 
-class Run(NamedTuple):
+class OpenedRun(NamedTuple):
     """A checkpoint opened for use."""
 
     workdir: pathlib.Path
@@ -43,7 +43,7 @@ def open_run(
     config: ConfigDict | None = None,
     step: int | None = None,
     overrides: GenerateFlags | None = None,
-) -> Run:
+) -> OpenedRun:
     """Read the config and a checkpoint of `workdir`.
 
     Args:
@@ -74,7 +74,7 @@ def open_run(
         raise CheckpointError(f"{workdir} holds no checkpoint yet")
     logging.info("read the checkpoint of step %d", restored.step)
     params = averaged_params(experiment.task, restored.state)
-    return Run(workdir, restored.step, shown, params)
+    return OpenedRun(workdir, restored.step, shown, params)
 
 
 def _override(config: ConfigDict, overrides: GenerateFlags) -> ConfigDict:

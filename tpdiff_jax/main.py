@@ -18,7 +18,7 @@ from tpdiff_jax.command_line import Command, ExitCode
 from tpdiff_jax.run_log.console import set_up_console
 
 if TYPE_CHECKING:
-    from tpdiff_jax.from_checkpoint import Run
+    from tpdiff_jax.from_checkpoint import OpenedRun
 
 STOPS = {
     "tpdiff_jax.train.Preempted": ExitCode.PREEMPTED,
@@ -133,7 +133,7 @@ def _out(command: Command) -> pathlib.Path | None:
     return pathlib.Path(out) if (out := command.values["out"]) else None
 
 
-def _open_run(command: Command, workdir: pathlib.Path) -> "Run":
+def _open_run(command: Command, workdir: pathlib.Path) -> "OpenedRun":
     """Open the checkpoint that --step names, with the flags that override the config."""
     from tpdiff_jax.from_checkpoint import GenerateFlags, open_run
 

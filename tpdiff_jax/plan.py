@@ -29,7 +29,7 @@ from tpdiff_jax.planning.roofline import roofline
 from tpdiff_jax.planning.summary import format_plan, refusal, training_summary
 from tpdiff_jax.planning.topology import Target, open_target
 from tpdiff_jax.report import write_plan_page
-from tpdiff_jax.results import versions, write_json
+from tpdiff_jax.results import package_versions, write_json
 from tpdiff_jax.run_log.progress import Progress
 from tpdiff_jax.sample import Sampler
 from tpdiff_jax.step_programs import trace_step
@@ -114,7 +114,7 @@ class Planner:
             "training": training,
             "largest_batch": largest,
             "refusal": refusal(target.name, [*rows, sampler], largest),
-            "versions": versions() | {"libtpu": _libtpu_version()},
+            "versions": package_versions() | {"libtpu": _libtpu_version()},
             "config": experiment.config.to_dict(),
         }
 

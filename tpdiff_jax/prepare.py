@@ -27,24 +27,24 @@ from tpdiff_jax.videos.caption_tables import read_sources
 from tpdiff_jax.videos.clip_buckets import Bucket
 from tpdiff_jax.videos.clip_source import ClipSource, SkippedClip
 from tpdiff_jax.videos.decode_pool import DecodePool, Outcome
-from tpdiff_jax.videos.empty_prompt import write_null_condition
+from tpdiff_jax.videos.empty_prompt import write_empty_prompt
 from tpdiff_jax.videos.frame_resize import RESIZE_KERNEL
 from tpdiff_jax.videos.prepare_spec import PrepareSpec
 from tpdiff_jax.videos.record_manifest import (
-    MANIFEST_FILE,
+    CLIP_MANIFEST_FILE,
     SCHEMA,
     SPLITS,
-    Manifest,
+    ClipManifest,
     Shard,
-    read_manifest,
+    read_clip_manifest,
     to_json,
 )
 from tpdiff_jax.videos.shard_plan import Plan, make_plan
-from tpdiff_jax.videos.shard_writer import PIXELS, Encoder, read_notes, write_shard
+from tpdiff_jax.videos.shard_writer import PIXELS, ClipEncoder, read_notes, write_shard
 
 IDENTITY_FILE = "prepare.json"
 SKIPPED_FILE = "skipped.jsonl"
-PACKAGES = ("av", "pillow", "array_record")  # another version may give other bytes
+DECODING_PACKAGES = ("av", "pillow", "array_record")  # another version may give other bytes
 
 
 @dataclasses.dataclass
@@ -86,7 +86,9 @@ class SkippedClips:
         write_durably(self.folder / SKIPPED_FILE, "".join(lines).encode())
 
 
-def prepare(spec: PrepareSpec, folder: pathlib.Path, encoder: Encoder = PIXELS) -> Manifest | None:
+def prepare(
+    spec: PrepareSpec, folder: pathlib.Path, encoder: ClipEncoder = PIXELS
+) -> ClipManifest | None:
     """Prepare a folder of clips to train from.
 
     Args:
@@ -114,7 +116,7 @@ def prepare(spec: PrepareSpec, folder: pathlib.Path, encoder: Encoder = PIXELS) 
 
     # ---- curate, plan the shards
     plan = make_plan(clips, spec)
-    open_folder(folder, identity(spec, plan, encoder))
+    open_output_folder(folder, identity(spec, plan, encoder))
     skipped.check("rows", len(clips) + len(skipped.rows))
     if not plan.num_videos:
         raise ValueError(f"prepare.source={spec.source!r}: no video is left to prepare")
@@ -129,12 +131,12 @@ def prepare(spec: PrepareSpec, folder: pathlib.Path, encoder: Encoder = PIXELS) 
     return finish(spec, folder, plan, encoder, skipped)
 
 
-def bucket_folders(spec: PrepareSpec, folder: pathlib.Path) -> dict[Bucket, pathlib.Path]:
+def output_folders(spec: PrepareSpec, folder: pathlib.Path) -> dict[Bucket, pathlib.Path]:
     """Return where clips of each shape go: the folder itself, or one inside for each bucket."""
     return {b: folder / str(b) if spec.buckets else folder for b in spec.clip_buckets}
 
 
-def identity(spec: PrepareSpec, plan: Plan, encoder: Encoder) -> dict[str, Any]:
+def identity(spec: PrepareSpec, plan: Plan, encoder: ClipEncoder) -> dict[str, Any]:
     """Return everything that decides the output's bytes."""
     return {
         "settings": spec.settings,
@@ -142,11 +144,11 @@ def identity(spec: PrepareSpec, plan: Plan, encoder: Encoder) -> dict[str, Any]:
         "chosen_ids_sha256": plan.chosen_ids_sha256,
         "encoder": encoder.facts,
         "resize": RESIZE_KERNEL,
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": {name: importlib.metadata.version(name) for name in DECODING_PACKAGES},
     }
 
 
-def open_folder(folder: pathlib.Path, wanted: Mapping[str, Any]) -> None:
+def open_output_folder(folder: pathlib.Path, wanted: Mapping[str, Any]) -> None:
     """Make the output folder, or check that it is of the same preparation.
 
     Raises:
@@ -171,10 +173,10 @@ def open_folder(folder: pathlib.Path, wanted: Mapping[str, Any]) -> None:
 
 
 def make_shards(
-    spec: PrepareSpec, folder: pathlib.Path, plan: Plan, encoder: Encoder, skipped: SkippedClips
+    spec: PrepareSpec, folder: pathlib.Path, plan: Plan, encoder: ClipEncoder, skipped: SkippedClips
 ) -> None:
     """Make this host's shards that are not there yet."""
-    folders, mine = bucket_folders(spec, folder), plan.jobs[spec.host_index :: spec.host_count]
+    folders, mine = output_folders(spec, folder), plan.jobs[spec.host_index :: spec.host_count]
     notes = {job.name: read_notes(folders, job.name) for job in mine}
     todo = [job for job in mine if notes[job.name] is None]
     skipped.videos = skipped_of(note for note in notes.values() if note)
@@ -201,10 +203,10 @@ def make_shards(
 
 
 def finish(
-    spec: PrepareSpec, folder: pathlib.Path, plan: Plan, encoder: Encoder, skipped: SkippedClips
-) -> Manifest | None:
+    spec: PrepareSpec, folder: pathlib.Path, plan: Plan, encoder: ClipEncoder, skipped: SkippedClips
+) -> ClipManifest | None:
     """Write manifests and list of skipped clips, once the shards of all hosts are there."""
-    folders = bucket_folders(spec, folder)
+    folders = output_folders(spec, folder)
     notes = [read_notes(folders, job.name) for job in plan.jobs]
     present = [note for note in notes if note]
     if len(present) < len(notes):
@@ -218,20 +220,20 @@ def finish(
         if spec.buckets and not count_clips(bucket_notes, "train"):
             logging.warning("prepare.buckets: no training clip went to %s; left out", path.name)
             continue
-        write_manifest(path, bucket_notes, made_of, skipped, null)
+        write_clip_manifest(path, bucket_notes, made_of, skipped, null)
         written.append(path)
     if spec.buckets:
         write_index(folder, written, made_of, skipped)
-    manifest = read_manifest(folder)
+    manifest = read_clip_manifest(folder)
     for name, part in manifest.buckets.items() or [("clips", manifest)]:
         counts = [f"{part.num_clips(split)} {split}" for split in SPLITS]
         logging.info("%s: %s", name, ", ".join(counts))
     logging.info("skipped: %s", count_reasons(skipped.rows + skipped.videos) or "none")
-    logging.info("manifest: %s, SHA-256 %s", folder / MANIFEST_FILE, manifest.fingerprint)
+    logging.info("manifest: %s, SHA-256 %s", folder / CLIP_MANIFEST_FILE, manifest.fingerprint)
     return manifest
 
 
-def write_manifest(
+def write_clip_manifest(
     folder: pathlib.Path,
     notes: Sequence[Mapping[str, Any]],
     made_of: Mapping[str, Any],
@@ -251,9 +253,9 @@ def write_manifest(
         "arrays": arrays[0],
         "shards": [{field: note[field] for field in Shard._fields} for note in notes],
     }
-    null_condition = write_null_condition(folder, null, arrays[0])
+    null_condition = write_empty_prompt(folder, null, arrays[0])
     fields |= {"null_condition": null_condition} if null_condition else {}
-    write_durably(folder / MANIFEST_FILE, to_json(fields))
+    write_durably(folder / CLIP_MANIFEST_FILE, to_json(fields))
 
 
 def write_index(
@@ -269,7 +271,7 @@ def write_index(
     """
     if not buckets:
         raise ValueError("no training clip is left in any of prepare.buckets")
-    manifests = {path.name: read_manifest(path) for path in buckets}
+    manifests = {path.name: read_clip_manifest(path) for path in buckets}
     entries = [
         {
             "name": name,
@@ -280,7 +282,7 @@ def write_index(
     ]
     num_clips = [manifest.num_clips(split) for manifest in manifests.values() for split in SPLITS]
     fields = common_fields(sum(num_clips), made_of, skipped) | {"buckets": entries}
-    write_durably(folder / MANIFEST_FILE, to_json(fields))
+    write_durably(folder / CLIP_MANIFEST_FILE, to_json(fields))
 
 
 def common_fields(

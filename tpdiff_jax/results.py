@@ -20,7 +20,7 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "num
 _CURVE_POINTS = 201
 
 
-def versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that decide the numbers."""
     out = {"python": platform.python_version()}
     for name in _PACKAGES:
@@ -122,7 +122,7 @@ def make_results(
             "sample": experiment.sample.seed,
             "eval": experiment.evaluation.seed,
         },
-        "versions": versions(),
+        "versions": package_versions(),
         "device": device_facts(),
         "stages": stage_table(experiment, experiment.shapes[0], step_seconds),
         **({"buckets": bucket_tables(experiment, step_seconds)} if experiment.is_bucketed else {}),

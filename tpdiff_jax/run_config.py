@@ -61,7 +61,7 @@ def check_same_run(
     Raises:
         ConfigMismatchError: with one line for each field that differs.
     """
-    old, new = dict(flatten(saved)), dict(flatten(config))
+    old, new = dict(flat_fields(saved)), dict(flat_fields(config))
     lines = []
     for name in sorted(old.keys() | new.keys()):
         before, after = old.get(name, _MISSING), new.get(name, _MISSING)
@@ -76,7 +76,7 @@ def check_same_run(
 
 def deciding_fields(config: ConfigDict) -> dict[str, Any]:
     """Return the fields that a checkpoint depends on, flat and as JSON holds them."""
-    fields = flatten(config)
+    fields = flat_fields(config)
     kept = {name: value for name, value in fields if not _may_change(name, GENERATE_GROUPS)}
     return json.loads(json.dumps(kept))
 
@@ -89,11 +89,11 @@ def _may_change(name: str, free_groups: tuple[str, ...]) -> bool:
     return is_length or is_place or name.split(".", 1)[0] in free_groups
 
 
-def flatten(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat_fields(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield (`group.field`, value) of every field."""
     for name, value in config.items():
         if isinstance(value, ConfigDict):
-            yield from flatten(value, f"{prefix}{name}.")
+            yield from flat_fields(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
 
@@ -111,7 +111,7 @@ class ConfigReader:
 
     def __init__(self, config: ConfigDict) -> None:
         """Read from `config`."""
-        self._fields = dict(flatten(config))
+        self._fields = dict(flat_fields(config))
         self._read: set[str] = set()
 
     def __call__(self, name: str) -> Any:

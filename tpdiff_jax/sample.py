@@ -13,7 +13,7 @@ import numpy as np
 
 from tpdiff_jax import method
 from tpdiff_jax.build import Experiment
-from tpdiff_jax.from_checkpoint import Run
+from tpdiff_jax.from_checkpoint import OpenedRun
 from tpdiff_jax.infra import mesh as mesh_lib
 from tpdiff_jax.initial_state import abstract_params
 from tpdiff_jax.prompts import SampleFlags, read_requests
@@ -135,7 +135,7 @@ class Sampler:
         return total
 
 
-def sample_run(run: Run, flags: SampleFlags, out: pathlib.Path | None) -> pathlib.Path:
+def sample_run(run: OpenedRun, flags: SampleFlags, out: pathlib.Path | None) -> pathlib.Path:
     """Generate videos from a checkpoint and write them, batch by batch.
 
     Args:

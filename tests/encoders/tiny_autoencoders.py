@@ -14,7 +14,7 @@ from tpdiff_jax.models.image_vae import ImageVAE
 from tpdiff_jax.models.image_vae_config import ImageVAEConfig
 from tpdiff_jax.pretrained.causal_video_vae import causal_video_vae_rows
 from tpdiff_jax.pretrained.image_vae import image_vae_rows
-from tpdiff_jax.pretrained.key_table import Row, places
+from tpdiff_jax.pretrained.key_table import KeyRow, places
 
 CAUSAL_FIELDS = {
     "encoder_in_channels": 3,
@@ -53,7 +53,7 @@ def write_image_vae(folder: pathlib.Path, seed: int = 0) -> pathlib.Path:
 
 
 def _write(
-    folder: pathlib.Path, rows: list[Row], shapes: Any, fields: Mapping[str, Any], seed: int
+    folder: pathlib.Path, rows: list[KeyRow], shapes: Any, fields: Mapping[str, Any], seed: int
 ) -> pathlib.Path:
     folder.mkdir(parents=True, exist_ok=True)
     needed = {name: place.shape for name, place in places(rows, shapes).items()}

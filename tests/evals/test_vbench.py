@@ -22,12 +22,12 @@ def info(tmp_path):
 
 
 def test_each_prompt_comes_once_with_all_its_dimensions(info):
-    prompts = vbench.read_prompts(info)
+    prompts = vbench.read_vbench_prompts(info)
     assert [prompt.text for prompt in prompts] == [
         *("a cat", "a vase and scissors", "In a still frame, a stop sign")
     ]
     assert prompts[0].dimensions == {"object_class", "motion_smoothness", "dynamic_degree"}
-    assert [p.text for p in vbench.read_prompts(info, ["multiple_objects"])] == [
+    assert [p.text for p in vbench.read_vbench_prompts(info, ["multiple_objects"])] == [
         "a vase and scissors"
     ]
 
@@ -51,7 +51,9 @@ def test_missing_videos_are_named_and_the_command_is_printed(info, tmp_path, cap
 def test_prompts_are_written_one_a_line(info, tmp_path):
     out = tmp_path / "prompts.txt"
     assert vbench.main(["prompts", f"--info={info}", f"--out={out}"]) == 0
-    assert out.read_text().splitlines() == [prompt.text for prompt in vbench.read_prompts(info)]
+    assert out.read_text().splitlines() == [
+        prompt.text for prompt in vbench.read_vbench_prompts(info)
+    ]
 
 
 def test_totals_follow_the_published_formula():
@@ -124,6 +126,6 @@ def test_bad_prompt_lists_are_refused(entry, told, tmp_path):
     path = tmp_path / "info.json"
     path.write_text(json.dumps([entry]))
     with pytest.raises(ValueError, match=told):
-        vbench.read_prompts(path)
+        vbench.read_vbench_prompts(path)
     with pytest.raises(ValueError, match="--dimensions: no beauty; there are subject_consistency"):
-        vbench.read_prompts(path, ["beauty"])
+        vbench.read_vbench_prompts(path, ["beauty"])

@@ -15,11 +15,11 @@ from absl import logging
 
 from tpdiff_jax.infra import checkpoint_folder, checkpoint_manifest
 from tpdiff_jax.infra.checkpoint_manifest import (
-    MANIFEST_FILE,
+    CHECKPOINT_MANIFEST_FILE,
     CheckpointMismatchError,
     DamagedCheckpointError,
     Identity,
-    read_manifest,
+    read_checkpoint_manifest,
     verify,
 )
 from tpdiff_jax.infra.checkpoints import CheckpointError, Checkpoints, SaveError
@@ -135,15 +135,15 @@ def test_any_damaged_file_of_the_newest_sends_the_run_back_and_is_named(
 
 
 def test_every_bit_of_the_manifest_is_guarded(workdir: pathlib.Path) -> None:
-    path = workdir / "checkpoints" / "6" / MANIFEST_FILE
+    path = workdir / "checkpoints" / "6" / CHECKPOINT_MANIFEST_FILE
     before = path.read_bytes()
-    told = read_manifest(path.parent)
+    told = read_checkpoint_manifest(path.parent)
     for position in range(len(before)):
         content = bytearray(before)
         content[position] ^= 1 << (position % 8)
         path.write_bytes(content)
         try:
-            assert read_manifest(path.parent) == told  # a flip between tokens
+            assert read_checkpoint_manifest(path.parent) == told  # a flip between tokens
         except DamagedCheckpointError:
             continue
 
@@ -164,7 +164,7 @@ def test_a_file_too_many_and_a_folder_under_another_name_are_damage(
 
 def test_without_any_intact_checkpoint_there_is_no_fresh_start(workdir: pathlib.Path) -> None:
     for step in ("3", "6"):
-        (workdir / "checkpoints" / step / MANIFEST_FILE).unlink()
+        (workdir / "checkpoints" / step / CHECKPOINT_MANIFEST_FILE).unlink()
     with pytest.raises(CheckpointError, match="step 6: manifest.json is missing.*step 3"):
         restore(workdir)
     with pytest.raises(CheckpointError, match="--trust_step"):
@@ -254,7 +254,7 @@ def test_another_run_another_dataset_and_other_arrays_are_refused_with_the_diffe
 def test_another_format_is_refused_with_the_versions_and_not_walked_past(
     workdir: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = workdir / "checkpoints" / "6" / MANIFEST_FILE
+    path = workdir / "checkpoints" / "6" / CHECKPOINT_MANIFEST_FILE
     body = json.loads(path.read_text())["manifest"]
     body["format_version"] = 0
     body["versions"] = {**body["versions"], "tpdiff_jax": "0.0.1"}
@@ -267,8 +267,8 @@ def test_another_format_is_refused_with_the_versions_and_not_walked_past(
 def test_other_library_versions_are_named_but_accepted(
     two_steps: pathlib.Path, monkeypatch: pytest.MonkeyPatch, warnings: list[str]
 ) -> None:
-    now = {**checkpoint_manifest.versions(), "jax": "99.0"}
-    monkeypatch.setattr("tpdiff_jax.infra.checkpoints.versions", lambda: now)
+    now = {**checkpoint_manifest.checkpoint_versions(), "jax": "99.0"}
+    monkeypatch.setattr("tpdiff_jax.infra.checkpoints.checkpoint_versions", lambda: now)
     assert restore(two_steps).step == 6
     assert len(warnings) == 1 and "now '99.0'" in warnings[0]
 
@@ -289,7 +289,7 @@ def test_a_failed_save_is_told_at_the_next_poll_and_leaves_no_trace(
         raise OSError(28, "No space left on device")
 
     checkpoints = Checkpoints(workdir, identity=RUN)
-    monkeypatch.setattr("tpdiff_jax.infra.checkpoints.write_manifest", no_space)
+    monkeypatch.setattr("tpdiff_jax.infra.checkpoints.write_checkpoint_manifest", no_space)
     checkpoints.save(9, state_at(9), {})
     assert checkpoints._running is not None
     checkpoints._running.exception()  # wait without raising

@@ -11,7 +11,7 @@ from diffusers import FluxTransformer2DModel
 from einops import rearrange
 
 from tpdiff_jax.models import FluxConfig
-from tpdiff_jax.pretrained.flux import abstract_params, flux_rows
+from tpdiff_jax.pretrained.flux import abstract_flux_params, flux_rows
 from tpdiff_jax.pretrained.key_table import import_params, places
 
 PATCH, CHANNELS = 2, 3
@@ -40,7 +40,7 @@ def make_reference(seed=0):
 
 def to_params(tensors, config=CONFIG):
     """Tensors of the reference, or their gradients, as a tree of our parameters."""
-    shapes = abstract_params(config)
+    shapes = abstract_flux_params(config)
     found = places(flux_rows(config, "pyramid_flow"), shapes)
     return import_params(found, lambda name: tensors[name].detach().numpy(), shapes)
 

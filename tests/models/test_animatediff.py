@@ -15,7 +15,7 @@ from tests.models.full_size import at
 from tpdiff_jax.models import AnimateDiff, AnimateDiffConfig
 from tpdiff_jax.models.animatediff_axes import PARAM_AXES
 from tpdiff_jax.models.unet_transformers import embed_positions
-from tpdiff_jax.pretrained.key_table import flatten
+from tpdiff_jax.pretrained.key_table import flatten_params
 from tpdiff_jax.types import Positions
 
 POSITIONS = np.array([0.0, 2.0, 4.0], np.float32)
@@ -129,7 +129,7 @@ def test_flops_are_exactly_those_of_products_and_convolutions(fields):
 def test_published_sizes():
     """453.2 million in motion modules of v2, 859.52 million elsewhere; FLOPs follow the frames."""
     network = AnimateDiff(AnimateDiffConfig(motion_form="v2"))
-    leaves = flatten(jax.eval_shape(network.init, jax.random.key(0)))
+    leaves = flatten_params(jax.eval_shape(network.init, jax.random.key(0)))
     motion = sum(leaf.size for path, leaf in leaves.items() if "/motion/" in path)
     assert round((sum(leaf.size for leaf in leaves.values()) - motion) / 1e6, 2) == 859.52
     assert round(motion / 1e6, 1) == 453.2
@@ -139,7 +139,9 @@ def test_published_sizes():
 
 
 def test_every_parameter_of_the_full_size_network_has_axes_and_no_row_is_idle():
-    leaves = flatten(jax.eval_shape(AnimateDiff(AnimateDiffConfig()).init, jax.random.key(0)))
+    leaves = flatten_params(
+        jax.eval_shape(AnimateDiff(AnimateDiffConfig()).init, jax.random.key(0))
+    )
     used = set()
     for path, leaf in leaves.items():
         pattern, axes = next(row for row in PARAM_AXES if re.fullmatch(row[0], path))

@@ -4,10 +4,10 @@ import re
 
 from tpdiff_jax.models import Flux, FluxConfig
 from tpdiff_jax.models.flux_axes import PARAM_AXES
-from tpdiff_jax.pretrained.flux import abstract_params
-from tpdiff_jax.pretrained.key_table import flatten
+from tpdiff_jax.pretrained.flux import abstract_flux_params
+from tpdiff_jax.pretrained.key_table import flatten_params
 
-LEAVES = flatten(abstract_params(FluxConfig()))
+LEAVES = flatten_params(abstract_flux_params(FluxConfig()))
 
 
 def axes_of(path):

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from tests.models.animatediff_reference import CONFIG, make_reference, to_params
 from tpdiff_jax.models import AnimateDiffConfig
 from tpdiff_jax.pretrained import load_animatediff, save_animatediff
-from tpdiff_jax.pretrained.animatediff import LAYOUTS, abstract_params
+from tpdiff_jax.pretrained.animatediff import ANIMATEDIFF_LAYOUTS, abstract_animatediff_params
 from tpdiff_jax.pretrained.animatediff_rows import (
     MOTION,
     animatediff_rows,
@@ -22,7 +22,7 @@ from tpdiff_jax.pretrained.animatediff_rows import (
     original_names,
     position_names,
 )
-from tpdiff_jax.pretrained.key_table import flatten, places
+from tpdiff_jax.pretrained.key_table import flatten_params, places
 
 FILE = "diffusion_pytorch_model.safetensors"
 
@@ -91,7 +91,7 @@ def test_the_full_size_network_has_the_published_tensors():
         adapter = MotionAdapter(use_motion_mid_block=True, motion_max_seq_length=32)
         both = UNetMotionModel(cross_attention_dim=768)
     config = AnimateDiffConfig(motion_form="v2")
-    shapes = abstract_params(config)
+    shapes = abstract_animatediff_params(config)
     found = {n: p.shape for n, p in places(animatediff_rows(config), shapes).items()}
     found |= {name: (1, 32, channels) for name, channels in position_names(config).items()}
     expected = {
@@ -113,7 +113,7 @@ def test_the_other_forms_have_no_motion_in_the_middle(motion_form, count, length
     assert len(adapter.state_dict()) == count and config.motion.num_positions == length
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", ANIMATEDIFF_LAYOUTS)
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_every_tensor_survives_the_round_trip_bit_for_bit(tmp_path, tensors, layout, dtype):
     stored = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}[dtype]
@@ -129,7 +129,7 @@ def test_every_tensor_survives_the_round_trip_bit_for_bit(tmp_path, tensors, lay
         np.testing.assert_array_equal(after[name].view(np.uint8), tensor.view(np.uint8), name)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", ANIMATEDIFF_LAYOUTS)
 def test_layouts_hold_the_same_parameters(tmp_path, tensors, params, layout):
     result = load_animatediff(write_layout(tmp_path, tensors, layout), CONFIG)
     jax.tree.map(np.testing.assert_array_equal, result, params)
@@ -211,13 +211,14 @@ def test_a_bare_unet_gets_fresh_motion_modules_that_change_nothing_yet(tmp_path,
         load_animatediff(tmp_path, CONFIG)
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     shapes = jax.tree.map(
-        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=device), abstract_params(CONFIG)
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=device),
+        abstract_animatediff_params(CONFIG),
     )
     found = load_animatediff(tmp_path, CONFIG, shapes, jax.random.key(0))
     assert jax.tree.structure(found) == jax.tree.structure(params)
-    for path, leaf in flatten(found).items():
+    for path, leaf in flatten_params(found).items():
         if "/motion/" not in path:
-            np.testing.assert_array_equal(leaf, flatten(params)[path], path)
+            np.testing.assert_array_equal(leaf, flatten_params(params)[path], path)
         elif path.endswith("kernel"):
             assert (np.std(leaf) == 0.0) == path.endswith("motion/project_out/kernel"), path
     save_animatediff(tmp_path / "out", found, CONFIG, source=tmp_path)

@@ -10,7 +10,7 @@ from tpdiff_jax.models.causal_video_vae import CausalVideoVAE
 from tpdiff_jax.models.causal_video_vae_config import CausalVideoVAEConfig
 from tpdiff_jax.pretrained import load_causal_video_vae
 from tpdiff_jax.pretrained.causal_video_vae import causal_video_vae_rows
-from tpdiff_jax.pretrained.key_table import export_tensor, flatten, places
+from tpdiff_jax.pretrained.key_table import export_tensor, flatten_params, places
 
 
 def abstract(config):
@@ -37,7 +37,7 @@ def test_every_tensor_survives_the_round_trip_bit_for_bit(tmp_path):
     drawn = random_tensors({name: place.shape for name, place in found.items()})
     tensors = {name: tensor.numpy() for name, tensor in drawn.items()}
     save_file(tensors, tmp_path / "diffusion_pytorch_model.safetensors")
-    leaves = flatten(load_causal_video_vae(tmp_path, CONFIG))
+    leaves = flatten_params(load_causal_video_vae(tmp_path, CONFIG))
     for name, tensor in tensors.items():
         exported = export_tensor(leaves, found[name], np.dtype(np.float32))
         np.testing.assert_array_equal(exported, tensor, name)

@@ -14,8 +14,8 @@ from safetensors.numpy import load_file, save_file
 
 from tests.models.flux_reference import CHANNELS, CONFIG, PATCH, make_reference
 from tpdiff_jax.models import FluxConfig
-from tpdiff_jax.pretrained import LAYOUTS, load_flux, save_flux
-from tpdiff_jax.pretrained.flux import abstract_params, flux_rows
+from tpdiff_jax.pretrained import FLUX_LAYOUTS, load_flux, save_flux
+from tpdiff_jax.pretrained.flux import abstract_flux_params, flux_rows
 from tpdiff_jax.pretrained.key_table import places
 
 FILE = "diffusion_pytorch_model.safetensors"
@@ -32,7 +32,7 @@ def write(folder, tensors):
     return folder
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", FLUX_LAYOUTS)
 def test_the_full_size_network_has_the_published_tensors(layout):
     """496 tensors, 1972.06 million values; shapes only, nothing is allocated."""
     with torch.device("meta"):
@@ -42,7 +42,7 @@ def test_the_full_size_network_has_the_published_tensors(layout):
             axes_dims_rope=(16, 24, 24),
         )  # fmt: skip
     expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
-    shapes = abstract_params(FluxConfig())
+    shapes = abstract_flux_params(FluxConfig())
     found = places(flux_rows(FluxConfig(), layout), shapes)
     assert {name: place.shape for name, place in found.items()} == expected
     assert len(found) == 496
@@ -51,7 +51,7 @@ def test_the_full_size_network_has_the_published_tensors(layout):
     assert round(count / 1e6, 2) == 1972.06
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", FLUX_LAYOUTS)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_every_tensor_survives_the_round_trip_bit_for_bit(tmp_path, tensors, layout, dtype):
     stored = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}[dtype]

@@ -7,10 +7,10 @@ import pytest
 from tpdiff_jax.pretrained.key_table import (
     HALVES_SWAPPED,
     TRANSPOSED,
-    Row,
+    KeyRow,
     check_tensors,
     export_tensor,
-    flatten,
+    flatten_params,
     import_params,
     linear_rows,
     places,
@@ -20,7 +20,7 @@ ROWS = [
     *linear_rows("blocks.{layer}.q", "blocks/qk", (0, 2)),
     *linear_rows("blocks.{layer}.k", "blocks/qk", (1, 2)),
     *linear_rows("norm", "head", outputs=HALVES_SWAPPED),
-    Row("scale", "scale"),
+    KeyRow("scale", "scale"),
 ]
 
 
@@ -57,7 +57,7 @@ def test_tensors_land_where_the_rows_say():
 
 def test_export_undoes_import_bit_for_bit():
     file, found = tensors(), places(ROWS, shapes())
-    leaves = flatten(import_params(found, file.__getitem__, shapes()))
+    leaves = flatten_params(import_params(found, file.__getitem__, shapes()))
     for name, tensor in file.items():
         exported = export_tensor(leaves, found[name], np.dtype(np.float32))
         np.testing.assert_array_equal(exported, tensor)
@@ -98,8 +98,8 @@ def test_what_fits_is_let_through():
     [
         (ROWS[:-1], r"does not cover 'scale' exactly"),
         (ROWS[1:], r"does not cover 'blocks/qk/kernel' exactly"),
-        ([*ROWS, Row("again", "scale")], r"does not cover 'scale' exactly"),
-        ([*ROWS, Row("other", "nowhere")], r"names 'nowhere', which is no parameter"),
+        ([*ROWS, KeyRow("again", "scale")], r"does not cover 'scale' exactly"),
+        ([*ROWS, KeyRow("other", "nowhere")], r"names 'nowhere', which is no parameter"),
     ],
 )
 def test_a_table_that_is_wrong_is_refused(rows, message):

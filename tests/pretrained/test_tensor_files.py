@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from tpdiff_jax.json_files import read_json
-from tpdiff_jax.pretrained.tensor_files import INDEX_FILE, open_folder, write_folder
+from tpdiff_jax.pretrained.tensor_files import INDEX_FILE, open_tensor_folder, write_folder
 
 TENSORS = {
     "a": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -19,7 +19,7 @@ SIZES = {name: tensor.nbytes for name, tensor in TENSORS.items()}
 
 
 def check_holds_all(folder):
-    opened = open_folder(folder)
+    opened = open_tensor_folder(folder)
     assert opened.shapes == {name: tensor.shape for name, tensor in TENSORS.items()}
     for name, tensor in TENSORS.items():
         assert opened.read(name).dtype == tensor.dtype
@@ -62,7 +62,7 @@ def test_nothing_is_written_over(tmp_path):
 def test_a_folder_without_safetensors_is_refused(tmp_path):
     (tmp_path / "diffusion_pytorch_model.bin").write_bytes(b"not read")
     with pytest.raises(ValueError, match="holds no .safetensors file"):
-        open_folder(tmp_path)
+        open_tensor_folder(tmp_path)
 
 
 def test_a_damaged_file_is_named(tmp_path):
@@ -70,14 +70,14 @@ def test_a_damaged_file_is_named(tmp_path):
     content = (tmp_path / "x.safetensors").read_bytes()
     (tmp_path / "x.safetensors").write_bytes(content[:-4])
     with pytest.raises(ValueError, match="x.safetensors is not a readable safetensors file"):
-        open_folder(tmp_path)
+        open_tensor_folder(tmp_path)
 
 
 def test_a_tensor_in_two_files_is_refused(tmp_path):
     for name in ("one", "two"):
         save_file({"a": TENSORS["a"]}, tmp_path / f"{name}.safetensors")
     with pytest.raises(ValueError, match="one.safetensors and two.safetensors both hold 'a'"):
-        open_folder(tmp_path)
+        open_tensor_folder(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -92,14 +92,14 @@ def test_a_tensor_in_two_files_is_refused(tmp_path):
 def test_an_index_that_does_not_hold_is_refused(tmp_path, weight_map, message):
     (tmp_path / INDEX_FILE).write_text(json.dumps({"weight_map": weight_map}))
     with pytest.raises(ValueError, match=message):
-        open_folder(tmp_path)
+        open_tensor_folder(tmp_path)
 
 
 def test_two_indices_are_refused(tmp_path):
     for name in ("a", "b"):
         (tmp_path / f"{name}.safetensors.index.json").write_text("{}")
     with pytest.raises(ValueError, match="holds several indices"):
-        open_folder(tmp_path)
+        open_tensor_folder(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["{", "[1]"])

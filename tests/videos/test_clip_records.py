@@ -16,7 +16,7 @@ from tpdiff_jax.videos.clip_records import (
 )
 from tpdiff_jax.videos.record_manifest import (
     SCHEMA,
-    read_manifest,
+    read_clip_manifest,
     sha256_of_lines,
     to_json,
 )
@@ -105,12 +105,12 @@ def manifest_of(folder, **overrides):
 
 def test_a_manifest_is_identified_by_its_bytes(tmp_path):
     manifest_of(tmp_path)
-    first = read_manifest(tmp_path)
+    first = read_clip_manifest(tmp_path)
     assert first.num_clips("train") == 3 and first.num_clips("test") == 0
     manifest_of(tmp_path)
-    assert read_manifest(tmp_path).fingerprint == first.fingerprint
+    assert read_clip_manifest(tmp_path).fingerprint == first.fingerprint
     manifest_of(tmp_path, counts={"clips": 3})
-    assert read_manifest(tmp_path).fingerprint != first.fingerprint
+    assert read_clip_manifest(tmp_path).fingerprint != first.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -127,15 +127,15 @@ def test_a_manifest_is_identified_by_its_bytes(tmp_path):
 def test_a_manifest_that_does_not_fit_its_folder_is_refused(tmp_path, overrides, message):
     manifest_of(tmp_path, **overrides)
     with pytest.raises(ValueError, match=message):
-        read_manifest(tmp_path)
+        read_clip_manifest(tmp_path)
 
 
 def test_a_folder_without_manifest_names_the_field(tmp_path):
     with pytest.raises(ValueError, match=r"data\.folder"):
-        read_manifest(tmp_path)
+        read_clip_manifest(tmp_path)
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(ValueError, match="no manifest"):
-        read_manifest(tmp_path)
+        read_clip_manifest(tmp_path)
 
 
 def test_the_hash_of_a_list_sees_where_an_entry_ends():

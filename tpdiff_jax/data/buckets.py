@@ -11,7 +11,7 @@ from typing import Any
 
 from tpdiff_jax.data.dataset import Clip, NumberedClips
 from tpdiff_jax.types import CondShapes
-from tpdiff_jax.videos.record_manifest import MANIFEST_FILE, read_manifest
+from tpdiff_jax.videos.record_manifest import CLIP_MANIFEST_FILE, read_clip_manifest
 
 
 def bucket_folders(folder: str) -> dict[str, str]:
@@ -21,7 +21,7 @@ def bucket_folders(folder: str) -> dict[str, str]:
         ValueError: when the folder has buckets of which one is not what it was.
     """
     path = pathlib.Path(folder)
-    names = read_manifest(path).buckets if (path / MANIFEST_FILE).is_file() else {}
+    names = read_clip_manifest(path).buckets if (path / CLIP_MANIFEST_FILE).is_file() else {}
     return {name: str(path / name) for name in names} or {"": folder}
 
 

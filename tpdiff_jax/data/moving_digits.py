@@ -19,7 +19,7 @@ from tpdiff_jax.data.dataset import ENDLESS
 from tpdiff_jax.data.requests import Requests, cycle_labels, requests_of_labels
 from tpdiff_jax.evals.digit_physics import (
     GLYPHS_SHA256,
-    NUM_CLASSES,
+    NUM_DIGIT_CLASSES,
     SPEED_BANDS,
     DigitWorld,
     FloatArray,
@@ -34,7 +34,7 @@ from tpdiff_jax.videos.shard_writer import PIXELS
 VERSION = "moving-digits-1"
 """Changes whenever the bytes of any clip change."""
 
-SPLITS = {"train": 0, "test": 1}
+SPLIT_NUMBERS = {"train": 0, "test": 1}
 DRAWS_PER_DIGIT = 5
 DIRECTIONS = (
     "right",
@@ -97,7 +97,7 @@ class MovingDigitsSpec:
     @property
     def num_classes(self) -> int:
         """Number of labels; the network's null label is this number."""
-        return NUM_CLASSES
+        return NUM_DIGIT_CLASSES
 
     @property
     def cond_shapes(self) -> CondShapes:
@@ -131,11 +131,11 @@ class MovingDigitsSpec:
 
     def requests(self, num_videos: int) -> Requests:
         """Labels that go through all classes evenly."""
-        return requests_of_labels(cycle_labels(num_videos, self.num_digits, NUM_CLASSES))
+        return requests_of_labels(cycle_labels(num_videos, self.num_digits, NUM_DIGIT_CLASSES))
 
     def clip(self, split: str, seed: int, index: int) -> dict[str, Any]:
-        """Clip `index`; see `render`."""
-        return render(self, split, seed, index)
+        """Clip `index`; see `draw_clip`."""
+        return draw_clip(self, split, seed, index)
 
     def fingerprint(self) -> dict[str, Any]:
         """What decides the bytes of every clip: the drawing, the glyphs and the geometry."""
@@ -162,7 +162,7 @@ def uniform_draws(seed: int, split: str, index: int, count: int) -> FloatArray:
     Returns:
         Multiples of 2^-53, [count].
     """
-    sequence = np.random.SeedSequence((seed, SPLITS[split], index))
+    sequence = np.random.SeedSequence((seed, SPLIT_NUMBERS[split], index))
     raw = np.random.Philox(sequence).random_raw(count)
     return (raw >> np.uint64(11)) * 2.0**-53
 
@@ -177,7 +177,7 @@ def draw_speeds(uniforms: FloatArray, stratum: str, scale: int) -> FloatArray:
     return scale * (bands[band, 0] + measure - (ends[band] - lengths[band]))
 
 
-def render(spec: MovingDigitsSpec, split: str, seed: int, index: int) -> dict[str, Any]:
+def draw_clip(spec: MovingDigitsSpec, split: str, seed: int, index: int) -> dict[str, Any]:
     """Draw one clip, a pure function of its arguments.
 
     Args:
@@ -197,8 +197,8 @@ def render(spec: MovingDigitsSpec, split: str, seed: int, index: int) -> dict[st
     Raises:
         ValueError: for an unknown split, a negative seed or index, or held-out speeds in training.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split is {split!r}; allowed: {', '.join(SPLITS)}")
+    if split not in SPLIT_NUMBERS:
+        raise ValueError(f"split is {split!r}; allowed: {', '.join(SPLIT_NUMBERS)}")
     if seed < 0 or index < 0:
         raise ValueError(f"seed and index are {seed} and {index}; allowed: 0, 1, ...")
     if spec.speed_stratum == "held_out" and split == "train":
@@ -269,7 +269,7 @@ def captions_to_labels(captions: Sequence[str], num_digits: int) -> NDArray[np.i
     for text in captions:
         found = CAPTION_PATTERN.findall(text.lower())
         row = [DIGIT_WORDS.index(w) if w in DIGIT_WORDS else int(w) for w in found]
-        if len(row) != num_digits or any(label >= NUM_CLASSES for label in row):
+        if len(row) != num_digits or any(label >= NUM_DIGIT_CLASSES for label in row):
             raise ValueError(
                 f'caption {text[:200]!r} must name {num_digits} digit(s) from 0 to 9 as "digit N", '
                 'for instance "the digit 3 moves fast to the upper right"'

@@ -26,8 +26,8 @@ from tpdiff_jax.data.stored_clips import (
 )
 from tpdiff_jax.types import CondShapes
 from tpdiff_jax.videos.clip_records import ClipRecord, RecordError, array_facts, record_from_bytes
-from tpdiff_jax.videos.empty_prompt import read_null_condition
-from tpdiff_jax.videos.record_manifest import Manifest, read_manifest
+from tpdiff_jax.videos.empty_prompt import read_empty_prompt
+from tpdiff_jax.videos.record_manifest import ClipManifest, read_clip_manifest
 
 
 class ShardSlice(NamedTuple):
@@ -65,9 +65,9 @@ class VideoRecordsSpec:
         check_flip(self.horizontal_flip, self.is_pixels)
 
     @functools.cached_property
-    def manifest(self) -> Manifest:
+    def manifest(self) -> ClipManifest:
         """What the folder holds."""
-        return read_manifest(pathlib.Path(self.folder))
+        return read_clip_manifest(pathlib.Path(self.folder))
 
     @functools.cached_property
     def _reader(self) -> RecordReader:
@@ -120,7 +120,7 @@ class VideoRecordsSpec:
     @functools.cached_property
     def null_cond(self) -> Mapping[str, np.ndarray]:
         """The encoded empty prompt, where an encoder has stored text; no axis of clips."""
-        return read_null_condition(pathlib.Path(self.folder), self.manifest)
+        return read_empty_prompt(pathlib.Path(self.folder), self.manifest)
 
     @property
     def encoders(self) -> Mapping[str, Mapping[str, Any]]:
@@ -200,7 +200,7 @@ _SOURCES: dict[tuple[str, str, str], ArrayRecordDataSource] = {}
 _SOURCES_LOCK = threading.Lock()
 
 
-def open_shards(folder: str, manifest: Manifest, split: str) -> ArrayRecordDataSource:
+def open_shards(folder: str, manifest: ClipManifest, split: str) -> ArrayRecordDataSource:
     """Return the reader of a split; files open when they are first read, once a process."""
     key = (folder, manifest.fingerprint, split)
     with _SOURCES_LOCK:

@@ -10,10 +10,10 @@ from tpdiff_jax.encoders.text_encoders import TEXT_ENCODERS, open_text_encoder
 from tpdiff_jax.encoders.video_encoders import VIDEO_ENCODERS, VideoEncoder, open_video_encoder
 from tpdiff_jax.error_names import naming
 from tpdiff_jax.videos.prepare_spec import PrepareSpec
-from tpdiff_jax.videos.shard_writer import PIXELS, Encoder
+from tpdiff_jax.videos.shard_writer import PIXELS, ClipEncoder
 
 
-def make_clip_encoder(spec: PrepareSpec) -> Encoder:
+def make_clip_encoder(spec: PrepareSpec) -> ClipEncoder:
     """Open the encoders that `prepare.video_encoder` and `prepare.text_encoder` name.
 
     Raises:
@@ -39,7 +39,7 @@ def make_clip_encoder(spec: PrepareSpec) -> Encoder:
         stored = video.encode(frames) if video else frames
         return {"video": stored, **encode_text(caption)}
 
-    return Encoder(
+    return ClipEncoder(
         facts={
             "video": video.facts if video else PIXELS.facts["video"],
             "text": text.facts if text else PIXELS.facts["text"],

@@ -19,7 +19,7 @@ import numpy as np
 from tpdiff_jax.encoders.text_models import TextModel, TextOutput
 from tpdiff_jax.encoders.weight_hash import hash_folders
 
-PACKAGES = ("torch", "transformers", "tokenizers")
+TEXT_PACKAGES = ("torch", "transformers", "tokenizers")
 STORED = np.float16
 OUTPUTS: Mapping[str, Callable[[TextOutput], Any]] = {
     "hidden": lambda output: output.hidden,
@@ -124,7 +124,7 @@ def open_text_encoder(name: str, folder: pathlib.Path, num_tokens: int = 0) -> T
         "weights_sha256": hash_folders(folder, [f for part in parts for f in part.folders]),
     }
     encoder = TextEncoder(parts, folder, facts)
-    encoder.facts = facts | {"versions": {p: importlib.metadata.version(p) for p in PACKAGES}}
+    encoder.facts = facts | {"versions": {p: importlib.metadata.version(p) for p in TEXT_PACKAGES}}
     return encoder
 
 

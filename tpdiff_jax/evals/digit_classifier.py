@@ -16,18 +16,18 @@ from typing import Any
 
 import numpy as np
 
-from tpdiff_jax.evals.digit_physics import NUM_CLASSES, FloatArray
+from tpdiff_jax.evals.digit_physics import NUM_DIGIT_CLASSES, FloatArray
 from tpdiff_jax.evals.digit_tracking import CROP_SIZE
 
 WEIGHTS_FILE = Path(__file__).with_name("digit_classifier.npz")
 WEIGHTS_SHA256 = "cf8c2bda1cb14659c153901c9b7589084eab946b56cadb29a0ea91745a2118d1"
 """Printed by the script that makes the file; figures of different hashes do not compare."""
-NUM_FEATURES = 32
+NUM_CROP_FEATURES = 32
 LAYER_SHAPES = {
     "conv_1": (9, 16),
     "conv_2": (9 * 16, 32),
-    "dense": (4 * 4 * 32, NUM_FEATURES),
-    "logits": (NUM_FEATURES, NUM_CLASSES),
+    "dense": (4 * 4 * 32, NUM_CROP_FEATURES),
+    "logits": (NUM_CROP_FEATURES, NUM_DIGIT_CLASSES),
 }
 
 
@@ -89,6 +89,6 @@ def classify(crops: FloatArray) -> tuple[FloatArray, FloatArray]:
     probabilities /= probabilities.sum(-1, keepdims=True)
     leading = np.shape(crops)[:-2]
     return (
-        probabilities.reshape(*leading, NUM_CLASSES),
-        features.reshape(*leading, NUM_FEATURES),
+        probabilities.reshape(*leading, NUM_DIGIT_CLASSES),
+        features.reshape(*leading, NUM_CROP_FEATURES),
     )

@@ -28,7 +28,7 @@ from sklearn.datasets import load_digits
 
 FloatArray = NDArray[np.floating]
 
-NUM_CLASSES = 10
+NUM_DIGIT_CLASSES = 10
 GLYPH_SIZE = 8
 NUM_TRAIN_GLYPHS = 1437
 """Contiguous split: neighbours in the source share writers, so a random split leaks them."""

@@ -20,10 +20,10 @@ import jax.numpy as jnp
 
 from tpdiff_jax.types import Array, Params
 
-NUM_CLASSES = 400
+NUM_LOGITS = 400
 FRAME_SIZE = 224
-MIN_FRAMES = 9  # fewer leave nothing for the mean over two time steps
-EPSILON = 1e-3
+MIN_I3D_FRAMES = 9  # fewer leave nothing for the mean over two time steps
+BATCH_NORM_EPSILON = 1e-3
 LOGITS = "logits"
 _POOLED = (2, 7, 7)
 
@@ -39,7 +39,7 @@ MIXED: dict[str, tuple[int, int, int, int, int, int]] = {
     "Mixed_5b": (256, 160, 320, 32, 128, 128),
     "Mixed_5c": (384, 192, 384, 48, 128, 128),
 }
-STEM = {"Conv3d_1a_7x7": (7, 64), "Conv3d_2b_1x1": (1, 64), "Conv3d_2c_3x3": (3, 192)}
+STEM_UNITS = {"Conv3d_1a_7x7": (7, 64), "Conv3d_2b_1x1": (1, 64), "Conv3d_2c_3x3": (3, 192)}
 _POOL_BEFORE = {  # unit -> window and stride of the max pooling in front of it
     "Conv3d_2b_1x1": ((1, 3, 3), (1, 2, 2)),
     "Mixed_3b": ((1, 3, 3), (1, 2, 2)),
@@ -73,7 +73,7 @@ def unit_shapes(width: float = 1.0) -> dict[str, UnitShape]:
 
 def _unit_shapes(scaled: Callable[[int], int]) -> Iterator[tuple[str, UnitShape]]:
     inputs = 3
-    for name, (size, channels) in STEM.items():
+    for name, (size, channels) in STEM_UNITS.items():
         yield name, UnitShape(size, inputs, scaled(channels))
         inputs = scaled(channels)
     for name, channels_of in MIXED.items():
@@ -85,7 +85,7 @@ def _unit_shapes(scaled: Callable[[int], int]) -> Iterator[tuple[str, UnitShape]
         yield f"{name}/b2b", UnitShape(3, b2a, b2b)
         yield f"{name}/b3b", UnitShape(1, inputs, b3b)
         inputs = b0 + b1b + b2b + b3b
-    yield LOGITS, UnitShape(1, inputs, NUM_CLASSES)
+    yield LOGITS, UnitShape(1, inputs, NUM_LOGITS)
 
 
 def i3d_logits(params: Mapping[str, Params], video: Array) -> Array:
@@ -104,8 +104,8 @@ def i3d_logits(params: Mapping[str, Params], video: Array) -> Array:
     """
     if video.ndim != 5 or video.shape[2:] != (FRAME_SIZE, FRAME_SIZE, 3):
         raise ValueError(f"video has shape {video.shape}; allowed: [b, f, 224, 224, 3]")
-    if video.shape[1] < MIN_FRAMES:
-        raise ValueError(f"video has {video.shape[1]} frames; allowed: {MIN_FRAMES} or more")
+    if video.shape[1] < MIN_I3D_FRAMES:
+        raise ValueError(f"video has {video.shape[1]} frames; allowed: {MIN_I3D_FRAMES} or more")
     *_, (_, features) = i3d_units(params, video)
     pooled = jax.lax.reduce_window(
         features, 0.0, jax.lax.add, (1, *_POOLED, 1), (1,) * 5, "VALID"
@@ -123,10 +123,10 @@ def i3d_units(params: Mapping[str, Params], video: Array) -> Iterator[tuple[str,
         video: [b, f, h, w, 3], any size.
     """
     x = video
-    for name in (*STEM, *MIXED):
+    for name in (*STEM_UNITS, *MIXED):
         if name in _POOL_BEFORE:
             x = _max_pool(x, *_POOL_BEFORE[name])
-        if name in STEM:
+        if name in STEM_UNITS:
             x = _unit(x, params[name], stride=2 if name == "Conv3d_1a_7x7" else 1)
         else:
             x = _mixed(x, {branch: params[f"{name}/{branch}"] for branch in BRANCHES})
@@ -145,7 +145,7 @@ def _mixed(x: Array, branches: Mapping[str, Params]) -> Array:
 
 
 def _unit(x: Array, unit: Params, stride: int = 1) -> Array:
-    factor = jax.lax.rsqrt(unit["variance"] + EPSILON)
+    factor = jax.lax.rsqrt(unit["variance"] + BATCH_NORM_EPSILON)
     if "scale" in unit:
         factor = factor * unit["scale"]
     x = _convolve(x, unit["kernel"], stride)

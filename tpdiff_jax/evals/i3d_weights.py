@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from tpdiff_jax.durable_files import sha256_of_file, writing
-from tpdiff_jax.evals.i3d import LOGITS, STEM, UnitShape, unit_shapes
+from tpdiff_jax.evals.i3d import LOGITS, STEM_UNITS, UnitShape, unit_shapes
 from tpdiff_jax.types import Params
 
 _LEAVES = (  # endings of a name, in lower case with dots -> what the tensor is
@@ -123,7 +123,7 @@ def _unit_name(prefix: str, unit: Mapping[str, np.ndarray]) -> str | None:
         )
         letter = "" if branch == "0" else "b" if is_second else "a"
         return f"Mixed_{match[1]}/b{branch}{letter}"
-    for name in STEM:
+    for name in STEM_UNITS:
         if name.lower() in prefix:
             return name
     return LOGITS if "logits" in prefix or "conv3d_0c_1x1" in prefix else None

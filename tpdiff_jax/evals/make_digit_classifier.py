@@ -27,7 +27,7 @@ from tpdiff_jax.evals.clip_features import (
 )
 from tpdiff_jax.evals.digit_classifier import LAYER_SHAPES, WEIGHTS_FILE, classifier_forward
 from tpdiff_jax.evals.digit_physics import (
-    NUM_CLASSES,
+    NUM_DIGIT_CLASSES,
     SPEED_BANDS,
     DigitWorld,
     Glyphs,
@@ -50,7 +50,7 @@ INK_RANGE = (0.75, 1.1)
 NUM_FEATURE_CLIPS = 2048
 NUM_FRAMES = 16
 
-Weights = dict[str, Array]
+ClassifierWeights = dict[str, Array]
 
 
 def augmented_crop(key: PRNGKey, glyph: Array, centroid: Array) -> Array:
@@ -83,7 +83,7 @@ def augmented_crop(key: PRNGKey, glyph: Array, centroid: Array) -> Array:
     return jnp.clip(gain * (rows @ ink @ columns.T) + dirt, 0.0, 1.0)
 
 
-def initial_weights(key: PRNGKey) -> Weights:
+def initial_weights(key: PRNGKey) -> ClassifierWeights:
     """He-normal kernels and zero biases."""
     weights = {}
     for name, (fan_in, width) in LAYER_SHAPES.items():
@@ -101,14 +101,14 @@ def train_classifier(glyphs: Glyphs) -> dict[str, np.ndarray]:
     schedule = optax.cosine_decay_schedule(LEARNING_RATE, NUM_STEPS)
     optimizer = optax.adamw(schedule, weight_decay=WEIGHT_DECAY)
 
-    def loss(weights: Weights, crops: Array, classes: Array) -> Array:
+    def loss(weights: ClassifierWeights, crops: Array, classes: Array) -> Array:
         logits, _ = classifier_forward(weights, crops, jnp)
-        targets = optax.smooth_labels(jax.nn.one_hot(classes, NUM_CLASSES), LABEL_SMOOTHING)
+        targets = optax.smooth_labels(jax.nn.one_hot(classes, NUM_DIGIT_CLASSES), LABEL_SMOOTHING)
         return optax.softmax_cross_entropy(logits, targets).mean()
 
     def step(
-        carry: tuple[Weights, optax.OptState], key: PRNGKey
-    ) -> tuple[tuple[Weights, optax.OptState], None]:
+        carry: tuple[ClassifierWeights, optax.OptState], key: PRNGKey
+    ) -> tuple[tuple[ClassifierWeights, optax.OptState], None]:
         weights, state = carry
         key_choice, key_crops = jax.random.split(key)
         chosen = jax.random.randint(key_choice, (BATCH_SIZE,), 0, len(labels))

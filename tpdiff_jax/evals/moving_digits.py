@@ -29,7 +29,7 @@ from tpdiff_jax.evals.digit_motion import (
     wasserstein_1,
 )
 from tpdiff_jax.evals.digit_physics import (
-    NUM_CLASSES,
+    NUM_DIGIT_CLASSES,
     DigitWorld,
     FloatArray,
     load_glyphs,
@@ -39,7 +39,7 @@ from tpdiff_jax.evals.digit_tracking import CROP_SIZE, Tracks, track_digits, vid
 from tpdiff_jax.evals.frechet import sample_frechet_distance
 from tpdiff_jax.evals.measures import Metric
 
-MIN_FRAMES = 3
+MIN_DIGIT_FRAMES = 3
 
 
 DIGIT_METRICS: tuple[Metric, ...] = (
@@ -81,9 +81,10 @@ class Measurement:
 
 def measure_videos(videos: FloatArray, world: DigitWorld) -> Measurement:
     """Track, classify and fit videos [n, f, h, w, c] in [-1, 1]."""
-    if np.ndim(videos) == 5 and np.shape(videos)[1] < MIN_FRAMES:
+    if np.ndim(videos) == 5 and np.shape(videos)[1] < MIN_DIGIT_FRAMES:
         raise ValueError(
-            f"data.num_frames is {np.shape(videos)[1]}; allowed in evaluation: {MIN_FRAMES} or more"
+            f"data.num_frames is {np.shape(videos)[1]}; allowed in evaluation: "
+            f"{MIN_DIGIT_FRAMES} or more"
         )
     tracks = track_digits(videos, world)
     probabilities, features = classify(tracks.crops)
@@ -207,7 +208,7 @@ def label_accuracy(measured: Measurement, labels: NDArray[np.integer]) -> float:
 def identity_consistency(measured: Measurement) -> float:
     """Share of a digit's frames classified as its majority; a frame without a digit disagrees."""
     usable, visible = _usable(measured.tracks), measured.tracks.visible
-    votes = np.eye(NUM_CLASSES)[measured.probabilities.argmax(-1)] * usable[..., None]
+    votes = np.eye(NUM_DIGIT_CLASSES)[measured.probabilities.argmax(-1)] * usable[..., None]
     agreeing = votes.sum(1).max(-1)  # [n, digits]
     counted = usable.sum(1) + (~visible).sum(1)
     return float((agreeing / np.maximum(counted, 1)).mean())

@@ -74,7 +74,7 @@ class Prompt(NamedTuple):
     dimensions: frozenset[str]
 
 
-def read_prompts(path: pathlib.Path, dimensions: Sequence[str] = ()) -> list[Prompt]:
+def read_vbench_prompts(path: pathlib.Path, dimensions: Sequence[str] = ()) -> list[Prompt]:
     """Return the prompts of VBench's own list, each text once, in its order.
 
     Args:
@@ -202,7 +202,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _write_prompts(options: argparse.Namespace) -> int:
-    prompts = read_prompts(options.info, _names(options.dimensions))
+    prompts = read_vbench_prompts(options.info, _names(options.dimensions))
     write_durably(options.out, "".join(f"{prompt.text}\n" for prompt in prompts))
     print(f"wrote {len(prompts)} prompts to {options.out}; VBench wants {VIDEOS_PER_PROMPT} videos "
           "of each")  # fmt: skip
@@ -211,7 +211,7 @@ def _write_prompts(options: argparse.Namespace) -> int:
 
 def _check_videos(options: argparse.Namespace) -> int:
     dimensions = _names(options.dimensions)
-    missing = missing_videos(read_prompts(options.info, dimensions), options.videos)
+    missing = missing_videos(read_vbench_prompts(options.info, dimensions), options.videos)
     for name in missing[:10]:
         print(f"missing: {name}")
     if missing:

@@ -18,16 +18,16 @@ from numpy.typing import NDArray
 
 from tpdiff_jax.evals.frechet import sample_frechet_distance
 
-FloatArray = NDArray[np.float64]
+StatisticsArray = NDArray[np.float64]
 SCALES = (1, 2, 4)  # pixels averaged along each axis
-MIN_FRAMES = 3
+MIN_STATISTICS_FRAMES = 3
 NUM_STATISTICS = 24
 LIMIT = 10.0
 _TINY = 1e-3  # of the range of 2: below it, sizes are rounding of 8-bit frames
 _MIN_SCALE = 0.05
 
 
-def video_statistics(clips: NDArray[np.uint8]) -> FloatArray:
+def video_statistics(clips: NDArray[np.uint8]) -> StatisticsArray:
     """Return the statistics of clips.
 
     Args:
@@ -39,16 +39,18 @@ def video_statistics(clips: NDArray[np.uint8]) -> FloatArray:
     Raises:
         ValueError: for other shapes.
     """
-    is_right = clips.ndim == 5 and clips.shape[-1] == 3 and clips.shape[1] >= MIN_FRAMES
+    is_right = clips.ndim == 5 and clips.shape[-1] == 3 and clips.shape[1] >= MIN_STATISTICS_FRAMES
     if not is_right or min(clips.shape[2:4]) < 2 * max(SCALES):
         raise ValueError(
-            f"clips have shape {clips.shape}; allowed: [n, f, h, w, 3] with {MIN_FRAMES} frames "
-            f"of {2 * max(SCALES)} pixels a side or more"
+            f"clips have shape {clips.shape}; allowed: [n, f, h, w, 3] with "
+            f"{MIN_STATISTICS_FRAMES} frames of {2 * max(SCALES)} pixels a side or more"
         )
     return np.stack([_clip_statistics(clip) for clip in clips])  # one by one: to save memory
 
 
-def statistics_distance(clips: FloatArray, real: FloatArray, reference: FloatArray) -> float:
+def statistics_distance(
+    clips: StatisticsArray, real: StatisticsArray, reference: StatisticsArray
+) -> float:
     """Return the Frechet distance of two equally large sets in the scaled statistics.
 
     Args:
@@ -65,7 +67,7 @@ def statistics_distance(clips: FloatArray, real: FloatArray, reference: FloatArr
     return sample_frechet_distance(*scaled)
 
 
-def _clip_statistics(clip: NDArray[np.uint8]) -> FloatArray:
+def _clip_statistics(clip: NDArray[np.uint8]) -> StatisticsArray:
     frames = clip.astype(np.float32) / 127.5 - 1.0
     red, green, blue = np.moveaxis(frames, -1, 0)
     light = frames.mean(-1)

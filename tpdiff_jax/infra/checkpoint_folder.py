@@ -40,7 +40,7 @@ def list_leftovers(folder: pathlib.Path) -> list[pathlib.Path]:
     )
 
 
-def publish(folder: pathlib.Path, step: int) -> None:
+def publish_checkpoint(folder: pathlib.Path, step: int) -> None:
     """Give a saved and verified checkpoint its final name; a damaged one of this name goes."""
     final, saving = folder / str(step), folder / f"{step}{SAVING}"
     if final.exists():

@@ -21,7 +21,7 @@ from typing import Any
 from tpdiff_jax import __version__
 from tpdiff_jax.durable_files import flush, sha256_of_file, write_durably
 
-MANIFEST_FILE = "manifest.json"
+CHECKPOINT_MANIFEST_FILE = "manifest.json"
 FORMAT_VERSION = 2
 """Changes whenever checkpoints of the version before can no longer be read."""
 
@@ -63,7 +63,7 @@ class Identity:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Manifest:
+class CheckpointManifest:
     """What `manifest.json` says.
 
     Attributes:
@@ -88,32 +88,32 @@ class Manifest:
         return sum(entry["bytes"] for entry in self.files.values())
 
 
-def write_manifest(
+def write_checkpoint_manifest(
     folder: pathlib.Path,
     *,
     step: int,
     identity: Identity | None = None,
     arrays: Mapping[str, str] | None = None,
-) -> Manifest:
+) -> CheckpointManifest:
     """Hash every file of `folder`, flush all to disk and write the manifest in one step."""
     files = {name: _flushed_entry(folder / name) for name in _file_names(folder)}
-    manifest = Manifest(
+    manifest = CheckpointManifest(
         step=step,
         format_version=FORMAT_VERSION,
-        versions=versions(),
+        versions=checkpoint_versions(),
         identity=identity,
         arrays=arrays,
         files=files,
     )
     body = dataclasses.asdict(manifest)
     text = json.dumps({"manifest": body, "sha256": digest(body)}, indent=1, sort_keys=True)
-    write_durably(folder / MANIFEST_FILE, (text + "\n").encode())
+    write_durably(folder / CHECKPOINT_MANIFEST_FILE, (text + "\n").encode())
     for path in (path for path in folder.rglob("*") if path.is_dir()):
         flush(path)
     return manifest
 
 
-def read_manifest(folder: pathlib.Path) -> Manifest:
+def read_checkpoint_manifest(folder: pathlib.Path) -> CheckpointManifest:
     """Read the manifest of a checkpoint, without looking at the other files.
 
     Raises:
@@ -121,25 +121,25 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
         CheckpointMismatchError: when another version of the format wrote it.
     """
     try:
-        content = json.loads((folder / MANIFEST_FILE).read_bytes())
+        content = json.loads((folder / CHECKPOINT_MANIFEST_FILE).read_bytes())
         body, checksum = content["manifest"], content["sha256"]
     except FileNotFoundError as error:
-        raise DamagedCheckpointError(f"{MANIFEST_FILE} is missing") from error
+        raise DamagedCheckpointError(f"{CHECKPOINT_MANIFEST_FILE} is missing") from error
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DamagedCheckpointError(f"{MANIFEST_FILE} is unreadable") from error
+        raise DamagedCheckpointError(f"{CHECKPOINT_MANIFEST_FILE} is unreadable") from error
     if digest(body) != checksum:
-        raise DamagedCheckpointError(f"{MANIFEST_FILE} is not as it was written")
+        raise DamagedCheckpointError(f"{CHECKPOINT_MANIFEST_FILE} is not as it was written")
     if body["format_version"] != FORMAT_VERSION:
-        lines = differences("", body["versions"], versions())
+        lines = differences("", body["versions"], checkpoint_versions())
         raise CheckpointMismatchError(
             f"{folder} has checkpoint format {body['format_version']}, this code reads and writes "
             f"{FORMAT_VERSION}; use the version that wrote it:\n" + "\n".join(lines)
         )
     identity = body.pop("identity")
-    return Manifest(**body, identity=Identity(**identity) if identity else None)
+    return CheckpointManifest(**body, identity=Identity(**identity) if identity else None)
 
 
-def verify(folder: pathlib.Path) -> Manifest:
+def verify(folder: pathlib.Path) -> CheckpointManifest:
     """Compare every file of a checkpoint with its manifest.
 
     Args:
@@ -152,7 +152,7 @@ def verify(folder: pathlib.Path) -> Manifest:
         DamagedCheckpointError: naming the first files that are missing, too many or changed.
         CheckpointMismatchError: when another version of the format wrote it.
     """
-    manifest = read_manifest(folder)
+    manifest = read_checkpoint_manifest(folder)
     if folder.name != str(manifest.step):
         raise DamagedCheckpointError(f"the folder holds step {manifest.step}")
     found, listed = set(_file_names(folder)), set(manifest.files)
@@ -182,7 +182,7 @@ def differences(prefix: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -
     ]
 
 
-def versions() -> dict[str, str]:
+def checkpoint_versions() -> dict[str, str]:
     """Return the versions that decide what a checkpoint looks like and which bits a step gives."""
     packages = {name: importlib.metadata.version(name) for name in _PACKAGES}
     return {"tpdiff_jax": __version__, "python": platform.python_version(), **packages}
@@ -191,7 +191,7 @@ def versions() -> dict[str, str]:
 def _file_names(folder: pathlib.Path) -> list[str]:
     paths = (path for path in folder.rglob("*") if not path.is_dir())
     names = (path.relative_to(folder).as_posix() for path in paths)
-    return sorted(name for name in names if name != MANIFEST_FILE)
+    return sorted(name for name in names if name != CHECKPOINT_MANIFEST_FILE)
 
 
 def _flushed_entry(path: pathlib.Path) -> dict[str, Any]:
@@ -199,7 +199,9 @@ def _flushed_entry(path: pathlib.Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": sha256_of_file(path)}
 
 
-def _pairs(folder: pathlib.Path, manifest: Manifest) -> tuple[list[pathlib.Path], list[Any]]:
+def _pairs(
+    folder: pathlib.Path, manifest: CheckpointManifest
+) -> tuple[list[pathlib.Path], list[Any]]:
     return [folder / name for name in manifest.files], list(manifest.files.values())
 
 

@@ -26,15 +26,15 @@ from jax.experimental import multihost_utils
 from tpdiff_jax.infra import checkpoint_folder
 from tpdiff_jax.infra.checkpoint_manifest import (
     CheckpointError,
+    CheckpointManifest,
     CheckpointMismatchError,
     DamagedCheckpointError,
     Identity,
-    Manifest,
+    checkpoint_versions,
     differences,
-    read_manifest,
+    read_checkpoint_manifest,
     verify,
-    versions,
-    write_manifest,
+    write_checkpoint_manifest,
 )
 
 _NO_STEP, _NONE_INTACT = -1, -2
@@ -163,8 +163,10 @@ class Checkpoints:
             self._checkpointer.wait_until_finished()
             if jax.process_index() != 0:
                 return
-            write_manifest(self._saving(step), step=step, identity=self._identity, arrays=arrays)
-            checkpoint_folder.publish(self.path, step)
+            write_checkpoint_manifest(
+                self._saving(step), step=step, identity=self._identity, arrays=arrays
+            )
+            checkpoint_folder.publish_checkpoint(self.path, step)
         self._rejected.pop(step, None)
         for old in checkpoint_folder.steps_to_remove(
             self.steps(), newest=step, keep=self._keep, rejected=self._rejected
@@ -232,7 +234,7 @@ class Checkpoints:
         chosen = self._agreed_step(steps if step is None else [step])
         if chosen is None:
             return None
-        self._check_fits(read_manifest(self.path / str(chosen)), abstract_state)
+        self._check_fits(read_checkpoint_manifest(self.path / str(chosen)), abstract_state)
         args = ocp.args.Composite(
             state=ocp.args.StandardRestore(abstract_state), totals=ocp.args.JsonRestore()
         )
@@ -271,7 +273,7 @@ class Checkpoints:
             "--trust_step=STEP writes it"
         )
 
-    def _check_fits(self, manifest: Manifest, abstract_state: Any) -> None:
+    def _check_fits(self, manifest: CheckpointManifest, abstract_state: Any) -> None:
         """Refuse another run's checkpoint; say when other versions wrote it.
 
         Raises:
@@ -287,7 +289,7 @@ class Checkpoints:
             if lines:
                 shown = ";".join(lines[:_SHOWN]) + ("; ..." if len(lines) > _SHOWN else "")
                 raise CheckpointMismatchError(f"{where} holds other arrays:{shown}")
-        if lines := differences("", manifest.versions, versions()):
+        if lines := differences("", manifest.versions, checkpoint_versions()):
             logging.warning("%s comes from other versions:\n%s", where, "\n".join(lines))
 
 

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-Row = Mapping[str, Any]
+PlanRow = Mapping[str, Any]
 
 
 def training_summary(
-    rows: Sequence[Row],
+    rows: Sequence[PlanRow],
     stage_probs: Sequence[float],
     *,
     num_chips: int,
@@ -60,7 +60,7 @@ def training_summary(
     }
 
 
-def refusal(topology: str, rows: Sequence[Row], search: Row | None) -> str | None:
+def refusal(topology: str, rows: Sequence[PlanRow], search: PlanRow | None) -> str | None:
     """Return one line that says what does not fit, or None when everything does.
 
     Args:
@@ -83,7 +83,7 @@ def refusal(topology: str, rows: Sequence[Row], search: Row | None) -> str | Non
     return f"{line}; the largest that fits is {field}={search['batch_size']}"
 
 
-def format_plan(content: Row) -> str:
+def format_plan(content: PlanRow) -> str:
     """Return a plan as text for the terminal."""
     rows = [*content["stages"], content["sampler"]]
     width = max(16, *(len(row["name"]) + 1 for row in rows))
@@ -110,7 +110,7 @@ def gibibytes(value: float) -> str:
 _COLUMNS = ("program", "peak GiB", "of memory", "compute", "memory", "links", "MFU", "bound by")
 
 
-def _program_line(row: Row, width: int) -> str:
+def _program_line(row: PlanRow, width: int) -> str:
     line = f"{row['name']:{width}s}"
     if not row["fits"]:
         needed = row["needed_bytes"]

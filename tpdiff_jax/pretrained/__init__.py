@@ -14,15 +14,15 @@ is a `ValueError` before any of them is read.
 
 from tpdiff_jax.pretrained.animatediff import load_animatediff, save_animatediff
 from tpdiff_jax.pretrained.causal_video_vae import load_causal_video_vae
-from tpdiff_jax.pretrained.flux import LAYOUTS, load_flux, save_flux
+from tpdiff_jax.pretrained.flux import FLUX_LAYOUTS, load_flux, save_flux
 from tpdiff_jax.pretrained.image_vae import load_image_vae
-from tpdiff_jax.pretrained.published import PUBLISHED, Published, Weights
+from tpdiff_jax.pretrained.published import PUBLISHED, Published, PublishedWeights
 
 __all__ = [
-    "LAYOUTS",
+    "FLUX_LAYOUTS",
     "PUBLISHED",
     "Published",
-    "Weights",
+    "PublishedWeights",
     "load_animatediff",
     "load_causal_video_vae",
     "load_flux",

@@ -37,14 +37,14 @@ from tpdiff_jax.pretrained.flux import STORED_TYPES
 from tpdiff_jax.pretrained.key_table import (
     check_tensors,
     export_tensor,
-    flatten,
+    flatten_params,
     import_params,
     places,
 )
-from tpdiff_jax.pretrained.tensor_files import open_folder, write_folder
+from tpdiff_jax.pretrained.tensor_files import open_tensor_folder, write_folder
 from tpdiff_jax.types import Params, PRNGKey
 
-LAYOUTS = ("separate", "combined", "original")
+ANIMATEDIFF_LAYOUTS = ("separate", "combined", "original")
 UNET, ADAPTER = "unet", "motion_adapter"
 POSITION_TOLERANCE = 5e-3  # of files in half precision
 SAMPLE_SIZE = 64  # latents along a side that diffusers samples where nobody says: SD 1.5's
@@ -88,7 +88,7 @@ def load_animatediff(
     for part in (UNET, ADAPTER):
         if (folder / part / "config.json").exists():
             _check_config(folder / part / "config.json", config)
-    shapes, fresh = flatten_dict(dict(params or abstract_params(config))), {}
+    shapes, fresh = flatten_dict(dict(params or abstract_animatediff_params(config))), {}
     rows, tensors = animatediff_rows(config), open_tensors(folder)
     if key is not None and not any(MOTION in name for name in tensors.shapes):
         logging.warning("%s holds no motion modules: they start fresh", folder)
@@ -133,16 +133,16 @@ def save_animatediff(
         folder: made if it is not there; its parts must hold no safetensors.
         params: parameters of `config`'s network.
         config: the network.
-        layout: one of `LAYOUTS`.
+        layout: one of `ANIMATEDIFF_LAYOUTS`.
         dtype: stored type, float32, bfloat16 or float16.
         source: the folder that the weights came from, to copy its tables of positions.
 
     Raises:
         ValueError: for an unknown layout or type, or a folder that already holds safetensors.
     """
-    check_choice("layout", layout, LAYOUTS)
+    check_choice("layout", layout, ANIMATEDIFF_LAYOUTS)
     check_choice("dtype", dtype, STORED_TYPES)
-    found, leaves = places(animatediff_rows(config), params), flatten(params)
+    found, leaves = places(animatediff_rows(config), params), flatten_params(params)
     stored, positions = STORED_TYPES[dtype], position_names(config)
     published = None if source is None else open_tensors(source)
 
@@ -161,7 +161,7 @@ def save_animatediff(
     for part, name_of in _parts(layout, [*found, *positions]).items():
         sizes = {written: num_bytes(name) for written, name in name_of.items()}
         write_folder(folder / part, sizes, functools.partial(_make_written, make, name_of))
-        fields = published_fields(config, part, layout)
+        fields = published_animatediff_fields(config, part, layout)
         text = json.dumps(fields, indent=2, sort_keys=True)
         write_durably(folder / part / "config.json", text + "\n")
 
@@ -172,7 +172,7 @@ def _make_written(
     return make(name_of[written])
 
 
-def abstract_params(config: AnimateDiffConfig) -> Params:
+def abstract_animatediff_params(config: AnimateDiffConfig) -> Params:
     """Shapes and types of the parameters; nothing is allocated."""
     return jax.eval_shape(AnimateDiff(config).init, jax.random.key(0))
 
@@ -188,10 +188,10 @@ def open_tensors(folder: pathlib.Path) -> Tensors:
     Raises:
         ValueError: when a part is missing or damaged, or a name is none that a part could have.
     """
-    unet = open_folder(folder / UNET)
+    unet = open_tensor_folder(folder / UNET)
     sources = {name: (unet, name) for name in unet.shapes}
     if (folder / ADAPTER).is_dir() and not any(MOTION in name for name in sources):
-        adapter = open_folder(folder / ADAPTER)
+        adapter = open_tensor_folder(folder / ADAPTER)
         for name in adapter.shapes:
             sources.setdefault(name_in_diffusers(name), (adapter, name))
     shapes = {name: part.shapes[stored] for name, (part, stored) in sources.items()}
@@ -203,7 +203,9 @@ def open_tensors(folder: pathlib.Path) -> Tensors:
     return Tensors(shapes, read)
 
 
-def published_fields(config: AnimateDiffConfig, part: str, layout: str) -> dict[str, Any]:
+def published_animatediff_fields(
+    config: AnimateDiffConfig, part: str, layout: str
+) -> dict[str, Any]:
     """Return the entries of a part's config.json that diffusers reads."""
     last = config.num_levels - 1
     motion = {

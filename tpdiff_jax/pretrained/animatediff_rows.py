@@ -15,7 +15,7 @@ from tpdiff_jax.pretrained.frame_rows import (
     pointwise_rows,
     residual_rows,
 )
-from tpdiff_jax.pretrained.key_table import TRANSPOSED, Row, linear_rows
+from tpdiff_jax.pretrained.key_table import TRANSPOSED, KeyRow, linear_rows
 
 MOTION = ".motion_modules."
 BLOCK = "transformer_blocks.0"
@@ -36,7 +36,7 @@ OWNER = "temporal_transformer."
 """What AnimateDiff's own files have between the number of a motion module and those names."""
 
 
-def animatediff_rows(config: AnimateDiffConfig) -> list[Row]:
+def animatediff_rows(config: AnimateDiffConfig) -> list[KeyRow]:
     """Return the key table."""
     rows = [
         *convolution_rows("conv_in", "stem/conv"),
@@ -87,7 +87,7 @@ def _place(step: Step) -> tuple[str, str]:
     return f"{section}.{level}", index[0] if index else "0"
 
 
-def _rows_of_step(step: Step) -> Iterator[Row]:
+def _rows_of_step(step: Step) -> Iterator[KeyRow]:
     (section, j), shape = _place(step), step.shape
     param, dim = f"{step.section}/{step.name}", shape.out_channels
     if step.name.endswith("downsample"):
@@ -112,7 +112,7 @@ def _rows_of_step(step: Step) -> Iterator[Row]:
         yield from linear_rows(f"{tensor}.proj_out", f"{param}/motion/project_out")
 
 
-def _transformer_rows(tensor: str, param: str) -> Iterator[Row]:
+def _transformer_rows(tensor: str, param: str) -> Iterator[KeyRow]:
     block, ours = f"{tensor}.{BLOCK}", f"{param}/block"
     yield from norm_rows(f"{tensor}.norm", f"{param}/norm")
     for i in (1, 2, 3):
@@ -120,7 +120,7 @@ def _transformer_rows(tensor: str, param: str) -> Iterator[Row]:
     for i in (1, 2):
         theirs, attention = f"{block}.attn{i}", f"{ours}/attention_{i}"
         for part in ("q", "k", "v"):
-            yield Row(f"{theirs}.to_{part}.weight", f"{attention}/{part}/kernel", TRANSPOSED)
+            yield KeyRow(f"{theirs}.to_{part}.weight", f"{attention}/{part}/kernel", TRANSPOSED)
         yield from linear_rows(f"{theirs}.to_out.0", f"{attention}/out")
     yield from linear_rows(f"{block}.ff.net.0.proj", f"{ours}/inner")
     yield from linear_rows(f"{block}.ff.net.2", f"{ours}/outer")

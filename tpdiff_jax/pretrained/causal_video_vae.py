@@ -10,23 +10,23 @@ from tpdiff_jax.json_files import read_json
 from tpdiff_jax.models.causal_video_vae import CausalVideoVAE
 from tpdiff_jax.models.causal_video_vae_config import CausalVideoVAEConfig
 from tpdiff_jax.pretrained.key_table import (
-    Row,
+    KeyRow,
     Transform,
     check_tensors,
     import_params,
     linear_rows,
     places,
 )
-from tpdiff_jax.pretrained.tensor_files import open_folder
+from tpdiff_jax.pretrained.tensor_files import open_tensor_folder
 from tpdiff_jax.types import Params
 
 # PyTorch keeps [out, in, time, row, column], flax [time, row, column, in, out].
-CONVOLUTION = Transform(
+CONVOLUTION_3D = Transform(
     lambda x: np.transpose(x, (2, 3, 4, 1, 0)), lambda x: np.transpose(x, (4, 3, 0, 1, 2))
 )
 # A 1 x 1 x 1 convolution is a linear layer here.
-POINTWISE = Transform(lambda x: x[:, :, 0, 0, 0].T, lambda x: x.T[:, :, None, None, None])
-CONFIG_FIELDS: tuple[tuple[str, str, bool], ...] = (
+POINTWISE_3D = Transform(lambda x: x[:, :, 0, 0, 0].T, lambda x: x.T[:, :, None, None, None])
+CAUSAL_VAE_FIELDS: tuple[tuple[str, str, bool], ...] = (
     ("encoder_in_channels", "channels", False),
     ("decoder_out_channels", "channels", False),
     ("encoder_out_channels", "latent_channels", False),
@@ -41,7 +41,7 @@ CONFIG_FIELDS: tuple[tuple[str, str, bool], ...] = (
 """Entries of config.json, fields of `CausalVideoVAEConfig`, and whether there is one a level."""
 
 
-def causal_video_vae_rows(config: CausalVideoVAEConfig) -> list[Row]:
+def causal_video_vae_rows(config: CausalVideoVAEConfig) -> list[KeyRow]:
     """Return the key table."""
     num_levels = len(config.level_channels)
     rows = _pointwise("quant_conv", "encoder/moments")
@@ -77,7 +77,7 @@ def read_vae_config(folder: pathlib.Path) -> CausalVideoVAEConfig:
         return CausalVideoVAEConfig()
     fields = read_json(path)
     shape: dict[str, Any] = {}
-    for name, ours, is_per_level in CONFIG_FIELDS:
+    for name, ours, is_per_level in CAUSAL_VAE_FIELDS:
         value = fields.get(name)
         if isinstance(value, list) and is_per_level:
             if len(set(value)) != 1:
@@ -104,12 +104,12 @@ def load_causal_video_vae(folder: pathlib.Path, config: CausalVideoVAEConfig) ->
         ValueError: naming the first tensor that is missing, left over or of another shape.
     """
     shapes = jax.eval_shape(CausalVideoVAE(config).init, jax.random.key(0))
-    found, tensors = places(causal_video_vae_rows(config), shapes), open_folder(folder)
+    found, tensors = places(causal_video_vae_rows(config), shapes), open_tensor_folder(folder)
     check_tensors(found, tensors.shapes, str(folder))
     return import_params(found, tensors.read, shapes)
 
 
-def _resampling(part: str, tensor: str, param: str) -> list[Row]:
+def _resampling(part: str, tensor: str, param: str) -> list[KeyRow]:
     space, time, verb = (
         ("downsamplers", "temporal_downsamplers", "downsample")
         if part == "encoder"
@@ -121,7 +121,7 @@ def _resampling(part: str, tensor: str, param: str) -> list[Row]:
     ]
 
 
-def _middle(tensor: str, param: str) -> list[Row]:
+def _middle(tensor: str, param: str) -> list[KeyRow]:
     attention = f"{tensor}.attentions.0"
     return [
         *_residual(f"{tensor}.resnets.0", f"{param}/residual_1", has_shortcut=False),
@@ -134,7 +134,7 @@ def _middle(tensor: str, param: str) -> list[Row]:
     ]
 
 
-def _residual(tensor: str, param: str, has_shortcut: bool) -> list[Row]:
+def _residual(tensor: str, param: str, has_shortcut: bool) -> list[KeyRow]:
     rows = [
         *_norm(f"{tensor}.norm1", f"{param}/norm_1"),
         *_convolution(f"{tensor}.conv1", f"{param}/conv_1"),
@@ -146,19 +146,19 @@ def _residual(tensor: str, param: str, has_shortcut: bool) -> list[Row]:
     )
 
 
-def _convolution(tensor: str, param: str) -> list[Row]:
+def _convolution(tensor: str, param: str) -> list[KeyRow]:
     return [
-        Row(f"{tensor}.conv.weight", f"{param}/conv/kernel", CONVOLUTION),
-        Row(f"{tensor}.conv.bias", f"{param}/conv/bias"),
+        KeyRow(f"{tensor}.conv.weight", f"{param}/conv/kernel", CONVOLUTION_3D),
+        KeyRow(f"{tensor}.conv.bias", f"{param}/conv/bias"),
     ]
 
 
-def _pointwise(tensor: str, param: str) -> list[Row]:
+def _pointwise(tensor: str, param: str) -> list[KeyRow]:
     return [
-        Row(f"{tensor}.conv.weight", f"{param}/kernel", POINTWISE),
-        Row(f"{tensor}.conv.bias", f"{param}/bias"),
+        KeyRow(f"{tensor}.conv.weight", f"{param}/kernel", POINTWISE_3D),
+        KeyRow(f"{tensor}.conv.bias", f"{param}/bias"),
     ]
 
 
-def _norm(tensor: str, param: str) -> list[Row]:
-    return [Row(f"{tensor}.weight", f"{param}/scale"), Row(f"{tensor}.bias", f"{param}/bias")]
+def _norm(tensor: str, param: str) -> list[KeyRow]:
+    return [KeyRow(f"{tensor}.weight", f"{param}/scale"), KeyRow(f"{tensor}.bias", f"{param}/bias")]

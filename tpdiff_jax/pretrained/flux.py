@@ -22,22 +22,22 @@ from tpdiff_jax.json_files import read_json
 from tpdiff_jax.models import Flux, FluxConfig
 from tpdiff_jax.pretrained.key_table import (
     HALVES_SWAPPED,
-    SAME,
     TRANSPOSED,
-    Row,
+    UNCHANGED,
+    KeyRow,
     Transform,
     check_tensors,
     export_tensor,
-    flatten,
+    flatten_params,
     import_params,
     linear_rows,
     places,
 )
-from tpdiff_jax.pretrained.tensor_files import open_folder, write_folder
+from tpdiff_jax.pretrained.tensor_files import open_tensor_folder, write_folder
 from tpdiff_jax.types import Params
 
 CLASSES = {"pyramid_flow": "PyramidFluxTransformer", "diffusers": "FluxTransformer2DModel"}
-LAYOUTS = tuple(CLASSES)
+FLUX_LAYOUTS = tuple(CLASSES)
 STORED_TYPES = {
     "float32": np.dtype(np.float32),
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
@@ -73,7 +73,7 @@ LINEARS: tuple[tuple[str, str, tuple[int, int]], ...] = (
     (f"{SINGLE}.proj_mlp", "single_blocks/inner", (0, 1)),
     (f"{SINGLE}.proj_out", "single_blocks/outer", (0, 1)),
 )
-SCALES: tuple[tuple[str, str], ...] = (
+NORM_SCALES: tuple[tuple[str, str], ...] = (
     (f"{DOUBLE}.attn.norm_q.weight", "double_blocks/video/attention/q_norm/scale"),
     (f"{DOUBLE}.attn.norm_k.weight", "double_blocks/video/attention/k_norm/scale"),
     (f"{DOUBLE}.attn.norm_added_q.weight", "double_blocks/text/attention/q_norm/scale"),
@@ -81,7 +81,7 @@ SCALES: tuple[tuple[str, str], ...] = (
     (f"{SINGLE}.attn.norm_q.weight", "single_blocks/attention/q_norm/scale"),
     (f"{SINGLE}.attn.norm_k.weight", "single_blocks/attention/k_norm/scale"),
 )
-CONFIG_FIELDS: tuple[tuple[str, str], ...] = (
+FLUX_FIELDS: tuple[tuple[str, str], ...] = (
     ("num_layers", "num_double_blocks"),
     ("num_single_layers", "num_single_blocks"),
     ("num_attention_heads", "num_heads"),
@@ -99,20 +99,20 @@ MADE_OF = {
 """What in a config decides a property."""
 
 
-def flux_rows(config: FluxConfig, layout: str) -> list[Row]:
+def flux_rows(config: FluxConfig, layout: str) -> list[KeyRow]:
     """Return the key table of a layout.
 
     Raises:
         ValueError: naming `layout` and the allowed ones.
     """
-    check_choice("layout", layout, LAYOUTS)
+    check_choice("layout", layout, FLUX_LAYOUTS)
     rows = [row for linear in LINEARS for row in linear_rows(*linear)]
-    rows += [Row(tensor, param) for tensor, param in SCALES]
+    rows += [KeyRow(tensor, param) for tensor, param in NORM_SCALES]
     rows += linear_rows("norm_out.linear", "head/modulation", outputs=HALVES_SWAPPED)
-    patch = SAME if layout == "pyramid_flow" else _channels_last(config.patch_size)
+    patch = UNCHANGED if layout == "pyramid_flow" else _channels_last(config.patch_size)
     inputs = patch.then(TRANSPOSED)  # a linear layer's inputs are the last axis in the files
-    rows += [Row("x_embedder.weight", "stem/patch/kernel", inputs)]
-    rows += [Row("x_embedder.bias", "stem/patch/bias")]
+    rows += [KeyRow("x_embedder.weight", "stem/patch/kernel", inputs)]
+    rows += [KeyRow("x_embedder.bias", "stem/patch/bias")]
     return rows + linear_rows("proj_out", "head/patch", outputs=patch)
 
 
@@ -135,7 +135,7 @@ def load_flux(
     Args:
         folder: holds safetensors files, perhaps in shards with an index, perhaps a config.json.
         config: the network to fill.
-        layout: one of `LAYOUTS`; None: the one whose class config.json names.
+        layout: one of `FLUX_LAYOUTS`; None: the one whose class config.json names.
         params: shapes of the parameters with their shardings, to load onto devices; None: into the
             host's memory.
 
@@ -149,8 +149,8 @@ def load_flux(
     layout = layout or _layout_of(folder / "config.json")
     if (folder / "config.json").exists():
         _check_config(folder / "config.json", config)
-    shapes = params or abstract_params(config)
-    found, tensors = places(flux_rows(config, layout), shapes), open_folder(folder)
+    shapes = params or abstract_flux_params(config)
+    found, tensors = places(flux_rows(config, layout), shapes), open_tensor_folder(folder)
     check_tensors(found, tensors.shapes, str(folder))
     return import_params(found, tensors.read, shapes)
 
@@ -164,29 +164,29 @@ def save_flux(
         folder: made if it is not there; must hold no safetensors.
         params: parameters of `config`'s network.
         config: the network.
-        layout: one of `LAYOUTS`.
+        layout: one of `FLUX_LAYOUTS`.
         dtype: stored type, float32, bfloat16 or float16.
 
     Raises:
         ValueError: for an unknown layout or type, or a folder that already holds safetensors.
     """
     check_choice("dtype", dtype, STORED_TYPES)
-    found, leaves = places(flux_rows(config, layout), params), flatten(params)
+    found, leaves = places(flux_rows(config, layout), params), flatten_params(params)
     stored = STORED_TYPES[dtype]
     sizes = {name: int(np.prod(p.shape)) * stored.itemsize for name, p in found.items()}
     write_folder(folder, sizes, lambda name: export_tensor(leaves, found[name], stored))
-    fields = published_fields(config, layout)
+    fields = published_flux_fields(config, layout)
     write_durably(folder / "config.json", json.dumps(fields, indent=2, sort_keys=True) + "\n")
 
 
-def abstract_params(config: FluxConfig) -> Params:
+def abstract_flux_params(config: FluxConfig) -> Params:
     """Shapes and types of the parameters; nothing is allocated."""
     return jax.eval_shape(Flux(config).init, jax.random.key(0))
 
 
-def published_fields(config: FluxConfig, layout: str) -> dict[str, Any]:
+def published_flux_fields(config: FluxConfig, layout: str) -> dict[str, Any]:
     """Return the entries of config.json that a layout's own library reads."""
-    fields: dict[str, Any] = {name: getattr(config, ours) for name, ours in CONFIG_FIELDS}
+    fields: dict[str, Any] = {name: getattr(config, ours) for name, ours in FLUX_FIELDS}
     fields |= {"patch_size": 1}  # patches are cut before the network there
     fields |= {"_class_name": CLASSES[layout]}
     if layout == "diffusers":
@@ -208,7 +208,7 @@ def _layout_of(path: pathlib.Path) -> str:
 
 def _check_config(path: pathlib.Path, config: FluxConfig) -> None:
     fields = read_json(path)
-    for name, ours in CONFIG_FIELDS:
+    for name, ours in FLUX_FIELDS:
         value, expected = fields.get(name), getattr(config, ours)
         value = tuple(value) if isinstance(value, list) else value
         if name in fields and value != expected:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tpdiff_jax.pretrained.key_table import Row, Transform
+from tpdiff_jax.pretrained.key_table import KeyRow, Transform
 
 # PyTorch keeps [out, in, row, column], flax [row, column, in, out].
 CONVOLUTION = Transform(
@@ -12,22 +12,22 @@ CONVOLUTION = Transform(
 POINTWISE = Transform(lambda x: x[:, :, 0, 0].T, lambda x: x.T[:, :, None, None])
 
 
-def convolution_rows(tensor: str, param: str) -> list[Row]:
+def convolution_rows(tensor: str, param: str) -> list[KeyRow]:
     """Rows of a convolution with a bias."""
-    return [Row(f"{tensor}.weight", f"{param}/kernel", CONVOLUTION), *_bias(tensor, param)]
+    return [KeyRow(f"{tensor}.weight", f"{param}/kernel", CONVOLUTION), *_bias(tensor, param)]
 
 
-def pointwise_rows(tensor: str, param: str) -> list[Row]:
+def pointwise_rows(tensor: str, param: str) -> list[KeyRow]:
     """Rows of a 1 x 1 convolution with a bias."""
-    return [Row(f"{tensor}.weight", f"{param}/kernel", POINTWISE), *_bias(tensor, param)]
+    return [KeyRow(f"{tensor}.weight", f"{param}/kernel", POINTWISE), *_bias(tensor, param)]
 
 
-def norm_rows(tensor: str, param: str) -> list[Row]:
+def norm_rows(tensor: str, param: str) -> list[KeyRow]:
     """Rows of a norm with scale and shift."""
-    return [Row(f"{tensor}.weight", f"{param}/scale"), *_bias(tensor, param)]
+    return [KeyRow(f"{tensor}.weight", f"{param}/scale"), *_bias(tensor, param)]
 
 
-def residual_rows(tensor: str, param: str, has_shortcut: bool) -> list[Row]:
+def residual_rows(tensor: str, param: str, has_shortcut: bool) -> list[KeyRow]:
     """Rows of a residual block, without its noise time."""
     return [
         *norm_rows(f"{tensor}.norm1", f"{param}/norm_1"),
@@ -38,5 +38,5 @@ def residual_rows(tensor: str, param: str, has_shortcut: bool) -> list[Row]:
     ]
 
 
-def _bias(tensor: str, param: str) -> list[Row]:
-    return [Row(f"{tensor}.bias", f"{param}/bias")]
+def _bias(tensor: str, param: str) -> list[KeyRow]:
+    return [KeyRow(f"{tensor}.bias", f"{param}/bias")]

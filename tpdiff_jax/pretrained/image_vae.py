@@ -18,11 +18,17 @@ from tpdiff_jax.pretrained.frame_rows import (
     pointwise_rows,
     residual_rows,
 )
-from tpdiff_jax.pretrained.key_table import Row, check_tensors, import_params, linear_rows, places
-from tpdiff_jax.pretrained.tensor_files import open_folder
+from tpdiff_jax.pretrained.key_table import (
+    KeyRow,
+    check_tensors,
+    import_params,
+    linear_rows,
+    places,
+)
+from tpdiff_jax.pretrained.tensor_files import open_tensor_folder
 from tpdiff_jax.types import Params
 
-CONFIG_FIELDS: tuple[tuple[str, str], ...] = (
+IMAGE_VAE_FIELDS: tuple[tuple[str, str], ...] = (
     ("in_channels", "channels"),
     ("out_channels", "channels"),
     ("latent_channels", "latent_channels"),
@@ -40,7 +46,7 @@ OLD_NAMES = (
 )
 
 
-def image_vae_rows(config: ImageVAEConfig) -> list[Row]:
+def image_vae_rows(config: ImageVAEConfig) -> list[KeyRow]:
     """Return the key table."""
     num_levels = len(config.level_channels)
     rows = pointwise_rows("quant_conv", "encoder/moments")
@@ -76,7 +82,7 @@ def read_image_vae_config(folder: pathlib.Path) -> ImageVAEConfig:
         return ImageVAEConfig()
     fields = read_json(path)
     shape: dict[str, Any] = {}
-    for name, ours in CONFIG_FIELDS:
+    for name, ours in IMAGE_VAE_FIELDS:
         value = fields.get(name)
         found = tuple(value) if isinstance(value, list) else value
         if value is not None and shape.setdefault(ours, found) != found:
@@ -98,7 +104,7 @@ def load_image_vae(folder: pathlib.Path, config: ImageVAEConfig) -> Params:
         ValueError: naming the first tensor that is missing, left over or of another shape.
     """
     shapes = jax.eval_shape(ImageVAE(config).init, jax.random.key(0))
-    found, tensors = places(image_vae_rows(config), shapes), open_folder(folder)
+    found, tensors = places(image_vae_rows(config), shapes), open_tensor_folder(folder)
     stored = {_current_name(name): name for name in tensors.shapes}
     check_tensors(found, {new: tensors.shapes[old] for new, old in stored.items()}, str(folder))
 
@@ -114,7 +120,7 @@ def _current_name(name: str) -> str:
     return name
 
 
-def _middle(tensor: str, param: str) -> list[Row]:
+def _middle(tensor: str, param: str) -> list[KeyRow]:
     attention, ours = f"{tensor}.attentions.0", f"{param}/attention"
     return [
         *residual_rows(f"{tensor}.resnets.0", f"{param}/residual_1", has_shortcut=False),

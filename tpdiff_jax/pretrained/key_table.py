@@ -31,14 +31,14 @@ class Transform(NamedTuple):
         )
 
 
-SAME = Transform(lambda x: x, lambda x: x)
+UNCHANGED = Transform(lambda x: x, lambda x: x)
 TRANSPOSED = Transform(np.transpose, np.transpose)  # PyTorch keeps [out, in], flax [in, out]
 HALVES_SWAPPED = Transform(
     lambda x: np.roll(x, x.shape[-1] // 2, axis=-1), lambda x: np.roll(x, x.shape[-1] // 2, axis=-1)
 )
 
 
-class Row(NamedTuple):
+class KeyRow(NamedTuple):
     """One row of a key table.
 
     Attributes:
@@ -50,17 +50,17 @@ class Row(NamedTuple):
 
     tensor: str
     param: str
-    transform: Transform = SAME
+    transform: Transform = UNCHANGED
     share: tuple[int, int] = (0, 1)
 
 
 def linear_rows(
-    tensor: str, param: str, share: tuple[int, int] = (0, 1), outputs: Transform = SAME
-) -> list[Row]:
+    tensor: str, param: str, share: tuple[int, int] = (0, 1), outputs: Transform = UNCHANGED
+) -> list[KeyRow]:
     """Rows of a linear layer; `outputs` rearranges its outputs, the last axis here."""
     return [
-        Row(f"{tensor}.weight", f"{param}/kernel", TRANSPOSED.then(outputs), share),
-        Row(f"{tensor}.bias", f"{param}/bias", outputs, share),
+        KeyRow(f"{tensor}.weight", f"{param}/kernel", TRANSPOSED.then(outputs), share),
+        KeyRow(f"{tensor}.bias", f"{param}/bias", outputs, share),
     ]
 
 
@@ -81,7 +81,7 @@ class Place:
     shape: tuple[int, ...]
 
 
-def flatten(params: Params) -> dict[str, Any]:
+def flatten_params(params: Params) -> dict[str, Any]:
     """Leaves by path, "/" between keys."""
     return {
         "/".join(entry.key for entry in path): leaf
@@ -89,7 +89,7 @@ def flatten(params: Params) -> dict[str, Any]:
     }
 
 
-def places(rows: Iterable[Row], params: Params) -> dict[str, Place]:
+def places(rows: Iterable[KeyRow], params: Params) -> dict[str, Place]:
     """Work out the place of every tensor.
 
     Args:
@@ -102,7 +102,7 @@ def places(rows: Iterable[Row], params: Params) -> dict[str, Place]:
     Raises:
         ValueError: if the rows and the parameters do not cover each other exactly.
     """
-    leaves, found = flatten(params), {}
+    leaves, found = flatten_params(params), {}
     covered = dict.fromkeys(leaves, 0)
     for row in rows:
         if row.param not in leaves:
@@ -117,7 +117,7 @@ def places(rows: Iterable[Row], params: Params) -> dict[str, Place]:
     return found
 
 
-def _places_of_row(row: Row, shape: tuple[int, ...]) -> Iterator[tuple[str, Place]]:
+def _places_of_row(row: KeyRow, shape: tuple[int, ...]) -> Iterator[tuple[str, Place]]:
     is_stacked = LAYER in row.tensor
     inner = shape[1:] if is_stacked else shape
     i, n = row.share
@@ -194,6 +194,6 @@ def import_params(
 
 
 def export_tensor(leaves: Mapping[str, Any], place: Place, dtype: np.dtype) -> np.ndarray:
-    """Return one tensor in the file's layout and type; `leaves` is what `flatten` returns."""
+    """Return one tensor in the file's layout and type; `leaves` come from `flatten_params`."""
     part = np.asarray(leaves[place.param][place.index])
     return np.ascontiguousarray(place.transform.to_tensor(part).astype(dtype))

@@ -27,12 +27,12 @@ class Published(NamedTuple):
 
 PUBLISHED: Mapping[str, Published] = {
     "animatediff": Published(
-        layouts=animatediff.LAYOUTS,
+        layouts=animatediff.ANIMATEDIFF_LAYOUTS,
         load=animatediff.load_animatediff,
         save=animatediff.save_animatediff,
     ),
     "flux": Published(
-        layouts=flux.LAYOUTS,
+        layouts=flux.FLUX_LAYOUTS,
         load=lambda folder, config, params, _: flux.load_flux(folder, config, params=params),
         save=lambda folder, params, config, layout, dtype, _: flux.save_flux(
             folder, params, config, layout, dtype
@@ -41,7 +41,7 @@ PUBLISHED: Mapping[str, Published] = {
 }
 
 
-class Weights(NamedTuple):
+class PublishedWeights(NamedTuple):
     """Weights to start from.
 
     Attributes:

@@ -15,8 +15,8 @@ from safetensors.numpy import save_file
 from tpdiff_jax.durable_files import write_durably, writing
 from tpdiff_jax.json_files import read_json
 
-STEM = "diffusion_pytorch_model"
-INDEX_FILE = f"{STEM}.safetensors.index.json"
+FILE_STEM = "diffusion_pytorch_model"
+INDEX_FILE = f"{FILE_STEM}.safetensors.index.json"
 SHARD_BYTES = 5 * 10**9
 
 
@@ -40,7 +40,7 @@ class TensorFolder:
             return file.get_tensor(name)
 
 
-def open_folder(path: pathlib.Path) -> TensorFolder:
+def open_tensor_folder(path: pathlib.Path) -> TensorFolder:
     """List the tensors of a folder.
 
     Where the folder has an index, the index says which files belong to it; otherwise all of its
@@ -111,12 +111,12 @@ def write_folder(
         raise ValueError(f"{path} already holds safetensors; choose another folder")
     shards = _shards(sizes, shard_bytes)
     if len(shards) == 1:
-        with writing(path / f"{STEM}.safetensors") as temporary:
+        with writing(path / f"{FILE_STEM}.safetensors") as temporary:
             save_file({name: make(name) for name in sizes}, temporary)
         return
     weight_map: dict[str, str] = {}
     for i, names in enumerate(shards):
-        file = f"{STEM}-{i + 1:05d}-of-{len(shards):05d}.safetensors"
+        file = f"{FILE_STEM}-{i + 1:05d}-of-{len(shards):05d}.safetensors"
         with writing(path / file) as temporary:
             save_file({name: make(name) for name in names}, temporary)
         weight_map |= dict.fromkeys(names, file)

@@ -44,7 +44,7 @@ class Sources(NamedTuple):
     skipped: list[SkippedClip]
 
 
-Row = Mapping[str, Any] | BadClipError
+TableRow = Mapping[str, Any] | BadClipError
 """A row as named fields, or why there is none."""
 
 
@@ -113,8 +113,8 @@ def _checked(
     )
 
 
-def _table_rows(table: pathlib.Path, columns: Columns) -> tuple[Iterator[Row], Columns]:
-    readers: dict[str, Callable[[pathlib.Path, Columns], Iterator[Row]]] = {
+def _table_rows(table: pathlib.Path, columns: Columns) -> tuple[Iterator[TableRow], Columns]:
+    readers: dict[str, Callable[[pathlib.Path, Columns], Iterator[TableRow]]] = {
         ".csv": _csv_rows,
         ".jsonl": _json_lines_rows,
         ".json": _msr_vtt_rows,
@@ -129,7 +129,7 @@ def _table_rows(table: pathlib.Path, columns: Columns) -> tuple[Iterator[Row], C
     return readers[suffix](table, columns), columns
 
 
-def _csv_rows(table: pathlib.Path, columns: Columns) -> Iterator[Row]:
+def _csv_rows(table: pathlib.Path, columns: Columns) -> Iterator[TableRow]:
     """Rows of a CSV file with a header. A malformed row ends at its line's end."""
     with table.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         reader = csv.reader(file)
@@ -147,7 +147,7 @@ def _csv_rows(table: pathlib.Path, columns: Columns) -> Iterator[Row]:
             csv.field_size_limit(before)
 
 
-def _named_rows(reader: Any, header: list[str]) -> Iterator[Row]:
+def _named_rows(reader: Any, header: list[str]) -> Iterator[TableRow]:
     while True:
         try:
             values = next(reader)
@@ -164,7 +164,7 @@ def _named_rows(reader: Any, header: list[str]) -> Iterator[Row]:
         yield dict(zip(header, values, strict=True))
 
 
-def _json_lines_rows(table: pathlib.Path, columns: Columns) -> Iterator[Row]:
+def _json_lines_rows(table: pathlib.Path, columns: Columns) -> Iterator[TableRow]:
     has_path = False
     with table.open("rb") as file:
         while line := file.readline(MAX_LINE_BYTES):
@@ -177,7 +177,7 @@ def _json_lines_rows(table: pathlib.Path, columns: Columns) -> Iterator[Row]:
         raise ValueError(f"prepare.path_column={columns.path!r} is in no line of {table.name}")
 
 
-def _parsed(line: bytes) -> Row:
+def _parsed(line: bytes) -> TableRow:
     try:
         row = json.loads(line.decode("utf-8", "replace"))
     except (ValueError, RecursionError) as error:
@@ -185,7 +185,7 @@ def _parsed(line: bytes) -> Row:
     return row if isinstance(row, dict) else BadClipError("malformed_row", "not a JSON object")
 
 
-def _msr_vtt_rows(table: pathlib.Path, columns: Columns) -> Iterator[Row]:
+def _msr_vtt_rows(table: pathlib.Path, columns: Columns) -> Iterator[TableRow]:
     """One row a video, with the caption of the lowest `sen_id` of its twenty."""
     try:
         content = json.loads(table.read_text(encoding="utf-8", errors="replace"))
@@ -206,7 +206,7 @@ def _msr_vtt_rows(table: pathlib.Path, columns: Columns) -> Iterator[Row]:
         }
 
 
-def _sidecar_rows(root: pathlib.Path, max_caption_bytes: int) -> Iterator[Row]:
+def _sidecar_rows(root: pathlib.Path, max_caption_bytes: int) -> Iterator[TableRow]:
     """Every video under `root` by name, with the text file beside it."""
     columns = Columns()
     paths = (p for p in root.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)

@@ -18,7 +18,7 @@ import numpy as np
 
 MAGIC = b"TPDC"
 PREFIX = struct.Struct("<4sI")
-DTYPES = ("uint8", "bool", "int32", "float16", "float32")
+STORED_DTYPES = ("uint8", "bool", "int32", "float16", "float32")
 
 
 class RecordError(ValueError):
@@ -52,8 +52,10 @@ def record_to_bytes(record: ClipRecord) -> bytes:
     """
     facts = array_facts(record.arrays)
     for name, fact in facts.items():
-        if fact["dtype"] not in DTYPES:
-            raise ValueError(f"array {name!r} is {fact['dtype']}; stored are {', '.join(DTYPES)}")
+        if fact["dtype"] not in STORED_DTYPES:
+            raise ValueError(
+                f"array {name!r} is {fact['dtype']}; stored are {', '.join(STORED_DTYPES)}"
+            )
     fields = {"name": record.name, "caption": record.caption, "arrays": facts}
     header = json.dumps(fields, separators=(",", ":")).encode()
     arrays = b"".join(
@@ -81,7 +83,7 @@ def record_from_bytes(data: bytes) -> ClipRecord:
         raise RecordError(f"the header cannot be read: {type(error).__name__}") from error
     arrays = {}
     for array, dtype_name, shape in facts:
-        if dtype_name not in DTYPES or not all(isinstance(n, int) and n >= 0 for n in shape):
+        if dtype_name not in STORED_DTYPES or not all(isinstance(n, int) and n >= 0 for n in shape):
             raise RecordError(f"array {array!r} is {dtype_name} {shape}")
         dtype, count = np.dtype(dtype_name).newbyteorder("<"), math.prod(shape)
         if start + count * dtype.itemsize > len(data):

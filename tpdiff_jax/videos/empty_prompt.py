@@ -19,12 +19,12 @@ from tpdiff_jax.videos.clip_records import (
     record_from_bytes,
     record_to_bytes,
 )
-from tpdiff_jax.videos.record_manifest import Manifest
+from tpdiff_jax.videos.record_manifest import ClipManifest
 
-NULL_FILE = "null_condition.record"
+EMPTY_PROMPT_FILE = "null_condition.record"
 
 
-def write_null_condition(
+def write_empty_prompt(
     folder: pathlib.Path, null: Mapping[str, np.ndarray], arrays: Mapping[str, Any]
 ) -> dict[str, Any] | None:
     """Write the file and return its entry of the manifest; nothing for a folder without text.
@@ -38,11 +38,11 @@ def write_null_condition(
     if not null:
         return None
     content = record_to_bytes(ClipRecord("", "", null))
-    write_durably(folder / NULL_FILE, content)
-    return {"name": NULL_FILE, "sha256": hashlib.sha256(content).hexdigest()}
+    write_durably(folder / EMPTY_PROMPT_FILE, content)
+    return {"name": EMPTY_PROMPT_FILE, "sha256": hashlib.sha256(content).hexdigest()}
 
 
-def read_null_condition(folder: pathlib.Path, manifest: Manifest) -> Mapping[str, np.ndarray]:
+def read_empty_prompt(folder: pathlib.Path, manifest: ClipManifest) -> Mapping[str, np.ndarray]:
     """Return the arrays of the empty prompt, without an axis of clips; none where none are stored.
 
     Raises:
@@ -51,7 +51,7 @@ def read_null_condition(folder: pathlib.Path, manifest: Manifest) -> Mapping[str
     entry = manifest.fields.get("null_condition")
     if entry is None:
         return {}
-    path = folder / NULL_FILE
+    path = folder / EMPTY_PROMPT_FILE
     content = path.read_bytes() if path.is_file() else b""
     if hashlib.sha256(content).hexdigest() != entry["sha256"]:
         raise ValueError(f"data.folder: {path} is not the file that the manifest names")

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from tpdiff_jax.videos.clip_buckets import parse_bucket
 
 SCHEMA = 2
-MANIFEST_FILE = "manifest.json"
+CLIP_MANIFEST_FILE = "manifest.json"
 SPLITS = ("train", "test")
 
 
@@ -31,7 +31,7 @@ class Shard(NamedTuple):
     sha256: str
 
 
-class Manifest(NamedTuple):
+class ClipManifest(NamedTuple):
     """What a folder of prepared clips holds.
 
     Attributes:
@@ -44,7 +44,7 @@ class Manifest(NamedTuple):
     fields: Mapping[str, Any]
     shards: tuple[Shard, ...]
     fingerprint: str
-    buckets: Mapping[str, "Manifest"]
+    buckets: Mapping[str, "ClipManifest"]
 
     def num_clips(self, split: str) -> int:
         """Number of clips of a split, in all buckets."""
@@ -65,18 +65,18 @@ def sha256_of_lines(lines: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def read_manifest(folder: pathlib.Path) -> Manifest:
+def read_clip_manifest(folder: pathlib.Path) -> ClipManifest:
     """Read the manifest and check that every shard is there in full size.
 
     Raises:
         ValueError: when the folder is not prepared, of another schema, or a shard or bucket is
             missing or another one. Naming `data.folder`.
     """
-    path = folder / MANIFEST_FILE
+    path = folder / CLIP_MANIFEST_FILE
     if not path.is_file():
         raise ValueError(
-            f"data.folder={str(folder)!r} has no {MANIFEST_FILE}; --mode=prepare writes it when "
-            "all shards are done"
+            f"data.folder={str(folder)!r} has no {CLIP_MANIFEST_FILE}; --mode=prepare writes it "
+            "when all shards are done"
         )
     content = path.read_bytes()
     try:
@@ -90,7 +90,7 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
         raise ValueError(f"{path} is no manifest: {type(error).__name__}: {error}") from error
     _check_shards(path, shards)
     buckets = {name: _read_bucket(path, name, sha256) for name, sha256 in entries.items()}
-    return Manifest(fields, shards, hashlib.sha256(content).hexdigest(), buckets)
+    return ClipManifest(fields, shards, hashlib.sha256(content).hexdigest(), buckets)
 
 
 def _check_shards(path: pathlib.Path, shards: Sequence[Shard]) -> None:
@@ -106,9 +106,9 @@ def _check_shards(path: pathlib.Path, shards: Sequence[Shard]) -> None:
             )
 
 
-def _read_bucket(path: pathlib.Path, name: str, sha256: str) -> Manifest:
+def _read_bucket(path: pathlib.Path, name: str, sha256: str) -> ClipManifest:
     parse_bucket(name)  # which no path is
-    bucket = read_manifest(path.parent / name)
+    bucket = read_clip_manifest(path.parent / name)
     if bucket.fingerprint != sha256:
         raise ValueError(f"data.folder: {path.parent / name} is not the bucket that {path} names")
     return bucket

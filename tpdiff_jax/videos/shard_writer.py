@@ -28,7 +28,7 @@ WRITER_OPTIONS = "group_size:1,zstd:3"
 Encode = Callable[[np.ndarray, str], Mapping[str, np.ndarray]]
 
 
-class Encoder(NamedTuple):
+class ClipEncoder(NamedTuple):
     """What to store of a clip.
 
     Attributes:
@@ -53,7 +53,7 @@ def keep_pixels(frames: np.ndarray, caption: str) -> Mapping[str, np.ndarray]:
     return {"video": frames}
 
 
-PIXELS = Encoder({"video": {"name": "pixels"}, "text": {"name": "none"}}, keep_pixels)
+PIXELS = ClipEncoder({"video": {"name": "pixels"}, "text": {"name": "none"}}, keep_pixels)
 
 
 class _OpenShard:
