@@ -104,6 +104,13 @@ def stack_clips(
 ) -> dict[str, Any]:
     """Render clips `start` to `start + count - 1` and stack every field over a leading axis b.
 
+    Args:
+        dataset: clips by number.
+        split: "train" or "test".
+        seed: of the data set, 0 or more.
+        count: clips, b >= 1.
+        start: number of the first.
+
     Returns:
         The fields of `dataset.clip`: arrays stacked to [b, ...], other values as lists.
     """
