@@ -28,9 +28,7 @@ SHAPES = [
 # The path enters a jump by four numbers only: the first path meets every shape.
 JUMPS = [
     pytest.param(
-        make_pyramid(
-            path, shape=(num_frames, 1, 1), strides=strides, downsample=down, upsample=up
-        ),
+        make_pyramid(path, shape=(num_frames, 1, 1), strides=strides, downsample=down, upsample=up),
         id=f"{number}-{strides}-{num_frames}-{down}-{up}",
     )
     for number, path in enumerate(PATHS)
