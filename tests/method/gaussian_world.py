@@ -1,12 +1,14 @@
 """A world in which the optimal network is known in closed form: small Gaussian videos.
 
-Let x_0 ~ N(m, S) over all N = F H W pixels of a video with c = 1, in one column, and let w = (x_0, eps) with
-eps ~ N(0, I) of stage i's shape and cov(x_0, eps) = G, 0 unless noise is coupled to data:
+Let x_0 ~ N(m, S) over all N = F H W pixels of a video with c = 1, in one column, and let
+w = (x_0, eps) with eps ~ N(0, I) of stage i's shape and cov(x_0, eps) = G, 0 unless noise is coupled
+to data:
 
     mean(w) = (m, 0),    cov(w) = W = [[S, G], [G^T, I]]
 
-With D_r, U the down- and upsampling matrices (Kronecker products of one an axis), x_i = D_{r_i} x_0 and c_i = U D_{r_{i-1}} x_0
-(c_0 = x_0 at stride r_0), everything on a stage's training path is a matrix times w:
+With D_r, U the down- and upsampling matrices (Kronecker products of one an axis), x_i = D_{r_i} x_0
+and c_i = U D_{r_{i-1}} x_0 (c_0 = x_0 at stride r_0), everything on a stage's training path is a
+matrix times w:
 
     flow:  xs = gamma_s c_i + sigma_s eps,    xe = gamma_e x_i + sigma_e eps
            x_t = (1-u) xe + u xs,  u = (t-e)/(s-e),     target = (xs - xe)/(s - e)

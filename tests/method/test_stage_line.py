@@ -7,7 +7,7 @@ import pytest
 from tests.method.test_stage_targets import draw
 from tpdiff_jax.method.losses import mean_squared_error
 from tpdiff_jax.method.paths import DDIMPath, FlowPath
-from tpdiff_jax.method.stage_line import loss_weight, output_to_line
+from tpdiff_jax.method.stage_line import loss_weight, mean_loss_weight, output_to_line
 from tpdiff_jax.method.stage_targets import training_point
 from tpdiff_jax.method.stages import make_pyramid
 
@@ -74,3 +74,30 @@ def test_the_weight_is_bounded_near_the_data_and_one_for_other_predictions():
 def test_unknown_flow_prediction_is_refused():
     with pytest.raises(ValueError, match=r"path\.prediction.*'velocity', 'data'"):
         FlowPath(prediction="eps")
+
+
+def test_equal_stage_weights_have_a_mean_of_one_and_the_raw_ones_do_not():
+    """Means worked out by hand for flow: 1/t^2 integrates to 1/e - 1/s, and is 25 below 0.2."""
+    path = FlowPath(prediction="data")
+    raw = make_pyramid(path, shape=(16, 1, 1))
+    equal = make_pyramid(path, shape=(16, 1, 1), stage_weighting="equal")
+    s_1, s_2 = (stage.t_start for stage in raw.stages[1:])
+    by_hand = [
+        (3 / 2 - 1) / (1 / 3),
+        (3 - 1 / s_1) / (s_1 - 1 / 3),
+        (25 * 0.2 + 5 - 1 / s_2) / s_2,
+    ]
+    np.testing.assert_allclose(by_hand, [1.5, 4.06, 18.31], rtol=2e-3)
+    for index, (stage, expected) in enumerate(zip(raw.stages, by_hand, strict=True)):
+        assert mean_loss_weight(raw, index) == pytest.approx(expected, rel=1e-5)
+        t = stage.t_end + (stage.t_start - stage.t_end) * (np.arange(4000) + 0.5) / 4000
+        plain, even = (np.asarray(loss_weight(p, index, t)) for p in (raw, equal))
+        assert plain.mean() == pytest.approx(expected, rel=1e-3)
+        assert even.mean() == pytest.approx(1.0, rel=1e-3)
+        np.testing.assert_allclose(even / even[0], plain / plain[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("path", [FlowPath(), DDIMPath(), DDIMPath(prediction="eps")])
+def test_stage_weighting_is_of_data_prediction_only(path):
+    equal = make_pyramid(path, shape=(8, 1, 1), stage_weighting="equal")
+    np.testing.assert_array_equal(loss_weight(equal, 2, jnp.asarray([0.1, 0.4])), 1.0)

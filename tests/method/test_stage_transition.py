@@ -111,7 +111,7 @@ def test_the_papers_noise_term_equals_ours():
 
 
 def test_repetition_adds_the_noise_less_its_block_mean():
-    pyramid = make_pyramid(FlowPath(), shape=(16, 1, 1))
+    pyramid = make_pyramid(FlowPath(), shape=(16, 2, 2))
     z = np.random.default_rng(0).standard_normal((2, 16, 2, 2, 1)).astype(np.float32)
     got = stage_transition(pyramid, 2, jnp.zeros((2, 8, 2, 2, 1)), z)
     pairs = z.reshape(2, 8, 2, 2, 2, 1)
@@ -143,8 +143,8 @@ def test_lifted_noise_is_white(pyramid):
 def test_with_lifted_noise_the_jump_lands_on_the_training_path(pyramid):
     """Path by path, so that whatever couples noise and data at stage 0 is handed on exactly."""
     rng = np.random.default_rng(0)
-    x_0 = rng.standard_normal((2, pyramid.num_frames, 2, 1, 1)).astype(np.float32)
-    shapes = [(2, stage.num_frames, 2, 1, 1) for stage in pyramid.stages]
+    x_0 = rng.standard_normal((2, *pyramid.shape, 2)).astype(np.float32)
+    shapes = [(2, *stage.shape, 2) for stage in pyramid.stages]
     eps = x_0[:, : shapes[0][1]]  # as coupled as can be
     _, x_end = stage_end_points(pyramid, 0, x_0, eps)
     for index in range(1, pyramid.num_stages):
@@ -156,17 +156,17 @@ def test_with_lifted_noise_the_jump_lands_on_the_training_path(pyramid):
 
 
 @pytest.mark.parametrize("function", [stage_transition, lift_noise])
-@pytest.mark.parametrize("index", [0, -1])
-def test_nothing_jumps_into_stage_0(function, index):
+@pytest.mark.parametrize("index", [0, -1, 3])
+def test_nothing_jumps_into_stage_0_or_one_that_is_not_there(function, index):
     pyramid = make_pyramid(FlowPath(), shape=(16, 1, 1))
-    with pytest.raises(ValueError, match="stage_index"):
+    with pytest.raises(ValueError, match=r"stage_index is -?\d; allowed: 1 to 2"):
         function(pyramid, index, jnp.zeros((1, 4, 1, 1, 1)), jnp.zeros((1, 4, 1, 1, 1)))
 
 
 @pytest.mark.parametrize("function", [stage_transition, lift_noise])
 @pytest.mark.parametrize("shapes", [((1, 8), (1, 8)), ((1, 4), (1, 4)), ((2, 4), (1, 8))])
 def test_shapes_that_do_not_fit_are_refused_while_tracing(function, shapes):
-    pyramid = make_pyramid(FlowPath(), shape=(16, 1, 1))
+    pyramid = make_pyramid(FlowPath(), shape=(16, 2, 2))
     x, z = (jnp.zeros((*shape, 2, 2, 1)) for shape in shapes)
     with pytest.raises(AssertionError):
         function(pyramid, 1, x, z)

@@ -240,3 +240,80 @@ def test_stage_unit_of_velocity_needs_a_path_with_velocities():
 def test_an_unknown_upsampling_is_refused_even_if_no_stage_would_use_it():
     with pytest.raises(ValueError, match=r"pyramid\.upsample"):
         make_pyramid(FlowPath(), shape=(16, 1, 1), strides=(1,), upsample="cubic")
+
+
+SPACE = ((1, 4, 4), (1, 2, 2), (1, 1, 1))
+
+
+def test_pyramid_flows_start_points_come_out():
+    """Spatial halvings, L = 4: stages that follow ends 2/3 and 1/3 start at 0.2 and 0.5 clean."""
+    pyramid = make_pyramid(FlowPath(), shape=(1, 8, 8), strides=SPACE)
+    assert [stage.jump.eigenvalue for stage in pyramid.stages[1:]] == pytest.approx([4.0, 4.0])
+    clean = [stage.gamma_start for stage in pyramid.stages]
+    np.testing.assert_allclose(clean, [0.0, 0.2, 0.5], atol=1e-12)
+
+
+@pytest.mark.parametrize("t", [0.1, 0.5, 0.8])
+def test_spatial_expansion_goes_from_t_to_2t_over_1_plus_t(t):
+    """Spectral Progressive Diffusion (arXiv 2605.18736): twice the noise-to-signal ratio."""
+    options = {"shape": (1, 4, 4), "strides": ((1, 2, 2), (1, 1, 1))}
+    pyramid = make_pyramid(FlowPath(), stage_fractions=(1.0 - t, t), **options)
+    assert pyramid.stages[1].t_start == pytest.approx(2 * t / (1 + t), rel=1e-12)
+
+
+def test_stages_over_time_and_space_have_their_shapes_and_positions():
+    strides = ((4, 4, 2), (2, 2, 2), (1, 1, 1))
+    down = ("stride", "mean", "mean")
+    pyramid = make_pyramid(FlowPath(), shape=(9, 8, 4), strides=strides, downsample=down)
+    assert [stage.shape for stage in pyramid.stages] == [(3, 2, 2), (5, 4, 2), (9, 8, 4)]
+    assert pyramid.shape == (9, 8, 4)
+    coarse, middle, full = (stage.positions for stage in pyramid.stages)
+    np.testing.assert_array_equal(coarse.frames, [0, 4, 8])
+    np.testing.assert_array_equal(coarse.rows, [1.5, 5.5])
+    np.testing.assert_array_equal(coarse.columns, [0.5, 2.5])
+    np.testing.assert_array_equal(middle.rows, [0.5, 2.5, 4.5, 6.5])
+    np.testing.assert_array_equal(middle.columns, coarse.columns)
+    for axis, length in zip(full, pyramid.shape, strict=True):
+        np.testing.assert_array_equal(axis, np.arange(length))
+        assert axis.dtype == np.float32
+
+
+def test_naive_positions_count_every_axis_anew():
+    pyramid = make_pyramid(FlowPath(), shape=(2, 8, 4), strides=SPACE, frame_positions="naive")
+    for stage in pyramid.stages:
+        for axis, length in zip(stage.positions, stage.shape, strict=True):
+            np.testing.assert_array_equal(axis, np.arange(length))
+
+
+def test_shapes_that_share_a_network_share_the_largest_eigenvalue_of_all_axes():
+    shapes = [(4, 4, 8), (8, 8, 4), (5, 4, 4)]
+    windows = []
+    for shape in shapes:
+        others = [other for other in shapes if other != shape]
+        pyramid = make_pyramid(
+            FlowPath(), shape=shape, strides=((2, 2, 2), 1), upsample="linear", other_shapes=others
+        )
+        alone = [
+            make_pyramid(FlowPath(), shape=one, strides=((2, 2, 2), 1), upsample="linear")
+            for one in shapes
+        ]
+        largest = max(one.stages[1].jump.eigenvalue for one in alone)
+        assert pyramid.stages[1].jump.eigenvalue == largest
+        windows.append(pyramid.stages[1].t_start)
+    assert len(set(windows)) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"shape": (4, 6, 8)}, "height"),
+        ({"shape": (4, 8, 9)}, "width"),
+        ({"other_shapes": ((4, 9, 8),)}, "height"),
+        ({"upsample": "nearest_next"}, "pyramid.upsample_space"),
+        ({"downsample": ("stride", "max", "mean")}, "pyramid.downsample_space"),
+        ({"strides": ((1, 4, 4), (1, 3, 3), (1, 1, 1))}, "pyramid.strides"),
+    ],
+)
+def test_refuses_what_does_not_fit_in_space_by_name(changes, field):
+    with pytest.raises(ValueError, match=field.replace(".", r"\.")):
+        make_pyramid(FlowPath(), **{"shape": (4, 8, 8), "strides": SPACE, **changes})

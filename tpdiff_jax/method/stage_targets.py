@@ -57,7 +57,7 @@ def sample_times(pyramid: Pyramid, stage_index: int, key: PRNGKey, batch_size: i
     t = stage.t_end + (stage.t_start - stage.t_end) * ((stratum + offset) / batch_size)
     # Rounding must not leave the window, nor reach s_i itself.
     first, last = np.float32(stage.t_end), np.nextafter(np.float32(stage.t_start), np.float32(0.0))
-    if first < stage.t_end:
+    if float(first) < stage.t_end:  # a float32 would compare in float32
         first = np.nextafter(first, np.float32(1.0))
     return jnp.clip(t.astype(jnp.float32), first, last)
 
