@@ -22,6 +22,7 @@ def tiny_kinds():
     return build_kinds(OPTIONS, low_rank.parse_overrides([*flags_of_sizes(), ONE_STAGE]))
 
 
+@pytest.mark.slow
 def test_both_low_rank_steps_have_the_same_gradient_and_differ_in_cost():
     kinds, key = tiny_kinds(), jax.random.key(0)
     state = make_state(kinds[BESIDE], key)

@@ -69,10 +69,11 @@ WAYS = {
     "recomputed": {"remat": "full"},
 }
 RUNS = [
-    (name, way)
+    pytest.param(name, way, marks=() if is_quick else pytest.mark.slow)
     for name in CASES
     for way in WAYS
     if not (name == "animatediff" and way == "unrolled")  # every layer is compiled by itself
+    for is_quick in (name != "animatediff" and way == "scanned",)
 ]
 
 
