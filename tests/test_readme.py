@@ -13,12 +13,13 @@ TEXT = (REPO / "README.md").read_text()
 def test_the_library_example_trains_and_samples() -> None:
     (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.S)
     names: dict = {}
-    exec(code.replace("# videos =", "videos = lambda predict, key, h, w, c, cond:"), names)
+    exec(code.replace("# videos =", "videos = lambda predict, key, c, cond:"), names)
     pyramid, alignment = names["pyramid"], names["alignment"]
-    video = jax.random.normal(jax.random.key(0), (alignment.group_size, 16, 4, 4, 1))
+    video = jax.random.normal(jax.random.key(0), (alignment.group_size, *pyramid.shape, 1))
 
-    def predict(x_t, t, frame_positions, frame_stride, cond):  # type: ignore[no-untyped-def]
-        assert frame_positions.shape == x_t.shape[1:2] == (16 // frame_stride,)
+    def predict(x_t, t, positions, strides, cond):  # type: ignore[no-untyped-def]
+        assert positions.frames.shape == x_t.shape[1:2] == (16 // strides[0],)
+        assert (len(positions.rows), len(positions.columns)) == x_t.shape[2:4]
         return jnp.zeros_like(x_t)
 
     for stage_index in range(pyramid.num_stages):
@@ -30,8 +31,8 @@ def test_the_library_example_trains_and_samples() -> None:
         even, odd = (gamma_e - gamma_s) ** 2, gamma_e**2 + gamma_s**2
         expected = 2.0 if stage_index == 0 else 1.0 + 0.5 * (even + odd) / length**2
         assert abs(float(loss) / expected - 1.0) < 0.2
-    samples = names["videos"](predict, jax.random.key(2), 2, 2, 1, None)
-    assert samples.shape == (4, 16, 2, 2, 1)
+    samples = names["videos"](predict, jax.random.key(2), 1, None)
+    assert samples.shape == (4, 16, 32, 32, 1)
 
 
 def test_files_that_the_readme_names_exist() -> None:
