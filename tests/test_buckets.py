@@ -261,8 +261,8 @@ def test_a_steps_batch_has_the_shape_of_its_bucket_wherever_the_run_starts(
     stream, videos = train.iterate_batches(experiment, 0), []
     for step in range(8):
         videos.append(np.asarray(next(stream)["video"]))
-        part = experiment.programs[experiment.program_of_step(step)].experiment
-        assert videos[-1].shape == (4, part.dataset.num_frames, *part.dataset.frame_shape)
+        clips = experiment.programs[experiment.program_of_step(step)].clips
+        assert videos[-1].shape == (4, *clips.video_shape)
     assert len({video.shape for video in videos}) == 2
     resumed = train.iterate_batches(experiment, 5)
     for video in videos[5:]:

@@ -84,12 +84,13 @@ ONLY = {
     "prepare": {"videos", "run_log", "durable_files", "file_lock", "json_files"},
 }
 METHOD_LAYERS = (
-    {"choices", "guidance", "losses", "pairing"},
+    {"choices", "guidance", "pairing"},
     {"paths", "axis_matrices"},
     {"resampling"},
     {"pyramid", "strides"},
-    {"stages", "stage_line", "stage_transition"},
+    {"stages", "stage_line", "stage_transition", "losses"},
     {"stage_targets", "noise_alignment", "solver_coefficients"},
+    {"sampler_spec"},
     {"samplers"},
 )
 METHOD_LIBRARIES = {"jax", "numpy", "optax", "chex"}

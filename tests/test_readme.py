@@ -15,10 +15,11 @@ def test_the_library_example_trains_and_samples() -> None:
     names: dict = {}
     exec(code.replace("# videos =", "videos = lambda predict, key, c, cond:"), names)
     pyramid, alignment = names["pyramid"], names["alignment"]
-    video = jax.random.normal(jax.random.key(0), (alignment.group_size, 16, 32, 32, 1))
+    video = jax.random.normal(jax.random.key(0), (alignment.group_size, *pyramid.shape, 1))
 
     def predict(x_t, t, positions, strides, cond):  # type: ignore[no-untyped-def]
-        assert tuple(map(len, positions)) == x_t.shape[1:4] == (16 // strides[0], 32, 32)
+        assert positions.frames.shape == x_t.shape[1:2] == (16 // strides[0],)
+        assert (len(positions.rows), len(positions.columns)) == x_t.shape[2:4]
         return jnp.zeros_like(x_t)
 
     for stage_index in range(pyramid.num_stages):

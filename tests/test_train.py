@@ -187,7 +187,11 @@ def test_workdir_holds_everything_promised(finished: pathlib.Path) -> None:
     assert spent["sessions"] == 1 and spent["seconds"]["training"] > 0
     assert sum(spent["seconds"].values()) == pytest.approx(spent["wall_seconds"])
     assert spent["seconds"]["training"] == pytest.approx(results["timing"]["train_seconds"])
-    assert [stage["num_frames"] for stage in results["stages"]] == [2, 4, 8]
+    assert [stage["shape"] for stage in results["stages"]] == [
+        [2, 32, 32],
+        [4, 32, 32],
+        [8, 32, 32],
+    ]
 
 
 def test_metrics_lines_have_the_promised_keys_and_honest_counts(finished: pathlib.Path) -> None:

@@ -1,8 +1,8 @@
 """A world in which the optimal network is known in closed form: small Gaussian videos.
 
 Let x_0 ~ N(m, S) over all N = F H W pixels of a video with c = 1, in one column, and let
-w = (x_0, eps) with eps ~ N(0, I) of stage i's shape and cov(x_0, eps) = G, 0 unless noise is coupled
-to data:
+w = (x_0, eps) with eps ~ N(0, I) of stage i's shape and cov(x_0, eps) = G, 0 unless noise is
+coupled to data:
 
     mean(w) = (m, 0),    cov(w) = W = [[S, G], [G^T, I]]
 

@@ -18,7 +18,7 @@ from tests.method.gaussian_world import (
     shaped_video_law,
 )
 from tpdiff_jax.method.paths import DDIMPath, FlowPath
-from tpdiff_jax.method.samplers import SamplerSpec
+from tpdiff_jax.method.sampler_spec import SamplerSpec
 from tpdiff_jax.method.stage_targets import training_point
 from tpdiff_jax.method.stages import make_pyramid
 

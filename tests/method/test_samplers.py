@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from tpdiff_jax.method.paths import DDIMPath, FlowPath
-from tpdiff_jax.method.samplers import SamplerSpec, sample, sample_from_noise, split_steps
+from tpdiff_jax.method.sampler_spec import SamplerSpec, split_steps
+from tpdiff_jax.method.samplers import sample, sample_from_noise
 from tpdiff_jax.method.stages import make_pyramid
 
 VANILLA = make_pyramid(FlowPath(), shape=(4, 1, 1), strides=(1,))

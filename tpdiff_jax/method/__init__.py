@@ -30,23 +30,23 @@ Public names, by file:
     strides              stage_strides, check_shape
     pyramid              Pyramid, Stage, Jump
     stages               make_pyramid
-    stage_line           Line, stage_line, point_on_line, line_to_target, output_to_line,
-                         loss_weight, mean_loss_weight
+    stage_line           Line, stage_line, point_on_line, line_to_target, output_to_line
     stage_targets        sample_times, training_point, TrainingPoint, stage_videos, stage_end_points
     stage_transition     stage_transition, lift_noise
     pairing              pair_nearest, pair_hungarian
     noise_alignment      AlignmentSpec, aligned_noise
     solver_coefficients  solver_coefficients, solver_memory
-    samplers             SamplerSpec, sample, sample_from_noise, split_steps
+    sampler_spec         SamplerSpec, split_steps
+    samplers             sample, sample_from_noise
     guidance             guided
-    losses               mean_squared_error
+    losses               mean_squared_error, loss_weight, mean_loss_weight
     choices              check_choice, whole_number
 """
 
 from tpdiff_jax.method.axis_matrices import downsampling_matrix, upsampling_matrix
 from tpdiff_jax.method.choices import check_choice, whole_number
 from tpdiff_jax.method.guidance import guided
-from tpdiff_jax.method.losses import mean_squared_error
+from tpdiff_jax.method.losses import loss_weight, mean_loss_weight, mean_squared_error
 from tpdiff_jax.method.noise_alignment import AlignmentSpec, aligned_noise
 from tpdiff_jax.method.pairing import pair_hungarian, pair_nearest
 from tpdiff_jax.method.paths import (
@@ -59,13 +59,12 @@ from tpdiff_jax.method.paths import (
 )
 from tpdiff_jax.method.pyramid import Jump, Pyramid, Stage
 from tpdiff_jax.method.resampling import NoiseFactor, Resampling
-from tpdiff_jax.method.samplers import SamplerSpec, sample, sample_from_noise, split_steps
+from tpdiff_jax.method.sampler_spec import SamplerSpec, split_steps
+from tpdiff_jax.method.samplers import sample, sample_from_noise
 from tpdiff_jax.method.solver_coefficients import solver_coefficients, solver_memory
 from tpdiff_jax.method.stage_line import (
     Line,
     line_to_target,
-    loss_weight,
-    mean_loss_weight,
     output_to_line,
     point_on_line,
     stage_line,

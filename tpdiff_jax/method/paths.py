@@ -67,7 +67,7 @@ class FlowPath:
 
     Args:
         prediction: what the network predicts: "velocity", or "data", the stage's clean video, from
-            which the velocity follows (see `network_outputs`).
+            which the velocity follows (see `stage_line`).
 
     Raises:
         ValueError: an unknown prediction.

@@ -76,7 +76,8 @@ def check_shape(shape: Sequence[int], largest: Strides) -> Shape:
     if frames % largest[0] not in (0, 1 % largest[0]):
         raise ValueError(
             f"data.num_frames is {frames}; allowed: a multiple of the largest stride over time "
-            f"{largest[0]} of pyramid.strides, or one more (causal video latents)"
+            f"{largest[0]} of pyramid.strides (shorthand: pyramid.frame_strides), or one more "
+            "(causal video latents)"
         )
     for name, size, stride in zip(AXES[1:], space, largest[1:], strict=True):
         if size % stride:
