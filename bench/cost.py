@@ -28,7 +28,7 @@ from tpdiff_jax.run_log.progress import Progress
 
 EXIT_BAD_INPUT = 2
 PARTS = ("training", "sampling", "alignment")
-OTHER_MODES = tuple(mode for mode in noise_alignment.MODES if mode != "none")
+OTHER_MODES = tuple(mode for mode in noise_alignment.ALIGNMENT_MODES if mode != "none")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,13 +8,6 @@ PACKAGE = Path(__file__).resolve().parent.parent / "tpdiff_jax"
 
 ALLOWED = {
     "main": "the entry of every program that is run as python -m",
-    "EXIT_BAD_INPUT": "one number; each program lists the exit codes that it has",
-    "MODES": "of the command line, and of alignment",
-    "KERNEL": "a parameter's name, and the size of a convolution",
-    "check_choice": "of a value, and of a network's config",
-    # Parts of a network are called alike in every network.
-    **dict.fromkeys(("Decoder", "Encoder", "Head", "Middle", "ResidualBlock", "Stem"), "a part"),
-    **dict.fromkeys(("LOG_VAR_RANGE", "MAX_PERIOD", "PARAM_AXES"), "a fact of each network"),
 }
 
 

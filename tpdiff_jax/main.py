@@ -35,7 +35,7 @@ _WRONG_PATHS = (FileExistsError, IsADirectoryError, NotADirectoryError, Permissi
 _STARTED_AT = time.time()  # before the slow imports: they are part of what a restart costs
 
 
-def train(command: Command, workdir: pathlib.Path) -> None:
+def run_train(command: Command, workdir: pathlib.Path) -> None:
     """Train."""
     from tpdiff_jax import train as training
     from tpdiff_jax.build import build_experiment
@@ -46,7 +46,7 @@ def train(command: Command, workdir: pathlib.Path) -> None:
         training.train(experiment, workdir, started_at=_STARTED_AT)
 
 
-def sample(command: Command, workdir: pathlib.Path) -> None:
+def run_sample(command: Command, workdir: pathlib.Path) -> None:
     """Generate videos from a checkpoint."""
     from tpdiff_jax.prompts import SampleFlags
     from tpdiff_jax.sample import sample_run
@@ -58,14 +58,14 @@ def sample(command: Command, workdir: pathlib.Path) -> None:
     sample_run(_open_run(command, workdir), asked, _out(command))
 
 
-def evaluate(command: Command, workdir: pathlib.Path) -> None:
+def run_evaluate(command: Command, workdir: pathlib.Path) -> None:
     """Measure a checkpoint."""
     from tpdiff_jax.evaluate import evaluate_run
 
     evaluate_run(_open_run(command, workdir), _out(command))
 
 
-def export(command: Command, workdir: pathlib.Path) -> None:
+def run_export(command: Command, workdir: pathlib.Path) -> None:
     """Write a checkpoint's parameters as published weights."""
     from tpdiff_jax.export import export_run
 
@@ -73,7 +73,7 @@ def export(command: Command, workdir: pathlib.Path) -> None:
     export_run(_open_run(command, workdir), layout, dtype, _out(command))
 
 
-def prepare(command: Command, workdir: pathlib.Path) -> None:
+def run_prepare(command: Command, workdir: pathlib.Path) -> None:
     """Make clips out of videos."""
     from tpdiff_jax import prepare as preparation
     from tpdiff_jax.build import build_prepare
@@ -83,7 +83,7 @@ def prepare(command: Command, workdir: pathlib.Path) -> None:
     preparation.prepare(spec, workdir, make_clip_encoder(spec))
 
 
-def plan(command: Command, workdir: pathlib.Path) -> None:
+def run_plan(command: Command, workdir: pathlib.Path) -> None:
     """Say what a config would take on a machine."""
     from tpdiff_jax import plan as planning
 
@@ -99,7 +99,7 @@ def plan(command: Command, workdir: pathlib.Path) -> None:
     planning.plan(command.values["config"], workdir, asked)
 
 
-def doctor(command: Command, workdir: pathlib.Path) -> None:
+def run_doctor(command: Command, workdir: pathlib.Path) -> None:
     """Say what state a workdir is in."""
     from tpdiff_jax import doctor as examining
 
@@ -108,7 +108,7 @@ def doctor(command: Command, workdir: pathlib.Path) -> None:
     examining.examine(workdir)
 
 
-def replay(command: Command, workdir: pathlib.Path) -> int:
+def run_replay(command: Command, workdir: pathlib.Path) -> int:
     """Take a step again; return the exit code."""
     from tpdiff_jax import replay as replaying
 
@@ -117,14 +117,14 @@ def replay(command: Command, workdir: pathlib.Path) -> int:
 
 
 RUN: Mapping[str, Callable[[Command, pathlib.Path], int | None]] = {
-    "train": train,
-    "sample": sample,
-    "evaluate": evaluate,
-    "export": export,
-    "prepare": prepare,
-    "plan": plan,
-    "doctor": doctor,
-    "replay": replay,
+    "train": run_train,
+    "sample": run_sample,
+    "evaluate": run_evaluate,
+    "export": run_export,
+    "prepare": run_prepare,
+    "plan": run_plan,
+    "doctor": run_doctor,
+    "replay": run_replay,
 }
 """Mode -> what it does; None is as good as `ExitCode.DONE`."""
 

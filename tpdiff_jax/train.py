@@ -71,7 +71,7 @@ def train(
     first_step = restored.step if restored else 0
     state = restored.state if restored else make_state(experiment, key_init)
     log_start(restored, state)
-    if is_complete(experiment, workdir, first_step):
+    if is_at_its_end(experiment, workdir, first_step):
         return
     keep_config(experiment, workdir)
 
@@ -119,7 +119,7 @@ def train(
         milestones.finish(state, checkpoints.counts())
 
 
-def is_complete(experiment: Experiment, workdir: pathlib.Path, step: int) -> bool:
+def is_at_its_end(experiment: Experiment, workdir: pathlib.Path, step: int) -> bool:
     """Whether a run that stands at step `step` has nothing left to do.
 
     Args:

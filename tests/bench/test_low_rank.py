@@ -1,6 +1,7 @@
 """The bench of low-rank steps: three kinds of step that train the same, at different cost."""
 
 import argparse
+import functools
 import json
 
 import jax
@@ -26,20 +27,26 @@ def tiny_kinds():
 def test_both_low_rank_steps_have_the_same_gradient_and_differ_in_cost():
     kinds, key = tiny_kinds(), jax.random.key(0)
     state = make_state(kinds[BESIDE], key)
-    params = jax.tree.map(lambda leaf: leaf + 0.1, state.params)
+    rng = np.random.default_rng(0)
+    params, frozen = jax.tree.map(  # a fresh network's head is zero, and lets no gradient through
+        lambda leaf: leaf + 0.1 * rng.standard_normal(leaf.shape).astype(leaf.dtype),
+        (state.params, state.frozen),
+    )
     batch = jax.tree.map(
-        lambda a: np.random.default_rng(0).uniform(0, 1, a.shape).astype(a.dtype),
+        lambda a: rng.uniform(0, 1, a.shape).astype(a.dtype),
         abstract_batch(kinds[BESIDE].programs[0]),
     )
-    beside, merged = (
-        loss_and_grads(kinds[kind].task, 0, params, batch, key, state.frozen)
+    (_, beside), (_, merged) = (
+        jax.jit(functools.partial(loss_and_grads, kinds[kind].task, 0))(params, batch, key, frozen)
         for kind in (BESIDE, MERGED)
     )
+    scale = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(merged))
+    assert scale > 1e-3
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), beside, merged
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5 * scale), beside, merged
     )
     flops = {kind: loss_flops(experiment, 0) for kind, experiment in kinds.items()}
-    assert flops[BESIDE] < 0.85 * flops[FULL] and flops[MERGED] > 0.95 * flops[FULL]
+    assert flops[BESIDE] < 0.8 * flops[FULL] < 0.9 * flops[FULL] < flops[MERGED]
 
 
 def test_the_page_takes_shares_within_a_round(monkeypatch, tmp_path, capsys):

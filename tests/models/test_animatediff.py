@@ -13,7 +13,7 @@ from tests.models.animatediff_reference import CONFIG, make_inputs
 from tests.models.dot_flops import dot_flops
 from tests.models.full_size import at
 from tpdiff_jax.models import AnimateDiff, AnimateDiffConfig
-from tpdiff_jax.models.animatediff_axes import PARAM_AXES
+from tpdiff_jax.models.animatediff_axes import ANIMATEDIFF_PARAM_AXES
 from tpdiff_jax.models.unet_transformers import embed_positions
 from tpdiff_jax.pretrained.key_table import flatten_params
 from tpdiff_jax.types import Positions
@@ -144,11 +144,11 @@ def test_every_parameter_of_the_full_size_network_has_axes_and_no_row_is_idle():
     )
     used = set()
     for path, leaf in leaves.items():
-        pattern, axes = next(row for row in PARAM_AXES if re.fullmatch(row[0], path))
+        pattern, axes = next(row for row in ANIMATEDIFF_PARAM_AXES if re.fullmatch(row[0], path))
         used.add(pattern)
         assert len(axes) in (0, leaf.ndim), path
         assert ("width" in axes) == path.endswith("kernel"), path
-    assert used == {pattern for pattern, _ in PARAM_AXES}
+    assert used == {pattern for pattern, _ in ANIMATEDIFF_PARAM_AXES}
     whole = sum(leaf.size for path, leaf in leaves.items() if not path.endswith("kernel"))
     assert whole < 2e-3 * sum(leaf.size for leaf in leaves.values())
 

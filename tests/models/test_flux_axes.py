@@ -3,7 +3,7 @@
 import re
 
 from tpdiff_jax.models import Flux, FluxConfig
-from tpdiff_jax.models.flux_axes import PARAM_AXES
+from tpdiff_jax.models.flux_axes import FLUX_PARAM_AXES
 from tpdiff_jax.pretrained.flux import abstract_flux_params
 from tpdiff_jax.pretrained.key_table import flatten_params
 
@@ -11,7 +11,7 @@ LEAVES = flatten_params(abstract_flux_params(FluxConfig()))
 
 
 def axes_of(path):
-    return next(axes for pattern, axes in PARAM_AXES if re.fullmatch(pattern, path))
+    return next(axes for pattern, axes in FLUX_PARAM_AXES if re.fullmatch(pattern, path))
 
 
 def test_every_matrix_is_divided_along_the_width():
@@ -29,12 +29,12 @@ def test_what_stays_whole_is_a_thousandth_of_the_network():
 
 
 def test_no_row_is_idle():
-    for pattern, _ in PARAM_AXES:
+    for pattern, _ in FLUX_PARAM_AXES:
         assert any(re.fullmatch(pattern, path) for path in LEAVES), pattern
 
 
 def test_attention_is_divided_along_heads_and_the_patches_of_a_frame():
     network = Flux(FluxConfig(num_heads=30))
-    assert network.param_axes is PARAM_AXES
+    assert network.param_axes is FLUX_PARAM_AXES
     assert dict(network.axis_sizes((16, 48, 80)).values()) == {"heads": 30, "tokens": 960}
     assert dict(network.axis_sizes((4, 24, 40)).values()) == {"heads": 30, "tokens": 240}

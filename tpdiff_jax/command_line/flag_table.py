@@ -171,7 +171,7 @@ FLAGS: Mapping[str, Flag] = {
     "num_processes": Flag(DEVICE_MODES, "processes of the run", "integer", least=1),
     "process_id": Flag(DEVICE_MODES, "number of this process, from 0", "integer", least=0),
 }
-RENAMED = {"checkpoint_step": "step"}
+RENAMED_FLAGS = {"checkpoint_step": "step"}
 """Flags of earlier versions -> what they are called now."""
 
 

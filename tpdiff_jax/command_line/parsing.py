@@ -13,7 +13,14 @@ from absl import flags
 from ml_collections import config_flags
 
 from tpdiff_jax.checks import check_at_least, check_choice, check_no_address
-from tpdiff_jax.command_line.flag_table import FLAGS, MODES, RENAMED, Flag, flags_of, list_flags
+from tpdiff_jax.command_line.flag_table import (
+    FLAGS,
+    MODES,
+    RENAMED_FLAGS,
+    Flag,
+    flags_of,
+    list_flags,
+)
 
 
 class Command(NamedTuple):
@@ -131,8 +138,8 @@ def _check(mode: str, name: str, flag: Flag, value: Any) -> None:
 
 def _explain_unknown(mode: str, name: str) -> str:
     """Return one line about a flag that the mode does not have."""
-    if name in RENAMED:
-        return f"--{name} is called --{RENAMED[name]} now"
+    if name in RENAMED_FLAGS:
+        return f"--{name} is called --{RENAMED_FLAGS[name]} now"
     if name.startswith("config.") and mode in FLAGS["config"].modes:
         return f"--{name} overrides a field of --config, which is missing"
     known = (FLAGS.get(part) for part in (name, name.partition(".")[0], name.removeprefix("no")))

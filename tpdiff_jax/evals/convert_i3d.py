@@ -16,10 +16,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from tpdiff_jax.command_line.exit_codes import ExitCode
 from tpdiff_jax.durable_files import sha256_of_file
 from tpdiff_jax.evals.i3d_weights import params_from_tensors, save_i3d
-
-EXIT_BAD_INPUT = 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,13 +26,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
     if len(arguments) != 2 or arguments[0] in ("-h", "--help"):
         print(__doc__, file=sys.stderr)
-        return EXIT_BAD_INPUT
+        return ExitCode.BAD_INPUT
     source, target = map(pathlib.Path, arguments)
     try:
         convert(source, target)
     except ValueError as error:
         print(f"convert_i3d: error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+        return ExitCode.BAD_INPUT
     return 0
 
 

@@ -29,7 +29,6 @@ from tpdiff_jax.evals.i3d import FRAME_SIZE, i3d_logits
 from tpdiff_jax.evals.i3d_weights import I3DWeights
 from tpdiff_jax.types import Array
 
-FloatArray = NDArray[np.float64]
 RESIZE_KERNELS = ("half_pixel", "legacy")
 
 
@@ -103,7 +102,7 @@ def _logits_function(kernel: str) -> Callable[..., Array]:
     return jax.jit(lambda params, clips: i3d_logits(params, clips_to_input(clips, kernel)))
 
 
-def gaussian_fit(features: NDArray[np.floating]) -> tuple[FloatArray, FloatArray]:
+def gaussian_fit(features: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return mean [d] and covariance [d, d], divided by N, of features [n, d], in float64."""
     features = np.asarray(features, np.float64)
     centred = features - features.mean(0)

@@ -23,10 +23,11 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from tpdiff_jax.command_line.exit_codes import ExitCode
 from tpdiff_jax.durable_files import write_durably
 from tpdiff_jax.json_files import read_json
 
-EXIT_MISSING, EXIT_BAD_INPUT = 1, 2
+EXIT_MISSING = 1
 VIDEOS_PER_PROMPT = 5  # vbench's loader looks for no more, in any dimension
 QUALITY_WEIGHT = 4.0  # the semantic score has 1
 
@@ -198,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _COMMANDS[options.command](options)
     except ValueError as error:
         print(f"vbench: error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+        return ExitCode.BAD_INPUT
 
 
 def _write_prompts(options: argparse.Namespace) -> int:

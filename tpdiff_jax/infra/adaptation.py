@@ -27,7 +27,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from tpdiff_jax.checks import check_above, check_at_least
 from tpdiff_jax.types import Array, ParamAxes, Params, PRNGKey
 
-KERNEL, LOW_A, LOW_B = "kernel", "lora_a", "lora_b"
+MATRIX, LOW_A, LOW_B = "kernel", "lora_a", "lora_b"
 CONV_NDIM = 4
 """Axes of a convolution's kernel; a matrix has two, and a third where blocks are stacked."""
 LORA_AXES: ParamAxes = ((rf".*/({LOW_A}|{LOW_B})", ()),)
@@ -115,7 +115,7 @@ class Adaptation:
             owner, _, name = path.rpartition("/")
             if name == LOW_A:
                 change = self._change(changes[path], changes[f"{owner}/{LOW_B}"])
-                leaves[f"{owner}/{KERNEL}"] = leaves[f"{owner}/{KERNEL}"] + change
+                leaves[f"{owner}/{MATRIX}"] = leaves[f"{owner}/{MATRIX}"] + change
         return _nested(leaves)
 
     def param_axes(self, network_axes: ParamAxes) -> ParamAxes:
@@ -123,7 +123,7 @@ class Adaptation:
         return LORA_AXES + network_axes if self.rank else network_axes
 
     def _is_trained(self, path: str, leaf: Any) -> bool:
-        is_matrix = path.rpartition("/")[2] == KERNEL and leaf.ndim >= 2
+        is_matrix = path.rpartition("/")[2] == MATRIX and leaf.ndim >= 2
         matches = not self.trained or re.fullmatch(self.trained, path) is not None
         if matches and is_matrix and self.rank and leaf.ndim > CONV_NDIM:
             raise ValueError(

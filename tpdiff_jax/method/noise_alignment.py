@@ -27,7 +27,7 @@ from tpdiff_jax.method.pyramid import Pyramid
 from tpdiff_jax.method.stage_transition import lift_noise
 from tpdiff_jax.types import Array, PRNGKey
 
-MODES = ("nearest", "hungarian", "candidates", "none")
+ALIGNMENT_MODES = ("nearest", "hungarian", "candidates", "none")
 LEVELS = ("coarsest", "stage")
 
 
@@ -60,7 +60,7 @@ class AlignmentSpec:
     num_candidates: int = 4
 
     def __post_init__(self) -> None:
-        check_choice("alignment.mode", self.mode, MODES)
+        check_choice("alignment.mode", self.mode, ALIGNMENT_MODES)
         check_choice("alignment.level", self.level, LEVELS)
         for field in ("group_size", "num_candidates"):
             whole_number(f"alignment.{field}", getattr(self, field))

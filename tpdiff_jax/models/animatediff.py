@@ -23,15 +23,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from tpdiff_jax.models import animatediff_flops as cost
-from tpdiff_jax.models.animatediff_axes import PARAM_AXES
+from tpdiff_jax.models.animatediff_axes import ANIMATEDIFF_PARAM_AXES
 from tpdiff_jax.models.animatediff_config import AnimateDiffConfig, LayerShape, unet_shape
 from tpdiff_jax.models.animatediff_layers import (
+    AnimateDiffHead,
+    AnimateDiffStem,
     Context,
     Downsample,
-    Head,
     Layer,
     MiddleEnd,
-    Stem,
     Upsample,
 )
 from tpdiff_jax.models.attention_kernels import check_kernel
@@ -134,7 +134,7 @@ class AnimateDiff:
     @property
     def param_axes(self) -> ParamAxes:
         """Logical axes of every parameter, by path."""
-        return PARAM_AXES
+        return ANIMATEDIFF_PARAM_AXES
 
     @property
     def cond_shapes(self) -> CondShapes:
@@ -169,11 +169,11 @@ class AnimateDiff:
         """Fresh parameters, float32; the output of a fresh network is zero."""
         config, steps = self.config, unet_steps(self.config)
         key_stem, key_head, *keys = jax.random.split(key, 2 + len(steps))
-        params: dict[str, Any] = {"stem": new_params(Stem, config, key_stem)}
+        params: dict[str, Any] = {"stem": new_params(AnimateDiffStem, config, key_stem)}
         for step, step_key in zip(steps, keys, strict=True):
             section = params.setdefault(step.section, {})
             section[step.name] = _new_params(step.kind.part, step.shape, step_key)
-        return params | {"head": new_params(Head, config, key_head)}
+        return params | {"head": new_params(AnimateDiffHead, config, key_head)}
 
     def apply(
         self,
@@ -208,7 +208,10 @@ class AnimateDiff:
         if isinstance(positions.frames, np.ndarray):
             self._check_last_position(float(positions.frames.max()))
         self._check_cond(cond, x_t.shape[0])
-        stem, head = bind(Stem, config, params["stem"]), bind(Head, config, params["head"])
+        stem, head = (
+            bind(AnimateDiffStem, config, params["stem"]),
+            bind(AnimateDiffHead, config, params["head"]),
+        )
         text = cond["text"].astype(config.dtype)
         context = Context(stem.embed_time(t), text, positions.frames)
         x = self.layout.constrain(stem.conv(x_t), "batch")

@@ -6,7 +6,7 @@ convolutions along their inputs. Vectors (biases, scales) are replicated: they a
 
 from tpdiff_jax.types import ParamAxes
 
-PARAM_AXES: ParamAxes = (
+ANIMATEDIFF_PARAM_AXES: ParamAxes = (
     (r"stem/conv/kernel", (None, None, None, "width")),
     (r"stem/time/\w+/kernel", ("width", None)),
     (r".*/(conv|conv_1|conv_2)/kernel", (None, None, "width", None)),

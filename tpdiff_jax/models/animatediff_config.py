@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from tpdiff_jax.models.attention_kernels import CHOICES as ATTENTION_KERNELS
 from tpdiff_jax.models.block_stack import REMAT_POLICIES
-from tpdiff_jax.models.config_checks import check_choice, check_positive
+from tpdiff_jax.models.config_checks import check_config_choice, check_positive
 from tpdiff_jax.models.layers import DTYPES
 
 
@@ -60,11 +60,11 @@ class AnimateDiffConfig:
             self,
             *("channels", "level_depth", "num_heads", "num_groups", "text_dim", "num_text_tokens"),
         )
-        check_choice(self, "motion_form", MOTION_FORMS)
-        check_choice(self, "motion_norm", MOTION_NORMS)
-        check_choice(self, "attention_kernel", ATTENTION_KERNELS)
-        check_choice(self, "dtype", DTYPES)
-        check_choice(self, "remat", REMAT_POLICIES)
+        check_config_choice(self, "motion_form", MOTION_FORMS)
+        check_config_choice(self, "motion_norm", MOTION_NORMS)
+        check_config_choice(self, "attention_kernel", ATTENTION_KERNELS)
+        check_config_choice(self, "dtype", DTYPES)
+        check_config_choice(self, "remat", REMAT_POLICIES)
         self._check_channels()
 
     def _check_channels(self) -> None:

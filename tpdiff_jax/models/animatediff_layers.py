@@ -50,7 +50,7 @@ def residual_block(
     )
 
 
-class Stem(nnx.Module):
+class AnimateDiffStem(nnx.Module):
     """Latents to the first level's channels; noise time to one vector."""
 
     def __init__(self, config: AnimateDiffConfig, rngs: nnx.Rngs):
@@ -130,7 +130,7 @@ class Upsample(nnx.Module):
         return self.conv(twice(x))
 
 
-class Head(nnx.Module):
+class AnimateDiffHead(nnx.Module):
     """Norm and a zero-initialised convolution back to latents."""
 
     def __init__(self, config: AnimateDiffConfig, rngs: nnx.Rngs):

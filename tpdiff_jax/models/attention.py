@@ -19,7 +19,7 @@ Attend = Callable[[Array, Array, Array], Array]
 """Queries, keys and values [..., l, n, e] to their attention, of the queries' shape."""
 JointAttend = Callable[[tuple[Array, ...], tuple[Array, ...], tuple[Array, ...]], tuple[Array, ...]]
 """The same for several streams of tokens: one array a stream in every tuple."""
-Table = tuple[Array, Array]
+RotaryTable = tuple[Array, Array]
 """Rotary cosines and sines."""
 
 
@@ -72,7 +72,7 @@ class SelfAttention(nnx.Module):
         self.num_heads = num_heads
 
     def __call__(
-        self, x: Array, table: Table | None, attend: Attend = dot_product_attention
+        self, x: Array, table: RotaryTable | None, attend: Attend = dot_product_attention
     ) -> Array:
         """Attend over the last token axis, or over those that `attend` mixes.
 
@@ -87,7 +87,7 @@ class SelfAttention(nnx.Module):
         """
         return self.merge(attend(*self.project(x, table)))
 
-    def project(self, x: Array, table: Table | None) -> tuple[Array, Array, Array]:
+    def project(self, x: Array, table: RotaryTable | None) -> tuple[Array, Array, Array]:
         """[..., l, d] -> queries and keys, normalised and rotated, and values, [..., l, n, e]."""
         q, k, v = (
             part.reshape(*x.shape[:-1], self.num_heads, -1)  # [..., l, n, e]
@@ -108,7 +108,7 @@ class SelfAttention(nnx.Module):
 def joint_attention(
     attentions: Sequence[SelfAttention],
     streams: Sequence[Array],
-    tables: Sequence[Table | None],
+    tables: Sequence[RotaryTable | None],
     attend: JointAttend,
 ) -> list[Array]:
     """Let streams of tokens attend to each other, each through its own weights.

@@ -23,9 +23,9 @@ from tpdiff_jax.models.block_stack import bind, new_params
 from tpdiff_jax.models.causal_video_vae_config import CausalVideoVAEConfig
 from tpdiff_jax.models.causal_video_vae_layers import (
     CausalConv,
+    CausalMiddle,
     ConvCache,
     DownLevel,
-    Middle,
     UpLevel,
 )
 from tpdiff_jax.models.layers import DTYPES, FrameGroupNorm
@@ -36,7 +36,7 @@ LOG_VAR_RANGE = (-30.0, 20.0)
 Chunk = Callable[[Array, ConvCache], Array]
 
 
-class Encoder(nnx.Module):
+class CausalVideoEncoder(nnx.Module):
     """Pixels to the moments of a latent, mean and log-variance side by side."""
 
     def __init__(self, config: CausalVideoVAEConfig, rngs: nnx.Rngs):
@@ -47,7 +47,7 @@ class Encoder(nnx.Module):
         self.levels = nnx.Dict(
             {str(i): DownLevel(*ends[i], i == last, config, rngs) for i in range(last + 1)}
         )
-        self.middle = Middle(widths[-1], config, rngs)
+        self.middle = CausalMiddle(widths[-1], config, rngs)
         self.norm = FrameGroupNorm(widths[-1], config.num_groups)
         self.conv_out = CausalConv(widths[-1], z, config, rngs)
         self.moments = nnx.Linear(z, z, dtype=DTYPES[config.dtype], rngs=rngs)
@@ -61,7 +61,7 @@ class Encoder(nnx.Module):
         return self.moments(self.conv_out(x, cache)).astype(jnp.float32)
 
 
-class Decoder(nnx.Module):
+class CausalVideoDecoder(nnx.Module):
     """Latents to pixels."""
 
     def __init__(self, config: CausalVideoVAEConfig, rngs: nnx.Rngs):
@@ -70,7 +70,7 @@ class Decoder(nnx.Module):
         last = len(widths) - 1
         self.latents = nnx.Linear(z, z, dtype=DTYPES[config.dtype], rngs=rngs)
         self.conv_in = CausalConv(z, widths[0], config, rngs)
-        self.middle = Middle(widths[0], config, rngs)
+        self.middle = CausalMiddle(widths[0], config, rngs)
         self.levels = nnx.Dict(
             {str(i): UpLevel(*ends[i], i == last, config, rngs) for i in range(last + 1)}
         )
@@ -95,8 +95,8 @@ class CausalVideoVAE:
         """Fresh parameters, float32."""
         key_encoder, key_decoder = jax.random.split(key)
         return {
-            "encoder": new_params(Encoder, self.config, key_encoder),
-            "decoder": new_params(Decoder, self.config, key_decoder),
+            "encoder": new_params(CausalVideoEncoder, self.config, key_encoder),
+            "decoder": new_params(CausalVideoDecoder, self.config, key_decoder),
         }
 
     def encode(
@@ -132,7 +132,7 @@ class CausalVideoVAE:
             raise ValueError(f"chunk_frames must be a multiple of {factor}, got {chunk_frames}")
         if tiles is not None and (tiles.side % factor or tiles.overlap % factor):
             raise ValueError(f"tiles must be multiples of {factor}, got {tiles}")
-        encoder = bind(Encoder, self.config, params["encoder"])
+        encoder = bind(CausalVideoEncoder, self.config, params["encoder"])
 
         def encode(tile: Array) -> Array:
             return _in_chunks(encoder, tile, chunk_frames, "chunk_frames")
@@ -162,7 +162,7 @@ class CausalVideoVAE:
         Raises:
             ValueError: if the chunks do not come out even.
         """
-        decoder = bind(Decoder, self.config, params["decoder"])
+        decoder = bind(CausalVideoDecoder, self.config, params["decoder"])
 
         def decode(tile: Array) -> Array:
             return _in_chunks(decoder, tile, chunk_latents, "chunk_latents")

@@ -70,7 +70,7 @@ class CausalConv(nnx.Module):
         return self.conv(cache.extend(x, KERNEL, self.time_stride))
 
 
-class ResidualBlock(nnx.Module):
+class CausalResidualBlock(nnx.Module):
     """shortcut(x) + conv(silu(norm(conv(silu(norm(x)))))); the shortcut is linear, or x itself."""
 
     def __init__(
@@ -93,14 +93,14 @@ class ResidualBlock(nnx.Module):
         return y + (x if self.shortcut is None else self.shortcut(x))
 
 
-class Middle(nnx.Module):
+class CausalMiddle(nnx.Module):
     """Residual block, attention within each frame, residual block."""
 
     def __init__(self, channels: int, config: CausalVideoVAEConfig, rngs: nnx.Rngs):
-        self.residual_1 = ResidualBlock(channels, channels, config, rngs)
+        self.residual_1 = CausalResidualBlock(channels, channels, config, rngs)
         self.norm = FrameGroupNorm(channels, config.num_groups)
         self.attention = SelfAttention(channels, 1, False, DTYPES[config.dtype], rngs)
-        self.residual_2 = ResidualBlock(channels, channels, config, rngs)
+        self.residual_2 = CausalResidualBlock(channels, channels, config, rngs)
 
     def __call__(self, x: Array, cache: ConvCache) -> Array:
         """[b, f, h, w, c] -> [b, f, h, w, c]."""
@@ -167,5 +167,7 @@ def _residuals(
     channels: int, out_channels: int, depth: int, config: CausalVideoVAEConfig, rngs: nnx.Rngs
 ) -> nnx.Dict:
     widths = [channels] + [out_channels] * depth
-    blocks = {str(i): ResidualBlock(widths[i], widths[i + 1], config, rngs) for i in range(depth)}
+    blocks = {
+        str(i): CausalResidualBlock(widths[i], widths[i + 1], config, rngs) for i in range(depth)
+    }
     return nnx.Dict(blocks)

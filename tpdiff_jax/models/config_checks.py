@@ -13,7 +13,7 @@ def check_positive(config: Any, *fields: str) -> None:
         checks.check_above(f"model.{field}", getattr(config, field), 0)
 
 
-def check_choice(config: Any, field: str, allowed: Iterable[str]) -> None:
+def check_config_choice(config: Any, field: str, allowed: Iterable[str]) -> None:
     """Raise ValueError unless the field is one of the allowed names."""
     checks.check_choice(f"model.{field}", getattr(config, field), allowed)
 

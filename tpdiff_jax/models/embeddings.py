@@ -10,11 +10,11 @@ from flax import nnx
 from tpdiff_jax.models.layers import Linear
 from tpdiff_jax.types import Array, Strides
 
-NUM_FEATURES = 256
+NUM_TIME_FEATURES = 256
 MAX_PERIOD = 10_000.0
 
 
-def sinusoid_features(x: Array, num_features: int = NUM_FEATURES) -> Array:
+def sinusoid_features(x: Array, num_features: int = NUM_TIME_FEATURES) -> Array:
     """[cos(x w_j), sin(x w_j)] with w_j = 10000^(-j / half), j = 0 .. half - 1.
 
     Args:
@@ -36,7 +36,7 @@ class ScalarEmbedding(nnx.Module):
     """Sinusoids of a scalar followed by a two-layer SiLU network: [b] -> [b, d]."""
 
     def __init__(self, dim: int, rngs: nnx.Rngs):
-        self.inner = Linear(NUM_FEATURES, dim, rngs=rngs)
+        self.inner = Linear(NUM_TIME_FEATURES, dim, rngs=rngs)
         self.outer = Linear(dim, dim, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
@@ -57,7 +57,7 @@ class StrideEmbedding(nnx.Module):
 
     OCTAVE = 100.0
     """Spreads the octaves over the sinusoids' range, which is made for times 0 to 1000."""
-    SHARES = (NUM_FEATURES // 2, NUM_FEATURES // 4, NUM_FEATURES // 4)
+    SHARES = (NUM_TIME_FEATURES // 2, NUM_TIME_FEATURES // 4, NUM_TIME_FEATURES // 4)
     """Features of time, height and width."""
 
     def __init__(self, dim: int, rngs: nnx.Rngs):
@@ -86,4 +86,4 @@ class LabelEmbedding(nnx.Module):
 
 def scalar_embedding_flops(dim: int) -> float:
     """Matrix-product FLOPs of one `ScalarEmbedding`."""
-    return 2.0 * NUM_FEATURES * dim + 2.0 * dim**2
+    return 2.0 * NUM_TIME_FEATURES * dim + 2.0 * dim**2

@@ -26,8 +26,8 @@ from tpdiff_jax.models.attention_kernels import check_kernel
 from tpdiff_jax.models.block_stack import apply_stack, bind, new_params, new_stack
 from tpdiff_jax.models.config_checks import check_sides
 from tpdiff_jax.models.embeddings import scalar_embedding_flops
-from tpdiff_jax.models.flux_axes import PARAM_AXES
-from tpdiff_jax.models.flux_blocks import DoubleBlock, SingleBlock, Stem, divided
+from tpdiff_jax.models.flux_axes import FLUX_PARAM_AXES
+from tpdiff_jax.models.flux_blocks import DoubleBlock, FluxStem, SingleBlock, divided
 from tpdiff_jax.models.flux_config import FluxConfig
 from tpdiff_jax.models.head import Head
 from tpdiff_jax.models.network import attention_axis_sizes, video_shape
@@ -73,7 +73,7 @@ class Flux:
     @property
     def param_axes(self) -> ParamAxes:
         """Logical axes of every parameter, by path."""
-        return PARAM_AXES
+        return FLUX_PARAM_AXES
 
     @property
     def cond_shapes(self) -> CondShapes:
@@ -100,7 +100,7 @@ class Flux:
         config = self.config
         key_stem, key_double, key_single, key_head = jax.random.split(key, 4)
         return {
-            "stem": new_params(Stem, config, key_stem),
+            "stem": new_params(FluxStem, config, key_stem),
             "double_blocks": new_stack(DoubleBlock, config, config.num_double_blocks, key_double),
             "single_blocks": new_stack(SingleBlock, config, config.num_single_blocks, key_single),
             "head": new_params(Head, config, key_head),
@@ -139,7 +139,7 @@ class Flux:
         shape = video_shape(x_t, positions, config.channels)
         self.check_shape(shape, strides)
         self._check_cond(cond, x_t.shape[0])
-        stem, head = bind(Stem, config, params["stem"]), bind(Head, config, params["head"])
+        stem, head = bind(FluxStem, config, params["stem"]), bind(Head, config, params["head"])
         condition = stem.condition(t, cond["pooled"])
         patches = patch_positions(positions, size)
         table = video_table(patches, config.rope_dims, config.rope_theta)  # text is not rotated

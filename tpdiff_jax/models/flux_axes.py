@@ -6,7 +6,7 @@ Vectors (biases, scales) are replicated: they are small, and gathering them cost
 
 from tpdiff_jax.types import ParamAxes
 
-PARAM_AXES: ParamAxes = (
+FLUX_PARAM_AXES: ParamAxes = (
     (r"stem/(patch|text)/kernel", (None, "width")),
     (r"stem/(time|pooled)/inner/kernel", (None, "width")),
     (r"stem/(time|pooled)/outer/kernel", ("width", None)),

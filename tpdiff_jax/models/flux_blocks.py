@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tpdiff_jax.models.attention import JointAttend, SelfAttention, Table, joint_attention
+from tpdiff_jax.models.attention import JointAttend, RotaryTable, SelfAttention, joint_attention
 from tpdiff_jax.models.embeddings import ScalarEmbedding
 from tpdiff_jax.models.flux_config import FluxConfig
 from tpdiff_jax.models.layers import (
@@ -39,7 +39,7 @@ def divided(tokens: Tokens, layout: Layout) -> Tokens:
     return layout.constrain(text, "batch"), layout.constrain(video, "batch", None, "tokens")
 
 
-class Stem(nnx.Module):
+class FluxStem(nnx.Module):
     """Patches and text to tokens; noise time and pooled text to one vector."""
 
     def __init__(self, config: FluxConfig, rngs: nnx.Rngs):
@@ -72,7 +72,12 @@ class DoubleBlock(nnx.Module):
         self.video = Stream(config, rngs)
 
     def __call__(
-        self, tokens: Tokens, condition: Array, table: Table, attend: JointAttend, layout: Layout
+        self,
+        tokens: Tokens,
+        condition: Array,
+        table: RotaryTable,
+        attend: JointAttend,
+        layout: Layout,
     ) -> Tokens:
         """Tokens, condition [b, d] and the video's rotary table [f, l, e / 2] -> tokens."""
         streams = (self.text, self.video)
@@ -107,7 +112,12 @@ class SingleBlock(nnx.Module):
         self.outer = Linear(d + hidden, d, dtype=dtype, kernel_init=XAVIER, rngs=rngs)
 
     def __call__(
-        self, tokens: Tokens, condition: Array, table: Table, attend: JointAttend, layout: Layout
+        self,
+        tokens: Tokens,
+        condition: Array,
+        table: RotaryTable,
+        attend: JointAttend,
+        layout: Layout,
     ) -> Tokens:
         """Tokens, condition [b, d] and the video's rotary table [f, l, e / 2] -> tokens."""
         shift, scale, gate = jnp.split(self.modulation(condition), 3, axis=-1)

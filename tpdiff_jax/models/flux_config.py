@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from tpdiff_jax.models.attention_kernels import CHOICES
 from tpdiff_jax.models.block_stack import REMAT_POLICIES
 from tpdiff_jax.models.config_checks import (
-    check_choice,
+    check_config_choice,
     check_feed_forward,
     check_positive,
 )
@@ -48,9 +48,9 @@ class FluxConfig:
             "mlp_ratio",
             *("text_dim", "num_text_tokens", "pooled_dim"),
         )
-        check_choice(self, "attention_kernel", CHOICES)
-        check_choice(self, "dtype", DTYPES)
-        check_choice(self, "remat", REMAT_POLICIES)
+        check_config_choice(self, "attention_kernel", CHOICES)
+        check_config_choice(self, "dtype", DTYPES)
+        check_config_choice(self, "remat", REMAT_POLICIES)
         check_feed_forward(self)
         if len(self.rope_dims) != 3 or any(dim <= 0 or dim % 2 for dim in self.rope_dims):
             raise ValueError(

@@ -25,11 +25,11 @@ from tpdiff_jax.models.residual_block import ResidualBlock, frame_conv, twice
 from tpdiff_jax.models.tiling import Tiles, in_tiles
 from tpdiff_jax.types import Array, Params, PRNGKey
 
-LOG_VAR_RANGE = (-30.0, 20.0)
+IMAGE_LOG_VAR_RANGE = (-30.0, 20.0)
 AFTER = ((0, 1), (0, 1))  # the encoder pads below and on the right only, before it downsamples
 
 
-class Middle(nnx.Module):
+class ImageMiddle(nnx.Module):
     """Residual block, attention within each frame, residual block."""
 
     def __init__(self, channels: int, config: ImageVAEConfig, rngs: nnx.Rngs):
@@ -77,14 +77,14 @@ class Level(nnx.Module):
         return x if self.upsample is None else self.upsample(twice(x))
 
 
-class Encoder(nnx.Module):
+class ImageEncoder(nnx.Module):
     """Pixels to the moments of a latent, mean and log-variance side by side."""
 
     def __init__(self, config: ImageVAEConfig, rngs: nnx.Rngs):
         widths, z, dtype = config.level_channels, 2 * config.latent_channels, DTYPES[config.dtype]
         self.conv_in = frame_conv(config.channels, widths[0], dtype, rngs)
         self.levels = _levels(widths, config.level_depth, "down", config, rngs)
-        self.middle = Middle(widths[-1], config, rngs)
+        self.middle = ImageMiddle(widths[-1], config, rngs)
         self.norm = FrameGroupNorm(widths[-1], config.num_groups)
         self.conv_out = frame_conv(widths[-1], z, dtype, rngs)
         self.moments = nnx.Linear(z, z, dtype=dtype, rngs=rngs)
@@ -98,14 +98,14 @@ class Encoder(nnx.Module):
         return self.moments(self.conv_out(x)).astype(jnp.float32)
 
 
-class Decoder(nnx.Module):
+class ImageDecoder(nnx.Module):
     """Latents to pixels; one residual block a level more than the encoder."""
 
     def __init__(self, config: ImageVAEConfig, rngs: nnx.Rngs):
         widths, z, dtype = config.level_channels[::-1], config.latent_channels, DTYPES[config.dtype]
         self.latents = nnx.Linear(z, z, dtype=dtype, rngs=rngs)
         self.conv_in = frame_conv(z, widths[0], dtype, rngs)
-        self.middle = Middle(widths[0], config, rngs)
+        self.middle = ImageMiddle(widths[0], config, rngs)
         self.levels = _levels(widths, config.level_depth + 1, "up", config, rngs)
         self.norm = FrameGroupNorm(widths[-1], config.num_groups)
         self.conv_out = frame_conv(widths[-1], config.channels, dtype, rngs)
@@ -128,8 +128,8 @@ class ImageVAE:
         """Fresh parameters, float32."""
         key_encoder, key_decoder = jax.random.split(key)
         return {
-            "encoder": new_params(Encoder, self.config, key_encoder),
-            "decoder": new_params(Decoder, self.config, key_decoder),
+            "encoder": new_params(ImageEncoder, self.config, key_encoder),
+            "decoder": new_params(ImageDecoder, self.config, key_decoder),
         }
 
     def encode(
@@ -162,10 +162,10 @@ class ImageVAE:
             )
         if tiles is not None and (tiles.side % factor or tiles.overlap % factor):
             raise ValueError(f"tiles must be multiples of {factor}, got {tiles}")
-        encoder = bind(Encoder, self.config, params["encoder"])
+        encoder = bind(ImageEncoder, self.config, params["encoder"])
         moments = _in_chunks(encoder, video, chunk_frames, tiles)
         mean, log_var = jnp.split(moments, 2, axis=-1)
-        return mean, jnp.clip(log_var, *LOG_VAR_RANGE)
+        return mean, jnp.clip(log_var, *IMAGE_LOG_VAR_RANGE)
 
     def decode(
         self,
@@ -188,7 +188,7 @@ class ImageVAE:
         Raises:
             ValueError: if the chunks do not come out even.
         """
-        decoder = bind(Decoder, self.config, params["decoder"])
+        decoder = bind(ImageDecoder, self.config, params["decoder"])
         return _in_chunks(decoder, latents, chunk_latents, tiles)
 
     def normalise(self, latents: Array) -> Array:

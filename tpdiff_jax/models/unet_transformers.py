@@ -25,7 +25,7 @@ from tpdiff_jax.types import Array, ArrayLike, Layout
 
 TOKEN_NORM_EPSILON = 1e-5
 FEED_FORWARD_RATIO = 4
-MAX_PERIOD = 10_000.0
+POSITION_MAX_PERIOD = 10_000.0
 
 
 class Attention(nnx.Module):
@@ -141,6 +141,8 @@ def embed_positions(positions: ArrayLike, dim: int) -> Array:
 
     Source: Vaswani et al., arXiv 1706.03762, section 3.5.
     """
-    frequencies = np.exp(-math.log(MAX_PERIOD) * np.arange(0, dim, 2, dtype=np.float64) / dim)
+    frequencies = np.exp(
+        -math.log(POSITION_MAX_PERIOD) * np.arange(0, dim, 2, dtype=np.float64) / dim
+    )
     angles = jnp.asarray(positions, jnp.float32)[:, None] * frequencies.astype(np.float32)
     return jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1).reshape(-1, dim)

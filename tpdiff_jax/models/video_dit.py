@@ -51,7 +51,7 @@ from tpdiff_jax.models.patching import (
     patches_to_frames,
 )
 from tpdiff_jax.models.rope import axis_angles, rope_table, split_head, video_table
-from tpdiff_jax.models.video_dit_axes import PARAM_AXES
+from tpdiff_jax.models.video_dit_axes import VIDEO_DIT_PARAM_AXES
 from tpdiff_jax.models.video_dit_config import VideoDiTConfig
 from tpdiff_jax.types import (
     Array,
@@ -69,7 +69,7 @@ from tpdiff_jax.types import (
 
 Tables = Mapping[str, tuple[Array, Array]]
 TOKEN_AXES = ("batch", None, "tokens", None)  # of [b, f, l, d]
-MAX_PERIOD = 10_000.0  # of the sinusoids, in patches
+PATCH_MAX_PERIOD = 10_000.0  # of the sinusoids, in patches
 
 
 class Block(nnx.Module):
@@ -109,7 +109,7 @@ class Block(nnx.Module):
         return x.swapaxes(1, 2) if axis == "time" else x
 
 
-class Stem(nnx.Module):
+class VideoDiTStem(nnx.Module):
     """Patches to tokens, and everything the blocks are conditioned on to one vector."""
 
     def __init__(self, config: VideoDiTConfig, rngs: nnx.Rngs):
@@ -157,7 +157,7 @@ class VideoDiT:
     @property
     def param_axes(self) -> ParamAxes:
         """Logical axes of every parameter, by path."""
-        return PARAM_AXES
+        return VIDEO_DIT_PARAM_AXES
 
     @property
     def cond_shapes(self) -> CondShapes:
@@ -178,7 +178,7 @@ class VideoDiT:
         """Fresh parameters, float32; the output of a fresh network is zero (adaLN-Zero)."""
         key_stem, key_blocks, key_head = jax.random.split(key, 3)
         return {
-            "stem": new_params(Stem, self.config, key_stem),
+            "stem": new_params(VideoDiTStem, self.config, key_stem),
             "blocks": new_stack(Block, self.config, self.config.depth, key_blocks),
             "head": new_params(Head, self.config, key_head),
         }
@@ -214,7 +214,7 @@ class VideoDiT:
         config, size = self.config, self.config.patch_size
         shape = video_shape(x_t, positions, config.channels)
         self.check_shape(shape, strides)
-        stem, head = bind(Stem, config, params["stem"]), bind(Head, config, params["head"])
+        stem, head = bind(VideoDiTStem, config, params["stem"]), bind(Head, config, params["head"])
         condition = stem.condition(t, strides, cond)
         patches = patch_positions(positions, size)
         tables = rotary_tables(config, patches)
@@ -284,6 +284,8 @@ def position_features(rows: ArrayLike, columns: ArrayLike, dim: int) -> Array:
 
     Source: arXiv 2212.09748, section 3.2 (frequency-based positions of ViT's patches).
     """
-    tables = [rope_table([axis_angles(p, 2 * (dim // 4), MAX_PERIOD)]) for p in (rows, columns)]
+    tables = [
+        rope_table([axis_angles(p, 2 * (dim // 4), PATCH_MAX_PERIOD)]) for p in (rows, columns)
+    ]
     features = jnp.concatenate([part for table in tables for part in table], axis=-1)
     return jnp.pad(features, ((0, 0), (0, dim % 4)))

@@ -6,7 +6,7 @@ Vectors (biases, scales) are replicated: they are small, and gathering them cost
 
 from tpdiff_jax.types import ParamAxes
 
-PARAM_AXES: ParamAxes = (
+VIDEO_DIT_PARAM_AXES: ParamAxes = (
     (r"stem/patch/kernel", (None, "width")),
     (r"stem/label/table", (None, "width")),
     (r"stem/(time|stride/embedding)/inner/kernel", (None, "width")),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from tpdiff_jax.models.attention_kernels import CHOICES
 from tpdiff_jax.models.block_stack import REMAT_POLICIES
 from tpdiff_jax.models.config_checks import (
-    check_choice,
+    check_config_choice,
     check_feed_forward,
     check_positive,
 )
@@ -45,11 +45,11 @@ class VideoDiTConfig:
         )
         if self.num_classes < 0:  # 0: clips without labels
             raise ValueError(f"model.num_classes must not be negative, got {self.num_classes}")
-        check_choice(self, "attention", ATTENTIONS)
-        check_choice(self, "attention_kernel", CHOICES)
-        check_choice(self, "activation", ACTIVATIONS)
-        check_choice(self, "dtype", DTYPES)
-        check_choice(self, "remat", REMAT_POLICIES)
+        check_config_choice(self, "attention", ATTENTIONS)
+        check_config_choice(self, "attention_kernel", CHOICES)
+        check_config_choice(self, "activation", ACTIVATIONS)
+        check_config_choice(self, "dtype", DTYPES)
+        check_config_choice(self, "remat", REMAT_POLICIES)
         if self.rope_theta <= 1.0:
             raise ValueError(f"model.rope_theta must be above 1, got {self.rope_theta}")
         check_feed_forward(self)

@@ -22,7 +22,7 @@ BLOCK = "transformer_blocks.0"
 POSITIONS = f"{BLOCK}.pos_embed.pe"
 """Ending of the name of a table of positions: [1, positions, channels], computed, never learned."""
 SECTIONS = {"down": "down_blocks", "middle": "mid_block", "up": "up_blocks"}
-RENAMED = (
+RENAMED_PARTS = (
     (f"{BLOCK}.norm1.", f"{BLOCK}.norms.0."),
     (f"{BLOCK}.norm2.", f"{BLOCK}.norms.1."),
     (f"{BLOCK}.norm3.", f"{BLOCK}.ff_norm."),
@@ -64,7 +64,7 @@ def original_names(name: str) -> list[str]:
     index, _, rest = rest.partition(".")
     stem = f"{section}{MOTION}{index}.{OWNER}"
     renamed = [
-        theirs + rest.removeprefix(ours) for ours, theirs in RENAMED if rest.startswith(ours)
+        theirs + rest.removeprefix(ours) for ours, theirs in RENAMED_PARTS if rest.startswith(ours)
     ]
     return [stem + rest for rest in renamed or [rest]]
 
@@ -72,7 +72,7 @@ def original_names(name: str) -> list[str]:
 def name_in_diffusers(name: str) -> str:
     """Undo `original_names`; a name that diffusers has is returned as it is."""
     stem, owner, rest = name.removeprefix("module.").partition(OWNER)
-    for ours, theirs in RENAMED:
+    for ours, theirs in RENAMED_PARTS:
         if owner and rest.startswith(theirs):
             return stem + ours + rest.removeprefix(theirs)
     return stem + rest

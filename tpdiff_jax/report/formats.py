@@ -91,7 +91,7 @@ def stage_frames(stage: Mapping[str, Any]) -> Any:
     return shape[0] if isinstance(shape, list) and shape else stage.get("num_frames")
 
 
-def stage_strides(stages: Sequence[Mapping[str, Any]]) -> list[str]:
+def shown_strides(stages: Sequence[Mapping[str, Any]]) -> list[str]:
     """Strides of every stage over time, height and width.
 
     Where no stage is smaller than the full size, and in older files, the stride over time alone.

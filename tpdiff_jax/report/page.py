@@ -11,7 +11,7 @@ from tpdiff_jax.report.result_sections import (
     results_content,
     samples_content,
 )
-from tpdiff_jax.report.run_files import Run, read_run
+from tpdiff_jax.report.run_files import RunRecord, read_run
 from tpdiff_jax.report.schedule_figure import schedule_figure
 from tpdiff_jax.report.training_sections import (
     cost_content,
@@ -39,11 +39,11 @@ def write_report(workdir: str | os.PathLike[str]) -> Path:
     """
     run = read_run(Path(workdir))
     path = run.workdir / REPORT_FILE
-    write_page(path, render(run))
+    write_page(path, report_html(run))
     return path
 
 
-def render(run: Run) -> str:
+def report_html(run: RunRecord) -> str:
     """The whole page as HTML."""
     stages = schedule_figure(run.results.get("schedule") or {}, run.stages)
     sections = [
@@ -72,7 +72,7 @@ def render(run: Run) -> str:
     )
 
 
-def _subtitle(run: Run) -> str:
+def _subtitle(run: RunRecord) -> str:
     """What was trained, in one line: path, strides, data, network."""
 
     def field(group: str, name: str) -> Any:
@@ -93,13 +93,13 @@ def _subtitle(run: Run) -> str:
     return ", ".join(part for part in parts if part) or "temporal-pyramid video diffusion"
 
 
-def _setting(run: Run) -> list[tuple[str, dict[str, str]]]:
+def _setting(run: RunRecord) -> list[tuple[str, dict[str, str]]]:
     """Everything that has to be equal for the figures to be comparable."""
     groups = [(name.capitalize(), run.results.get(name)) for name in _SETTING]
     return [(title, _texts(fields)) for title, fields in groups if isinstance(fields, dict)]
 
 
-def _config(run: Run) -> list[tuple[str, dict[str, str]]]:
+def _config(run: RunRecord) -> list[tuple[str, dict[str, str]]]:
     """The resolved config, group by group."""
     groups = [(k, _texts(fields)) for k, fields in run.config.items() if isinstance(fields, dict)]
     plain = {name: value for name, value in run.config.items() if not isinstance(value, dict)}

@@ -11,8 +11,8 @@ from tpdiff_jax.report.formats import (
     figure,
     percent,
     seconds,
+    shown_strides,
     stage_shape,
-    stage_strides,
     with_prefix,
 )
 from tpdiff_jax.report.pages import Fact, Note, Section, Table, render_page, write_page
@@ -144,7 +144,7 @@ def _stages(content: Mapping[str, Any]) -> dict[str, Any]:
         header[-1] = "frames"
     rows = [
         [stage["name"], stride, stage_shape(stage)]
-        for stage, stride in zip(stages, stage_strides(stages), strict=True)
+        for stage, stride in zip(stages, shown_strides(stages), strict=True)
     ]
     return {"tables": [Table(header, rows)]} if rows else {}
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from tpdiff_jax.report.charts import Series, line_chart
 from tpdiff_jax.report.formats import MISSING, figure, is_number
-from tpdiff_jax.report.run_files import Run
+from tpdiff_jax.report.run_files import RunRecord
 from tpdiff_jax.report.svg import Chart
 
 _MAX_VIDEO_BYTES = 24_000_000  # of all embedded files together: the page must stay easy to open
@@ -26,7 +26,7 @@ _CHART_NOTES = {
 }
 
 
-def samples_content(run: Run) -> dict[str, Any]:
+def samples_content(run: RunRecord) -> dict[str, Any]:
     """The animated grid and the final MP4s, as addresses that hold them."""
     room, grid, clips = _MAX_VIDEO_BYTES, "", []
     if run.grid is not None and run.grid.stat().st_size <= room:
@@ -42,7 +42,7 @@ def samples_content(run: Run) -> dict[str, Any]:
     return found if grid or clips or left_out else {}
 
 
-def results_content(run: Run) -> dict[str, Any]:
+def results_content(run: RunRecord) -> dict[str, Any]:
     """Every final metric beside the figure of real videos and of trivial ones."""
     metrics = run.results.get("metrics") or {}
     references = run.results.get("references") or {}
@@ -53,7 +53,7 @@ def results_content(run: Run) -> dict[str, Any]:
     return {"columns": names, "has_ceiling": "ceiling" in columns, "rows": rows} if rows else {}
 
 
-def _result_row(run: Run, name: str, columns: list[str]) -> dict[str, Any]:
+def _result_row(run: RunRecord, name: str, columns: list[str]) -> dict[str, Any]:
     value = run.results["metrics"][name]
     about = (run.results.get("metric_info") or {}).get(name) or {}
     references = run.results.get("references") or {}
@@ -70,7 +70,7 @@ def _result_row(run: Run, name: str, columns: list[str]) -> dict[str, Any]:
     }
 
 
-def metric_charts(run: Run) -> list[Chart]:
+def metric_charts(run: RunRecord) -> list[Chart]:
     """One small chart per evaluation metric, with its ceiling and floors."""
     names = dict.fromkeys(
         name.removeprefix("eval/")
@@ -82,7 +82,7 @@ def metric_charts(run: Run) -> list[Chart]:
     return [chart for chart in charts if chart]
 
 
-def _metric_chart(run: Run, name: str, key: str) -> Chart | None:
+def _metric_chart(run: RunRecord, name: str, key: str) -> Chart | None:
     lines = [line for line in run.evaluation if f"eval/{name}" in line]
     references, info = run.results.get("references") or {}, run.results.get("metric_info") or {}
     levels = [(k, label, (references.get(k) or {}).get(name)) for k, label in _LEVELS.items()]

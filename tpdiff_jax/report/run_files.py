@@ -10,7 +10,7 @@ from tpdiff_jax.run_log.json_lines import METRICS_FILE, read_metrics
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class RunRecord:
     """A run's files.
 
     Attributes:
@@ -64,7 +64,7 @@ class Run:
         return values[-1] if values else None
 
 
-def read_run(workdir: Path) -> Run:
+def read_run(workdir: Path) -> RunRecord:
     """Reads a run's directory.
 
     Args:
@@ -84,7 +84,7 @@ def read_run(workdir: Path) -> Run:
     evaluation = [line for line in lines if any(name.startswith("eval/") for name in line)]
     samples = workdir / "samples"
     grids = sorted(samples.glob("*.gif"))
-    return Run(
+    return RunRecord(
         workdir=workdir,
         config=_read_json(workdir / "config.json", problems),
         results=_read_json(workdir / "results.json", problems),

@@ -9,13 +9,13 @@ from tpdiff_jax.report.formats import (
     is_number,
     percent,
     seconds,
+    shown_strides,
     stage_frames,
     stage_shape,
-    stage_strides,
     with_prefix,
 )
 from tpdiff_jax.report.pages import Fact, Table
-from tpdiff_jax.report.run_files import Run
+from tpdiff_jax.report.run_files import RunRecord
 from tpdiff_jax.report.style import LINE_COLOURS
 from tpdiff_jax.report.svg import Chart
 
@@ -47,7 +47,7 @@ _GOODPUT = {
 }
 
 
-def loss_charts(run: Run) -> list[Chart]:
+def loss_charts(run: RunRecord) -> list[Chart]:
     """Loss curves, one line a stage, and what else the optimizer logs."""
     by_stage = _stage_series(run, "loss_stage_") or [_series(run, "loss", "loss")]
     title = "Training loss by stage"
@@ -60,7 +60,7 @@ def loss_charts(run: Run) -> list[Chart]:
     return [chart for chart in charts if chart]
 
 
-def cost_content(run: Run) -> dict[str, Any]:
+def cost_content(run: RunRecord) -> dict[str, Any]:
     """Cost of each stage: what the FLOP model predicts and what was measured."""
     stages = run.stages
     if not stages:
@@ -99,7 +99,7 @@ def _cost_table(
     header += ["t from", "t to", "sampling steps", "forward FLOPs a video", "FLOPs over full rate"]
     header += ["training step", "step over full rate", "measured / predicted"]
     rows = []
-    for i, (stage, stride) in enumerate(zip(stages, stage_strides(stages), strict=True)):
+    for i, (stage, stride) in enumerate(zip(stages, shown_strides(stages), strict=True)):
         cells = [str(i), stride, stage_shape(stage)]
         cells += [figure(stage.get(name)) for name in ("t_start", "t_end", "steps")]
         cells += [with_prefix(stage.get("flops_per_video"), "FLOP")]
@@ -108,7 +108,7 @@ def _cost_table(
     return Table(header, rows)
 
 
-def throughput_content(run: Run) -> dict[str, Any]:
+def throughput_content(run: RunRecord) -> dict[str, Any]:
     """Rates over the run, and their last and mean values."""
     names = {n: title for n, title in _THROUGHPUT.items() if run.last(n) is not None}
     rows = []
@@ -126,7 +126,7 @@ def throughput_content(run: Run) -> dict[str, Any]:
     }
 
 
-def goodput_content(run: Run) -> dict[str, Any]:
+def goodput_content(run: RunRecord) -> dict[str, Any]:
     """What the wall-clock time of all sessions went into."""
     if not run.goodput:
         return {}
@@ -150,7 +150,7 @@ def relative(stages: list[dict[str, Any]], name: str) -> list[float | None]:
     return [_ratio(stage.get(name), stages[-1].get(name)) for stage in stages]
 
 
-def _savings(run: Run, flops: list[float | None], times: list[float | None]) -> list[Fact]:
+def _savings(run: RunRecord, flops: list[float | None], times: list[float | None]) -> list[Fact]:
     """Cost of the whole pyramid over that of full rate everywhere, training and sampling."""
     count = len(run.stages)
     train = run.config.get("train")
@@ -177,7 +177,7 @@ def weighted_mean(values: list[float | None], weights: list[Any]) -> float | Non
     return sum(w * v for v, w in pairs if v is not None) / sum(weights)
 
 
-def run_facts(run: Run) -> list[Fact]:
+def run_facts(run: RunRecord) -> list[Fact]:
     """The head of the page: how long, how much, how fast, on what."""
     counts, device = run.results.get("counts") or {}, run.results.get("device") or {}
     newest = run.train[-1]["step"] if run.train else None
@@ -204,7 +204,7 @@ def _ratio(value: Any, reference: Any) -> float | None:
 
 
 def _rate_chart(
-    run: Run, name: str, title: str, *, is_log: bool = False, starts_at_zero: bool = False
+    run: RunRecord, name: str, title: str, *, is_log: bool = False, starts_at_zero: bool = False
 ) -> Chart | None:
     return line_chart(
         [_series(run, name, title)],
@@ -215,12 +215,12 @@ def _rate_chart(
     )
 
 
-def _series(run: Run, name: str, label: str, style: int = 0) -> Series:
+def _series(run: RunRecord, name: str, label: str, style: int = 0) -> Series:
     x, y = run.column(name)
     return Series(label=label, x=x, y=y, style=style)
 
 
-def _stage_series(run: Run, prefix: str) -> list[Series]:
+def _stage_series(run: RunRecord, prefix: str) -> list[Series]:
     known = {i: stage_frames(stage) for i, stage in enumerate(run.stages)}
     frames = {i: f", {count} frames" for i, count in known.items() if count is not None}
     return [
