@@ -65,6 +65,7 @@ def get_config() -> ConfigDict:
     config.pyramid.frame_positions = "consistent"  # consistent | naive
     config.pyramid.target_unit = "time"  # flow only: time (dx/dt) | stage (dx/du)
     config.pyramid.time_conditioning = "noise_time"  # noise_time | stage_slices
+    config.pyramid.stage_weighting = "raw"  # data prediction: raw | equal, every stage's mean is 1
 
     config.alignment = ConfigDict()
     config.alignment.mode = "nearest"  # nearest | hungarian | candidates | none

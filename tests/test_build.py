@@ -35,6 +35,7 @@ INVALID: list[tuple[str, Any]] = [
     ("pyramid.downsample", "max"),
     ("pyramid.upsample", "cubic"),
     ("pyramid.frame_positions", "random"),
+    ("pyramid.stage_weighting", "none"),
     ("pyramid.target_unit", "second"),
     ("pyramid.target_unit", "stage"),  # the default predicts data
     ("path.prediction", "eps"),  # ddim only

@@ -142,7 +142,10 @@ def _build_clips(
             stage_fractions=read.numbers("pyramid.stage_fractions", float),
             downsample=_modes(read, "downsample"),
             upsample=_modes(read, "upsample"),
-            **read.group("pyramid", "frame_positions", "target_unit", "time_conditioning"),
+            **read.group(
+                "pyramid",
+                *("frame_positions", "target_unit", "time_conditioning", "stage_weighting"),
+            ),
             other_shapes=other_shapes,
         )
     return ClipsOfShape(bucket=bucket, facts=facts, pyramid=pyramid)
