@@ -193,8 +193,26 @@ def _pyramid_shapes() -> Grid:
     return Grid(arms=(vanilla, *others), reference="vanilla")
 
 
+def _space_time() -> Grid:
+    """Pyramids over time, over space and over both, against the vanilla twin."""
+    strides = {
+        "space_time": ((4, 4, 4), (2, 2, 2), (1, 1, 1)),
+        "time": ((4, 1, 1), (2, 1, 1), (1, 1, 1)),
+        "space": ((1, 4, 4), (1, 2, 2), (1, 1, 1)),
+    }
+    config = "configs/space_time.py"
+    vanilla = Arm(name="vanilla", overrides=VANILLA, config=config)
+    others = (
+        Arm(name=name, overrides={"pyramid.strides": own}, config=config, baseline="vanilla")
+        for name, own in strides.items()
+    )
+    return Grid(arms=(vanilla, *others), reference="vanilla")
+
+
 GRIDS: dict[str, Grid] = {
     "main": _main(),
+    "space_time": _space_time(),
+    "stage_weights": ablation({}, {"equal": {"pyramid.stage_weighting": "equal"}}),
     "factors": _factors(),
     "convergence": _convergence(),
     "pyramid_shapes": _pyramid_shapes(),
