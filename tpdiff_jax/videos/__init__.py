@@ -6,6 +6,6 @@
     decode_pool                           the same on several processes
     clip_records, shard_writer, record_manifest, skipped_clips  what is written
 
-Imports nothing else of the package, and neither jax nor grain: decoding processes start quickly
+Imports `checks` and `durable_files` only, neither jax nor grain: decoding processes start quickly
 and stay small. `data/video_records.py` reads what is written here.
 """

@@ -1,4 +1,5 @@
-"""What a preparation has left out so far: counted, listed in a file, and stopping it past a share."""
+"""What a preparation has left out so far: counted, listed, and stopping it past a share."""
+
 import collections
 import dataclasses
 import json
