@@ -175,3 +175,38 @@ def test_a_mistake_on_the_command_line_does_not_wait_for_jax() -> None:
     )
     assert out.stdout == "2 False\n", out.stderr
     assert out.stderr == "tpdiff_jax: error: --config is required by --mode=train\n"
+
+
+def test_flags_reach_what_a_mode_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tpdiff_jax import evaluate, export, from_checkpoint, plan, sample
+
+    calls: list[tuple] = []
+    monkeypatch.setattr(main, "set_up_jax", lambda command: None)
+    monkeypatch.setattr(from_checkpoint, "open_run", lambda *a, **kw: calls.append((a, kw)))
+    for module, name in (
+        *((sample, "sample_run"), (evaluate, "evaluate_run")),
+        *((export, "export_run"), (plan, "plan")),
+    ):
+        monkeypatch.setattr(module, name, lambda *a: calls.append(a))
+    words = ["--step=4", "--seed=3", "--steps_per_stage=2,3", "--caption=a, b", "--caption=c"]
+    assert main.run_mode(parse([*arguments("sample"), *words, "--out=o"])) == ExitCode.DONE
+    (opened, generated) = calls
+    assert opened[0] == (pathlib.Path("w"),) and opened[1]["step"] == 4
+    overrides = opened[1]["overrides"]
+    assert (overrides.seed, overrides.steps_per_stage, overrides.num_videos) == (
+        3,
+        ["2", "3"],
+        None,
+    )
+    assert generated[1].captions == ["a, b", "c"] and not generated[1].labels
+    assert generated[1].texts == ["a, b", "c"] and generated[2] == pathlib.Path("o")
+    calls.clear()
+    main.run_mode(parse([*arguments("evaluate"), "--fvd_weights=f"]))
+    assert calls[0][1]["overrides"].fvd_weights == "f" and calls[0][1]["step"] is None
+    calls.clear()
+    main.run_mode(parse([*arguments("export"), "--layout=l"]))
+    assert calls[1][1:] == ("l", "float32", None)
+    calls.clear()
+    main.run_mode(parse([*arguments("plan"), "--frame_shape=4,8,8,1", "--nolargest_batch"]))
+    flags = calls[0][2]
+    assert (flags.frame_shape, flags.search_batch, flags.topology) == ((4, 8, 8, 1), False, "local")

@@ -7,8 +7,6 @@ bytes. A bad clip never stops it: it is skipped, counted by reason and listed in
 only too many of them do.
 """
 
-import collections
-import dataclasses
 import importlib.metadata
 import itertools
 import json
@@ -22,7 +20,7 @@ from absl import logging
 from tpdiff_jax import file_lock
 from tpdiff_jax.durable_files import write_durably
 from tpdiff_jax.run_log.progress import Progress
-from tpdiff_jax.videos.bad_clips import REASONS, BadClipError, TooManyBadClipsError
+from tpdiff_jax.videos.bad_clips import BadClipError
 from tpdiff_jax.videos.caption_tables import read_sources
 from tpdiff_jax.videos.clip_buckets import Bucket
 from tpdiff_jax.videos.clip_source import ClipSource, SkippedClip
@@ -41,49 +39,10 @@ from tpdiff_jax.videos.record_manifest import (
 )
 from tpdiff_jax.videos.shard_plan import Plan, make_plan
 from tpdiff_jax.videos.shard_writer import PIXELS, ClipEncoder, read_notes, write_shard
+from tpdiff_jax.videos.skipped_clips import SkippedClips, count_reasons
 
 IDENTITY_FILE = "prepare.json"
-SKIPPED_FILE = "skipped.jsonl"
 DECODING_PACKAGES = ("av", "pillow", "array_record")  # another version may give other bytes
-
-
-@dataclasses.dataclass
-class SkippedClips:
-    """What has been left out so far, and how much of it stops the run.
-
-    Args:
-        folder: where `skipped.jsonl` goes.
-        max_bad_share: of the rows, and of the chosen videos.
-        left_out: rows without a file that do not count as bad.
-        rows: bad rows of the table.
-        videos: bad videos.
-    """
-
-    folder: pathlib.Path
-    max_bad_share: float
-    left_out: list[SkippedClip]
-    rows: list[SkippedClip]
-    videos: list[SkippedClip] = dataclasses.field(default_factory=list)
-
-    def check(self, what: str, total: int) -> None:
-        """Raise TooManyBadClipsError when more than the share of `total` is bad."""
-        bad = {"rows": self.rows, "videos": self.videos}[what]
-        if len(bad) > self.max_bad_share * total:
-            self.write()
-            counts = ", ".join(f"{reason} {n}" for reason, n in count_reasons(bad).items())
-            raise TooManyBadClipsError(
-                f"{len(bad)} of {total} {what} are bad, more than prepare.max_bad_share="
-                f"{self.max_bad_share}: {counts}; listed in {self.folder / SKIPPED_FILE}"
-            )
-
-    def write(self) -> None:
-        """Write `skipped.jsonl`: one JSON object a row or video, in the order of the input."""
-        lines = [
-            json.dumps({"what": what, **vars(clip)}) + "\n"
-            for what, clips in (("row", self.rows + self.left_out), ("video", self.videos))
-            for clip in clips
-        ]
-        write_durably(self.folder / SKIPPED_FILE, "".join(lines).encode())
 
 
 def prepare(
@@ -310,12 +269,6 @@ def count_clips(notes: Iterable[Mapping[str, Any]], split: str) -> int:
 def skipped_of(notes: Iterable[Sequence[Mapping[str, Any]]]) -> list[SkippedClip]:
     """Return the videos that finished shards left out, in order; all buckets' notes say so."""
     return [SkippedClip(**clip) for first, *_ in notes for clip in first["skipped"]]
-
-
-def count_reasons(clips: Sequence[SkippedClip]) -> dict[str, int]:
-    """Return how many were skipped for each reason, in the order of `REASONS`."""
-    counts = collections.Counter(clip.reason for clip in clips)
-    return {reason: counts[reason] for reason in REASONS if counts[reason]}
 
 
 def _flat(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

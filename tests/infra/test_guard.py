@@ -98,10 +98,10 @@ def test_bad_steps_in_a_row_are_counted_over_all_stages_and_within_each():
         ({"spike_factor": -2.0}, "guard.spike_factor=-2.0"),
         ({"spike_factor": math.nan}, "guard.spike_factor=nan"),
         ({"spike_factor": math.inf}, "guard.spike_factor=inf"),
-        ({"window": 0}, "guard.window=0"),
+        ({"window": 0}, "guard.window is 0; allowed: at least 1"),
         ({"window": 1025}, "guard.window=1025"),
-        ({"warmup_steps": 0}, "guard.warmup_steps=0"),
-        ({"max_bad_steps": 0}, "guard.max_bad_steps=0"),
+        ({"warmup_steps": 0}, "guard.warmup_steps is 0; allowed: at least 1"),
+        ({"max_bad_steps": 0}, "guard.max_bad_steps is 0; allowed: at least 1"),
         ({"window": 8, "warmup_steps": 9}, "guard.warmup_steps=9"),
     ],
 )

@@ -1,0 +1,58 @@
+"""What a preparation has left out so far: counted, listed, and stopping it past a share."""
+
+import collections
+import dataclasses
+import json
+import pathlib
+from collections.abc import Sequence
+
+from tpdiff_jax.durable_files import write_durably
+from tpdiff_jax.videos.bad_clips import REASONS, TooManyBadClipsError
+from tpdiff_jax.videos.clip_source import SkippedClip
+
+SKIPPED_FILE = "skipped.jsonl"
+
+
+@dataclasses.dataclass
+class SkippedClips:
+    """What has been left out so far, and how much of it stops the run.
+
+    Args:
+        folder: where `skipped.jsonl` goes.
+        max_bad_share: of the rows, and of the chosen videos.
+        left_out: rows without a file that do not count as bad.
+        rows: bad rows of the table.
+        videos: bad videos.
+    """
+
+    folder: pathlib.Path
+    max_bad_share: float
+    left_out: list[SkippedClip]
+    rows: list[SkippedClip]
+    videos: list[SkippedClip] = dataclasses.field(default_factory=list)
+
+    def check(self, what: str, total: int) -> None:
+        """Raise TooManyBadClipsError when more than the share of `total` is bad."""
+        bad = {"rows": self.rows, "videos": self.videos}[what]
+        if len(bad) > self.max_bad_share * total:
+            self.write()
+            counts = ", ".join(f"{reason} {n}" for reason, n in count_reasons(bad).items())
+            raise TooManyBadClipsError(
+                f"{len(bad)} of {total} {what} are bad, more than prepare.max_bad_share="
+                f"{self.max_bad_share}: {counts}; listed in {self.folder / SKIPPED_FILE}"
+            )
+
+    def write(self) -> None:
+        """Write `skipped.jsonl`: one JSON object a row or video, in the order of the input."""
+        lines = [
+            json.dumps({"what": what, **vars(clip)}) + "\n"
+            for what, clips in (("row", self.rows + self.left_out), ("video", self.videos))
+            for clip in clips
+        ]
+        write_durably(self.folder / SKIPPED_FILE, "".join(lines).encode())
+
+
+def count_reasons(clips: Sequence[SkippedClip]) -> dict[str, int]:
+    """Return how many were skipped for each reason, in the order of `REASONS`."""
+    counts = collections.Counter(clip.reason for clip in clips)
+    return {reason: counts[reason] for reason in REASONS if counts[reason]}
