@@ -25,7 +25,7 @@ from experiments.overrides import parse_overrides, read_config
 from tpdiff_jax.build import Experiment, build_experiment
 from tpdiff_jax.initial_state import abstract_train_state
 from tpdiff_jax.run_log.progress import Progress
-from tpdiff_jax.sample import Sampler
+from tpdiff_jax.sampler import Sampler
 from tpdiff_jax.step_programs import compile_steps, trace_step
 
 EXIT_BAD_INPUT = 2

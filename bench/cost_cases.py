@@ -14,7 +14,7 @@ from tpdiff_jax import method
 from tpdiff_jax.batches import iterate_batches
 from tpdiff_jax.build import Experiment, build_experiment
 from tpdiff_jax.initial_state import abstract_train_state, make_state
-from tpdiff_jax.sample import Sampler
+from tpdiff_jax.sampler import Sampler
 from tpdiff_jax.step_programs import compile_steps
 from tpdiff_jax.types import Array
 

@@ -26,7 +26,7 @@ from experiments.overrides import parse_overrides
 from tpdiff_jax.build import Experiment
 from tpdiff_jax.initial_state import make_state
 from tpdiff_jax.run_log.progress import Progress
-from tpdiff_jax.sample import Sampler
+from tpdiff_jax.sampler import Sampler
 
 EXIT_BAD_INPUT = 2
 _NOTE = (

@@ -37,12 +37,13 @@ from tpdiff_jax.durable_files import write_durably
 from tpdiff_jax.encoders import make_clip_encoder
 from tpdiff_jax.evals import DIGIT_METRICS, evaluate_videos
 from tpdiff_jax.from_checkpoint import OpenedRun, open_run
+from tpdiff_jax.infra.facts import device_facts, package_versions
 from tpdiff_jax.infra.media import to_uint8, write_mp4
+from tpdiff_jax.json_files import write_json
 from tpdiff_jax.prepare import prepare
 from tpdiff_jax.prompts import SampleFlags, read_requests
-from tpdiff_jax.results import device_facts, package_versions, write_json
-from tpdiff_jax.sample import Sampler
 from tpdiff_jax.sample_files import open_decoder
+from tpdiff_jax.sampler import Sampler
 from tpdiff_jax.train import train
 
 EXIT_BAD_INPUT = 2

@@ -50,7 +50,7 @@ from experiments.run_queue import LOG_FILE, Stopped, run_all
 from experiments.speedup import REACHED, speed_up
 from tpdiff_jax.durable_files import write_durably
 from tpdiff_jax.evals import DIGIT_METRICS as INFOS
-from tpdiff_jax.results import write_json
+from tpdiff_jax.json_files import write_json
 
 CONVERGENCE_GRIDS = ("convergence", "pyramid_shapes")
 METRICS = ("frechet", "speed_wasserstein")

@@ -28,9 +28,10 @@ from tpdiff_jax.durable_files import write_durably
 from tpdiff_jax.evals import DIGIT_METRICS
 from tpdiff_jax.evaluate import choose_measures
 from tpdiff_jax.from_checkpoint import OpenedRun, open_run
-from tpdiff_jax.results import device_facts, package_versions, write_json
+from tpdiff_jax.infra.facts import device_facts, package_versions
+from tpdiff_jax.json_files import write_json
 from tpdiff_jax.run_log.progress import Progress
-from tpdiff_jax.sample import Sampler
+from tpdiff_jax.sampler import Sampler
 
 EXIT_BAD_INPUT = 2
 STEPS = (10, 20, 60)

@@ -34,7 +34,8 @@ from experiments.soak_runs import KINDS, LOG_FILE, Kill, Life, live, memory_grow
 from tpdiff_jax import run_config
 from tpdiff_jax.durable_files import write_durably
 from tpdiff_jax.infra.checkpoint_manifest import verify
-from tpdiff_jax.results import is_complete, write_json
+from tpdiff_jax.json_files import write_json
+from tpdiff_jax.results import is_complete
 from tpdiff_jax.run_log.json_lines import METRICS_FILE, read_metrics
 
 EXIT_DIFFERENT, EXIT_BAD_INPUT = 1, 2

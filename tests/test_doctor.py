@@ -19,7 +19,7 @@ from tpdiff_jax.infra.checkpoint_manifest import (
     digest,
 )
 from tpdiff_jax.infra.checkpoints import Checkpoints
-from tpdiff_jax.results import write_json
+from tpdiff_jax.json_files import write_json
 
 DATASET = {"version": "digits-1"}
 

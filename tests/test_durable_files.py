@@ -12,7 +12,7 @@ import pytest
 from tests.tiny import REPO
 from tpdiff_jax.durable_files import write_durably, writing
 from tpdiff_jax.infra import media
-from tpdiff_jax.results import write_json
+from tpdiff_jax.json_files import write_json
 
 VIDEO = np.zeros((2, 32, 32, 3), np.uint8)
 WRITERS: dict[str, Callable[[pathlib.Path], None]] = {

@@ -25,7 +25,8 @@ from tpdiff_jax.initial_state import abstract_train_state
 from tpdiff_jax.prompts import SampleFlags
 from tpdiff_jax.run_log import sinks
 from tpdiff_jax.run_log.json_lines import read_metrics
-from tpdiff_jax.sample import Sampler, sample_run
+from tpdiff_jax.sample import sample_run
+from tpdiff_jax.sampler import Sampler
 from tpdiff_jax.stage_schedule import stage_of_step
 
 TIMING = ("seconds", "per_second", "peak_share")

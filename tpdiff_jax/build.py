@@ -15,6 +15,7 @@ from tpdiff_jax import method
 from tpdiff_jax.checks import check_at_least
 from tpdiff_jax.clip_measures import MeasureSpec
 from tpdiff_jax.clip_shapes import build_datasets, build_shapes
+from tpdiff_jax.config_reader import ConfigReader
 from tpdiff_jax.data import ClipFacts
 from tpdiff_jax.experiment import Experiment
 from tpdiff_jax.infra import mesh as mesh_lib
@@ -24,7 +25,6 @@ from tpdiff_jax.infra.optimizer import OptimizerSpec, make_optimizer, make_sched
 from tpdiff_jax.models import MODELS, Network, make_network
 from tpdiff_jax.null_condition import make_null_cond
 from tpdiff_jax.pretrained import PUBLISHED, PublishedWeights
-from tpdiff_jax.run_config import ConfigReader
 from tpdiff_jax.run_specs import GenerateSpec, LogSpec, TrainSpec
 from tpdiff_jax.stage_schedule import validate_stage_probs
 from tpdiff_jax.train_step import TrainTask

@@ -6,9 +6,10 @@
 Needs nothing but Python, so that everything, the method included, can use it.
 """
 
+import contextlib
 import operator
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 # A scheme of two letters or more, so that a Windows drive is none; pathlib makes `gs:/` of `gs://`.
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
@@ -119,3 +120,14 @@ def as_tuple(field: str, value: object, of: str) -> tuple:
 
 def _refuse(field: str, value: object, allowed: str) -> None:
     raise ValueError(f"{field} is {value!r}; allowed: {allowed}")
+
+
+@contextlib.contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Put a name before the message of a ValueError; "" leaves it as it is."""
+    try:
+        yield
+    except ValueError as error:
+        if not what:
+            raise
+        raise ValueError(f"{what}: {error}") from error

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tpdiff_jax import method
+from tpdiff_jax.checks import naming
+from tpdiff_jax.config_reader import ConfigReader
 from tpdiff_jax.data import (
     DATASETS,
     ClipFacts,
@@ -20,9 +22,7 @@ from tpdiff_jax.data import (
     to_frame_shape,
 )
 from tpdiff_jax.encoders import FIRST_LATENT_APART
-from tpdiff_jax.error_names import naming
 from tpdiff_jax.models import Network
-from tpdiff_jax.run_config import ConfigReader
 from tpdiff_jax.types import Shape, Strides
 
 PATHS = ("flow", "ddim")

@@ -12,10 +12,11 @@ from tpdiff_jax.clip_measures import ClipMeasures
 from tpdiff_jax.digit_measures import DigitMeasures
 from tpdiff_jax.evals import Evaluation, Measures
 from tpdiff_jax.from_checkpoint import OpenedRun
-from tpdiff_jax.results import make_results, write_json
+from tpdiff_jax.json_files import write_json
+from tpdiff_jax.results import make_results
 from tpdiff_jax.run_log.progress import Progress
-from tpdiff_jax.sample import Sampler
 from tpdiff_jax.sample_files import Decode, open_decoder
+from tpdiff_jax.sampler import Sampler
 from tpdiff_jax.types import Params
 
 NO_EVALUATION: Evaluation = {"metrics": {}, "references": {}, "metric_info": {}}

@@ -20,18 +20,19 @@ from ml_collections import ConfigDict
 
 from tpdiff_jax.build import build_experiment
 from tpdiff_jax.experiment import Experiment, Program
+from tpdiff_jax.infra.facts import package_versions
 from tpdiff_jax.infra.host_memory import release_free_memory
 from tpdiff_jax.infra.mesh import num_shares
 from tpdiff_jax.initial_state import abstract_train_state
+from tpdiff_jax.json_files import write_json
 from tpdiff_jax.planning.batch_search import LargestBatch, largest_batch
 from tpdiff_jax.planning.program_cost import DoesNotFit, program_cost
 from tpdiff_jax.planning.roofline import roofline
 from tpdiff_jax.planning.summary import format_plan, refusal, training_summary
 from tpdiff_jax.planning.topology import Target, open_target
 from tpdiff_jax.report import write_plan_page
-from tpdiff_jax.results import package_versions, write_json
 from tpdiff_jax.run_log.progress import Progress
-from tpdiff_jax.sample import Sampler
+from tpdiff_jax.sampler import Sampler
 from tpdiff_jax.step_programs import trace_step
 from tpdiff_jax.train_step import TrainState
 

@@ -21,8 +21,8 @@ from tpdiff_jax import file_lock
 from tpdiff_jax.durable_files import write_durably
 from tpdiff_jax.run_log.progress import Progress
 from tpdiff_jax.videos.bad_clips import BadClipError
+from tpdiff_jax.videos.bucket import Bucket
 from tpdiff_jax.videos.caption_tables import read_sources
-from tpdiff_jax.videos.clip_buckets import Bucket
 from tpdiff_jax.videos.clip_source import ClipSource, SkippedClip
 from tpdiff_jax.videos.decode_pool import DecodePool, Outcome
 from tpdiff_jax.videos.empty_prompt import write_empty_prompt

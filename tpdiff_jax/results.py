@@ -1,44 +1,18 @@
 """results.json: the figures a run ended with, and everything needed to judge them."""
 
-import importlib.metadata
 import json
-import os
 import pathlib
-import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
 from tpdiff_jax.build import Experiment
 from tpdiff_jax.clip_shapes import ClipsOfShape
-from tpdiff_jax.durable_files import write_durably
 from tpdiff_jax.evals import Evaluation
+from tpdiff_jax.infra.facts import device_facts, package_versions
 
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "scipy")
 _CURVE_POINTS = 201
-
-
-def package_versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that decide the numbers."""
-    out = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        out[name] = importlib.metadata.version(name)
-    return out
-
-
-def device_facts() -> dict[str, Any]:
-    """Return what the run ran on."""
-    devices = jax.devices()
-    return {
-        "platform": devices[0].platform,
-        "kind": devices[0].device_kind,
-        "num_devices": len(devices),
-        "num_processes": jax.process_count(),
-        "cpu_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
-        "machine": platform.machine(),
-    }
 
 
 def stage_table(
@@ -141,19 +115,3 @@ def is_complete(workdir: pathlib.Path, num_steps: int) -> bool:
         return json.loads((workdir / "results.json").read_text())["counts"]["steps"] == num_steps
     except (FileNotFoundError, ValueError, LookupError, TypeError):
         return False
-
-
-def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
-    """Write JSON durably, in one step; NaN and infinities become null."""
-    text = json.dumps(_plain(content), indent=2, allow_nan=False)
-    write_durably(path, (text + "\n").encode())
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(item) for item in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if np.isfinite(value) else None
-    return int(value) if isinstance(value, np.integer) else value

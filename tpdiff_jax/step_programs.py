@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from absl import logging
 
-from tpdiff_jax.error_names import naming
+from tpdiff_jax.checks import naming
 from tpdiff_jax.experiment import Experiment, Program
 from tpdiff_jax.infra import mesh as mesh_lib
 from tpdiff_jax.infra.host_memory import release_free_memory

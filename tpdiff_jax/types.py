@@ -10,9 +10,11 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import jax
 import numpy as np
+from numpy.typing import NDArray
 
 Array: TypeAlias = jax.Array
 ArrayLike: TypeAlias = jax.Array | np.ndarray | float
+FloatArray: TypeAlias = NDArray[np.floating[Any]]
 PRNGKey: TypeAlias = jax.Array
 Params: TypeAlias = Mapping[str, Any]
 Shape: TypeAlias = tuple[int, int, int]  # frames, height, width of a video or stage

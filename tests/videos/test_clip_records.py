@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tpdiff_jax.durable_files import write_durably
+from tpdiff_jax.json_files import sha256_of_lines
 from tpdiff_jax.videos.clip_records import (
     MAGIC,
     ClipRecord,
@@ -14,12 +15,7 @@ from tpdiff_jax.videos.clip_records import (
     record_from_bytes,
     record_to_bytes,
 )
-from tpdiff_jax.videos.record_manifest import (
-    SCHEMA,
-    read_clip_manifest,
-    sha256_of_lines,
-    to_json,
-)
+from tpdiff_jax.videos.record_manifest import SCHEMA, read_clip_manifest, to_json
 
 
 def make_record(caption="a caption: \u00e9 \U0001f600"):

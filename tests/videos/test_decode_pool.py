@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tpdiff_jax.videos.bad_clips import BadClipError
-from tpdiff_jax.videos.clip_buckets import Bucket
+from tpdiff_jax.videos.bucket import Bucket
 from tpdiff_jax.videos.clip_source import ClipSource
 from tpdiff_jax.videos.decode_pool import DecodePool, decode_source
 from tpdiff_jax.videos.video_decode import ClipFormat

@@ -20,7 +20,7 @@ from tests.videos.video_files import (
     write_video,
 )
 from tpdiff_jax.videos.bad_clips import BadClipError
-from tpdiff_jax.videos.clip_buckets import Bucket
+from tpdiff_jax.videos.bucket import Bucket
 from tpdiff_jax.videos.frame_resize import crop_box, resize_frame
 from tpdiff_jax.videos.video_decode import ClipFormat, read_clips
 

@@ -22,13 +22,12 @@ from tpdiff_jax.evals.digit_physics import (
     NUM_DIGIT_CLASSES,
     SPEED_BANDS,
     DigitWorld,
-    FloatArray,
     bouncing_path,
     load_glyphs,
     quantised,
     splat,
 )
-from tpdiff_jax.types import CondShapes
+from tpdiff_jax.types import CondShapes, FloatArray
 from tpdiff_jax.videos.shard_writer import PIXELS
 
 VERSION = "moving-digits-1"

@@ -19,6 +19,7 @@ import numpy as np
 from absl import logging
 from numpy.typing import NDArray
 
+from tpdiff_jax.checks import naming
 from tpdiff_jax.data.requests import Requests
 from tpdiff_jax.data.stored_clips import (
     ClipNumber,
@@ -29,7 +30,6 @@ from tpdiff_jax.data.stored_clips import (
     refuse_captions,
     to_network,
 )
-from tpdiff_jax.error_names import naming
 from tpdiff_jax.json_files import read_json
 from tpdiff_jax.types import CondShapes
 

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from tpdiff_jax.evals.digit_physics import NUM_DIGIT_CLASSES, FloatArray
+from tpdiff_jax.evals.digit_physics import NUM_DIGIT_CLASSES
 from tpdiff_jax.evals.digit_tracking import CROP_SIZE
+from tpdiff_jax.types import FloatArray
 
 WEIGHTS_FILE = Path(__file__).with_name("digit_classifier.npz")
 WEIGHTS_SHA256 = "cf8c2bda1cb14659c153901c9b7589084eab946b56cadb29a0ea91745a2118d1"

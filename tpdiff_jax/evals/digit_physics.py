@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.datasets import load_digits
 
-FloatArray = NDArray[np.floating]
+from tpdiff_jax.types import FloatArray
 
 NUM_DIGIT_CLASSES = 10
 GLYPH_SIZE = 8

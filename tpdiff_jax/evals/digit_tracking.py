@@ -18,7 +18,8 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from tpdiff_jax.evals.digit_physics import DigitWorld, FloatArray, hat_weights, reflect
+from tpdiff_jax.evals.digit_physics import DigitWorld, hat_weights, reflect
+from tpdiff_jax.types import FloatArray
 
 CROP_SIZE = 12
 """Crops are 12x12 glyph pixels: any glyph about its centroid, plus the drawing kernel."""

@@ -14,7 +14,7 @@ Source: Dowson and Landau (1982); Heusel et al., arXiv 1706.08500, Eq. 6.
 
 import numpy as np
 
-from tpdiff_jax.evals.digit_physics import FloatArray
+from tpdiff_jax.types import FloatArray
 
 
 def frechet_distance(

@@ -28,16 +28,11 @@ from tpdiff_jax.evals.digit_motion import (
     step_lengths,
     wasserstein_1,
 )
-from tpdiff_jax.evals.digit_physics import (
-    NUM_DIGIT_CLASSES,
-    DigitWorld,
-    FloatArray,
-    load_glyphs,
-    splat,
-)
+from tpdiff_jax.evals.digit_physics import NUM_DIGIT_CLASSES, DigitWorld, load_glyphs, splat
 from tpdiff_jax.evals.digit_tracking import CROP_SIZE, Tracks, track_digits, video_to_ink
 from tpdiff_jax.evals.frechet import sample_frechet_distance
 from tpdiff_jax.evals.measures import Metric
+from tpdiff_jax.types import FloatArray
 
 MIN_DIGIT_FRAMES = 3
 

@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from tpdiff_jax.error_names import naming
+from tpdiff_jax.checks import naming
 from tpdiff_jax.pretrained import animatediff, flux
 from tpdiff_jax.types import Params, PRNGKey
 

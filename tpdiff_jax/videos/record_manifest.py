@@ -14,7 +14,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tpdiff_jax.videos.clip_buckets import parse_bucket
+from tpdiff_jax.videos.bucket import parse_bucket
 
 SCHEMA = 2
 CLIP_MANIFEST_FILE = "manifest.json"
@@ -55,14 +55,6 @@ class ClipManifest(NamedTuple):
 def to_json(fields: Mapping[str, Any]) -> bytes:
     """Return the one JSON text of these fields: sorted, indented, UTF-8."""
     return (json.dumps(fields, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
-
-
-def sha256_of_lines(lines: Sequence[str]) -> str:
-    """Hash a list of texts; a line's end cannot be forged, as each is written as JSON."""
-    digest = hashlib.sha256()
-    for line in lines:
-        digest.update(json.dumps(line).encode() + b"\n")
-    return digest.hexdigest()
 
 
 def read_clip_manifest(folder: pathlib.Path) -> ClipManifest:

@@ -15,7 +15,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from tpdiff_jax.durable_files import publish, sha256_of_file, write_durably
 from tpdiff_jax.videos.bad_clips import BadClipError
-from tpdiff_jax.videos.clip_buckets import Bucket
+from tpdiff_jax.videos.bucket import Bucket
 from tpdiff_jax.videos.clip_records import ClipRecord, array_facts, record_to_bytes
 from tpdiff_jax.videos.clip_source import ClipSource, SkippedClip
 from tpdiff_jax.videos.decode_pool import Outcome
