@@ -5,9 +5,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tpdiff_jax.durable_files import write_durably
+from tpdiff_jax.files.durable import write_durably
+from tpdiff_jax.files.json_files import write_json
 from tpdiff_jax.infra.facts import device_facts, package_versions
-from tpdiff_jax.json_files import write_json
 
 
 def facts(program: str, arguments: Sequence[str]) -> dict[str, Any]:

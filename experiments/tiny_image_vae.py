@@ -17,7 +17,7 @@ import numpy as np
 import optax
 from absl import logging
 
-from tpdiff_jax.durable_files import write_durably
+from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.models.image_vae import ImageVAE
 from tpdiff_jax.models.image_vae_config import ImageVAEConfig
 from tpdiff_jax.pretrained.image_vae import IMAGE_VAE_FIELDS, image_vae_rows

@@ -67,8 +67,8 @@ from launch.sweep_points import (
 )
 from launch.sweep_summary import draw_sweep, order_points, write_table
 from tpdiff_jax.checks import check_choice
-from tpdiff_jax.durable_files import write_durably
-from tpdiff_jax.json_files import write_json
+from tpdiff_jax.files.durable import write_durably
+from tpdiff_jax.files.json_files import write_json
 
 LAUNCHERS: Mapping[str, Callable[[Sequence[str]], int]] = {
     "gke": gke.main,

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 
-from tpdiff_jax.infra import media
+from tpdiff_jax.files import media
 
 STAGES = [(4, 4, 1.0, 2 / 3), (2, 8, 0.7388, 1 / 3), (1, 16, 0.4142, 0.0)]
 METRICS = {

@@ -12,6 +12,7 @@ import pytest
 
 from tests.tiny import REPO, tiny_config
 from tpdiff_jax import doctor, run_config
+from tpdiff_jax.files.json_files import write_json
 from tpdiff_jax.infra.checkpoint_manifest import (
     CheckpointError,
     CheckpointMismatchError,
@@ -19,7 +20,6 @@ from tpdiff_jax.infra.checkpoint_manifest import (
     digest,
 )
 from tpdiff_jax.infra.checkpoints import Checkpoints
-from tpdiff_jax.json_files import write_json
 
 DATASET = {"version": "digits-1"}
 

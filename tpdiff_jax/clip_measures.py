@@ -27,7 +27,7 @@ from tpdiff_jax.evals.fvd import RESIZE_KERNELS, frechet_video_distance, i3d_fea
 from tpdiff_jax.evals.i3d import MIN_I3D_FRAMES
 from tpdiff_jax.evals.i3d_weights import I3DWeights, load_i3d
 from tpdiff_jax.evals.video_statistics import statistics_distance, video_statistics
-from tpdiff_jax.infra.media import to_uint8
+from tpdiff_jax.files.media import to_uint8
 
 Frames = NDArray[np.uint8]
 Videos = NDArray[np.float32]

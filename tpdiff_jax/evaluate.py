@@ -11,8 +11,8 @@ from tpdiff_jax.build import Experiment
 from tpdiff_jax.clip_measures import ClipMeasures
 from tpdiff_jax.digit_measures import DigitMeasures
 from tpdiff_jax.evals import Evaluation, Measures
+from tpdiff_jax.files.json_files import write_json
 from tpdiff_jax.from_checkpoint import OpenedRun
-from tpdiff_jax.json_files import write_json
 from tpdiff_jax.results import make_results
 from tpdiff_jax.run_log.progress import Progress
 from tpdiff_jax.sample_files import Decode, open_decoder

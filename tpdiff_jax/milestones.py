@@ -9,7 +9,7 @@ from absl import logging
 from tpdiff_jax.build import Experiment
 from tpdiff_jax.evals import Evaluation
 from tpdiff_jax.evaluate import Evaluator, format_table
-from tpdiff_jax.json_files import write_json
+from tpdiff_jax.files.json_files import write_json
 from tpdiff_jax.report import write_report
 from tpdiff_jax.results import make_results
 from tpdiff_jax.run_log.goodput import GOODPUT_FILE, summarise

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from tpdiff_jax import file_lock
-from tpdiff_jax.durable_files import write_durably
+from tpdiff_jax.files import file_lock
+from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.run_log.progress import Progress
 from tpdiff_jax.videos.bad_clips import BadClipError
 from tpdiff_jax.videos.bucket import Bucket

@@ -11,7 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from tpdiff_jax.durable_files import write_durably
+from tpdiff_jax.files.durable import write_durably
 
 FILE_NAME = "config.json"
 GENERATE_GROUPS = ("sample", "eval", "measure")

@@ -10,9 +10,9 @@ import numpy as np
 from absl import logging
 
 from tpdiff_jax.data import Dataset
-from tpdiff_jax.durable_files import writing
 from tpdiff_jax.encoders import VideoEncoder, hash_folders, open_video_encoder
-from tpdiff_jax.infra import media
+from tpdiff_jax.files import media
+from tpdiff_jax.files.durable import writing
 
 GRID_SIZE = 16
 MAX_NAME_CHARACTERS = 60

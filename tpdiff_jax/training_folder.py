@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import jax
 
-from tpdiff_jax import file_lock, run_config
+from tpdiff_jax import run_config
 from tpdiff_jax.build import Experiment
+from tpdiff_jax.files import file_lock
 from tpdiff_jax.infra.processes import is_true_at_main, wait_for_others
 
 LOCK_FILE = ".train.lock"

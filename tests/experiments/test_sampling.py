@@ -4,7 +4,7 @@ import pytest
 
 from experiments.sampling import make_variants, read_point, select_variants
 from experiments.sampling_tables import draw_frontier, summarize_points, write_page
-from tpdiff_jax.json_files import write_json
+from tpdiff_jax.files.json_files import write_json
 
 
 def point(workdir, variant, seed, accuracy, seconds=1.0):

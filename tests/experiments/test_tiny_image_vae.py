@@ -8,7 +8,7 @@ from experiments import tiny_image_vae
 from experiments.tiny_image_vae import write_image_vae
 from tpdiff_jax.data import MovingDigitsSpec
 from tpdiff_jax.encoders import open_video_encoder
-from tpdiff_jax.infra.media import to_uint8
+from tpdiff_jax.files.media import to_uint8
 from tpdiff_jax.pretrained.image_vae import read_image_vae_config
 
 

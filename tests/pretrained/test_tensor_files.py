@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from tpdiff_jax.json_files import read_json
+from tpdiff_jax.files.json_files import read_json
 from tpdiff_jax.pretrained.tensor_files import INDEX_FILE, open_tensor_folder, write_folder
 
 TENSORS = {

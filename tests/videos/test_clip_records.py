@@ -6,8 +6,8 @@ import struct
 import numpy as np
 import pytest
 
-from tpdiff_jax.durable_files import write_durably
-from tpdiff_jax.json_files import sha256_of_lines
+from tpdiff_jax.files.durable import write_durably
+from tpdiff_jax.files.json_files import sha256_of_lines
 from tpdiff_jax.videos.clip_records import (
     MAGIC,
     ClipRecord,

@@ -30,7 +30,7 @@ from tpdiff_jax.data.stored_clips import (
     refuse_captions,
     to_network,
 )
-from tpdiff_jax.json_files import read_json
+from tpdiff_jax.files.json_files import read_json
 from tpdiff_jax.types import CondShapes
 
 INFO_FILE, FEATURES_FILE = "dataset_info.json", "features.json"

@@ -3,8 +3,8 @@
 import pathlib
 from collections.abc import Iterable
 
-from tpdiff_jax.durable_files import sha256_of_file
-from tpdiff_jax.json_files import sha256_of_lines
+from tpdiff_jax.files.durable import sha256_of_file
+from tpdiff_jax.files.json_files import sha256_of_lines
 
 SUFFIXES = (".safetensors", ".json", ".txt", ".model")
 """Weights, configs and vocabularies; what else a published folder holds is not read."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tpdiff_jax.checks import naming
-from tpdiff_jax.durable_files import sha256_of_file
+from tpdiff_jax.files.durable import sha256_of_file
 from tpdiff_jax.language_models import open_model
 
 MEAN = np.asarray((0.48145466, 0.4578275, 0.40821073), np.float32)

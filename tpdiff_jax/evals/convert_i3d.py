@@ -17,8 +17,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tpdiff_jax.command_line.exit_codes import ExitCode
-from tpdiff_jax.durable_files import sha256_of_file
 from tpdiff_jax.evals.i3d_weights import params_from_tensors, save_i3d
+from tpdiff_jax.files.durable import sha256_of_file
 
 
 def main(argv: Sequence[str] | None = None) -> int:

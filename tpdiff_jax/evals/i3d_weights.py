@@ -21,8 +21,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from tpdiff_jax.durable_files import sha256_of_file, writing
 from tpdiff_jax.evals.i3d import LOGITS, STEM_UNITS, UnitShape, unit_shapes
+from tpdiff_jax.files.durable import sha256_of_file, writing
 from tpdiff_jax.types import Params
 
 _LEAVES = (  # endings of a name, in lower case with dots -> what the tensor is

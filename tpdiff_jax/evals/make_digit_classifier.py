@@ -19,7 +19,6 @@ import numpy as np
 import optax
 from jax.scipy.ndimage import map_coordinates
 
-from tpdiff_jax.durable_files import writing
 from tpdiff_jax.evals.clip_features import (
     MIN_SCALE,
     NUM_APPEARANCE,
@@ -36,6 +35,7 @@ from tpdiff_jax.evals.digit_physics import (
     splat,
 )
 from tpdiff_jax.evals.digit_tracking import CROP_SIZE, Tracks, track_digits
+from tpdiff_jax.files.durable import writing
 from tpdiff_jax.types import Array, PRNGKey
 
 SEED = 0

@@ -24,8 +24,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from tpdiff_jax.command_line.exit_codes import ExitCode
-from tpdiff_jax.durable_files import write_durably
-from tpdiff_jax.json_files import read_json
+from tpdiff_jax.files.durable import write_durably
+from tpdiff_jax.files.json_files import read_json
 
 EXIT_MISSING = 1
 VIDEOS_PER_PROMPT = 5  # vbench's loader looks for no more, in any dimension

@@ -15,7 +15,7 @@ import re
 import shutil
 from collections.abc import Collection, Sequence
 
-from tpdiff_jax.durable_files import flush
+from tpdiff_jax.files.durable import flush
 
 SAVING, _REPLACED, _DELETING = ".saving", ".replaced", ".deleting"
 # What orbax adds to a name while it writes.

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tpdiff_jax import __version__
-from tpdiff_jax.durable_files import flush, sha256_of_file, write_durably
+from tpdiff_jax.files.durable import flush, sha256_of_file, write_durably
 
 CHECKPOINT_MANIFEST_FILE = "manifest.json"
 FORMAT_VERSION = 2

@@ -21,8 +21,8 @@ from absl import logging
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from tpdiff_jax.checks import check_choice
-from tpdiff_jax.durable_files import write_durably
-from tpdiff_jax.json_files import read_json
+from tpdiff_jax.files.durable import write_durably
+from tpdiff_jax.files.json_files import read_json
 from tpdiff_jax.models.animatediff import AnimateDiff
 from tpdiff_jax.models.animatediff_config import AnimateDiffConfig
 from tpdiff_jax.models.unet_transformers import embed_positions

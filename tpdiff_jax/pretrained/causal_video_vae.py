@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from tpdiff_jax.json_files import read_json
+from tpdiff_jax.files.json_files import read_json
 from tpdiff_jax.models.causal_video_vae import CausalVideoVAE
 from tpdiff_jax.models.causal_video_vae_config import CausalVideoVAEConfig
 from tpdiff_jax.pretrained.key_table import (

@@ -17,8 +17,8 @@ import numpy as np
 from einops import rearrange
 
 from tpdiff_jax.checks import check_choice
-from tpdiff_jax.durable_files import write_durably
-from tpdiff_jax.json_files import read_json
+from tpdiff_jax.files.durable import write_durably
+from tpdiff_jax.files.json_files import read_json
 from tpdiff_jax.models import Flux, FluxConfig
 from tpdiff_jax.pretrained.key_table import (
     HALVES_SWAPPED,

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from tpdiff_jax.json_files import read_json
+from tpdiff_jax.files.json_files import read_json
 from tpdiff_jax.models.image_vae import ImageVAE
 from tpdiff_jax.models.image_vae_config import ImageVAEConfig
 from tpdiff_jax.pretrained.frame_rows import (

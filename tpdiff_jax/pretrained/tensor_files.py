@@ -12,8 +12,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from tpdiff_jax.durable_files import write_durably, writing
-from tpdiff_jax.json_files import read_json
+from tpdiff_jax.files.durable import write_durably, writing
+from tpdiff_jax.files.json_files import read_json
 
 FILE_STEM = "diffusion_pytorch_model"
 INDEX_FILE = f"{FILE_STEM}.safetensors.index.json"

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jinja2
 
-from tpdiff_jax.durable_files import write_durably
+from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.report.style import DARK, LIGHT
 
 _TEMPLATES = jinja2.Environment(

@@ -15,7 +15,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tpdiff_jax.durable_files import writing
+from tpdiff_jax.files.durable import writing
 
 # Pages replace these by variables of the same names, so that no two may be equal.
 LIGHT = {

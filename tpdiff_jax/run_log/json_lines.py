@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tpdiff_jax.durable_files import write_durably
+from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.run_log.record_file import RecordFile
 
 METRICS_FILE = "metrics.jsonl"

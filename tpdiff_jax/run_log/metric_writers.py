@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from tpdiff_jax.infra import media
+from tpdiff_jax.files import media
 from tpdiff_jax.run_log.json_lines import JsonlSink
 from tpdiff_jax.run_log.sinks import DEFAULT_SINKS, SINKS, Scalar, Sink
 

@@ -19,7 +19,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import masked_crc32c
 
-from tpdiff_jax.infra import media
+from tpdiff_jax.files import media
 from tpdiff_jax.run_log.record_file import RecordFile
 
 TENSORBOARD_DIR = "tensorboard"

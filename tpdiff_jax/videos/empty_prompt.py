@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tpdiff_jax.durable_files import write_durably
+from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.videos.clip_records import (
     ClipRecord,
     RecordError,

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from tpdiff_jax.durable_files import publish, sha256_of_file, write_durably
+from tpdiff_jax.files.durable import publish, sha256_of_file, write_durably
 from tpdiff_jax.videos.bad_clips import BadClipError
 from tpdiff_jax.videos.bucket import Bucket
 from tpdiff_jax.videos.clip_records import ClipRecord, array_facts, record_to_bytes

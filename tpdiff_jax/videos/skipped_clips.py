@@ -6,7 +6,7 @@ import json
 import pathlib
 from collections.abc import Sequence
 
-from tpdiff_jax.durable_files import write_durably
+from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.videos.bad_clips import REASONS, TooManyBadClipsError
 from tpdiff_jax.videos.clip_source import SkippedClip
 

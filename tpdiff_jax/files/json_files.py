@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tpdiff_jax.durable_files import write_durably
+from tpdiff_jax.files.durable import write_durably
 
 
 def read_json(path: pathlib.Path, kind: type = dict) -> Any:

@@ -12,13 +12,13 @@ import pytest
 from absl import logging
 
 from tests.tiny import REPO
-from tpdiff_jax import file_lock
-from tpdiff_jax.file_lock import hold
+from tpdiff_jax.files import file_lock
+from tpdiff_jax.files.file_lock import hold
 from tpdiff_jax.training_folder import only_trainer
 
 HOLD_ON = """
 import pathlib, sys, time
-from tpdiff_jax.file_lock import hold
+from tpdiff_jax.files.file_lock import hold
 with hold(pathlib.Path(sys.argv[1]), "busy"):
     print("held", flush=True)
     time.sleep(600)

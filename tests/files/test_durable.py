@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from tests.tiny import REPO
-from tpdiff_jax.durable_files import write_durably, writing
-from tpdiff_jax.infra import media
-from tpdiff_jax.json_files import write_json
+from tpdiff_jax.files import media
+from tpdiff_jax.files.durable import write_durably, writing
+from tpdiff_jax.files.json_files import write_json
 
 VIDEO = np.zeros((2, 32, 32, 3), np.uint8)
 WRITERS: dict[str, Callable[[pathlib.Path], None]] = {
@@ -83,8 +83,8 @@ HARMLESS |= {"checkpoints", "self._checkpointer", "published"}
 ALLOWED = {
     "bench/data.py": "a video that the same command makes and reads",
     "bench/memory.py": "a switch of the kernel",
-    "tpdiff_jax/durable_files.py": "the one writer",
-    "tpdiff_jax/infra/media.py": "into memory",
+    "tpdiff_jax/files/durable.py": "the one writer",
+    "tpdiff_jax/files/media.py": "into memory",
 }
 
 

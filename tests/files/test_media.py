@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tpdiff_jax.infra import media
+from tpdiff_jax.files import media
 
 
 def _moving_square(num_frames=6, side=32, channels=1):

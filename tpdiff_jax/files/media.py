@@ -15,7 +15,7 @@ import av
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from tpdiff_jax.durable_files import write_durably
+from tpdiff_jax.files.durable import write_durably
 
 DEFAULT_FPS = 8
 _CAPTION_SIZE = 12  # pixels
