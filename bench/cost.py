@@ -22,7 +22,7 @@ from bench.timing import CLOCK_NAMES, CLOCKS, FloatArray, add_clock_flag, time_i
 from experiments.command_line import command_parser, output_folder, split_names
 from experiments.overrides import parse_overrides
 from tpdiff_jax.build import Experiment
-from tpdiff_jax.infra.peak import measure_matmul_flops
+from tpdiff_jax.devices.peak import measure_matmul_flops
 from tpdiff_jax.method import noise_alignment
 from tpdiff_jax.run_log.progress import Progress
 

@@ -5,9 +5,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tpdiff_jax.devices.facts import device_facts, package_versions
 from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.files.json_files import write_json
-from tpdiff_jax.infra.facts import device_facts, package_versions
 
 
 def facts(program: str, arguments: Sequence[str]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from tpdiff_jax.build import Experiment
 from tpdiff_jax.data import make_iterator
-from tpdiff_jax.infra import mesh as mesh_lib
+from tpdiff_jax.devices import mesh as mesh_lib
 from tpdiff_jax.stage_schedule import ClipsOfStep
 
 

@@ -17,8 +17,8 @@ from tpdiff_jax.clip_measures import MeasureSpec
 from tpdiff_jax.clip_shapes import build_datasets, build_shapes
 from tpdiff_jax.config_reader import ConfigReader
 from tpdiff_jax.data import ClipFacts
+from tpdiff_jax.devices import mesh as mesh_lib
 from tpdiff_jax.experiment import Experiment
-from tpdiff_jax.infra import mesh as mesh_lib
 from tpdiff_jax.infra.adaptation import Adaptation
 from tpdiff_jax.infra.guard import GuardSpec
 from tpdiff_jax.infra.optimizer import OptimizerSpec, make_optimizer, make_schedule

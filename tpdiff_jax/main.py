@@ -150,7 +150,7 @@ def set_up_jax(command: Command) -> None:
     """
     import jax
 
-    from tpdiff_jax.infra.processes import ProcessFlags, join_processes
+    from tpdiff_jax.devices.processes import ProcessFlags, join_processes
 
     if command.values["compilation_cache"]:
         jax.config.update("jax_compilation_cache_dir", command.values["compilation_cache"])

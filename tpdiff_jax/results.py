@@ -9,8 +9,8 @@ import numpy as np
 
 from tpdiff_jax.build import Experiment
 from tpdiff_jax.clip_shapes import ClipsOfShape
+from tpdiff_jax.devices.facts import device_facts, package_versions
 from tpdiff_jax.evals import Evaluation
-from tpdiff_jax.infra.facts import device_facts, package_versions
 
 _CURVE_POINTS = 201
 

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from absl import logging
 
 from tpdiff_jax.checks import naming
+from tpdiff_jax.devices import mesh as mesh_lib
+from tpdiff_jax.devices.host_memory import release_free_memory
 from tpdiff_jax.experiment import Experiment, Program
-from tpdiff_jax.infra import mesh as mesh_lib
-from tpdiff_jax.infra.host_memory import release_free_memory
 from tpdiff_jax.train_step import TrainState, train_step
 from tpdiff_jax.types import Array, PRNGKey
 

@@ -9,8 +9,8 @@ import dataclasses, math
 import jax, jax.numpy as jnp, numpy as np
 from tests.models import animatediff_reference, flux_reference
 from tests.models.full_size import at
-from tpdiff_jax.infra.mesh import MeshLayout, MeshSpec, make_mesh
-from tpdiff_jax.infra.param_sharding import state_shardings
+from tpdiff_jax.devices.mesh import MeshLayout, MeshSpec, make_mesh
+from tpdiff_jax.devices.param_sharding import state_shardings
 from tpdiff_jax.models import AnimateDiff, Flux
 
 MESHES = (dict(data=1, context=2, tensor=2), dict(data=1, fsdp=2, context=2))

@@ -12,7 +12,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding
 from jax.tree_util import DictKey, KeyPath
 
-from tpdiff_jax.infra import mesh as mesh_lib
+from tpdiff_jax.devices import mesh as mesh_lib
 from tpdiff_jax.types import ParamAxes, Params
 
 MAX_REPLICATED = 65536

@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from tpdiff_jax.infra import mesh as mesh_lib
-from tpdiff_jax.infra.mesh import MESH_AXES, RULES, MeshSpec, make_mesh
+from tpdiff_jax.devices import mesh as mesh_lib
+from tpdiff_jax.devices.mesh import MESH_AXES, RULES, MeshSpec, make_mesh
 
 
 def test_minus_one_takes_the_devices_that_the_other_axes_leave():

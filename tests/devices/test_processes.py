@@ -2,8 +2,8 @@
 
 import pytest
 
-from tpdiff_jax.infra import processes
-from tpdiff_jax.infra.processes import ProcessFlags, join_processes
+from tpdiff_jax.devices import processes
+from tpdiff_jax.devices.processes import ProcessFlags, join_processes
 
 
 @pytest.mark.parametrize(

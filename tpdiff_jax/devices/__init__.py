@@ -1,0 +1,1 @@
+"""What a run runs on: the mesh, where parameters lie, processes, memory, signals."""
