@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from tpdiff_jax import method
-from tpdiff_jax.infra.guard import GuardSpec
+from tpdiff_jax.optim.guard import GuardSpec
 from tpdiff_jax.train_step import TrainTask, draw, init_state, stage_loss, train_step
 
 BATCH, FRAMES, SIZE = 4, 8, 2

@@ -19,11 +19,11 @@ from tpdiff_jax.config_reader import ConfigReader
 from tpdiff_jax.data import ClipFacts
 from tpdiff_jax.devices import mesh as mesh_lib
 from tpdiff_jax.experiment import Experiment
-from tpdiff_jax.infra.adaptation import Adaptation
-from tpdiff_jax.infra.guard import GuardSpec
-from tpdiff_jax.infra.optimizer import OptimizerSpec, make_optimizer, make_schedule
 from tpdiff_jax.models import MODELS, Network, make_network
 from tpdiff_jax.null_condition import make_null_cond
+from tpdiff_jax.optim.adaptation import Adaptation
+from tpdiff_jax.optim.guard import GuardSpec
+from tpdiff_jax.optim.optimizer import OptimizerSpec, make_optimizer, make_schedule
 from tpdiff_jax.pretrained import PUBLISHED, PublishedWeights
 from tpdiff_jax.run_specs import GenerateSpec, LogSpec, TrainSpec
 from tpdiff_jax.stage_schedule import validate_stage_probs

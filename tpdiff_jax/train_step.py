@@ -4,7 +4,7 @@
     x_t      on the straight line between xs_i and xe_i               (Eq. 7, 8, 10, 12)
     loss     mean squared error against the line's own target         (Eq. 11, 13)
 
-A step that the guard rejects (infra/guard.py) is selected away as if it had never been applied:
+A step that the guard rejects (optim/guard.py) is selected away as if it had never been applied:
 parameters, optimizer (schedule included) and EMA stay; data and random key move on with `step`.
 """
 
@@ -18,8 +18,8 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from tpdiff_jax import method
-from tpdiff_jax.infra.adaptation import Adaptation
-from tpdiff_jax.infra.guard import GuardSpec, GuardState, init_guard, judge_step
+from tpdiff_jax.optim.adaptation import Adaptation
+from tpdiff_jax.optim.guard import GuardSpec, GuardState, init_guard, judge_step
 from tpdiff_jax.types import Array, Cond, Params, PRNGKey
 
 

@@ -8,7 +8,7 @@ from jax.sharding import AbstractMesh, PartitionSpec
 
 from tpdiff_jax.devices.mesh import MESH_AXES
 from tpdiff_jax.devices.param_sharding import axes_of_path, state_shardings
-from tpdiff_jax.infra.optimizer import OPTIMIZERS, OptimizerSpec, make_optimizer
+from tpdiff_jax.optim.optimizer import OPTIMIZERS, OptimizerSpec, make_optimizer
 
 MESH = AbstractMesh((1, 2, 1, 2), MESH_AXES)
 TABLE = (

@@ -12,11 +12,11 @@ import torch
 from flax import nnx
 
 from tests.models import animatediff_reference, flux_reference
-from tpdiff_jax.infra.adaptation import Adaptation
 from tpdiff_jax.models import AnimateDiff, Flux, VideoDiT, VideoDiTConfig
 from tpdiff_jax.models.block_stack import bind, new_params
 from tpdiff_jax.models.layers import Linear, RMSNorm
 from tpdiff_jax.models.residual_block import SAME, frame_conv
+from tpdiff_jax.optim.adaptation import Adaptation
 from tpdiff_jax.planning.program_flops import matmul_flops
 
 FRAMES, RANK = 3, 2

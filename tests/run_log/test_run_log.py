@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.run_log.ledgers import COSTS, Ledgers, step_metrics
-from tpdiff_jax.infra.guard import TooManyBadSteps
+from tpdiff_jax.optim.guard import TooManyBadSteps
 from tpdiff_jax.run_log.run_log import RunLog
 
 TIMING = ("seconds", "per_second", "peak_share")

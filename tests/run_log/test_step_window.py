@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from tpdiff_jax.infra.guard import TooManyBadSteps
+from tpdiff_jax.optim.guard import TooManyBadSteps
 from tpdiff_jax.run_log.step_window import StepWindow
 
 

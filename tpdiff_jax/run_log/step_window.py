@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from tpdiff_jax.infra.guard import BadStep, TooManyBadSteps
+from tpdiff_jax.optim.guard import BadStep, TooManyBadSteps
 from tpdiff_jax.types import Array
 
 _MAX_REPORTED = 100  # bad steps that a bundle describes

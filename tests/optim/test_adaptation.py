@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tpdiff_jax.infra.adaptation import Adaptation, union
+from tpdiff_jax.optim.adaptation import Adaptation, union
 
 RNG = np.random.default_rng(0)
 

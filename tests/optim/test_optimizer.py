@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tpdiff_jax.infra.optimizer import OptimizerSpec, make_optimizer, make_schedule
+from tpdiff_jax.optim.optimizer import OptimizerSpec, make_optimizer, make_schedule
 
 
 def test_warm_up_rises_linearly_and_the_cosine_ends_at_zero() -> None:

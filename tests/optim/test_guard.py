@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tpdiff_jax.infra.guard import BadStep, GuardSpec, TooManyBadSteps, init_guard, judge_step
+from tpdiff_jax.optim.guard import BadStep, GuardSpec, TooManyBadSteps, init_guard, judge_step
 
 SPEC = GuardSpec(spike_factor=5.0, window=8, warmup_steps=4, max_bad_steps=3)
 judge = jax.jit(judge_step, static_argnums=(0, 2))

@@ -1,0 +1,1 @@
+"""What changes parameters: the optimizer, the guard against bad steps, what is trained."""
