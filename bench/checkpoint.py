@@ -23,8 +23,8 @@ import numpy as np
 from bench.report_files import facts, write_report
 from experiments.command_line import output_folder
 from experiments.markdown import number, table
-from tpdiff_jax.infra.checkpoint_manifest import verify, write_checkpoint_manifest
-from tpdiff_jax.infra.checkpoints import Checkpoints
+from tpdiff_jax.run_folder.checkpoint_manifest import verify, write_checkpoint_manifest
+from tpdiff_jax.run_folder.checkpoints import Checkpoints
 
 _NUM_ARRAYS = 16
 _WIDTH = 512

@@ -22,7 +22,6 @@ from experiments.command_line import command_parser, output_folder
 from experiments.compare import METRICS as SHOWN
 from experiments.compare import check_metrics
 from experiments.sampling_tables import draw_frontier, summarize_points, write_page
-from tpdiff_jax import run_config
 from tpdiff_jax.build import Experiment, build_experiment
 from tpdiff_jax.devices.facts import device_facts, package_versions
 from tpdiff_jax.evals import DIGIT_METRICS
@@ -30,6 +29,7 @@ from tpdiff_jax.evaluate import choose_measures
 from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.files.json_files import write_json
 from tpdiff_jax.from_checkpoint import OpenedRun, open_run
+from tpdiff_jax.run_folder import run_config
 from tpdiff_jax.run_log.progress import Progress
 from tpdiff_jax.sampler import Sampler
 

@@ -31,11 +31,11 @@ from experiments.command_line import command_parser, output_folder, split_names
 from experiments.overrides import overrides_to_flags, parse_overrides
 from experiments.soak_page import write_page
 from experiments.soak_runs import KINDS, LOG_FILE, Kill, Life, live, memory_growth
-from tpdiff_jax import run_config
 from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.files.json_files import write_json
-from tpdiff_jax.infra.checkpoint_manifest import verify
 from tpdiff_jax.results import is_complete
+from tpdiff_jax.run_folder import run_config
+from tpdiff_jax.run_folder.checkpoint_manifest import verify
 from tpdiff_jax.run_log.json_lines import METRICS_FILE, read_metrics
 
 EXIT_DIFFERENT, EXIT_BAD_INPUT = 1, 2

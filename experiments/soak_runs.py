@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from tpdiff_jax.infra.checkpoint_folder import SAVING, list_steps
+from tpdiff_jax.run_folder.checkpoint_folder import SAVING, list_steps
 from tpdiff_jax.run_log.json_lines import METRICS_FILE
 
 KINDS = ("any", "writing", "hashing", "term")

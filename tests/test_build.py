@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from tests.tiny import set_field, tiny_config
-from tpdiff_jax import run_config
 from tpdiff_jax.build import build_experiment
+from tpdiff_jax.run_folder import run_config
 
 INVALID: list[tuple[str, Any]] = [
     ("data.name", "imagenet"),

@@ -11,15 +11,16 @@ import jax.numpy as jnp
 import pytest
 
 from tests.tiny import REPO, tiny_config
-from tpdiff_jax import doctor, run_config
+from tpdiff_jax import doctor
 from tpdiff_jax.files.json_files import write_json
-from tpdiff_jax.infra.checkpoint_manifest import (
+from tpdiff_jax.run_folder import run_config
+from tpdiff_jax.run_folder.checkpoint_manifest import (
     CheckpointError,
     CheckpointMismatchError,
     Identity,
     digest,
 )
-from tpdiff_jax.infra.checkpoints import Checkpoints
+from tpdiff_jax.run_folder.checkpoints import Checkpoints
 
 DATASET = {"version": "digits-1"}
 

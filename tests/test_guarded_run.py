@@ -18,9 +18,9 @@ from tests.tiny import tiny_config
 from tpdiff_jax import main, replay, train
 from tpdiff_jax.build import Experiment, build_experiment
 from tpdiff_jax.command_line import Command, ExitCode
-from tpdiff_jax.infra.checkpoints import Checkpoints
 from tpdiff_jax.initial_state import abstract_train_state, make_state, run_keys
 from tpdiff_jax.optim.guard import TooManyBadSteps
+from tpdiff_jax.run_folder.checkpoints import Checkpoints
 from tpdiff_jax.run_log.goodput import summarise
 from tpdiff_jax.run_log.json_lines import read_metrics
 

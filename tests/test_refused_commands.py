@@ -5,10 +5,11 @@ import pathlib
 import pytest
 
 from tests.tiny import tiny_config
-from tpdiff_jax import run_config, train
+from tpdiff_jax import train
 from tpdiff_jax.build import build_experiment
-from tpdiff_jax.infra.checkpoints import Checkpoints
 from tpdiff_jax.initial_state import make_state, run_keys
+from tpdiff_jax.run_folder import run_config
+from tpdiff_jax.run_folder.checkpoints import Checkpoints
 
 
 @pytest.fixture(scope="module")

@@ -14,15 +14,16 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict
 
 from tests.tiny import tiny_config
-from tpdiff_jax import run_config, train
+from tpdiff_jax import train
 from tpdiff_jax.build import Experiment, build_experiment
 from tpdiff_jax.data.requests import cycle_labels
 from tpdiff_jax.evaluate import evaluate_run
 from tpdiff_jax.from_checkpoint import GenerateFlags, open_run
-from tpdiff_jax.infra.checkpoint_manifest import CheckpointMismatchError
-from tpdiff_jax.infra.checkpoints import CheckpointError, Checkpoints
 from tpdiff_jax.initial_state import abstract_train_state
 from tpdiff_jax.prompts import SampleFlags
+from tpdiff_jax.run_folder import run_config
+from tpdiff_jax.run_folder.checkpoint_manifest import CheckpointMismatchError
+from tpdiff_jax.run_folder.checkpoints import CheckpointError, Checkpoints
 from tpdiff_jax.run_log import sinks
 from tpdiff_jax.run_log.json_lines import read_metrics
 from tpdiff_jax.sample import sample_run

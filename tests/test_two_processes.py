@@ -15,7 +15,7 @@ import pytest
 
 from experiments.soak import compare_runs
 from tests.tiny import REPO, flags_of_sizes
-from tpdiff_jax.infra.checkpoint_folder import list_steps
+from tpdiff_jax.run_folder.checkpoint_folder import list_steps
 from tpdiff_jax.run_log.json_lines import METRICS_FILE, read_metrics
 
 NUM_STEPS = 60

@@ -8,7 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from tpdiff_jax.checks import check_choice, check_no_address
-from tpdiff_jax.run_config import flat_fields
+from tpdiff_jax.run_folder.run_config import flat_fields
 
 
 class ConfigReader:

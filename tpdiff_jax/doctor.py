@@ -9,9 +9,9 @@ import shutil
 import time
 from typing import NamedTuple
 
-from tpdiff_jax import run_config
-from tpdiff_jax.infra import checkpoint_folder
-from tpdiff_jax.infra.checkpoint_manifest import (
+from tpdiff_jax.results import is_complete
+from tpdiff_jax.run_folder import checkpoint_folder, run_config
+from tpdiff_jax.run_folder.checkpoint_manifest import (
     CHECKPOINT_MANIFEST_FILE,
     CheckpointError,
     CheckpointManifest,
@@ -21,7 +21,6 @@ from tpdiff_jax.infra.checkpoint_manifest import (
     verify,
     write_checkpoint_manifest,
 )
-from tpdiff_jax.results import is_complete
 
 _SECONDS = (("d", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0))
 _SHOWN_DIGITS = 12

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 STOPS = {
     "tpdiff_jax.train.Preempted": ExitCode.PREEMPTED,
     "tpdiff_jax.optim.guard.TooManyBadSteps": ExitCode.BAD_STEPS,
-    "tpdiff_jax.infra.checkpoints.SaveError": ExitCode.SAVE_FAILED,
+    "tpdiff_jax.run_folder.checkpoints.SaveError": ExitCode.SAVE_FAILED,
     "tpdiff_jax.planning.program_cost.DoesNotFit": ExitCode.DOES_NOT_FIT,
     "tpdiff_jax.videos.bad_clips.TooManyBadClipsError": ExitCode.TOO_MANY_BAD_CLIPS,
 }

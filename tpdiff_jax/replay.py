@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import jax
 from absl import logging
 
-from tpdiff_jax import run_config
 from tpdiff_jax.batches import iterate_batches
 from tpdiff_jax.build import build_experiment
-from tpdiff_jax.infra.checkpoints import Checkpoints
 from tpdiff_jax.initial_state import abstract_train_state, make_state, run_keys
+from tpdiff_jax.run_folder import run_config
+from tpdiff_jax.run_folder.checkpoints import Checkpoints
 from tpdiff_jax.run_log.json_lines import METRICS_FILE, read_metrics
 from tpdiff_jax.step_programs import compile_steps
 

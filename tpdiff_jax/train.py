@@ -21,9 +21,9 @@ from tpdiff_jax.build import Experiment
 from tpdiff_jax.cost import step_costs
 from tpdiff_jax.devices.peak import measure_matmul_flops
 from tpdiff_jax.devices.stop_signal import StopSignal
-from tpdiff_jax.infra.checkpoints import Checkpoints, Restored
 from tpdiff_jax.initial_state import abstract_train_state, log_start, make_state, run_keys
 from tpdiff_jax.milestones import Milestones
+from tpdiff_jax.run_folder.checkpoints import Checkpoints, Restored
 from tpdiff_jax.run_log.cost_meter import CostMeter
 from tpdiff_jax.run_log.goodput import GOODPUT_FILE, Goodput
 from tpdiff_jax.run_log.metric_writers import open_line_writer, open_metric_writer

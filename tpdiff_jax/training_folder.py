@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import jax
 
-from tpdiff_jax import run_config
 from tpdiff_jax.build import Experiment
 from tpdiff_jax.devices.processes import is_true_at_main, wait_for_others
 from tpdiff_jax.files import file_lock
+from tpdiff_jax.run_folder import run_config
 
 LOCK_FILE = ".train.lock"
 _LOCK_PATIENCE = 100.0  # longer than an NFS server keeps the locks of a machine that is gone

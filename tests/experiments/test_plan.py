@@ -8,7 +8,7 @@ from experiments.overrides import parse_overrides, read_config
 from experiments.plan import equal_flops_steps, equal_share_period, plan_runs
 from experiments.run_queue import split_cores
 from tests.tiny import SIZES
-from tpdiff_jax import run_config
+from tpdiff_jax.run_folder import run_config
 
 MAIN = GRIDS["main"]
 BASE = {name: str(value) for name, value in SIZES.items()} | {

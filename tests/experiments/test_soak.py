@@ -15,9 +15,9 @@ import pytest
 from experiments import soak
 from experiments.soak_runs import KINDS, Kill, Life, live, memory_growth
 from tests.tiny import flags_of_sizes, tiny_config
-from tpdiff_jax import run_config
 from tpdiff_jax.files.json_files import write_json
-from tpdiff_jax.infra.checkpoints import Checkpoints
+from tpdiff_jax.run_folder import run_config
+from tpdiff_jax.run_folder.checkpoints import Checkpoints
 
 SMALLER = (
     "--config.pyramid.frame_strides=(1,)",

@@ -13,8 +13,8 @@ from absl import logging
 
 from tests.run_log.ledgers import RecordingSink
 from tests.tiny import REPO, tiny_config
-from tpdiff_jax import run_config
 from tpdiff_jax.build import build_experiment
+from tpdiff_jax.run_folder import run_config
 from tpdiff_jax.run_log.json_lines import read_metrics
 from tpdiff_jax.run_log.metric_writers import open_metric_writer
 from tpdiff_jax.run_log.sinks import DEFAULT_SINKS, SINKS

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from absl import logging
 
-from tpdiff_jax.infra import checkpoint_folder, checkpoint_manifest
-from tpdiff_jax.infra.checkpoint_manifest import (
+from tpdiff_jax.run_folder import checkpoint_folder, checkpoint_manifest
+from tpdiff_jax.run_folder.checkpoint_manifest import (
     CHECKPOINT_MANIFEST_FILE,
     CheckpointMismatchError,
     DamagedCheckpointError,
@@ -22,7 +22,7 @@ from tpdiff_jax.infra.checkpoint_manifest import (
     read_checkpoint_manifest,
     verify,
 )
-from tpdiff_jax.infra.checkpoints import CheckpointError, Checkpoints, SaveError
+from tpdiff_jax.run_folder.checkpoints import CheckpointError, Checkpoints, SaveError
 
 RUN = Identity(config={"optim.learning_rate": 0.1}, dataset={"version": "digits-1"})
 
@@ -268,7 +268,7 @@ def test_other_library_versions_are_named_but_accepted(
     two_steps: pathlib.Path, monkeypatch: pytest.MonkeyPatch, warnings: list[str]
 ) -> None:
     now = {**checkpoint_manifest.checkpoint_versions(), "jax": "99.0"}
-    monkeypatch.setattr("tpdiff_jax.infra.checkpoints.checkpoint_versions", lambda: now)
+    monkeypatch.setattr("tpdiff_jax.run_folder.checkpoints.checkpoint_versions", lambda: now)
     assert restore(two_steps).step == 6
     assert len(warnings) == 1 and "now '99.0'" in warnings[0]
 
@@ -289,7 +289,7 @@ def test_a_failed_save_is_told_at_the_next_poll_and_leaves_no_trace(
         raise OSError(28, "No space left on device")
 
     checkpoints = Checkpoints(workdir, identity=RUN)
-    monkeypatch.setattr("tpdiff_jax.infra.checkpoints.write_checkpoint_manifest", no_space)
+    monkeypatch.setattr("tpdiff_jax.run_folder.checkpoints.write_checkpoint_manifest", no_space)
     checkpoints.save(9, state_at(9), {})
     assert checkpoints._running is not None
     checkpoints._running.exception()  # wait without raising

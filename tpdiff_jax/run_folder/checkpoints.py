@@ -23,8 +23,8 @@ import orbax.checkpoint as ocp
 from absl import logging
 from jax.experimental import multihost_utils
 
-from tpdiff_jax.infra import checkpoint_folder
-from tpdiff_jax.infra.checkpoint_manifest import (
+from tpdiff_jax.run_folder import checkpoint_folder
+from tpdiff_jax.run_folder.checkpoint_manifest import (
     CheckpointError,
     CheckpointManifest,
     CheckpointMismatchError,

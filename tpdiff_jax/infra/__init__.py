@@ -1,1 +1,0 @@
-"""What surrounds training: devices, checkpoints, optimizer, writers, media; no method."""
