@@ -20,10 +20,10 @@ from configs import prepare as prepare_config
 from tests.tiny import REPO
 from tests.videos.video_files import read_index, write_sound, write_video
 from tpdiff_jax.build import build_prepare
+from tpdiff_jax.clips.bad_clips import REASONS, TooManyBadClipsError
+from tpdiff_jax.clips.empty_prompt import EMPTY_PROMPT_FILE
 from tpdiff_jax.data.video_records import VideoRecordsSpec
 from tpdiff_jax.prepare import prepare
-from tpdiff_jax.videos.bad_clips import REASONS, TooManyBadClipsError
-from tpdiff_jax.videos.empty_prompt import EMPTY_PROMPT_FILE
 from tpdiff_jax.videos.shard_writer import PIXELS, ClipEncoder
 
 SIZES: dict[str, Any] = {

@@ -25,7 +25,7 @@ STOPS = {
     "tpdiff_jax.optim.guard.TooManyBadSteps": ExitCode.BAD_STEPS,
     "tpdiff_jax.run_folder.checkpoints.SaveError": ExitCode.SAVE_FAILED,
     "tpdiff_jax.planning.program_cost.DoesNotFit": ExitCode.DOES_NOT_FIT,
-    "tpdiff_jax.videos.bad_clips.TooManyBadClipsError": ExitCode.TOO_MANY_BAD_CLIPS,
+    "tpdiff_jax.clips.bad_clips.TooManyBadClipsError": ExitCode.TOO_MANY_BAD_CLIPS,
 }
 """Exception -> exit code, by name: what raised one has imported it, so nobody else needs to."""
 

@@ -17,18 +17,10 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from tpdiff_jax.files import file_lock
-from tpdiff_jax.files.durable import write_durably
-from tpdiff_jax.run_log.progress import Progress
-from tpdiff_jax.videos.bad_clips import BadClipError
-from tpdiff_jax.videos.bucket import Bucket
-from tpdiff_jax.videos.caption_tables import read_sources
-from tpdiff_jax.videos.clip_source import ClipSource, SkippedClip
-from tpdiff_jax.videos.decode_pool import DecodePool, Outcome
-from tpdiff_jax.videos.empty_prompt import write_empty_prompt
-from tpdiff_jax.videos.frame_resize import RESIZE_KERNEL
-from tpdiff_jax.videos.prepare_spec import PrepareSpec
-from tpdiff_jax.videos.record_manifest import (
+from tpdiff_jax.clips.bad_clips import BadClipError
+from tpdiff_jax.clips.bucket import Bucket
+from tpdiff_jax.clips.empty_prompt import write_empty_prompt
+from tpdiff_jax.clips.record_manifest import (
     CLIP_MANIFEST_FILE,
     SCHEMA,
     SPLITS,
@@ -37,6 +29,14 @@ from tpdiff_jax.videos.record_manifest import (
     read_clip_manifest,
     to_json,
 )
+from tpdiff_jax.files import file_lock
+from tpdiff_jax.files.durable import write_durably
+from tpdiff_jax.run_log.progress import Progress
+from tpdiff_jax.videos.caption_tables import read_sources
+from tpdiff_jax.videos.clip_source import ClipSource, SkippedClip
+from tpdiff_jax.videos.decode_pool import DecodePool, Outcome
+from tpdiff_jax.videos.frame_resize import RESIZE_KERNEL
+from tpdiff_jax.videos.prepare_spec import PrepareSpec
 from tpdiff_jax.videos.shard_plan import Plan, make_plan
 from tpdiff_jax.videos.shard_writer import PIXELS, ClipEncoder, read_notes, write_shard
 from tpdiff_jax.videos.skipped_clips import SkippedClips, count_reasons

@@ -9,9 +9,9 @@ import pytest
 
 from tests.test_prepare import make_spec
 from tests.videos.video_files import read_index, write_video
+from tpdiff_jax.clips.bad_clips import TooManyBadClipsError
 from tpdiff_jax.data import VideoRecordsSpec, make_iterator, stack_clips
 from tpdiff_jax.prepare import prepare
-from tpdiff_jax.videos.bad_clips import TooManyBadClipsError
 
 NUM_TRAIN, NUM_TEST = 11, 4
 

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from tpdiff_jax.videos.bad_clips import REASONS, BadClipError
+from tpdiff_jax.clips.bad_clips import REASONS, BadClipError
 from tpdiff_jax.videos.caption_tables import Columns, read_sources
 from tpdiff_jax.videos.clip_source import check_contained, clean_caption, to_score, to_split
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.videos.video_files import is_upright, read_index, rotate_header, write_video
-from tpdiff_jax.videos.bucket import Bucket, parse_bucket
+from tpdiff_jax.clips.bucket import Bucket, parse_bucket
 from tpdiff_jax.videos.clip_buckets import choose_bucket
 from tpdiff_jax.videos.video_decode import ClipFormat, read_clips
 

@@ -8,8 +8,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from tpdiff_jax.videos.bad_clips import BadClipError
-from tpdiff_jax.videos.bucket import Bucket
+from tpdiff_jax.clips.bad_clips import BadClipError
+from tpdiff_jax.clips.bucket import Bucket
 from tpdiff_jax.videos.clip_source import ClipSource
 from tpdiff_jax.videos.decode_pool import DecodePool, decode_source
 from tpdiff_jax.videos.video_decode import ClipFormat

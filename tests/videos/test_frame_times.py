@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tpdiff_jax.videos.bad_clips import BadClipError
+from tpdiff_jax.clips.bad_clips import BadClipError
 from tpdiff_jax.videos.frame_times import clip_starts, nearest_frames
 
 

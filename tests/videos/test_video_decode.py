@@ -19,8 +19,8 @@ from tests.videos.video_files import (
     write_sound,
     write_video,
 )
-from tpdiff_jax.videos.bad_clips import BadClipError
-from tpdiff_jax.videos.bucket import Bucket
+from tpdiff_jax.clips.bad_clips import BadClipError
+from tpdiff_jax.clips.bucket import Bucket
 from tpdiff_jax.videos.frame_resize import crop_box, resize_frame
 from tpdiff_jax.videos.video_decode import ClipFormat, read_clips
 

@@ -9,9 +9,9 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from tpdiff_jax.clips.record_manifest import CLIP_MANIFEST_FILE, read_clip_manifest
 from tpdiff_jax.data.dataset import Clip, NumberedClips
 from tpdiff_jax.types import CondShapes
-from tpdiff_jax.videos.record_manifest import CLIP_MANIFEST_FILE, read_clip_manifest
 
 
 def bucket_folders(folder: str) -> dict[str, str]:

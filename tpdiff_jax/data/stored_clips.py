@@ -15,9 +15,9 @@ import numpy as np
 from absl import logging
 from numpy.typing import NDArray
 
+from tpdiff_jax.clips.bad_clips import TooManyBadClipsError
+from tpdiff_jax.clips.record_manifest import SPLITS
 from tpdiff_jax.data.moving_digits import uniform_draws
-from tpdiff_jax.videos.bad_clips import TooManyBadClipsError
-from tpdiff_jax.videos.record_manifest import SPLITS
 
 Record = TypeVar("Record")
 

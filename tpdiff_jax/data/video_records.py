@@ -14,6 +14,9 @@ import numpy as np
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from numpy.typing import NDArray
 
+from tpdiff_jax.clips.clip_records import ClipRecord, RecordError, array_facts, record_from_bytes
+from tpdiff_jax.clips.empty_prompt import read_empty_prompt
+from tpdiff_jax.clips.record_manifest import ClipManifest, read_clip_manifest
 from tpdiff_jax.data.requests import Requests
 from tpdiff_jax.data.stored_clips import (
     ClipNumber,
@@ -25,9 +28,6 @@ from tpdiff_jax.data.stored_clips import (
     to_network,
 )
 from tpdiff_jax.types import CondShapes
-from tpdiff_jax.videos.clip_records import ClipRecord, RecordError, array_facts, record_from_bytes
-from tpdiff_jax.videos.empty_prompt import read_empty_prompt
-from tpdiff_jax.videos.record_manifest import ClipManifest, read_clip_manifest
 
 
 class ShardSlice(NamedTuple):

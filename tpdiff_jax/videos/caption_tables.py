@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from tpdiff_jax.videos.bad_clips import BadClipError
+from tpdiff_jax.clips.bad_clips import BadClipError
 from tpdiff_jax.videos.clip_source import (
     ClipSource,
     SkippedClip,

@@ -8,7 +8,7 @@ first. A video that is too short for all is measured against the shortest.
 from collections.abc import Sequence
 from fractions import Fraction
 
-from tpdiff_jax.videos.bucket import Bucket
+from tpdiff_jax.clips.bucket import Bucket
 from tpdiff_jax.videos.frame_times import is_long_enough
 
 

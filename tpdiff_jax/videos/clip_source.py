@@ -11,7 +11,7 @@ import pathlib
 import stat
 import unicodedata
 
-from tpdiff_jax.videos.bad_clips import BadClipError
+from tpdiff_jax.clips.bad_clips import BadClipError
 
 SPLIT_NAMES = {
     "train": "train",

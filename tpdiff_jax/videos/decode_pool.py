@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from tpdiff_jax.videos.bad_clips import BadClipError
+from tpdiff_jax.clips.bad_clips import BadClipError
 from tpdiff_jax.videos.clip_source import ClipSource, check_contained
 from tpdiff_jax.videos.video_decode import ClipFormat, read_clips
 

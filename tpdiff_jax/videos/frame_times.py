@@ -11,7 +11,7 @@ import bisect
 from collections.abc import Sequence
 from fractions import Fraction
 
-from tpdiff_jax.videos.bad_clips import BadClipError
+from tpdiff_jax.clips.bad_clips import BadClipError
 
 MIN_DISTINCT_SHARE = Fraction(9, 10)
 """A clip in which fewer of the frames differ comes from a video slower than the asked-for rate."""

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
+from tpdiff_jax.clips.bad_clips import BadClipError
+from tpdiff_jax.clips.bucket import Bucket
+from tpdiff_jax.clips.clip_records import ClipRecord, array_facts, record_to_bytes
+from tpdiff_jax.clips.record_manifest import to_json
 from tpdiff_jax.files.durable import publish, sha256_of_file, write_durably
-from tpdiff_jax.videos.bad_clips import BadClipError
-from tpdiff_jax.videos.bucket import Bucket
-from tpdiff_jax.videos.clip_records import ClipRecord, array_facts, record_to_bytes
 from tpdiff_jax.videos.clip_source import ClipSource, SkippedClip
 from tpdiff_jax.videos.decode_pool import Outcome
-from tpdiff_jax.videos.record_manifest import to_json
 from tpdiff_jax.videos.shard_plan import ShardJob
 
 WRITER_OPTIONS = "group_size:1,zstd:3"

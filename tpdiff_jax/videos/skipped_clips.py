@@ -6,8 +6,8 @@ import json
 import pathlib
 from collections.abc import Sequence
 
+from tpdiff_jax.clips.bad_clips import REASONS, TooManyBadClipsError
 from tpdiff_jax.files.durable import write_durably
-from tpdiff_jax.videos.bad_clips import REASONS, TooManyBadClipsError
 from tpdiff_jax.videos.clip_source import SkippedClip
 
 SKIPPED_FILE = "skipped.jsonl"

@@ -19,8 +19,8 @@ import av
 import numpy as np
 from av.video.reformatter import Colorspace, Interpolation
 
-from tpdiff_jax.videos.bad_clips import BadClipError
-from tpdiff_jax.videos.bucket import Bucket
+from tpdiff_jax.clips.bad_clips import BadClipError
+from tpdiff_jax.clips.bucket import Bucket
 from tpdiff_jax.videos.clip_buckets import choose_bucket
 from tpdiff_jax.videos.frame_resize import resize_frame
 from tpdiff_jax.videos.frame_times import clip_starts, nearest_frames

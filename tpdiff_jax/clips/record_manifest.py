@@ -14,7 +14,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tpdiff_jax.videos.bucket import parse_bucket
+from tpdiff_jax.clips.bucket import parse_bucket
 
 SCHEMA = 2
 CLIP_MANIFEST_FILE = "manifest.json"

@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from tpdiff_jax.files.durable import write_durably
-from tpdiff_jax.videos.clip_records import (
+from tpdiff_jax.clips.clip_records import (
     ClipRecord,
     RecordError,
     array_facts,
     record_from_bytes,
     record_to_bytes,
 )
-from tpdiff_jax.videos.record_manifest import ClipManifest
+from tpdiff_jax.clips.record_manifest import ClipManifest
+from tpdiff_jax.files.durable import write_durably
 
 EMPTY_PROMPT_FILE = "null_condition.record"
 

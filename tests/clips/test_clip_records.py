@@ -6,16 +6,16 @@ import struct
 import numpy as np
 import pytest
 
-from tpdiff_jax.files.durable import write_durably
-from tpdiff_jax.files.json_files import sha256_of_lines
-from tpdiff_jax.videos.clip_records import (
+from tpdiff_jax.clips.clip_records import (
     MAGIC,
     ClipRecord,
     RecordError,
     record_from_bytes,
     record_to_bytes,
 )
-from tpdiff_jax.videos.record_manifest import SCHEMA, read_clip_manifest, to_json
+from tpdiff_jax.clips.record_manifest import SCHEMA, read_clip_manifest, to_json
+from tpdiff_jax.files.durable import write_durably
+from tpdiff_jax.files.json_files import sha256_of_lines
 
 
 def make_record(caption="a caption: \u00e9 \U0001f600"):

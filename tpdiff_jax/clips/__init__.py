@@ -1,0 +1,1 @@
+"""The stored form of clips: records, their manifest, buckets, the empty prompt, bad clips."""
