@@ -11,13 +11,13 @@ import pytest
 
 from experiments.tiny_text_encoders import write_text_encoders
 from tests.encoders.tiny_autoencoders import write_causal_video_vae
+from tests.preparation.video_files import write_video
 from tests.test_prepare import contents, make_spec
 from tests.tiny import REPO
-from tests.videos.video_files import write_video
 from tpdiff_jax.encoders import make_clip_encoder
+from tpdiff_jax.preparation.prepare_spec import PrepareSpec
+from tpdiff_jax.preparation.shard_writer import ClipEncoder
 from tpdiff_jax.prepare import prepare
-from tpdiff_jax.videos.prepare_spec import PrepareSpec
-from tpdiff_jax.videos.shard_writer import ClipEncoder
 
 NUM_VIDEOS = 5  # in shards of two
 KILLS = (("encode", 3), ("record_to_bytes", 1), ("sha256_of_file", 0))
@@ -29,7 +29,7 @@ import json, os, pathlib, signal, sys
 from tpdiff_jax.encoders import make_clip_encoder
 from tpdiff_jax.prepare import prepare
 from tpdiff_jax.videos import shard_writer
-from tpdiff_jax.videos.prepare_spec import PrepareSpec
+from tpdiff_jax.preparation.prepare_spec import PrepareSpec
 
 fields, folder, place, calls = sys.argv[1:]
 spec, left = PrepareSpec(**json.loads(fields)), int(calls)

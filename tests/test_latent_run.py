@@ -12,7 +12,7 @@ import pytest
 
 from experiments.tiny_text_encoders import write_text_encoders
 from tests.encoders.tiny_autoencoders import write_causal_video_vae, write_image_vae
-from tests.videos.video_files import write_video
+from tests.preparation.video_files import write_video
 from tpdiff_jax import main
 from tpdiff_jax.build import build_experiment
 from tpdiff_jax.command_line import parse

@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 
 from configs import prepare as prepare_config
+from tests.preparation.video_files import read_index, write_sound, write_video
 from tests.tiny import REPO
-from tests.videos.video_files import read_index, write_sound, write_video
 from tpdiff_jax.build import build_prepare
 from tpdiff_jax.clips.bad_clips import REASONS, TooManyBadClipsError
 from tpdiff_jax.clips.empty_prompt import EMPTY_PROMPT_FILE
 from tpdiff_jax.data.video_records import VideoRecordsSpec
+from tpdiff_jax.preparation.shard_writer import PIXELS, ClipEncoder
 from tpdiff_jax.prepare import prepare
-from tpdiff_jax.videos.shard_writer import PIXELS, ClipEncoder
 
 SIZES: dict[str, Any] = {
     "num_frames": 8,
@@ -137,7 +137,7 @@ def call(videos: pathlib.Path, folder: pathlib.Path, **overrides: Any) -> list[s
     code = (
         "import json, pathlib, sys\n"
         "from tpdiff_jax.prepare import prepare\n"
-        "from tpdiff_jax.videos.prepare_spec import PrepareSpec\n"
+        "from tpdiff_jax.preparation.prepare_spec import PrepareSpec\n"
         "prepare(PrepareSpec(**json.loads(sys.argv[1])), pathlib.Path(sys.argv[2]))\n"
     )
     fields = dataclasses.asdict(make_spec(videos, **overrides))

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from configs import video_folder
+from tests.preparation.video_files import write_video
 from tests.test_prepare import make_spec
 from tests.tiny import SIZES, set_field
-from tests.videos.video_files import write_video
 from tpdiff_jax.build import build_experiment
 from tpdiff_jax.evaluate import evaluate_run
 from tpdiff_jax.from_checkpoint import GenerateFlags, open_run

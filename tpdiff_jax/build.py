@@ -24,11 +24,11 @@ from tpdiff_jax.null_condition import make_null_cond
 from tpdiff_jax.optim.adaptation import Adaptation
 from tpdiff_jax.optim.guard import GuardSpec
 from tpdiff_jax.optim.optimizer import OptimizerSpec, make_optimizer, make_schedule
+from tpdiff_jax.preparation.prepare_spec import PrepareSpec
 from tpdiff_jax.pretrained import PUBLISHED, PublishedWeights
 from tpdiff_jax.run_specs import GenerateSpec, LogSpec, TrainSpec
 from tpdiff_jax.stage_schedule import validate_stage_probs
 from tpdiff_jax.train_step import TrainTask
-from tpdiff_jax.videos.prepare_spec import PrepareSpec
 
 
 def build_experiment(

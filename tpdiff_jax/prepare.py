@@ -31,15 +31,15 @@ from tpdiff_jax.clips.record_manifest import (
 )
 from tpdiff_jax.files import file_lock
 from tpdiff_jax.files.durable import write_durably
+from tpdiff_jax.preparation.caption_tables import read_sources
+from tpdiff_jax.preparation.clip_source import ClipSource, SkippedClip
+from tpdiff_jax.preparation.decode_pool import DecodePool, Outcome
+from tpdiff_jax.preparation.frame_resize import RESIZE_KERNEL
+from tpdiff_jax.preparation.prepare_spec import PrepareSpec
+from tpdiff_jax.preparation.shard_plan import Plan, make_plan
+from tpdiff_jax.preparation.shard_writer import PIXELS, ClipEncoder, read_notes, write_shard
+from tpdiff_jax.preparation.skipped_clips import SkippedClips, count_reasons
 from tpdiff_jax.run_log.progress import Progress
-from tpdiff_jax.videos.caption_tables import read_sources
-from tpdiff_jax.videos.clip_source import ClipSource, SkippedClip
-from tpdiff_jax.videos.decode_pool import DecodePool, Outcome
-from tpdiff_jax.videos.frame_resize import RESIZE_KERNEL
-from tpdiff_jax.videos.prepare_spec import PrepareSpec
-from tpdiff_jax.videos.shard_plan import Plan, make_plan
-from tpdiff_jax.videos.shard_writer import PIXELS, ClipEncoder, read_notes, write_shard
-from tpdiff_jax.videos.skipped_clips import SkippedClips, count_reasons
 
 IDENTITY_FILE = "prepare.json"
 DECODING_PACKAGES = ("av", "pillow", "array_record")  # another version may give other bytes

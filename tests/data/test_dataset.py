@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tests.data.tfds_files import write_tfds_folder
+from tests.preparation.video_files import write_video
 from tests.test_prepare import make_spec
-from tests.videos.video_files import write_video
 from tpdiff_jax.data import (
     DATASETS,
     ENDLESS,

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.preparation.video_files import read_index, write_video
 from tests.test_prepare import make_spec
-from tests.videos.video_files import read_index, write_video
 from tpdiff_jax.clips.bad_clips import TooManyBadClipsError
 from tpdiff_jax.data import VideoRecordsSpec, make_iterator, stack_clips
 from tpdiff_jax.prepare import prepare

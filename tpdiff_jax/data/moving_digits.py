@@ -27,8 +27,8 @@ from tpdiff_jax.evals.digit_physics import (
     quantised,
     splat,
 )
+from tpdiff_jax.preparation.shard_writer import PIXELS
 from tpdiff_jax.types import CondShapes, FloatArray
-from tpdiff_jax.videos.shard_writer import PIXELS
 
 VERSION = "moving-digits-1"
 """Changes whenever the bytes of any clip change."""

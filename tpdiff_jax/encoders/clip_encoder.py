@@ -8,8 +8,8 @@ import numpy as np
 from tpdiff_jax.checks import check_choice, naming
 from tpdiff_jax.encoders.text_encoders import TEXT_ENCODERS, open_text_encoder
 from tpdiff_jax.encoders.video_encoders import VIDEO_ENCODERS, VideoEncoder, open_video_encoder
-from tpdiff_jax.videos.prepare_spec import PrepareSpec
-from tpdiff_jax.videos.shard_writer import PIXELS, ClipEncoder
+from tpdiff_jax.preparation.prepare_spec import PrepareSpec
+from tpdiff_jax.preparation.shard_writer import PIXELS, ClipEncoder
 
 
 def make_clip_encoder(spec: PrepareSpec) -> ClipEncoder:

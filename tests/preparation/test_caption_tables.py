@@ -6,8 +6,8 @@ import os
 import pytest
 
 from tpdiff_jax.clips.bad_clips import REASONS, BadClipError
-from tpdiff_jax.videos.caption_tables import Columns, read_sources
-from tpdiff_jax.videos.clip_source import check_contained, clean_caption, to_score, to_split
+from tpdiff_jax.preparation.caption_tables import Columns, read_sources
+from tpdiff_jax.preparation.clip_source import check_contained, clean_caption, to_score, to_split
 
 OPENVID_HEADER = (
     "video,caption,aesthetic score,motion score,temporal consistency score,camera motion,frame,"

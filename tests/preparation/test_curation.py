@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tpdiff_jax.videos.curation import is_in_top, paper_choice
+from tpdiff_jax.preparation.curation import is_in_top, paper_choice
 
 SCORES = st.lists(st.one_of(st.none(), st.integers(0, 30)), min_size=1, max_size=80)
 

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from tpdiff_jax.clips.bad_clips import BadClipError
-from tpdiff_jax.videos.clip_source import ClipSource, check_contained
-from tpdiff_jax.videos.video_decode import ClipFormat, read_clips
+from tpdiff_jax.preparation.clip_source import ClipSource, check_contained
+from tpdiff_jax.preparation.video_decode import ClipFormat, read_clips
 
 Outcome = list[np.ndarray] | BadClipError
 """The clips of one video, or why there are none."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from tpdiff_jax.clips.bad_clips import BadClipError
-from tpdiff_jax.videos.clip_source import (
+from tpdiff_jax.preparation.clip_source import (
     ClipSource,
     SkippedClip,
     check_contained,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.videos.video_files import (
+from tests.preparation.video_files import (
     is_upright,
     picture,
     read_index,
@@ -21,8 +21,8 @@ from tests.videos.video_files import (
 )
 from tpdiff_jax.clips.bad_clips import BadClipError
 from tpdiff_jax.clips.bucket import Bucket
-from tpdiff_jax.videos.frame_resize import crop_box, resize_frame
-from tpdiff_jax.videos.video_decode import ClipFormat, read_clips
+from tpdiff_jax.preparation.frame_resize import crop_box, resize_frame
+from tpdiff_jax.preparation.video_decode import ClipFormat, read_clips
 
 SPEC = ClipFormat(
     buckets=(Bucket(8, 32, 48),),
@@ -283,7 +283,7 @@ def test_random_damage_gives_a_clip_or_a_reason_and_nothing_else(tmp_path, name,
 
 def test_caps_are_checked_before_anything_is_decoded(tmp_path, monkeypatch):
     path = write_video(tmp_path / "a.mp4", 60)
-    monkeypatch.setattr("tpdiff_jax.videos.video_decode._decode", None)
+    monkeypatch.setattr("tpdiff_jax.preparation.video_decode._decode", None)
     assert reason(path, dataclasses.replace(SPEC, max_seconds=1.5)) == "too_long"
     assert reason(path, dataclasses.replace(SPEC, max_pixels=64 * 96 * 59)) == "too_large"
     with pytest.raises(TypeError, match="NoneType"):  # not capped: it gets as far as decoding

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from tpdiff_jax.clips.bucket import Bucket
-from tpdiff_jax.videos.frame_times import is_long_enough
+from tpdiff_jax.preparation.frame_times import is_long_enough
 
 
 def choose_bucket(

@@ -7,9 +7,9 @@ from typing import Any
 
 from tpdiff_jax.checks import check_at_least, check_choice, check_range
 from tpdiff_jax.clips.bucket import Bucket, parse_bucket
-from tpdiff_jax.videos.caption_tables import Columns
-from tpdiff_jax.videos.curation import CURATIONS
-from tpdiff_jax.videos.video_decode import ClipFormat
+from tpdiff_jax.preparation.caption_tables import Columns
+from tpdiff_jax.preparation.curation import CURATIONS
+from tpdiff_jax.preparation.video_decode import ClipFormat
 
 MISSING_FILES = ("bad", "leave_out")
 

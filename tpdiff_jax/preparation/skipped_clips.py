@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from tpdiff_jax.clips.bad_clips import REASONS, TooManyBadClipsError
 from tpdiff_jax.files.durable import write_durably
-from tpdiff_jax.videos.clip_source import SkippedClip
+from tpdiff_jax.preparation.clip_source import SkippedClip
 
 SKIPPED_FILE = "skipped.jsonl"
 

@@ -21,9 +21,9 @@ from av.video.reformatter import Colorspace, Interpolation
 
 from tpdiff_jax.clips.bad_clips import BadClipError
 from tpdiff_jax.clips.bucket import Bucket
-from tpdiff_jax.videos.clip_buckets import choose_bucket
-from tpdiff_jax.videos.frame_resize import resize_frame
-from tpdiff_jax.videos.frame_times import clip_starts, nearest_frames
+from tpdiff_jax.preparation.clip_buckets import choose_bucket
+from tpdiff_jax.preparation.frame_resize import resize_frame
+from tpdiff_jax.preparation.frame_times import clip_starts, nearest_frames
 
 OPEN_OPTIONS = {
     # Demuxers whose files hold the video itself; a playlist could open other files and addresses.

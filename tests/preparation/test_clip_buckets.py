@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.videos.video_files import is_upright, read_index, rotate_header, write_video
+from tests.preparation.video_files import is_upright, read_index, rotate_header, write_video
 from tpdiff_jax.clips.bucket import Bucket, parse_bucket
-from tpdiff_jax.videos.clip_buckets import choose_bucket
-from tpdiff_jax.videos.video_decode import ClipFormat, read_clips
+from tpdiff_jax.preparation.clip_buckets import choose_bucket
+from tpdiff_jax.preparation.video_decode import ClipFormat, read_clips
 
 SQUARE, WIDE, LONG, SMALL = "16x128x128", "16x96x160", "32x96x160", "16x48x80"
 FPS = Fraction(8)

@@ -10,9 +10,9 @@ import pytest
 
 from tpdiff_jax.clips.bad_clips import BadClipError
 from tpdiff_jax.clips.bucket import Bucket
-from tpdiff_jax.videos.clip_source import ClipSource
-from tpdiff_jax.videos.decode_pool import DecodePool, decode_source
-from tpdiff_jax.videos.video_decode import ClipFormat
+from tpdiff_jax.preparation.clip_source import ClipSource
+from tpdiff_jax.preparation.decode_pool import DecodePool, decode_source
+from tpdiff_jax.preparation.video_decode import ClipFormat
 
 SPEC = ClipFormat(
     buckets=(Bucket(8, 32, 48),),
@@ -58,6 +58,6 @@ def test_a_file_that_may_not_be_read_is_unreadable(tmp_path, monkeypatch):
     def refuse(path, spec):
         raise PermissionError(path)
 
-    monkeypatch.setattr("tpdiff_jax.videos.decode_pool.read_clips", refuse)
+    monkeypatch.setattr("tpdiff_jax.preparation.decode_pool.read_clips", refuse)
     outcome = decode_source(str(tmp_path), ClipSource(path="a.mp4"), SPEC)
     assert outcome.reason == "unreadable"

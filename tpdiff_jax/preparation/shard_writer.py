@@ -18,9 +18,9 @@ from tpdiff_jax.clips.bucket import Bucket
 from tpdiff_jax.clips.clip_records import ClipRecord, array_facts, record_to_bytes
 from tpdiff_jax.clips.record_manifest import to_json
 from tpdiff_jax.files.durable import publish, sha256_of_file, write_durably
-from tpdiff_jax.videos.clip_source import ClipSource, SkippedClip
-from tpdiff_jax.videos.decode_pool import Outcome
-from tpdiff_jax.videos.shard_plan import ShardJob
+from tpdiff_jax.preparation.clip_source import ClipSource, SkippedClip
+from tpdiff_jax.preparation.decode_pool import Outcome
+from tpdiff_jax.preparation.shard_plan import ShardJob
 
 WRITER_OPTIONS = "group_size:1,zstd:3"
 """One clip a group: reading a clip at random decompresses no other."""

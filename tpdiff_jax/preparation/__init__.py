@@ -4,8 +4,8 @@
     curation, shard_plan                  which videos, in which shard
     video_decode -> frame_times, frame_resize    the frames of a clip
     decode_pool                           the same on several processes
-    clip_records, shard_writer, record_manifest, skipped_clips  what is written
+    shard_writer                          what is written, in the form of `clips`
 
-Imports `checks` and `durable_files` only, neither jax nor grain: decoding processes start quickly
-and stay small. `data/video_records.py` reads what is written here.
+Without jax and grain: decoding processes start quickly and stay small. `data/video_records.py`
+reads what is written here.
 """

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tpdiff_jax.clips.bad_clips import BadClipError
-from tpdiff_jax.videos.frame_times import clip_starts, nearest_frames
+from tpdiff_jax.preparation.frame_times import clip_starts, nearest_frames
 
 
 def regular(count, rate):

@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from tpdiff_jax.clips.record_manifest import SPLITS
 from tpdiff_jax.files.json_files import sha256_of_lines
-from tpdiff_jax.videos.clip_source import ClipSource
-from tpdiff_jax.videos.curation import paper_choice
-from tpdiff_jax.videos.prepare_spec import PrepareSpec
+from tpdiff_jax.preparation.clip_source import ClipSource
+from tpdiff_jax.preparation.curation import paper_choice
+from tpdiff_jax.preparation.prepare_spec import PrepareSpec
 
 
 class ShardJob(NamedTuple):
