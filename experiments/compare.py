@@ -31,7 +31,7 @@ from experiments.overrides import parse_overrides
 from experiments.plan import PlannedRun, plan_runs, use_cpu_for_planning
 from experiments.run_queue import LOG_FILE, Stopped, run_all
 from experiments.speedup import figure_to_cost
-from tpdiff_jax.evals import DIGIT_METRICS as INFOS
+from tpdiff_jax.digits.figures import DIGIT_METRICS as INFOS
 from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.files.json_files import write_json
 

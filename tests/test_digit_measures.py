@@ -8,7 +8,7 @@ import pytest
 from tpdiff_jax.clip_measures import ClipMeasures, MeasureSpec
 from tpdiff_jax.data import MovingDigitsSpec, stack_clips
 from tpdiff_jax.digit_measures import DigitMeasures
-from tpdiff_jax.evals import DIGIT_METRICS
+from tpdiff_jax.digits.figures import DIGIT_METRICS
 from tpdiff_jax.evaluate import choose_measures
 
 SPEC, COUNT, SEED = MovingDigitsSpec(num_frames=8), 24, 5

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 
 from tpdiff_jax.checks import check_choice
 from tpdiff_jax.data import Dataset
-from tpdiff_jax.evals import Evaluation, Metric
 from tpdiff_jax.evals.clipsim import ClipScorer, clipsim
 from tpdiff_jax.evals.fvd import RESIZE_KERNELS, frechet_video_distance, i3d_features
 from tpdiff_jax.evals.i3d import MIN_I3D_FRAMES
 from tpdiff_jax.evals.i3d_weights import I3DWeights, load_i3d
+from tpdiff_jax.evals.measures import Evaluation, Metric
 from tpdiff_jax.evals.video_statistics import statistics_distance, video_statistics
 from tpdiff_jax.files.media import to_uint8
 

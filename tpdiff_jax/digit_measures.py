@@ -1,4 +1,4 @@
-"""Figures of Moving Digits by their exact physics: the measures of `evals/moving_digits.py`.
+"""Figures of Moving Digits by their exact physics: the measures of `digits/figures.py`.
 
 Videos are asked for labels that go through all classes evenly and compared with as many real test
 clips; as many others of the test split are the references.
@@ -11,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from tpdiff_jax.data import Dataset, stack_clips
-from tpdiff_jax.evals import DIGIT_METRICS, Evaluation, evaluate_videos, reference_figures
-from tpdiff_jax.evals.digit_physics import DigitWorld
+from tpdiff_jax.digits.digit_physics import DigitWorld
+from tpdiff_jax.digits.figures import DIGIT_METRICS, evaluate_videos, reference_figures
+from tpdiff_jax.evals.measures import Evaluation
 
 
 class RealClips(NamedTuple):

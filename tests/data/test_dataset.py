@@ -21,7 +21,7 @@ from tpdiff_jax.data import (
     clips_at_hand,
     to_frame_shape,
 )
-from tpdiff_jax.evals.digit_physics import DigitWorld
+from tpdiff_jax.digits.digit_physics import DigitWorld
 from tpdiff_jax.prepare import prepare
 
 

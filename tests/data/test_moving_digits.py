@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 
 from tpdiff_jax.data import DATASETS, MovingDigitsSpec, stack_clips
 from tpdiff_jax.data.moving_digits import VERSION, captions_to_labels
-from tpdiff_jax.evals.digit_physics import load_glyphs, splat
+from tpdiff_jax.digits.digit_physics import load_glyphs, splat
 
 ONE = MovingDigitsSpec()
 TWO = MovingDigitsSpec(frame_size=64, num_digits=2)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tpdiff_jax.data.requests import Requests
-from tpdiff_jax.evals.digit_physics import DigitWorld
+from tpdiff_jax.digits.digit_physics import DigitWorld
 from tpdiff_jax.types import CondShapes
 
 Clip: TypeAlias = Mapping[str, Any]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tpdiff_jax.data.dataset import ENDLESS
 from tpdiff_jax.data.requests import Requests, cycle_labels, requests_of_labels
-from tpdiff_jax.evals.digit_physics import (
+from tpdiff_jax.digits.digit_physics import (
     GLYPHS_SHA256,
     NUM_DIGIT_CLASSES,
     SPEED_BANDS,

@@ -22,8 +22,8 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from tpdiff_jax.evals.digit_physics import DigitWorld, reflect
-from tpdiff_jax.evals.digit_tracking import Tracks
+from tpdiff_jax.digits.digit_physics import DigitWorld, reflect
+from tpdiff_jax.digits.digit_tracking import Tracks
 from tpdiff_jax.types import FloatArray
 
 SPEED_SEARCH_REACH = 1.2

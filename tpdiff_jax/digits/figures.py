@@ -18,9 +18,9 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
-from tpdiff_jax.evals.clip_features import clip_features
-from tpdiff_jax.evals.digit_classifier import classify, load_weights
-from tpdiff_jax.evals.digit_motion import (
+from tpdiff_jax.digits.clip_features import clip_features
+from tpdiff_jax.digits.digit_classifier import classify, load_weights
+from tpdiff_jax.digits.digit_motion import (
     Motion,
     even_odd_step,
     fit_motion,
@@ -28,8 +28,8 @@ from tpdiff_jax.evals.digit_motion import (
     step_lengths,
     wasserstein_1,
 )
-from tpdiff_jax.evals.digit_physics import NUM_DIGIT_CLASSES, DigitWorld, load_glyphs, splat
-from tpdiff_jax.evals.digit_tracking import CROP_SIZE, Tracks, track_digits, video_to_ink
+from tpdiff_jax.digits.digit_physics import NUM_DIGIT_CLASSES, DigitWorld, load_glyphs, splat
+from tpdiff_jax.digits.digit_tracking import CROP_SIZE, Tracks, track_digits, video_to_ink
 from tpdiff_jax.evals.frechet import sample_frechet_distance
 from tpdiff_jax.evals.measures import Metric
 from tpdiff_jax.types import FloatArray

@@ -5,15 +5,15 @@ import pytest
 from scipy.signal import correlate2d
 
 from tpdiff_jax.data import MovingDigitsSpec, stack_clips
-from tpdiff_jax.evals import digit_classifier
-from tpdiff_jax.evals.clip_features import NUM_CLIP_FEATURES, clip_features
-from tpdiff_jax.evals.digit_classifier import (
+from tpdiff_jax.digits import digit_classifier
+from tpdiff_jax.digits.clip_features import NUM_CLIP_FEATURES, clip_features
+from tpdiff_jax.digits.digit_classifier import (
     WEIGHTS_FILE,
     classifier_forward,
     classify,
     load_weights,
 )
-from tpdiff_jax.evals.digit_tracking import track_digits
+from tpdiff_jax.digits.digit_tracking import track_digits
 
 SPEC = MovingDigitsSpec()
 

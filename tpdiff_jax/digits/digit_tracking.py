@@ -18,7 +18,7 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from tpdiff_jax.evals.digit_physics import DigitWorld, hat_weights, reflect
+from tpdiff_jax.digits.digit_physics import DigitWorld, hat_weights, reflect
 from tpdiff_jax.types import FloatArray
 
 CROP_SIZE = 12

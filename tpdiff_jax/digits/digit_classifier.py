@@ -1,7 +1,7 @@
 """A small digit classifier on motion-centred crops, with checked-in weights.
 
 Two 3x3 convolutions and two linear layers, 22 thousand weights, trained on the train glyphs by
-`python -m tpdiff_jax.evals.make_digit_classifier`, which wrote `digit_classifier.npz`. The same
+`python -m tpdiff_jax.digits.make_digit_classifier`, which wrote `digit_classifier.npz`. The same
 forward function trains (jax.numpy) and evaluates (numpy).
 
 The file also holds the fixed projection and scales of the clip features (see clip_features.py).
@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from tpdiff_jax.evals.digit_physics import NUM_DIGIT_CLASSES
-from tpdiff_jax.evals.digit_tracking import CROP_SIZE
+from tpdiff_jax.digits.digit_physics import NUM_DIGIT_CLASSES
+from tpdiff_jax.digits.digit_tracking import CROP_SIZE
 from tpdiff_jax.types import FloatArray
 
 WEIGHTS_FILE = Path(__file__).with_name("digit_classifier.npz")

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from scipy.stats import wasserstein_distance
 
-from tpdiff_jax.evals.digit_motion import (
+from tpdiff_jax.digits.digit_motion import (
     even_odd_step,
     fit_motion,
     motion_errors,
     step_lengths,
     wasserstein_1,
 )
-from tpdiff_jax.evals.digit_physics import DigitWorld, bouncing_path
-from tpdiff_jax.evals.digit_tracking import Tracks
+from tpdiff_jax.digits.digit_physics import DigitWorld, bouncing_path
+from tpdiff_jax.digits.digit_tracking import Tracks
 
 WORLD = DigitWorld()
 

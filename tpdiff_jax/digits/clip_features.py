@@ -19,8 +19,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from tpdiff_jax.evals.digit_physics import DigitWorld
-from tpdiff_jax.evals.digit_tracking import Tracks
+from tpdiff_jax.digits.digit_physics import DigitWorld
+from tpdiff_jax.digits.digit_tracking import Tracks
 from tpdiff_jax.types import FloatArray
 
 NUM_APPEARANCE, NUM_FLICKER = 8, 4

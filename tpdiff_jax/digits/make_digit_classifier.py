@@ -1,6 +1,6 @@
 """Train the digit classifier and fix the clip feature space: writes `digit_classifier.npz`.
 
-    JAX_PLATFORMS=cpu python -m tpdiff_jax.evals.make_digit_classifier
+    JAX_PLATFORMS=cpu python -m tpdiff_jax.digits.make_digit_classifier
 
 About a minute on one CPU core. Only train glyphs are used. Each step draws glyphs, warps them
 (rotation, scale, shear), gives them a sub-pixel position and crops them about a slightly wrong
@@ -19,13 +19,9 @@ import numpy as np
 import optax
 from jax.scipy.ndimage import map_coordinates
 
-from tpdiff_jax.evals.clip_features import (
-    MIN_SCALE,
-    NUM_APPEARANCE,
-    raw_clip_features,
-)
-from tpdiff_jax.evals.digit_classifier import LAYER_SHAPES, WEIGHTS_FILE, classifier_forward
-from tpdiff_jax.evals.digit_physics import (
+from tpdiff_jax.digits.clip_features import MIN_SCALE, NUM_APPEARANCE, raw_clip_features
+from tpdiff_jax.digits.digit_classifier import LAYER_SHAPES, WEIGHTS_FILE, classifier_forward
+from tpdiff_jax.digits.digit_physics import (
     NUM_DIGIT_CLASSES,
     SPEED_BANDS,
     DigitWorld,
@@ -34,7 +30,7 @@ from tpdiff_jax.evals.digit_physics import (
     load_glyphs,
     splat,
 )
-from tpdiff_jax.evals.digit_tracking import CROP_SIZE, Tracks, track_digits
+from tpdiff_jax.digits.digit_tracking import CROP_SIZE, Tracks, track_digits
 from tpdiff_jax.files.durable import writing
 from tpdiff_jax.types import Array, PRNGKey
 

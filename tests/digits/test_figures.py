@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 
 from tpdiff_jax.data import MovingDigitsSpec, stack_clips
-from tpdiff_jax.evals import DIGIT_METRICS, evaluate_videos, reference_figures
-from tpdiff_jax.evals.moving_digits import train_images
+from tpdiff_jax.digits.figures import (
+    DIGIT_METRICS,
+    evaluate_videos,
+    reference_figures,
+    train_images,
+)
 
 SPEC = MovingDigitsSpec()
 N = 96

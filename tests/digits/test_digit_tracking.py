@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tpdiff_jax.data import MovingDigitsSpec, stack_clips
-from tpdiff_jax.evals.digit_tracking import track_digits
+from tpdiff_jax.digits.digit_tracking import track_digits
 
 ONE = MovingDigitsSpec()
 TWO = MovingDigitsSpec(frame_size=64, num_digits=2)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from tpdiff_jax.evals import digit_physics
-from tpdiff_jax.evals.digit_physics import (
+from tpdiff_jax.digits import digit_physics
+from tpdiff_jax.digits.digit_physics import (
     DigitWorld,
     bouncing_path,
     hat_weights,

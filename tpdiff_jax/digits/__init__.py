@@ -1,0 +1,1 @@
+"""Moving Digits, the embedded benchmark: its physics, tracking, classifier and figures."""
