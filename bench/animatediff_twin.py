@@ -11,8 +11,8 @@ from bench.pytorch_twin import Inputs, Normal, Twin, to_device, to_tensors
 from tpdiff_jax.models import AnimateDiff, AnimateDiffConfig
 from tpdiff_jax.pretrained.animatediff import UNET, published_animatediff_fields
 from tpdiff_jax.pretrained.animatediff_rows import animatediff_rows
-from tpdiff_jax.pretrained.key_table import places
 from tpdiff_jax.types import Array, Params, Shape
+from tpdiff_jax.weights.key_table import places
 
 
 def make_network(options: argparse.Namespace) -> AnimateDiff:

@@ -16,8 +16,8 @@ from einops import rearrange
 from bench.pytorch_twin import Inputs, Normal, Twin, to_device, to_tensors
 from tpdiff_jax.models import Flux, FluxConfig
 from tpdiff_jax.pretrained.flux import flux_rows
-from tpdiff_jax.pretrained.key_table import places
 from tpdiff_jax.types import Array, Params, Shape
+from tpdiff_jax.weights.key_table import places
 
 LAYOUT = "pyramid_flow"  # a patch holds (row, column, channel), as here
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from tpdiff_jax.models import Network
-from tpdiff_jax.pretrained.key_table import Place, export_tensor, flatten_params
 from tpdiff_jax.types import Array, Params, Positions, Shape
+from tpdiff_jax.weights.key_table import Place, export_tensor, flatten_params
 
 Normal = Callable[..., Array]
 """Standard normal numbers of a shape, with the batch axis in front."""

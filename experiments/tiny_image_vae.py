@@ -21,9 +21,9 @@ from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.models.image_vae import ImageVAE
 from tpdiff_jax.models.image_vae_config import ImageVAEConfig
 from tpdiff_jax.pretrained.image_vae import IMAGE_VAE_FIELDS, image_vae_rows
-from tpdiff_jax.pretrained.key_table import export_tensor, flatten_params, places
-from tpdiff_jax.pretrained.tensor_files import write_folder
 from tpdiff_jax.types import Array, Params, PRNGKey
+from tpdiff_jax.weights.key_table import export_tensor, flatten_params, places
+from tpdiff_jax.weights.tensor_files import write_folder
 
 CONFIG = ImageVAEConfig(
     latent_channels=8, level_channels=(16, 32, 32), level_depth=1, num_groups=4, scale=1.0

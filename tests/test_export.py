@@ -24,7 +24,7 @@ from tpdiff_jax.build import Experiment, build_experiment
 from tpdiff_jax.export import export_run
 from tpdiff_jax.from_checkpoint import OpenedRun
 from tpdiff_jax.initial_state import abstract_train_state, make_state
-from tpdiff_jax.pretrained import save_animatediff
+from tpdiff_jax.pretrained.animatediff import save_animatediff
 from tpdiff_jax.step_programs import compile_steps
 from tpdiff_jax.train_step import averaged_params
 

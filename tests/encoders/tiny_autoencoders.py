@@ -14,7 +14,7 @@ from tpdiff_jax.models.image_vae import ImageVAE
 from tpdiff_jax.models.image_vae_config import ImageVAEConfig
 from tpdiff_jax.pretrained.causal_video_vae import causal_video_vae_rows
 from tpdiff_jax.pretrained.image_vae import image_vae_rows
-from tpdiff_jax.pretrained.key_table import KeyRow, places
+from tpdiff_jax.weights.key_table import KeyRow, places
 
 CAUSAL_FIELDS = {
     "encoder_in_channels": 3,

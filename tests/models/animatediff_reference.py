@@ -13,7 +13,7 @@ from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
 
 from tpdiff_jax.models import AnimateDiff, AnimateDiffConfig
 from tpdiff_jax.pretrained.animatediff_rows import animatediff_rows
-from tpdiff_jax.pretrained.key_table import import_params, places
+from tpdiff_jax.weights.key_table import import_params, places
 
 HEIGHT, WIDTH = 4, 6
 CONFIG = AnimateDiffConfig(

@@ -12,7 +12,7 @@ from einops import rearrange
 
 from tpdiff_jax.models import FluxConfig
 from tpdiff_jax.pretrained.flux import abstract_flux_params, flux_rows
-from tpdiff_jax.pretrained.key_table import import_params, places
+from tpdiff_jax.weights.key_table import import_params, places
 
 PATCH, CHANNELS = 2, 3
 HEIGHT, WIDTH = 4, 6

@@ -15,8 +15,8 @@ from tests.models.full_size import at
 from tpdiff_jax.models import AnimateDiff, AnimateDiffConfig
 from tpdiff_jax.models.animatediff_axes import ANIMATEDIFF_PARAM_AXES
 from tpdiff_jax.models.unet_transformers import embed_positions
-from tpdiff_jax.pretrained.key_table import flatten_params
 from tpdiff_jax.types import Positions
+from tpdiff_jax.weights.key_table import flatten_params
 
 POSITIONS = np.array([0.0, 2.0, 4.0], np.float32)
 NETWORK = AnimateDiff(CONFIG)

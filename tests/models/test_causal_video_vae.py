@@ -12,7 +12,7 @@ from tpdiff_jax.models.causal_video_vae import CausalVideoVAE
 from tpdiff_jax.models.causal_video_vae_config import CausalVideoVAEConfig
 from tpdiff_jax.models.tiling import Tiles
 from tpdiff_jax.pretrained.causal_video_vae import causal_video_vae_rows
-from tpdiff_jax.pretrained.key_table import import_params, places
+from tpdiff_jax.weights.key_table import import_params, places
 
 VAE = CausalVideoVAE(CONFIG)
 SHAPES = jax.eval_shape(VAE.init, jax.random.key(0))

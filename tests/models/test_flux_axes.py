@@ -5,7 +5,7 @@ import re
 from tpdiff_jax.models import Flux, FluxConfig
 from tpdiff_jax.models.flux_axes import FLUX_PARAM_AXES
 from tpdiff_jax.pretrained.flux import abstract_flux_params
-from tpdiff_jax.pretrained.key_table import flatten_params
+from tpdiff_jax.weights.key_table import flatten_params
 
 LEAVES = flatten_params(abstract_flux_params(FluxConfig()))
 

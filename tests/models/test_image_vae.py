@@ -12,9 +12,8 @@ from tpdiff_jax.encoders.video_encoders import open_video_encoder
 from tpdiff_jax.models.image_vae import ImageVAE
 from tpdiff_jax.models.image_vae_config import ImageVAEConfig
 from tpdiff_jax.models.tiling import Tiles
-from tpdiff_jax.pretrained import load_image_vae
-from tpdiff_jax.pretrained.image_vae import image_vae_rows, read_image_vae_config
-from tpdiff_jax.pretrained.key_table import places
+from tpdiff_jax.pretrained.image_vae import image_vae_rows, load_image_vae, read_image_vae_config
+from tpdiff_jax.weights.key_table import places
 
 CONFIG = ImageVAEConfig(latent_channels=3, level_channels=(8, 16), level_depth=1, num_groups=4)
 VAE = ImageVAE(CONFIG)

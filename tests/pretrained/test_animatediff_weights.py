@@ -13,8 +13,12 @@ from safetensors.numpy import load_file, save_file
 
 from tests.models.animatediff_reference import CONFIG, make_reference, to_params
 from tpdiff_jax.models import AnimateDiffConfig
-from tpdiff_jax.pretrained import load_animatediff, save_animatediff
-from tpdiff_jax.pretrained.animatediff import ANIMATEDIFF_LAYOUTS, abstract_animatediff_params
+from tpdiff_jax.pretrained.animatediff import (
+    ANIMATEDIFF_LAYOUTS,
+    abstract_animatediff_params,
+    load_animatediff,
+    save_animatediff,
+)
 from tpdiff_jax.pretrained.animatediff_rows import (
     MOTION,
     animatediff_rows,
@@ -22,7 +26,7 @@ from tpdiff_jax.pretrained.animatediff_rows import (
     original_names,
     position_names,
 )
-from tpdiff_jax.pretrained.key_table import flatten_params, places
+from tpdiff_jax.weights.key_table import flatten_params, places
 
 FILE = "diffusion_pytorch_model.safetensors"
 

@@ -8,9 +8,8 @@ from safetensors.numpy import save_file
 from tests.models.causal_video_vae_reference import CONFIG, random_tensors
 from tpdiff_jax.models.causal_video_vae import CausalVideoVAE
 from tpdiff_jax.models.causal_video_vae_config import CausalVideoVAEConfig
-from tpdiff_jax.pretrained import load_causal_video_vae
-from tpdiff_jax.pretrained.causal_video_vae import causal_video_vae_rows
-from tpdiff_jax.pretrained.key_table import export_tensor, flatten_params, places
+from tpdiff_jax.pretrained.causal_video_vae import causal_video_vae_rows, load_causal_video_vae
+from tpdiff_jax.weights.key_table import export_tensor, flatten_params, places
 
 
 def abstract(config):

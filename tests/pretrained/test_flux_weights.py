@@ -14,9 +14,14 @@ from safetensors.numpy import load_file, save_file
 
 from tests.models.flux_reference import CHANNELS, CONFIG, PATCH, make_reference
 from tpdiff_jax.models import FluxConfig
-from tpdiff_jax.pretrained import FLUX_LAYOUTS, load_flux, save_flux
-from tpdiff_jax.pretrained.flux import abstract_flux_params, flux_rows
-from tpdiff_jax.pretrained.key_table import places
+from tpdiff_jax.pretrained.flux import (
+    FLUX_LAYOUTS,
+    abstract_flux_params,
+    flux_rows,
+    load_flux,
+    save_flux,
+)
+from tpdiff_jax.weights.key_table import places
 
 FILE = "diffusion_pytorch_model.safetensors"
 

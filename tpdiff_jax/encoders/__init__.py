@@ -19,7 +19,7 @@ from tpdiff_jax.encoders.video_encoders import (
     VideoEncoder,
     open_video_encoder,
 )
-from tpdiff_jax.encoders.weight_hash import hash_folders
+from tpdiff_jax.weights.weight_hash import hash_folders
 
 __all__ = [
     "FIRST_LATENT_APART",

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from tpdiff_jax.encoders.text_models import TextModel, TextOutput
-from tpdiff_jax.encoders.weight_hash import hash_folders
+from tpdiff_jax.weights.weight_hash import hash_folders
 
 TEXT_PACKAGES = ("torch", "transformers", "tokenizers")
 STORED = np.float16

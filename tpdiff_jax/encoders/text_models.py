@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tpdiff_jax.language_models import open_model
+from tpdiff_jax.weights.language_models import open_model
 
 SEEING_PADDING = ("CLIPTextModel",)
 """Models that published pipelines run without a mask: a padded place sees the padding before it."""

@@ -20,7 +20,7 @@ from PIL import Image
 
 from tpdiff_jax.checks import naming
 from tpdiff_jax.files.durable import sha256_of_file
-from tpdiff_jax.language_models import open_model
+from tpdiff_jax.weights.language_models import open_model
 
 MEAN = np.asarray((0.48145466, 0.4578275, 0.40821073), np.float32)
 DEVIATION = np.asarray((0.26862954, 0.26130258, 0.27577711), np.float32)

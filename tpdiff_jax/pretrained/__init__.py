@@ -11,22 +11,3 @@
 Nothing is fetched and nothing is unpickled. A tensor that is missing, left over or of another shape
 is a `ValueError` before any of them is read.
 """
-
-from tpdiff_jax.pretrained.animatediff import load_animatediff, save_animatediff
-from tpdiff_jax.pretrained.causal_video_vae import load_causal_video_vae
-from tpdiff_jax.pretrained.flux import FLUX_LAYOUTS, load_flux, save_flux
-from tpdiff_jax.pretrained.image_vae import load_image_vae
-from tpdiff_jax.pretrained.published import PUBLISHED, Published, PublishedWeights
-
-__all__ = [
-    "FLUX_LAYOUTS",
-    "PUBLISHED",
-    "Published",
-    "PublishedWeights",
-    "load_animatediff",
-    "load_causal_video_vae",
-    "load_flux",
-    "load_image_vae",
-    "save_animatediff",
-    "save_flux",
-]

@@ -34,15 +34,15 @@ from tpdiff_jax.pretrained.animatediff_rows import (
     position_names,
 )
 from tpdiff_jax.pretrained.flux import STORED_TYPES
-from tpdiff_jax.pretrained.key_table import (
+from tpdiff_jax.types import Params, PRNGKey
+from tpdiff_jax.weights.key_table import (
     check_tensors,
     export_tensor,
     flatten_params,
     import_params,
     places,
 )
-from tpdiff_jax.pretrained.tensor_files import open_tensor_folder, write_folder
-from tpdiff_jax.types import Params, PRNGKey
+from tpdiff_jax.weights.tensor_files import open_tensor_folder, write_folder
 
 ANIMATEDIFF_LAYOUTS = ("separate", "combined", "original")
 UNET, ADAPTER = "unet", "motion_adapter"

@@ -9,13 +9,8 @@ from collections.abc import Iterator
 
 from tpdiff_jax.models.animatediff import Step, unet_steps
 from tpdiff_jax.models.animatediff_config import AnimateDiffConfig
-from tpdiff_jax.pretrained.frame_rows import (
-    convolution_rows,
-    norm_rows,
-    pointwise_rows,
-    residual_rows,
-)
-from tpdiff_jax.pretrained.key_table import TRANSPOSED, KeyRow, linear_rows
+from tpdiff_jax.weights.frame_rows import convolution_rows, norm_rows, pointwise_rows, residual_rows
+from tpdiff_jax.weights.key_table import TRANSPOSED, KeyRow, linear_rows
 
 MOTION = ".motion_modules."
 BLOCK = "transformer_blocks.0"

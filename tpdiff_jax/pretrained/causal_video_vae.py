@@ -9,7 +9,8 @@ import numpy as np
 from tpdiff_jax.files.json_files import read_json
 from tpdiff_jax.models.causal_video_vae import CausalVideoVAE
 from tpdiff_jax.models.causal_video_vae_config import CausalVideoVAEConfig
-from tpdiff_jax.pretrained.key_table import (
+from tpdiff_jax.types import Params
+from tpdiff_jax.weights.key_table import (
     KeyRow,
     Transform,
     check_tensors,
@@ -17,8 +18,7 @@ from tpdiff_jax.pretrained.key_table import (
     linear_rows,
     places,
 )
-from tpdiff_jax.pretrained.tensor_files import open_tensor_folder
-from tpdiff_jax.types import Params
+from tpdiff_jax.weights.tensor_files import open_tensor_folder
 
 # PyTorch keeps [out, in, time, row, column], flax [time, row, column, in, out].
 CONVOLUTION_3D = Transform(

@@ -20,7 +20,8 @@ from tpdiff_jax.checks import check_choice
 from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.files.json_files import read_json
 from tpdiff_jax.models import Flux, FluxConfig
-from tpdiff_jax.pretrained.key_table import (
+from tpdiff_jax.types import Params
+from tpdiff_jax.weights.key_table import (
     HALVES_SWAPPED,
     TRANSPOSED,
     UNCHANGED,
@@ -33,8 +34,7 @@ from tpdiff_jax.pretrained.key_table import (
     linear_rows,
     places,
 )
-from tpdiff_jax.pretrained.tensor_files import open_tensor_folder, write_folder
-from tpdiff_jax.types import Params
+from tpdiff_jax.weights.tensor_files import open_tensor_folder, write_folder
 
 CLASSES = {"pyramid_flow": "PyramidFluxTransformer", "diffusers": "FluxTransformer2DModel"}
 FLUX_LAYOUTS = tuple(CLASSES)

@@ -12,21 +12,10 @@ import numpy as np
 from tpdiff_jax.files.json_files import read_json
 from tpdiff_jax.models.image_vae import ImageVAE
 from tpdiff_jax.models.image_vae_config import ImageVAEConfig
-from tpdiff_jax.pretrained.frame_rows import (
-    convolution_rows,
-    norm_rows,
-    pointwise_rows,
-    residual_rows,
-)
-from tpdiff_jax.pretrained.key_table import (
-    KeyRow,
-    check_tensors,
-    import_params,
-    linear_rows,
-    places,
-)
-from tpdiff_jax.pretrained.tensor_files import open_tensor_folder
 from tpdiff_jax.types import Params
+from tpdiff_jax.weights.frame_rows import convolution_rows, norm_rows, pointwise_rows, residual_rows
+from tpdiff_jax.weights.key_table import KeyRow, check_tensors, import_params, linear_rows, places
+from tpdiff_jax.weights.tensor_files import open_tensor_folder
 
 IMAGE_VAE_FIELDS: tuple[tuple[str, str], ...] = (
     ("in_channels", "channels"),

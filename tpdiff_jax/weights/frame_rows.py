@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tpdiff_jax.pretrained.key_table import KeyRow, Transform
+from tpdiff_jax.weights.key_table import KeyRow, Transform
 
 # PyTorch keeps [out, in, row, column], flax [row, column, in, out].
 CONVOLUTION = Transform(

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from tpdiff_jax.pretrained.key_table import (
+from tpdiff_jax.weights.key_table import (
     HALVES_SWAPPED,
     TRANSPOSED,
     KeyRow,

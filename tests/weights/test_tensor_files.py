@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from tpdiff_jax.files.json_files import read_json
-from tpdiff_jax.pretrained.tensor_files import INDEX_FILE, open_tensor_folder, write_folder
+from tpdiff_jax.weights.tensor_files import INDEX_FILE, open_tensor_folder, write_folder
 
 TENSORS = {
     "a": np.arange(6, dtype=np.float32).reshape(2, 3),
