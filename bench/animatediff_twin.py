@@ -9,8 +9,8 @@ from diffusers import UNetMotionModel
 
 from bench.pytorch_twin import Inputs, Normal, Twin, to_device, to_tensors
 from tpdiff_jax.models import AnimateDiff, AnimateDiffConfig
-from tpdiff_jax.pretrained.animatediff import UNET, published_animatediff_fields
-from tpdiff_jax.pretrained.animatediff_rows import animatediff_rows
+from tpdiff_jax.models.animatediff.weight_rows import animatediff_rows
+from tpdiff_jax.models.animatediff.weights import UNET, published_animatediff_fields
 from tpdiff_jax.types import Array, Params, Shape
 from tpdiff_jax.weights.key_table import places
 

@@ -27,8 +27,8 @@ from bench.report_files import facts, write_report
 from bench.timing import CLOCK_NAMES, CLOCKS, add_clock_flag, quartiles, time_interleaved
 from experiments.command_line import command_parser, output_folder, split_names
 from experiments.markdown import number, table
-from tpdiff_jax.models.attention import Attend
-from tpdiff_jax.models.attention_kernels import KERNELS, check_kernel
+from tpdiff_jax.models.layers.attention import Attend
+from tpdiff_jax.models.layers.attention_kernels import KERNELS, check_kernel
 from tpdiff_jax.run_log.progress import Progress
 from tpdiff_jax.types import Array
 

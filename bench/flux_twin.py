@@ -15,7 +15,7 @@ from einops import rearrange
 
 from bench.pytorch_twin import Inputs, Normal, Twin, to_device, to_tensors
 from tpdiff_jax.models import Flux, FluxConfig
-from tpdiff_jax.pretrained.flux import flux_rows
+from tpdiff_jax.models.flux.weights import flux_rows
 from tpdiff_jax.types import Array, Params, Shape
 from tpdiff_jax.weights.key_table import places
 

@@ -18,9 +18,9 @@ import optax
 from absl import logging
 
 from tpdiff_jax.files.durable import write_durably
-from tpdiff_jax.models.image_vae import ImageVAE
-from tpdiff_jax.models.image_vae_config import ImageVAEConfig
-from tpdiff_jax.pretrained.image_vae import IMAGE_VAE_FIELDS, image_vae_rows
+from tpdiff_jax.models.image_vae.config import ImageVAEConfig
+from tpdiff_jax.models.image_vae.network import ImageVAE
+from tpdiff_jax.models.image_vae.weights import IMAGE_VAE_FIELDS, image_vae_rows
 from tpdiff_jax.types import Array, Params, PRNGKey
 from tpdiff_jax.weights.key_table import export_tensor, flatten_params, places
 from tpdiff_jax.weights.tensor_files import write_folder

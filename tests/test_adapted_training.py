@@ -16,8 +16,8 @@ from tests.test_train_step import batch, init, make_task  # noqa: F401
 from tests.tiny import tiny_config
 from tpdiff_jax import train
 from tpdiff_jax.build import build_experiment
-from tpdiff_jax.models.block_stack import apply_stack
-from tpdiff_jax.models.layers import Linear
+from tpdiff_jax.models.layers.basic import Linear
+from tpdiff_jax.models.layers.block_stack import apply_stack
 from tpdiff_jax.optim.adaptation import Adaptation
 from tpdiff_jax.train_step import averaged_params, init_state, train_step
 

@@ -15,10 +15,10 @@ from tpdiff_jax.clip_flops import clip_flops
 from tpdiff_jax.cost import step_flops
 from tpdiff_jax.initial_state import abstract_train_state
 from tpdiff_jax.models import AnimateDiff, AnimateDiffConfig
-from tpdiff_jax.models.animatediff import unet_steps
-from tpdiff_jax.models.block_stack import bind
-from tpdiff_jax.models.layers import Linear
-from tpdiff_jax.models.one_device import OneDevice
+from tpdiff_jax.models.animatediff.network import unet_steps
+from tpdiff_jax.models.layers.basic import Linear
+from tpdiff_jax.models.layers.block_stack import bind
+from tpdiff_jax.models.layers.one_device import OneDevice
 from tpdiff_jax.optim.adaptation import Adaptation
 from tpdiff_jax.planning.program_flops import matmul_flops
 from tpdiff_jax.step_programs import trace_step

@@ -11,7 +11,7 @@ from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
 from ml_collections import ConfigDict
 
 from configs import animatediff
-from tests.models.animatediff_reference import (
+from tests.models.animatediff.animatediff_reference import (
     CONFIG,
     HEIGHT,
     WIDTH,
@@ -24,7 +24,7 @@ from tpdiff_jax.build import Experiment, build_experiment
 from tpdiff_jax.export import export_run
 from tpdiff_jax.from_checkpoint import OpenedRun
 from tpdiff_jax.initial_state import abstract_train_state, make_state
-from tpdiff_jax.pretrained.animatediff import save_animatediff
+from tpdiff_jax.models.animatediff.weights import save_animatediff
 from tpdiff_jax.step_programs import compile_steps
 from tpdiff_jax.train_step import averaged_params
 

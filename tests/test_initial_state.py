@@ -12,7 +12,7 @@ from tests.tiny import SIZES, set_field
 from tpdiff_jax.build import build_experiment
 from tpdiff_jax.initial_state import make_state
 from tpdiff_jax.models import Flux
-from tpdiff_jax.pretrained.flux import save_flux
+from tpdiff_jax.models.flux.weights import save_flux
 
 SMALL = {
     **{k: v for k, v in SIZES.items() if k.split(".")[0] not in ("data", "model")},

@@ -20,12 +20,12 @@ from tpdiff_jax.data import ClipFacts
 from tpdiff_jax.devices import mesh as mesh_lib
 from tpdiff_jax.experiment import Experiment
 from tpdiff_jax.models import MODELS, Network, make_network
+from tpdiff_jax.models.published import PUBLISHED, PublishedWeights
 from tpdiff_jax.null_condition import make_null_cond
 from tpdiff_jax.optim.adaptation import Adaptation
 from tpdiff_jax.optim.guard import GuardSpec
 from tpdiff_jax.optim.optimizer import OptimizerSpec, make_optimizer, make_schedule
 from tpdiff_jax.preparation.prepare_spec import PrepareSpec
-from tpdiff_jax.pretrained.published import PUBLISHED, PublishedWeights
 from tpdiff_jax.run_specs import GenerateSpec, LogSpec, TrainSpec
 from tpdiff_jax.stage_schedule import validate_stage_probs
 from tpdiff_jax.train_step import TrainTask

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tpdiff_jax.models import Network
-from tpdiff_jax.models.one_device import ONE_DEVICE
+from tpdiff_jax.models.layers.one_device import ONE_DEVICE
 from tpdiff_jax.optim.adaptation import Adaptation
 from tpdiff_jax.planning.program_flops import matmul_flops
 from tpdiff_jax.types import Array, CondShapes, Params, Positions

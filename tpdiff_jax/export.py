@@ -10,7 +10,7 @@ from absl import logging
 
 from tpdiff_jax.checks import check_choice
 from tpdiff_jax.from_checkpoint import OpenedRun
-from tpdiff_jax.pretrained.published import PUBLISHED
+from tpdiff_jax.models.published import PUBLISHED
 
 
 def export_run(

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from tests.encoders.tiny_autoencoders import CAUSAL_FIELDS, write_causal_video_vae
-from tests.models.causal_video_vae_reference import CONFIG
+from tests.models.causal_video_vae.causal_video_vae_reference import CONFIG
 from tests.test_prepare import make_spec
 from tpdiff_jax.encoders import VIDEO_ENCODERS, make_clip_encoder, open_video_encoder
-from tpdiff_jax.models.causal_video_vae import CausalVideoVAE
-from tpdiff_jax.models.causal_video_vae_config import CausalVideoVAEConfig
-from tpdiff_jax.pretrained.causal_video_vae import load_causal_video_vae, read_vae_config
+from tpdiff_jax.models.causal_video_vae.config import CausalVideoVAEConfig
+from tpdiff_jax.models.causal_video_vae.network import CausalVideoVAE
+from tpdiff_jax.models.causal_video_vae.weights import load_causal_video_vae, read_vae_config
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,12 @@ from typing import Any
 import jax
 from safetensors.numpy import save_file
 
-from tests.models.causal_video_vae_reference import CONFIG, random_tensors
-from tpdiff_jax.models.causal_video_vae import CausalVideoVAE
-from tpdiff_jax.models.image_vae import ImageVAE
-from tpdiff_jax.models.image_vae_config import ImageVAEConfig
-from tpdiff_jax.pretrained.causal_video_vae import causal_video_vae_rows
-from tpdiff_jax.pretrained.image_vae import image_vae_rows
+from tests.models.causal_video_vae.causal_video_vae_reference import CONFIG, random_tensors
+from tpdiff_jax.models.causal_video_vae.network import CausalVideoVAE
+from tpdiff_jax.models.causal_video_vae.weights import causal_video_vae_rows
+from tpdiff_jax.models.image_vae.config import ImageVAEConfig
+from tpdiff_jax.models.image_vae.network import ImageVAE
+from tpdiff_jax.models.image_vae.weights import image_vae_rows
 from tpdiff_jax.weights.key_table import KeyRow, places
 
 CAUSAL_FIELDS = {

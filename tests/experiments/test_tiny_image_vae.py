@@ -9,7 +9,7 @@ from experiments.tiny_image_vae import write_image_vae
 from tpdiff_jax.data import MovingDigitsSpec
 from tpdiff_jax.encoders import open_video_encoder
 from tpdiff_jax.files.media import to_uint8
-from tpdiff_jax.pretrained.image_vae import read_image_vae_config
+from tpdiff_jax.models.image_vae.weights import read_image_vae_config
 
 
 def test_latents_have_unit_scale_and_decode_to_something_like_the_frames(

@@ -11,11 +11,12 @@ import pytest
 import torch
 from flax import nnx
 
-from tests.models import animatediff_reference, flux_reference
+from tests.models.animatediff import animatediff_reference
+from tests.models.flux import flux_reference
 from tpdiff_jax.models import AnimateDiff, Flux, VideoDiT, VideoDiTConfig
-from tpdiff_jax.models.block_stack import bind, new_params
-from tpdiff_jax.models.layers import Linear, RMSNorm
-from tpdiff_jax.models.residual_block import SAME, frame_conv
+from tpdiff_jax.models.layers.basic import Linear, RMSNorm
+from tpdiff_jax.models.layers.block_stack import bind, new_params
+from tpdiff_jax.models.layers.residual_block import SAME, frame_conv
 from tpdiff_jax.optim.adaptation import Adaptation
 from tpdiff_jax.planning.program_flops import matmul_flops
 

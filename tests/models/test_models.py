@@ -14,7 +14,7 @@ from tpdiff_jax.models import (
     VideoDiTConfig,
     make_network,
 )
-from tpdiff_jax.models.one_device import OneDevice
+from tpdiff_jax.models.layers.one_device import OneDevice
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,11 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from tpdiff_jax.models.causal_video_vae import CausalVideoVAE
-from tpdiff_jax.models.image_vae import ImageVAE
-from tpdiff_jax.models.tiling import Tiles
-from tpdiff_jax.pretrained.causal_video_vae import load_causal_video_vae, read_vae_config
-from tpdiff_jax.pretrained.image_vae import load_image_vae, read_image_vae_config
+from tpdiff_jax.models.causal_video_vae.network import CausalVideoVAE
+from tpdiff_jax.models.causal_video_vae.weights import load_causal_video_vae, read_vae_config
+from tpdiff_jax.models.image_vae.network import ImageVAE
+from tpdiff_jax.models.image_vae.weights import load_image_vae, read_image_vae_config
+from tpdiff_jax.models.layers.tiling import Tiles
 from tpdiff_jax.types import Array, Params
 from tpdiff_jax.weights.weight_hash import hash_folders
 

@@ -9,14 +9,14 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from tpdiff_jax.models.animatediff import AnimateDiff
-from tpdiff_jax.models.animatediff_config import AnimateDiffConfig
-from tpdiff_jax.models.flux import Flux
-from tpdiff_jax.models.flux_config import FluxConfig
+from tpdiff_jax.models.animatediff.config import AnimateDiffConfig
+from tpdiff_jax.models.animatediff.network import AnimateDiff
+from tpdiff_jax.models.flux.config import FluxConfig
+from tpdiff_jax.models.flux.network import Flux
+from tpdiff_jax.models.layers.one_device import ONE_DEVICE
 from tpdiff_jax.models.network import Network
-from tpdiff_jax.models.one_device import ONE_DEVICE
-from tpdiff_jax.models.video_dit import VideoDiT
-from tpdiff_jax.models.video_dit_config import VideoDiTConfig
+from tpdiff_jax.models.video_dit.config import VideoDiTConfig
+from tpdiff_jax.models.video_dit.network import VideoDiT
 from tpdiff_jax.types import Layout
 
 

@@ -10,7 +10,7 @@ with A [d_in, r] drawn and B [r, d_out] zero at the start, so a fresh adaptation
 Beside the matrix, not in it: the gradient of a sum is that of the whole matrix, as costly as
 training it. A convolution's A has the kernel's sides, [rows, columns, d_in, r], and its B is a
 1 x 1 convolution (the form of peft), so that rank r is that of the kernel as a matrix from a whole
-window to d_out. Parameters are found by their paths; `models/layers.py` computes the change.
+window to d_out. Parameters are found by their paths; `models/layers/basic.py` computes the change.
 
 Source: Hu et al., LoRA, arXiv 2106.09685, section 4.1.
 """

@@ -1,0 +1,1 @@
+"""Stable Diffusion's U-Net with motion modules: config, layers, network, weights."""

@@ -1,0 +1,88 @@
+"""Matrix-product and convolution FLOPs of the AnimateDiff network's parts, for one video.
+
+A video's shape is (frames, height, width); a `LayerShape` is a layer's.
+"""
+
+from tpdiff_jax.models.animatediff.config import AnimateDiffConfig, LayerShape
+from tpdiff_jax.models.animatediff.transformers import FEED_FORWARD_RATIO
+from tpdiff_jax.types import Shape
+
+TAPS = 9  # of a 3 x 3 convolution
+
+
+def num_pixels(video: Shape, level: int) -> int:
+    """Pixels of one frame of (frames, height, width) at a level, 0 is the finest."""
+    return (video[1] >> level) * (video[2] >> level)
+
+
+def conv_flops(pixels: float, channels: int, out_channels: int) -> float:
+    """FLOPs of a 3 x 3 convolution that gives so many pixels."""
+    return 2.0 * TAPS * pixels * channels * out_channels
+
+
+def stem_flops(config: AnimateDiffConfig, video: Shape) -> float:
+    """FLOPs of the first convolution and of the embedding of the noise time."""
+    width, dim = config.level_channels[0], config.time_dim
+    return head_flops(config, video) + 2.0 * width * dim + 2.0 * dim**2
+
+
+def head_flops(config: AnimateDiffConfig, video: Shape) -> float:
+    """FLOPs of the last convolution, as many as of the first."""
+    return conv_flops(video[0] * num_pixels(video, 0), config.channels, config.level_channels[0])
+
+
+def layer_flops(shape: LayerShape, video: Shape) -> float:
+    """FLOPs of a residual block, attention within frames and a motion module."""
+    total = residual_flops(shape, shape.channels, video)
+    if shape.has_attention:
+        total += spatial_flops(shape, video)
+    if shape.has_motion:
+        total += motion_flops(shape, video)
+    return total
+
+
+def middle_end_flops(shape: LayerShape, video: Shape) -> float:
+    """FLOPs of a residual block that keeps the width."""
+    return residual_flops(shape, shape.out_channels, video)
+
+
+def residual_flops(shape: LayerShape, channels: int, video: Shape) -> float:
+    """FLOPs of a residual block with this many input channels."""
+    tokens, d = video[0] * num_pixels(video, shape.level), shape.out_channels
+    shortcut = 2.0 * tokens * channels * d if channels != d else 0.0
+    convs = conv_flops(tokens, channels, d) + conv_flops(tokens, d, d)
+    return convs + shortcut + 2.0 * shape.config.time_dim * d
+
+
+def downsample_flops(shape: LayerShape, video: Shape) -> float:
+    """FLOPs of the convolution that halves a level's sides."""
+    pixels = video[0] * num_pixels(video, shape.level + 1)
+    return conv_flops(pixels, shape.out_channels, shape.out_channels)
+
+
+def upsample_flops(shape: LayerShape, video: Shape) -> float:
+    """FLOPs of the convolution after a level's sides have been doubled."""
+    pixels = video[0] * num_pixels(video, shape.level - 1)
+    return conv_flops(pixels, shape.out_channels, shape.out_channels)
+
+
+def spatial_flops(shape: LayerShape, video: Shape) -> float:
+    """FLOPs of the transformer within frames; the text's keys and values are made once."""
+    config, d = shape.config, shape.out_channels
+    pixels, num_text = num_pixels(video, shape.level), config.num_text_tokens
+    tokens = float(video[0] * pixels)
+    to_itself = 8.0 * tokens * d**2 + 4.0 * tokens * pixels * d
+    to_text = 4.0 * tokens * d**2 + 4.0 * tokens * num_text * d
+    return around_flops(tokens, d) + to_itself + to_text + 4.0 * num_text * config.text_dim * d
+
+
+def motion_flops(shape: LayerShape, video: Shape) -> float:
+    """FLOPs of a motion module."""
+    d = shape.out_channels
+    tokens = float(video[0] * num_pixels(video, shape.level))
+    return around_flops(tokens, d) + 2.0 * (8.0 * tokens * d**2 + 4.0 * tokens * video[0] * d)
+
+
+def around_flops(tokens: float, d: int) -> float:
+    """FLOPs of a transformer's projections in and out and of its gated feed-forward layer."""
+    return 4.0 * tokens * d**2 + 6.0 * tokens * d * FEED_FORWARD_RATIO * d

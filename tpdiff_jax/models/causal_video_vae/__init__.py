@@ -1,0 +1,1 @@
+"""The causal video autoencoder: config, layers, network, published weights."""

@@ -1,0 +1,1 @@
+"""The Flux transformer on videos: config, blocks, network, axes, published weights."""

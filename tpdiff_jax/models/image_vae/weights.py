@@ -1,0 +1,122 @@
+"""Weights of Stable Diffusion's image autoencoder: the table of its 248 tensors.
+
+Older files name the middle's attention otherwise; both names are read.
+"""
+
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from tpdiff_jax.files.json_files import read_json
+from tpdiff_jax.models.image_vae.config import ImageVAEConfig
+from tpdiff_jax.models.image_vae.network import ImageVAE
+from tpdiff_jax.types import Params
+from tpdiff_jax.weights.frame_rows import convolution_rows, norm_rows, pointwise_rows, residual_rows
+from tpdiff_jax.weights.key_table import KeyRow, check_tensors, import_params, linear_rows, places
+from tpdiff_jax.weights.tensor_files import open_tensor_folder
+
+IMAGE_VAE_FIELDS: tuple[tuple[str, str], ...] = (
+    ("in_channels", "channels"),
+    ("out_channels", "channels"),
+    ("latent_channels", "latent_channels"),
+    ("block_out_channels", "level_channels"),
+    ("layers_per_block", "level_depth"),
+    ("norm_num_groups", "num_groups"),
+    ("scaling_factor", "scale"),
+)
+"""Entries of config.json and fields of `ImageVAEConfig`."""
+OLD_NAMES = (
+    (".query.", ".to_q."),
+    (".key.", ".to_k."),
+    (".value.", ".to_v."),
+    (".proj_attn.", ".to_out.0."),
+)
+
+
+def image_vae_rows(config: ImageVAEConfig) -> list[KeyRow]:
+    """Return the key table."""
+    num_levels = len(config.level_channels)
+    rows = pointwise_rows("quant_conv", "encoder/moments")
+    rows += pointwise_rows("post_quant_conv", "decoder/latents")
+    for part, levels, depth, resampler, verb in (
+        ("encoder", "down_blocks", config.level_depth, "downsamplers", "downsample"),
+        ("decoder", "up_blocks", config.level_depth + 1, "upsamplers", "upsample"),
+    ):
+        widths = config.level_channels if part == "encoder" else config.level_channels[::-1]
+        rows += convolution_rows(f"{part}.conv_in", f"{part}/conv_in")
+        rows += convolution_rows(f"{part}.conv_out", f"{part}/conv_out")
+        rows += norm_rows(f"{part}.conv_norm_out", f"{part}/norm")
+        rows += _middle(f"{part}.mid_block", f"{part}/middle")
+        for i in range(num_levels):
+            tensor, param = f"{part}.{levels}.{i}", f"{part}/levels/{i}"
+            changes_width = i > 0 and widths[i] != widths[i - 1]
+            for j in range(depth):
+                block = (f"{tensor}.resnets.{j}", f"{param}/residuals/{j}")
+                rows += residual_rows(*block, has_shortcut=j == 0 and changes_width)
+            if i < num_levels - 1:
+                rows += convolution_rows(f"{tensor}.{resampler}.0.conv", f"{param}/{verb}")
+    return rows
+
+
+def read_image_vae_config(folder: pathlib.Path) -> ImageVAEConfig:
+    """Return the shape that a folder's config.json states; without that file the published one.
+
+    Raises:
+        ValueError: when the file cannot be read, or states another kind of autoencoder.
+    """
+    path = folder / "config.json"
+    if not path.exists():
+        return ImageVAEConfig()
+    fields = read_json(path)
+    shape: dict[str, Any] = {}
+    for name, ours in IMAGE_VAE_FIELDS:
+        value = fields.get(name)
+        found = tuple(value) if isinstance(value, list) else value
+        if value is not None and shape.setdefault(ours, found) != found:
+            raise ValueError(f"{path} says {name}={value}, elsewhere {shape[ours]}")
+    return ImageVAEConfig(**shape)
+
+
+def load_image_vae(folder: pathlib.Path, config: ImageVAEConfig) -> Params:
+    """Read a folder of published weights.
+
+    Args:
+        folder: holds safetensors files, perhaps in shards with an index.
+        config: the autoencoder to fill.
+
+    Returns:
+        The parameters as float32 numpy arrays, in the host's memory.
+
+    Raises:
+        ValueError: naming the first tensor that is missing, left over or of another shape.
+    """
+    shapes = jax.eval_shape(ImageVAE(config).init, jax.random.key(0))
+    found, tensors = places(image_vae_rows(config), shapes), open_tensor_folder(folder)
+    stored = {_current_name(name): name for name in tensors.shapes}
+    check_tensors(found, {new: tensors.shapes[old] for new, old in stored.items()}, str(folder))
+
+    def read(name: str) -> np.ndarray:
+        return tensors.read(stored[name])
+
+    return import_params(found, read, shapes)
+
+
+def _current_name(name: str) -> str:
+    for old, new in OLD_NAMES:
+        name = name.replace(old, new)
+    return name
+
+
+def _middle(tensor: str, param: str) -> list[KeyRow]:
+    attention, ours = f"{tensor}.attentions.0", f"{param}/attention"
+    return [
+        *residual_rows(f"{tensor}.resnets.0", f"{param}/residual_1", has_shortcut=False),
+        *norm_rows(f"{attention}.group_norm", f"{param}/norm"),
+        *linear_rows(f"{attention}.to_q", f"{ours}/qkv", (0, 3)),
+        *linear_rows(f"{attention}.to_k", f"{ours}/qkv", (1, 3)),
+        *linear_rows(f"{attention}.to_v", f"{ours}/qkv", (2, 3)),
+        *linear_rows(f"{attention}.to_out.0", f"{ours}/out"),
+        *residual_rows(f"{tensor}.resnets.1", f"{param}/residual_2", has_shortcut=False),
+    ]

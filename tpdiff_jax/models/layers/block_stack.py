@@ -1,0 +1,106 @@
+"""Network parts as pure functions: parameters in plain dicts, equal blocks stacked and scanned.
+
+A part is a module whose constructor takes the network's config and random streams. Its parameters
+live outside of it, as nested dicts; `bind` puts the two together for one call. Equal blocks keep
+their parameters stacked along a leading axis, so that one compiled block serves all of them.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+import jax
+from flax import nnx
+from flax.traverse_util import flatten_dict
+
+from tpdiff_jax.models.layers.basic import LOW_RANK_NAMES, LowRank
+from tpdiff_jax.types import Params, PRNGKey
+
+Part = TypeVar("Part", bound=nnx.Module)
+REMAT_POLICIES: dict[str, Callable[..., bool] | None] = {
+    "none": None,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "offload": jax.checkpoint_policies.offload_dot_with_no_batch_dims("device", "pinned_host"),
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+class StackConfig(Protocol):
+    """How a network runs its blocks; fields of its config."""
+
+    @property
+    def scan_layers(self) -> bool:
+        """One compiled block for all layers, or every layer compiled by itself."""
+        ...
+
+    @property
+    def remat(self) -> str:
+        """What the backward pass keeps of a block, a key of `REMAT_POLICIES`."""
+        ...
+
+
+def new_params(part: Callable[..., nnx.Module], config: Any, key: PRNGKey) -> Params:
+    """Fresh parameters of one part: nested dicts of arrays."""
+    return nnx.to_pure_dict(nnx.state(part(config, rngs=nnx.Rngs(key)), nnx.Param))
+
+
+def new_stack(part: Callable[..., nnx.Module], config: Any, depth: int, key: PRNGKey) -> Params:
+    """Fresh parameters of `depth` equal blocks, every leaf with a leading axis of `depth`."""
+    return jax.vmap(lambda k: new_params(part, config, k))(jax.random.split(key, depth))
+
+
+def bind(part: Callable[..., Part], config: Any, params: Params) -> Part:
+    """Return the part with these parameters.
+
+    Where they hold `lora_a` and `lora_b` beside a kernel, its layer adds that low-rank change.
+
+    Raises:
+        ValueError: for a low-rank change of a layer that cannot have one.
+    """
+    changed = {path[:-1] for path in flatten_dict(dict(params)) if path[-1] in LOW_RANK_NAMES}
+    structure = _structure(part, config, tuple(sorted(changed)))
+    return nnx.merge(structure, nnx.State(params))
+
+
+@functools.cache  # building a part only to look at it takes longer than tracing it
+def _structure(
+    part: Callable[..., nnx.Module], config: Any, changed: tuple[tuple[str, ...], ...]
+) -> nnx.GraphDef[Any]:
+    def build() -> nnx.Module:
+        built = part(config, rngs=nnx.Rngs(0))
+        for path in changed:
+            layer = functools.reduce(getattr, path, built)
+            if not isinstance(layer, LowRank):
+                raise ValueError(f"{'/'.join(path)} can have no low-rank change")
+            layer.take_low_rank()
+        return built
+
+    return nnx.split(nnx.eval_shape(build), nnx.Param)[0]
+
+
+def apply_stack(
+    part: Callable[..., Any], config: StackConfig, stack: Params, tokens: Any, *args: Any
+) -> Any:
+    """Send tokens through equal blocks, one after another: tokens <- block(tokens, *args).
+
+    Args:
+        part: the block.
+        config: the network's config.
+        stack: parameters with a leading axis of layers.
+        tokens: pytree of arrays, what a block changes.
+        args: what every block sees.
+
+    Returns:
+        The tokens after the last block.
+    """
+
+    def step(carry: Any, params: Params) -> tuple[Any, None]:
+        return bind(part, config, params)(carry, *args), None
+
+    if config.remat != "none":
+        step = jax.checkpoint(step, policy=REMAT_POLICIES[config.remat])
+    if config.scan_layers:
+        return jax.lax.scan(step, tokens, stack)[0]
+    for i in range(jax.tree.leaves(stack)[0].shape[0]):
+        tokens, _ = step(tokens, jax.tree.map(lambda leaf, i=i: leaf[i], stack))
+    return tokens

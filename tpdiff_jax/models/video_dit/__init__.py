@@ -1,0 +1,1 @@
+"""The video DiT: config, network, axes of its parameters."""
