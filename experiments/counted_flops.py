@@ -12,7 +12,7 @@ import numpy as np
 from experiments.curves import Curve
 from tpdiff_jax.build import Experiment
 from tpdiff_jax.cost import step_flops
-from tpdiff_jax.stage_schedule import stage_of_step
+from tpdiff_jax.data.step_schedule import stage_of_step
 
 
 class StepCost(NamedTuple):

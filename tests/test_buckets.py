@@ -19,6 +19,7 @@ from tests.tiny import SIZES, set_field
 from tpdiff_jax import step_programs, train
 from tpdiff_jax.build import build_experiment
 from tpdiff_jax.data import VideoRecordsSpec
+from tpdiff_jax.data.step_schedule import ClipsOfStep, steps_of_round, turn_of_step
 from tpdiff_jax.from_checkpoint import GenerateFlags, open_run
 from tpdiff_jax.initial_state import abstract_train_state, run_keys
 from tpdiff_jax.preparation.shard_writer import PIXELS, ClipEncoder
@@ -26,7 +27,6 @@ from tpdiff_jax.prepare import prepare
 from tpdiff_jax.prompts import SampleFlags
 from tpdiff_jax.run_log.json_lines import read_metrics
 from tpdiff_jax.sample import sample_run
-from tpdiff_jax.stage_schedule import ClipsOfStep, steps_of_round, turn_of_step
 
 WIDE, TALL, LONG = "8x32x48", "4x48x32", "16x32x48"
 FIELDS: dict[str, Any] = {"buckets": (WIDE, TALL)}

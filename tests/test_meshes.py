@@ -30,7 +30,7 @@ from tests.tiny import tiny_config
 from tpdiff_jax.build import build_experiment
 from tpdiff_jax.run_folder.checkpoints import Checkpoints
 from tpdiff_jax.initial_state import abstract_train_state, make_state
-from tpdiff_jax.stage_schedule import stage_of_step
+from tpdiff_jax.data.step_schedule import stage_of_step
 from tpdiff_jax.step_programs import compile_steps
 from tpdiff_jax.batches import iterate_batches
 

@@ -17,6 +17,7 @@ from tests.tiny import tiny_config
 from tpdiff_jax import train
 from tpdiff_jax.build import Experiment, build_experiment
 from tpdiff_jax.data.requests import cycle_labels
+from tpdiff_jax.data.step_schedule import stage_of_step
 from tpdiff_jax.evaluate import evaluate_run
 from tpdiff_jax.from_checkpoint import GenerateFlags, open_run
 from tpdiff_jax.initial_state import abstract_train_state
@@ -28,7 +29,6 @@ from tpdiff_jax.run_log import sinks
 from tpdiff_jax.run_log.json_lines import read_metrics
 from tpdiff_jax.sample import sample_run
 from tpdiff_jax.sampler import Sampler
-from tpdiff_jax.stage_schedule import stage_of_step
 
 TIMING = ("seconds", "per_second", "peak_share")
 

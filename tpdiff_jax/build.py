@@ -17,6 +17,7 @@ from tpdiff_jax.clip_measures import MeasureSpec
 from tpdiff_jax.clip_shapes import build_datasets, build_shapes
 from tpdiff_jax.config_reader import ConfigReader
 from tpdiff_jax.data import ClipFacts
+from tpdiff_jax.data.step_schedule import validate_stage_probs
 from tpdiff_jax.devices import mesh as mesh_lib
 from tpdiff_jax.experiment import Experiment
 from tpdiff_jax.models import MODELS, Network, make_network
@@ -27,7 +28,6 @@ from tpdiff_jax.optim.guard import GuardSpec
 from tpdiff_jax.optim.optimizer import OptimizerSpec, make_optimizer, make_schedule
 from tpdiff_jax.preparation.prepare_spec import PrepareSpec
 from tpdiff_jax.run_specs import GenerateSpec, LogSpec, TrainSpec
-from tpdiff_jax.stage_schedule import validate_stage_probs
 from tpdiff_jax.train_step import TrainTask
 
 

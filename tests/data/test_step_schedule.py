@@ -5,7 +5,7 @@ import collections
 import numpy as np
 import pytest
 
-from tpdiff_jax.stage_schedule import ClipsOfStep, stage_of_step, validate_stage_probs
+from tpdiff_jax.data.step_schedule import ClipsOfStep, stage_of_step, validate_stage_probs
 
 
 def test_uniform_blocks_hold_each_stage_equally_often() -> None:
