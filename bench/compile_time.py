@@ -22,7 +22,7 @@ from bench.timing import quartiles
 from experiments.command_line import command_parser, output_folder
 from experiments.markdown import table
 from experiments.overrides import parse_overrides, read_config
-from tpdiff_jax.build import Experiment, build_experiment
+from tpdiff_jax.experiment.build import Experiment, build_experiment
 from tpdiff_jax.initial_state import abstract_train_state
 from tpdiff_jax.run_log.progress import Progress
 from tpdiff_jax.sampler import Sampler

@@ -31,8 +31,8 @@ from experiments.command_line import command_parser, output_folder
 from experiments.markdown import number, table
 from experiments.overrides import read_config
 from tpdiff_jax.batches import iterate_batches
-from tpdiff_jax.build import build_experiment, build_prepare
 from tpdiff_jax.data import make_iterator
+from tpdiff_jax.experiment.build import build_experiment, build_prepare
 from tpdiff_jax.initial_state import abstract_train_state, make_state
 from tpdiff_jax.preparation.prepare_spec import PrepareSpec
 from tpdiff_jax.preparation.video_decode import read_clips

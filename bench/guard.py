@@ -23,7 +23,7 @@ from bench.timing import CLOCK_NAMES, CLOCKS, add_clock_flag, quartiles, time_in
 from experiments.command_line import command_parser, output_folder
 from experiments.markdown import table
 from experiments.overrides import parse_overrides, read_config
-from tpdiff_jax.build import Experiment, build_experiment
+from tpdiff_jax.experiment.build import Experiment, build_experiment
 from tpdiff_jax.initial_state import make_state, run_keys
 from tpdiff_jax.step_programs import abstract_batch
 from tpdiff_jax.train_step import TrainState, TrainTask, apply_gradients, loss_and_grads, train_step

@@ -23,7 +23,7 @@ from bench.timing import FloatArray, quartiles, time_interleaved
 from experiments.command_line import command_parser, output_folder, split_names
 from experiments.markdown import number, table
 from experiments.overrides import parse_overrides
-from tpdiff_jax.build import Experiment
+from tpdiff_jax.experiment.build import Experiment
 from tpdiff_jax.initial_state import make_state
 from tpdiff_jax.run_log.progress import Progress
 from tpdiff_jax.sampler import Sampler

@@ -28,7 +28,7 @@ from bench.timing import CLOCK_NAMES, CLOCKS, add_clock_flag, quartiles, time_in
 from experiments.command_line import command_parser
 from experiments.markdown import number, table
 from experiments.overrides import merge_overrides, parse_overrides, read_config
-from tpdiff_jax.build import Experiment, build_experiment
+from tpdiff_jax.experiment.build import Experiment, build_experiment
 from tpdiff_jax.initial_state import abstract_train_state, make_state, run_keys
 from tpdiff_jax.optim.adaptation import Adaptation
 from tpdiff_jax.planning.program_flops import matmul_flops

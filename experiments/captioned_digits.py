@@ -31,11 +31,11 @@ from experiments.overrides import merge_overrides, parse_overrides, read_config
 from experiments.plan import equal_flops_steps, mean_step_flops
 from experiments.tiny_image_vae import write_image_vae
 from experiments.tiny_text_encoders import write_text_encoders
-from tpdiff_jax.build import build_experiment, build_prepare
 from tpdiff_jax.data import MovingDigitsSpec
 from tpdiff_jax.devices.facts import device_facts, package_versions
 from tpdiff_jax.digits.figures import DIGIT_METRICS, evaluate_videos
 from tpdiff_jax.encoders import make_clip_encoder
+from tpdiff_jax.experiment.build import build_experiment, build_prepare
 from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.files.json_files import write_json
 from tpdiff_jax.files.media import to_uint8, write_mp4

@@ -14,8 +14,8 @@ from ml_collections import ConfigDict
 
 from experiments.grids import Arm, Grid
 from experiments.overrides import merge_overrides, overrides_to_flags, read_config
-from tpdiff_jax.build import Experiment, build_experiment
 from tpdiff_jax.devices.mesh import MESH_AXES
+from tpdiff_jax.experiment.build import Experiment, build_experiment
 from tpdiff_jax.run_folder import run_config
 from tpdiff_jax.run_log.json_lines import METRICS_FILE, read_metrics
 

@@ -22,10 +22,10 @@ from experiments.command_line import command_parser, output_folder
 from experiments.compare import METRICS as SHOWN
 from experiments.compare import check_metrics
 from experiments.sampling_tables import draw_frontier, summarize_points, write_page
-from tpdiff_jax.build import Experiment, build_experiment
 from tpdiff_jax.devices.facts import device_facts, package_versions
 from tpdiff_jax.digits.figures import DIGIT_METRICS
 from tpdiff_jax.evaluate import choose_measures
+from tpdiff_jax.experiment.build import Experiment, build_experiment
 from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.files.json_files import write_json
 from tpdiff_jax.from_checkpoint import OpenedRun, open_run

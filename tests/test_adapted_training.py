@@ -15,7 +15,7 @@ from tests.test_train import Crash, assert_same_state, crash_after, run_to_end
 from tests.test_train_step import batch, init, make_task  # noqa: F401
 from tests.tiny import tiny_config
 from tpdiff_jax import train
-from tpdiff_jax.build import build_experiment
+from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.models.layers.basic import Linear
 from tpdiff_jax.models.layers.block_stack import apply_stack
 from tpdiff_jax.optim.adaptation import Adaptation
@@ -99,7 +99,7 @@ MESHES = """
 import math
 import jax, numpy as np
 from tests.tiny import tiny_config
-from tpdiff_jax.build import build_experiment
+from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.initial_state import abstract_train_state, make_state
 from tpdiff_jax.step_programs import compile_steps
 from tpdiff_jax.train import iterate_batches

@@ -12,7 +12,7 @@ LOSSES = """
 import sys, pathlib, json
 from tests.tiny import tiny_config
 from tpdiff_jax import train
-from tpdiff_jax.build import build_experiment
+from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.run_log.json_lines import read_metrics
 
 workdir, num_steps = pathlib.Path(sys.argv[1]), int(sys.argv[2])

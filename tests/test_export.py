@@ -20,7 +20,7 @@ from tests.models.animatediff.animatediff_reference import (
     to_params,
 )
 from tests.tiny import set_field, tiny_config
-from tpdiff_jax.build import Experiment, build_experiment
+from tpdiff_jax.experiment.build import Experiment, build_experiment
 from tpdiff_jax.export import export_run
 from tpdiff_jax.from_checkpoint import OpenedRun
 from tpdiff_jax.initial_state import abstract_train_state, make_state

@@ -16,8 +16,8 @@ import pytest
 from tests.test_train import assert_same_state
 from tests.tiny import tiny_config
 from tpdiff_jax import main, replay, train
-from tpdiff_jax.build import Experiment, build_experiment
 from tpdiff_jax.command_line import Command, ExitCode
+from tpdiff_jax.experiment.build import Experiment, build_experiment
 from tpdiff_jax.initial_state import abstract_train_state, make_state, run_keys
 from tpdiff_jax.optim.guard import TooManyBadSteps
 from tpdiff_jax.run_folder.checkpoints import Checkpoints

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 from configs import miniflux_vid
 from tests.tiny import SIZES, set_field
-from tpdiff_jax.build import build_experiment
+from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.initial_state import make_state
 from tpdiff_jax.models import Flux
 from tpdiff_jax.models.flux.weights import save_flux

@@ -14,9 +14,9 @@ from experiments.tiny_text_encoders import write_text_encoders
 from tests.encoders.tiny_autoencoders import write_causal_video_vae, write_image_vae
 from tests.preparation.video_files import write_video
 from tpdiff_jax import main
-from tpdiff_jax.build import build_experiment
 from tpdiff_jax.command_line import parse
 from tpdiff_jax.data import VideoRecordsSpec
+from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.from_checkpoint import open_run
 from tpdiff_jax.initial_state import make_state
 from tpdiff_jax.run_folder import run_config

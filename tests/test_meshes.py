@@ -27,7 +27,7 @@ RUN = """
 import json, math, pathlib, sys
 import jax
 from tests.tiny import tiny_config
-from tpdiff_jax.build import build_experiment
+from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.run_folder.checkpoints import Checkpoints
 from tpdiff_jax.initial_state import abstract_train_state, make_state
 from tpdiff_jax.data.step_schedule import stage_of_step

@@ -19,10 +19,10 @@ import pytest
 from configs import prepare as prepare_config
 from tests.preparation.video_files import read_index, write_sound, write_video
 from tests.tiny import REPO
-from tpdiff_jax.build import build_prepare
 from tpdiff_jax.clips.bad_clips import REASONS, TooManyBadClipsError
 from tpdiff_jax.clips.empty_prompt import EMPTY_PROMPT_FILE
 from tpdiff_jax.data.video_records import VideoRecordsSpec
+from tpdiff_jax.experiment.build import build_prepare
 from tpdiff_jax.preparation.shard_writer import PIXELS, ClipEncoder
 from tpdiff_jax.prepare import prepare
 

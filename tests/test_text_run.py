@@ -15,9 +15,9 @@ from experiments.overrides import read_config
 from experiments.plan import mean_step_flops
 from experiments.tiny_text_encoders import write_text_encoders
 from tests.tiny import REPO, SIZES, set_field
-from tpdiff_jax.build import build_experiment
 from tpdiff_jax.data import MovingDigitsSpec, VideoRecordsSpec
 from tpdiff_jax.encoders import open_text_encoder
+from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.from_checkpoint import open_run
 from tpdiff_jax.prompts import SampleFlags
 from tpdiff_jax.sample import sample_run

@@ -15,10 +15,10 @@ from ml_collections import ConfigDict
 
 from tests.tiny import tiny_config
 from tpdiff_jax import train
-from tpdiff_jax.build import Experiment, build_experiment
 from tpdiff_jax.data.requests import cycle_labels
 from tpdiff_jax.data.step_schedule import stage_of_step
 from tpdiff_jax.evaluate import evaluate_run
+from tpdiff_jax.experiment.build import Experiment, build_experiment
 from tpdiff_jax.from_checkpoint import GenerateFlags, open_run
 from tpdiff_jax.initial_state import abstract_train_state
 from tpdiff_jax.prompts import SampleFlags

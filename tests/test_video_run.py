@@ -10,8 +10,8 @@ from configs import video_folder
 from tests.preparation.video_files import write_video
 from tests.test_prepare import make_spec
 from tests.tiny import SIZES, set_field
-from tpdiff_jax.build import build_experiment
 from tpdiff_jax.evaluate import evaluate_run
+from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.from_checkpoint import GenerateFlags, open_run
 from tpdiff_jax.prepare import prepare
 from tpdiff_jax.prompts import SampleFlags

@@ -14,9 +14,9 @@ import numpy as np
 from absl import logging
 
 from tpdiff_jax import method
-from tpdiff_jax.build import Experiment
 from tpdiff_jax.data.step_schedule import turn_of_step
 from tpdiff_jax.devices.facts import device_facts, package_versions
+from tpdiff_jax.experiment.build import Experiment
 from tpdiff_jax.files.durable import writing
 from tpdiff_jax.files.json_files import write_json
 from tpdiff_jax.optim.guard import BadStep, TooManyBadSteps

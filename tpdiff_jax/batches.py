@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
-from tpdiff_jax.build import Experiment
 from tpdiff_jax.data import make_iterator
 from tpdiff_jax.data.step_schedule import ClipsOfStep
 from tpdiff_jax.devices import mesh as mesh_lib
+from tpdiff_jax.experiment.build import Experiment
 
 
 def iterate_batches(experiment: Experiment, first_step: int) -> Iterator[Any]:

@@ -1,6 +1,6 @@
 """What a training step costs, counted from the traced programs.
 
-    train_flops     the network alone: forward, and what training needs backward (clip_flops.py)
+    train_flops     the network alone: forward, and what training needs backward (experiment/clip_flops.py)
     counted_flops   that, the pairing of noise, the optimizer's matrix products and the average
 
 Neither credits recomputation. Equal FLOPs of experiments and the share of the peak mean the first;
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 
 from tpdiff_jax import method
-from tpdiff_jax.experiment import Experiment, Program
+from tpdiff_jax.experiment.experiment import Experiment, Program
 from tpdiff_jax.planning.program_flops import matmul_flops
 from tpdiff_jax.run_log.cost_meter import StepCost
 

@@ -7,10 +7,10 @@ import jax
 import numpy as np
 from absl import logging
 
-from tpdiff_jax.build import Experiment
 from tpdiff_jax.clip_measures import ClipMeasures
 from tpdiff_jax.digit_measures import DigitMeasures
 from tpdiff_jax.evals.measures import Evaluation, Measures
+from tpdiff_jax.experiment.build import Experiment
 from tpdiff_jax.files.json_files import write_json
 from tpdiff_jax.from_checkpoint import OpenedRun
 from tpdiff_jax.results import make_results

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from absl import logging
 from ml_collections import ConfigDict
 
-from tpdiff_jax.build import Experiment, build_experiment
+from tpdiff_jax.experiment.build import Experiment, build_experiment
 from tpdiff_jax.initial_state import abstract_train_state
 from tpdiff_jax.run_folder import run_config
 from tpdiff_jax.run_folder.checkpoints import CheckpointError, Checkpoints

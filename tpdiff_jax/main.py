@@ -38,7 +38,7 @@ _STARTED_AT = time.time()  # before the slow imports: they are part of what a re
 def run_train(command: Command, workdir: pathlib.Path) -> None:
     """Train."""
     from tpdiff_jax import train as training
-    from tpdiff_jax.build import build_experiment
+    from tpdiff_jax.experiment.build import build_experiment
     from tpdiff_jax.training_folder import only_trainer
 
     experiment = build_experiment(command.values["config"])
@@ -76,8 +76,8 @@ def run_export(command: Command, workdir: pathlib.Path) -> None:
 def run_prepare(command: Command, workdir: pathlib.Path) -> None:
     """Make clips out of videos."""
     from tpdiff_jax import prepare as preparation
-    from tpdiff_jax.build import build_prepare
     from tpdiff_jax.encoders import make_clip_encoder
+    from tpdiff_jax.experiment.build import build_prepare
 
     spec = build_prepare(command.values["config"])
     preparation.prepare(spec, workdir, make_clip_encoder(spec))

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 import jax
 from absl import logging
 
-from tpdiff_jax.build import Experiment
 from tpdiff_jax.evals.measures import Evaluation
 from tpdiff_jax.evaluate import Evaluator, format_table
+from tpdiff_jax.experiment.build import Experiment
 from tpdiff_jax.files.json_files import write_json
 from tpdiff_jax.report import write_report
 from tpdiff_jax.results import make_results

@@ -18,11 +18,11 @@ import jax
 from absl import logging
 from ml_collections import ConfigDict
 
-from tpdiff_jax.build import build_experiment
 from tpdiff_jax.devices.facts import package_versions
 from tpdiff_jax.devices.host_memory import release_free_memory
 from tpdiff_jax.devices.mesh import num_shares
-from tpdiff_jax.experiment import Experiment, Program
+from tpdiff_jax.experiment.build import build_experiment
+from tpdiff_jax.experiment.experiment import Experiment, Program
 from tpdiff_jax.files.json_files import write_json
 from tpdiff_jax.initial_state import abstract_train_state
 from tpdiff_jax.planning.batch_search import LargestBatch, largest_batch

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tpdiff_jax.build import Experiment
 from tpdiff_jax.checks import check_choice, naming
 from tpdiff_jax.data import Dataset, Requests, requests_of_labels
 from tpdiff_jax.encoders import TextEncoder, open_text_encoder
-from tpdiff_jax.null_condition import make_null_cond
+from tpdiff_jax.experiment.build import Experiment
+from tpdiff_jax.experiment.null_condition import make_null_cond
 from tpdiff_jax.types import Cond
 
 NAMINGS = ("numbers", "vbench")

@@ -13,7 +13,7 @@ import jax
 from absl import logging
 
 from tpdiff_jax.batches import iterate_batches
-from tpdiff_jax.build import build_experiment
+from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.initial_state import abstract_train_state, make_state, run_keys
 from tpdiff_jax.run_folder import run_config
 from tpdiff_jax.run_folder.checkpoints import Checkpoints

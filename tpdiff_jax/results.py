@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from tpdiff_jax.build import Experiment
-from tpdiff_jax.clip_shapes import ClipsOfShape
 from tpdiff_jax.devices.facts import device_facts, package_versions
 from tpdiff_jax.evals.measures import Evaluation
+from tpdiff_jax.experiment.build import Experiment
+from tpdiff_jax.experiment.shapes import ClipsOfShape
 
 _CURVE_POINTS = 201
 

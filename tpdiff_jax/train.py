@@ -17,10 +17,10 @@ from absl import logging
 from tpdiff_jax import results
 from tpdiff_jax.bad_steps import bundle_on_stop
 from tpdiff_jax.batches import iterate_batches
-from tpdiff_jax.build import Experiment
 from tpdiff_jax.cost import step_costs
 from tpdiff_jax.devices.peak import measure_matmul_flops
 from tpdiff_jax.devices.stop_signal import StopSignal
+from tpdiff_jax.experiment.build import Experiment
 from tpdiff_jax.initial_state import abstract_train_state, log_start, make_state, run_keys
 from tpdiff_jax.milestones import Milestones
 from tpdiff_jax.run_folder.checkpoints import Checkpoints, Restored

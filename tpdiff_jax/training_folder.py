@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import jax
 
-from tpdiff_jax.build import Experiment
 from tpdiff_jax.devices.processes import is_true_at_main, wait_for_others
+from tpdiff_jax.experiment.build import Experiment
 from tpdiff_jax.files import file_lock
 from tpdiff_jax.run_folder import run_config
 

@@ -10,9 +10,9 @@ import pytest
 from configs import tfds_folder
 from tests.data.tfds_files import write_tfds_folder
 from tests.tiny import SIZES, set_field
-from tpdiff_jax.build import build_experiment
 from tpdiff_jax.clips.bad_clips import TooManyBadClipsError
 from tpdiff_jax.data import TfdsFolderSpec, make_iterator
+from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.train import train
 
 KNOWN = pathlib.Path(__file__).parent / "known_clips" / "1.0.0"  # written by TFDS itself

@@ -12,8 +12,8 @@ from experiments.curves import Curve
 from experiments.grids import GRIDS
 from experiments.learning_rates import choose_rates, sweep_grid, sweep_name, with_rates
 from tests.tiny import flags_of_sizes, tiny_config
-from tpdiff_jax.build import build_experiment
 from tpdiff_jax.data.step_schedule import stage_of_step
+from tpdiff_jax.experiment.build import build_experiment
 
 FRECHET = {"name": "frechet", "direction": "lower", "unit": "1", "meaning": ""}
 SPEEDS = {"flow_vanilla": 1.0, "flow_tpdiff": 2.5, "flow_pyramid": 0.4}

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from configs import animatediff, dit_2b, flow, miniflux_vid
 from tests.tiny import set_field
-from tpdiff_jax.build import build_experiment
+from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.initial_state import abstract_train_state
 from tpdiff_jax.planning.program_cost import DoesNotFit, ProgramCost, program_cost
 from tpdiff_jax.planning.roofline import Roofline, roofline

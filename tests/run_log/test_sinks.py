@@ -13,12 +13,12 @@ from absl import logging
 
 from tests.run_log.ledgers import RecordingSink
 from tests.tiny import REPO, tiny_config
-from tpdiff_jax.build import build_experiment
+from tpdiff_jax.experiment.build import build_experiment
+from tpdiff_jax.experiment.specs import LogSpec
 from tpdiff_jax.run_folder import run_config
 from tpdiff_jax.run_log.json_lines import read_metrics
 from tpdiff_jax.run_log.metric_writers import open_metric_writer
 from tpdiff_jax.run_log.sinks import DEFAULT_SINKS, SINKS
-from tpdiff_jax.run_specs import LogSpec
 
 VIDEOS = {"samples": np.zeros((1, 2, 4, 4, 1), np.uint8)}
 

@@ -237,7 +237,7 @@ class AnimateDiff:
         """Text of zeros.
 
         Published weights know the encoded empty prompt instead, which the data set brings
-        (`null_condition.py`). None stays None.
+        (`experiment/null_condition.py`). None stays None.
         """
         return None if cond is None else {**cond, "text": jnp.zeros_like(cond["text"])}
 

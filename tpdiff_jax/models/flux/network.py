@@ -179,7 +179,7 @@ class Flux:
         """Text that is all padding, which no video token sees, and a pooled vector of zeros.
 
         Published weights know the encoded empty prompt instead, which the data set brings
-        (`null_condition.py`). None stays None.
+        (`experiment/null_condition.py`). None stays None.
         """
         if cond is None:
             return None

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from tpdiff_jax.experiment.null_condition import make_null_cond
 from tpdiff_jax.models import make_network
-from tpdiff_jax.null_condition import make_null_cond
 
 
 def test_labels_become_the_null_class_and_the_rest_stays() -> None:

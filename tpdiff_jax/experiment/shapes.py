@@ -11,7 +11,6 @@ from typing import Any
 
 from tpdiff_jax import method
 from tpdiff_jax.checks import naming
-from tpdiff_jax.config_reader import ConfigReader
 from tpdiff_jax.data import (
     DATASETS,
     ClipFacts,
@@ -22,6 +21,7 @@ from tpdiff_jax.data import (
     to_frame_shape,
 )
 from tpdiff_jax.encoders import FIRST_LATENT_APART
+from tpdiff_jax.experiment.reader import ConfigReader
 from tpdiff_jax.models import Network
 from tpdiff_jax.types import Shape, Strides
 

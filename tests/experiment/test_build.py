@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.tiny import set_field, tiny_config
-from tpdiff_jax.build import build_experiment
+from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.run_folder import run_config
 
 INVALID: list[tuple[str, Any]] = [

@@ -17,9 +17,9 @@ from tests.test_prepare import check_kills, contents, encode_clip, encode_text, 
 from tests.test_train import Crash, assert_same_state, crash_after, final_state
 from tests.tiny import SIZES, set_field
 from tpdiff_jax import step_programs, train
-from tpdiff_jax.build import build_experiment
 from tpdiff_jax.data import VideoRecordsSpec
 from tpdiff_jax.data.step_schedule import ClipsOfStep, steps_of_round, turn_of_step
+from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.from_checkpoint import GenerateFlags, open_run
 from tpdiff_jax.initial_state import abstract_train_state, run_keys
 from tpdiff_jax.preparation.shard_writer import PIXELS, ClipEncoder

@@ -14,20 +14,20 @@ from ml_collections import ConfigDict
 from tpdiff_jax import method
 from tpdiff_jax.checks import check_at_least
 from tpdiff_jax.clip_measures import MeasureSpec
-from tpdiff_jax.clip_shapes import build_datasets, build_shapes
-from tpdiff_jax.config_reader import ConfigReader
 from tpdiff_jax.data import ClipFacts
 from tpdiff_jax.data.step_schedule import validate_stage_probs
 from tpdiff_jax.devices import mesh as mesh_lib
-from tpdiff_jax.experiment import Experiment
+from tpdiff_jax.experiment.experiment import Experiment
+from tpdiff_jax.experiment.null_condition import make_null_cond
+from tpdiff_jax.experiment.reader import ConfigReader
+from tpdiff_jax.experiment.shapes import build_datasets, build_shapes
+from tpdiff_jax.experiment.specs import GenerateSpec, LogSpec, TrainSpec
 from tpdiff_jax.models import MODELS, Network, make_network
 from tpdiff_jax.models.published import PUBLISHED, PublishedWeights
-from tpdiff_jax.null_condition import make_null_cond
 from tpdiff_jax.optim.adaptation import Adaptation
 from tpdiff_jax.optim.guard import GuardSpec
 from tpdiff_jax.optim.optimizer import OptimizerSpec, make_optimizer, make_schedule
 from tpdiff_jax.preparation.prepare_spec import PrepareSpec
-from tpdiff_jax.run_specs import GenerateSpec, LogSpec, TrainSpec
 from tpdiff_jax.train_step import TrainTask
 
 

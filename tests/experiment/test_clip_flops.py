@@ -10,9 +10,9 @@ import pytest
 from flax import nnx
 
 from tests.tiny import tiny_config
-from tpdiff_jax.build import build_experiment
-from tpdiff_jax.clip_flops import clip_flops
 from tpdiff_jax.cost import step_flops
+from tpdiff_jax.experiment.build import build_experiment
+from tpdiff_jax.experiment.clip_flops import clip_flops
 from tpdiff_jax.initial_state import abstract_train_state
 from tpdiff_jax.models import AnimateDiff, AnimateDiffConfig
 from tpdiff_jax.models.animatediff.network import unet_steps

@@ -3,7 +3,7 @@
 Overrides are texts, as on the command line, so that what the flag parser lets through is what is
 tried: numbers out of range, NaN, tuples of anything, choices that there are not.
 
-`FUZZ_EXAMPLES=2000 python -m pytest -m slow tests/test_config_fuzz.py` tries more of them, for as
+`FUZZ_EXAMPLES=2000 python -m pytest -m slow tests/experiment/test_config_fuzz.py` tries more of them, for as
 long as you like.
 """
 
@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from experiments.overrides import read_config
 from tests.tiny import REPO, SIZES, tiny_config
 from tpdiff_jax.batches import iterate_batches
-from tpdiff_jax.build import Experiment, build_experiment
 from tpdiff_jax.data.step_schedule import stage_of_step
+from tpdiff_jax.experiment.build import Experiment, build_experiment
 from tpdiff_jax.initial_state import abstract_train_state, make_state, run_keys
 from tpdiff_jax.run_folder import run_config
 from tpdiff_jax.step_programs import trace_step

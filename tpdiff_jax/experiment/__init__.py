@@ -1,0 +1,1 @@
+"""A config as typed objects: fields, specs, shapes of clips, what they cost."""
