@@ -30,15 +30,15 @@ from bench.report_files import facts, write_report
 from experiments.command_line import command_parser, output_folder
 from experiments.markdown import number, table
 from experiments.overrides import read_config
-from tpdiff_jax.batches import iterate_batches
 from tpdiff_jax.data import make_iterator
 from tpdiff_jax.experiment.build import build_experiment, build_prepare
-from tpdiff_jax.initial_state import abstract_train_state, make_state
 from tpdiff_jax.preparation.prepare_spec import PrepareSpec
 from tpdiff_jax.preparation.video_decode import read_clips
 from tpdiff_jax.prepare import prepare
 from tpdiff_jax.run_log.progress import Progress
-from tpdiff_jax.step_programs import compile_steps
+from tpdiff_jax.training.batches import iterate_batches
+from tpdiff_jax.training.initial_state import abstract_train_state, make_state
+from tpdiff_jax.training.step_programs import compile_steps
 
 VIDEOS = {  # name -> codec, height, width, options
     "H.264 640x360": ("libx264", 360, 640, {"preset": "veryfast", "g": "60"}),

@@ -29,11 +29,11 @@ from experiments.command_line import command_parser
 from experiments.markdown import number, table
 from experiments.overrides import merge_overrides, parse_overrides, read_config
 from tpdiff_jax.experiment.build import Experiment, build_experiment
-from tpdiff_jax.initial_state import abstract_train_state, make_state, run_keys
 from tpdiff_jax.optim.adaptation import Adaptation
 from tpdiff_jax.planning.program_flops import matmul_flops
-from tpdiff_jax.step_programs import abstract_batch
 from tpdiff_jax.train_step import loss_and_grads, train_step
+from tpdiff_jax.training.initial_state import abstract_train_state, make_state, run_keys
+from tpdiff_jax.training.step_programs import abstract_batch
 from tpdiff_jax.types import Array, Params
 
 EXIT_BAD_INPUT = 2

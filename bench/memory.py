@@ -23,12 +23,12 @@ from bench.report_files import facts, write_report
 from experiments.command_line import command_parser, output_folder
 from experiments.markdown import number, table
 from experiments.overrides import parse_overrides, read_config
-from tpdiff_jax.batches import iterate_batches
 from tpdiff_jax.devices.host_memory import release_free_memory
 from tpdiff_jax.experiment.build import Experiment, build_experiment
-from tpdiff_jax.initial_state import abstract_train_state, make_state
 from tpdiff_jax.planning.program_cost import memory_use, program_cost
-from tpdiff_jax.step_programs import trace_step
+from tpdiff_jax.training.batches import iterate_batches
+from tpdiff_jax.training.initial_state import abstract_train_state, make_state
+from tpdiff_jax.training.step_programs import trace_step
 
 EXIT_BAD_INPUT = 2
 AIM = 0.10

@@ -100,8 +100,8 @@ import math
 import jax, numpy as np
 from tests.tiny import tiny_config
 from tpdiff_jax.experiment.build import build_experiment
-from tpdiff_jax.initial_state import abstract_train_state, make_state
-from tpdiff_jax.step_programs import compile_steps
+from tpdiff_jax.training.initial_state import abstract_train_state, make_state
+from tpdiff_jax.training.step_programs import compile_steps
 from tpdiff_jax.train import iterate_batches
 
 

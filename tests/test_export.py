@@ -23,10 +23,10 @@ from tests.tiny import set_field, tiny_config
 from tpdiff_jax.experiment.build import Experiment, build_experiment
 from tpdiff_jax.export import export_run
 from tpdiff_jax.from_checkpoint import OpenedRun
-from tpdiff_jax.initial_state import abstract_train_state, make_state
 from tpdiff_jax.models.animatediff.weights import save_animatediff
-from tpdiff_jax.step_programs import compile_steps
 from tpdiff_jax.train_step import averaged_params
+from tpdiff_jax.training.initial_state import abstract_train_state, make_state
+from tpdiff_jax.training.step_programs import compile_steps
 
 FRAME_SHAPE = (2, HEIGHT, WIDTH, CONFIG.channels)
 BATCH = 2

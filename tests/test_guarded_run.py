@@ -18,11 +18,11 @@ from tests.tiny import tiny_config
 from tpdiff_jax import main, replay, train
 from tpdiff_jax.command_line import Command, ExitCode
 from tpdiff_jax.experiment.build import Experiment, build_experiment
-from tpdiff_jax.initial_state import abstract_train_state, make_state, run_keys
 from tpdiff_jax.optim.guard import TooManyBadSteps
 from tpdiff_jax.run_folder.checkpoints import Checkpoints
 from tpdiff_jax.run_log.goodput import summarise
 from tpdiff_jax.run_log.json_lines import read_metrics
+from tpdiff_jax.training.initial_state import abstract_train_state, make_state, run_keys
 
 REAL_BATCHES = train.iterate_batches
 FIRST, LAST = 3, 7  # bad from 0: one step, and every step from the second on

@@ -12,7 +12,7 @@ import pytest
 from tests.tiny import REPO, flags_of_sizes
 from tpdiff_jax import main
 from tpdiff_jax.command_line import Command
-from tpdiff_jax.training_folder import only_trainer
+from tpdiff_jax.training.training_folder import only_trainer
 
 FLOW, PREPARE = "--config=configs/flow.py", "--config=configs/prepare.py"
 FEW_STEPS = ("--config.train.checkpoint_every_steps=1", "--config.pyramid.frame_strides=(1,)")

@@ -29,10 +29,10 @@ import jax
 from tests.tiny import tiny_config
 from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.run_folder.checkpoints import Checkpoints
-from tpdiff_jax.initial_state import abstract_train_state, make_state
+from tpdiff_jax.training.initial_state import abstract_train_state, make_state
 from tpdiff_jax.data.step_schedule import stage_of_step
-from tpdiff_jax.step_programs import compile_steps
-from tpdiff_jax.batches import iterate_batches
+from tpdiff_jax.training.step_programs import compile_steps
+from tpdiff_jax.training.batches import iterate_batches
 
 meshes, num_steps, folder = json.loads(sys.argv[1]), int(sys.argv[2]), pathlib.Path(sys.argv[3])
 

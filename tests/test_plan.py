@@ -10,9 +10,9 @@ from configs import dit_2b
 from tests.test_main import FLOW, run_main
 from tests.tiny import flags_of_sizes, tiny_config
 from tpdiff_jax.experiment.build import build_experiment
-from tpdiff_jax.initial_state import abstract_train_state
 from tpdiff_jax.plan import PlanFlags, plan, state_bytes
 from tpdiff_jax.planning.topology import open_target
+from tpdiff_jax.training.initial_state import abstract_train_state
 
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="libtpu, the TPU compiler, is not installed"

@@ -7,9 +7,9 @@ import pytest
 from tests.tiny import tiny_config
 from tpdiff_jax import train
 from tpdiff_jax.experiment.build import build_experiment
-from tpdiff_jax.initial_state import make_state, run_keys
 from tpdiff_jax.run_folder import run_config
 from tpdiff_jax.run_folder.checkpoints import Checkpoints
+from tpdiff_jax.training.initial_state import make_state, run_keys
 
 
 @pytest.fixture(scope="module")

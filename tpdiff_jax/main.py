@@ -39,7 +39,7 @@ def run_train(command: Command, workdir: pathlib.Path) -> None:
     """Train."""
     from tpdiff_jax import train as training
     from tpdiff_jax.experiment.build import build_experiment
-    from tpdiff_jax.training_folder import only_trainer
+    from tpdiff_jax.training.training_folder import only_trainer
 
     experiment = build_experiment(command.values["config"])
     with only_trainer(workdir):

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import jax
 from absl import logging
 
-from tpdiff_jax.batches import iterate_batches
 from tpdiff_jax.experiment.build import build_experiment
-from tpdiff_jax.initial_state import abstract_train_state, make_state, run_keys
 from tpdiff_jax.run_folder import run_config
 from tpdiff_jax.run_folder.checkpoints import Checkpoints
 from tpdiff_jax.run_log.json_lines import METRICS_FILE, read_metrics
-from tpdiff_jax.step_programs import compile_steps
+from tpdiff_jax.training.batches import iterate_batches
+from tpdiff_jax.training.initial_state import abstract_train_state, make_state, run_keys
+from tpdiff_jax.training.step_programs import compile_steps
 
 COMPARED = {"loss": "step_loss", "grad_norm": "step_grad_norm"}
 """Metric of a step -> its name in a line of `metrics.jsonl`."""

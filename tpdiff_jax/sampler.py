@@ -13,8 +13,8 @@ import numpy as np
 from tpdiff_jax import method
 from tpdiff_jax.devices import mesh as mesh_lib
 from tpdiff_jax.experiment.experiment import Experiment
-from tpdiff_jax.initial_state import abstract_params
-from tpdiff_jax.step_programs import abstract_cond
+from tpdiff_jax.training.initial_state import abstract_params
+from tpdiff_jax.training.step_programs import abstract_cond
 from tpdiff_jax.types import Array, Cond, Params, Positions, PRNGKey, Strides
 
 

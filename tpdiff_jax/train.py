@@ -15,13 +15,9 @@ import jax
 from absl import logging
 
 from tpdiff_jax import results
-from tpdiff_jax.bad_steps import bundle_on_stop
-from tpdiff_jax.batches import iterate_batches
-from tpdiff_jax.cost import step_costs
 from tpdiff_jax.devices.peak import measure_matmul_flops
 from tpdiff_jax.devices.stop_signal import StopSignal
 from tpdiff_jax.experiment.build import Experiment
-from tpdiff_jax.initial_state import abstract_train_state, log_start, make_state, run_keys
 from tpdiff_jax.milestones import Milestones
 from tpdiff_jax.run_folder.checkpoints import Checkpoints, Restored
 from tpdiff_jax.run_log.cost_meter import CostMeter
@@ -30,9 +26,13 @@ from tpdiff_jax.run_log.metric_writers import open_line_writer, open_metric_writ
 from tpdiff_jax.run_log.progress import Progress
 from tpdiff_jax.run_log.run_log import RunLog
 from tpdiff_jax.run_log.step_window import StepWindow
-from tpdiff_jax.step_programs import compile_steps
 from tpdiff_jax.train_step import averaged_params
-from tpdiff_jax.training_folder import keep_config, open_workdir
+from tpdiff_jax.training.bad_steps import bundle_on_stop
+from tpdiff_jax.training.batches import iterate_batches
+from tpdiff_jax.training.cost import step_costs
+from tpdiff_jax.training.initial_state import abstract_train_state, log_start, make_state, run_keys
+from tpdiff_jax.training.step_programs import compile_steps
+from tpdiff_jax.training.training_folder import keep_config, open_workdir
 
 
 class Preempted(Exception):

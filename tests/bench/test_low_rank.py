@@ -11,9 +11,9 @@ import pytest
 from bench import low_rank
 from bench.low_rank import BESIDE, FULL, MERGED, build_kinds, loss_flops
 from tests.tiny import flags_of_sizes
-from tpdiff_jax.initial_state import make_state
-from tpdiff_jax.step_programs import abstract_batch
 from tpdiff_jax.train_step import loss_and_grads
+from tpdiff_jax.training.initial_state import make_state
+from tpdiff_jax.training.step_programs import abstract_batch
 
 OPTIONS = argparse.Namespace(config="configs/flow.py", rank=2, trained="blocks/.*")
 ONE_STAGE = "--config.pyramid.frame_strides=(1,)"

@@ -16,17 +16,18 @@ from tests.preparation.video_files import write_video
 from tests.test_prepare import check_kills, contents, encode_clip, encode_text, make_spec
 from tests.test_train import Crash, assert_same_state, crash_after, final_state
 from tests.tiny import SIZES, set_field
-from tpdiff_jax import step_programs, train
+from tpdiff_jax import train
 from tpdiff_jax.data import VideoRecordsSpec
 from tpdiff_jax.data.step_schedule import ClipsOfStep, steps_of_round, turn_of_step
 from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.from_checkpoint import GenerateFlags, open_run
-from tpdiff_jax.initial_state import abstract_train_state, run_keys
 from tpdiff_jax.preparation.shard_writer import PIXELS, ClipEncoder
 from tpdiff_jax.prepare import prepare
 from tpdiff_jax.prompts import SampleFlags
 from tpdiff_jax.run_log.json_lines import read_metrics
 from tpdiff_jax.sample import sample_run
+from tpdiff_jax.training import step_programs
+from tpdiff_jax.training.initial_state import abstract_train_state, run_keys
 
 WIDE, TALL, LONG = "8x32x48", "4x48x32", "16x32x48"
 FIELDS: dict[str, Any] = {"buckets": (WIDE, TALL)}

@@ -10,10 +10,8 @@ import pytest
 from flax import nnx
 
 from tests.tiny import tiny_config
-from tpdiff_jax.cost import step_flops
 from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.experiment.clip_flops import clip_flops
-from tpdiff_jax.initial_state import abstract_train_state
 from tpdiff_jax.models import AnimateDiff, AnimateDiffConfig
 from tpdiff_jax.models.animatediff.network import unet_steps
 from tpdiff_jax.models.layers.basic import Linear
@@ -21,7 +19,9 @@ from tpdiff_jax.models.layers.block_stack import bind
 from tpdiff_jax.models.layers.one_device import OneDevice
 from tpdiff_jax.optim.adaptation import Adaptation
 from tpdiff_jax.planning.program_flops import matmul_flops
-from tpdiff_jax.step_programs import trace_step
+from tpdiff_jax.training.cost import step_flops
+from tpdiff_jax.training.initial_state import abstract_train_state
+from tpdiff_jax.training.step_programs import trace_step
 from tpdiff_jax.types import Layout
 
 WIDTH, FRAMES = 64, 16

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 
 from experiments.overrides import read_config
 from tests.tiny import REPO, SIZES, tiny_config
-from tpdiff_jax.batches import iterate_batches
 from tpdiff_jax.data.step_schedule import stage_of_step
 from tpdiff_jax.experiment.build import Experiment, build_experiment
-from tpdiff_jax.initial_state import abstract_train_state, make_state, run_keys
 from tpdiff_jax.run_folder import run_config
-from tpdiff_jax.step_programs import trace_step
+from tpdiff_jax.training.batches import iterate_batches
+from tpdiff_jax.training.initial_state import abstract_train_state, make_state, run_keys
+from tpdiff_jax.training.step_programs import trace_step
 
 FIELDS = {name: value for name, value in run_config.flat_fields(tiny_config())}
 # Values that fit some field; sizes stay small, because a large one is valid and only slow.

@@ -14,7 +14,7 @@ from absl import logging
 from tests.tiny import REPO
 from tpdiff_jax.files import file_lock
 from tpdiff_jax.files.file_lock import hold
-from tpdiff_jax.training_folder import only_trainer
+from tpdiff_jax.training.training_folder import only_trainer
 
 HOLD_ON = """
 import pathlib, sys, time

@@ -14,11 +14,11 @@ from ml_collections import ConfigDict
 from configs import animatediff, dit_2b, flow, miniflux_vid
 from tests.tiny import set_field
 from tpdiff_jax.experiment.build import build_experiment
-from tpdiff_jax.initial_state import abstract_train_state
 from tpdiff_jax.planning.program_cost import DoesNotFit, ProgramCost, program_cost
 from tpdiff_jax.planning.roofline import Roofline, roofline
 from tpdiff_jax.planning.topology import Target, open_target
-from tpdiff_jax.step_programs import trace_step
+from tpdiff_jax.training.initial_state import abstract_train_state
+from tpdiff_jax.training.step_programs import trace_step
 
 pytestmark = [
     pytest.mark.slow,

@@ -4,8 +4,8 @@ import jax
 import pytest
 
 from tests.tiny import tiny_config
-from tpdiff_jax.cost import AVERAGE_FLOPS, step_costs, step_flops
 from tpdiff_jax.experiment.build import build_experiment
+from tpdiff_jax.training.cost import AVERAGE_FLOPS, step_costs, step_flops
 
 
 def counted(stage=0, **overrides):

@@ -10,9 +10,9 @@ from safetensors.numpy import load_file, save_file
 from configs import miniflux_vid
 from tests.tiny import SIZES, set_field
 from tpdiff_jax.experiment.build import build_experiment
-from tpdiff_jax.initial_state import make_state
 from tpdiff_jax.models import Flux
 from tpdiff_jax.models.flux.weights import save_flux
+from tpdiff_jax.training.initial_state import make_state
 
 SMALL = {
     **{k: v for k, v in SIZES.items() if k.split(".")[0] not in ("data", "model")},

@@ -1,0 +1,1 @@
+"""What the loop is made of: first state, batches, compiled steps, cost, bad steps."""
