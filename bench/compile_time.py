@@ -23,8 +23,8 @@ from experiments.command_line import command_parser, output_folder
 from experiments.markdown import table
 from experiments.overrides import parse_overrides, read_config
 from tpdiff_jax.experiment.build import Experiment, build_experiment
+from tpdiff_jax.generation.sampler import Sampler
 from tpdiff_jax.run_log.progress import Progress
-from tpdiff_jax.sampler import Sampler
 from tpdiff_jax.training.initial_state import abstract_train_state
 from tpdiff_jax.training.step_programs import compile_steps, trace_step
 

@@ -12,7 +12,7 @@ from experiments.grids import VANILLA
 from experiments.overrides import merge_overrides, read_config
 from tpdiff_jax import method
 from tpdiff_jax.experiment.build import Experiment, build_experiment
-from tpdiff_jax.sampler import Sampler
+from tpdiff_jax.generation.sampler import Sampler
 from tpdiff_jax.training.batches import iterate_batches
 from tpdiff_jax.training.initial_state import abstract_train_state, make_state
 from tpdiff_jax.training.step_programs import compile_steps

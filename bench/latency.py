@@ -24,8 +24,8 @@ from experiments.command_line import command_parser, output_folder, split_names
 from experiments.markdown import number, table
 from experiments.overrides import parse_overrides
 from tpdiff_jax.experiment.build import Experiment
+from tpdiff_jax.generation.sampler import Sampler
 from tpdiff_jax.run_log.progress import Progress
-from tpdiff_jax.sampler import Sampler
 from tpdiff_jax.training.initial_state import make_state
 
 EXIT_BAD_INPUT = 2

@@ -39,11 +39,11 @@ from tpdiff_jax.experiment.build import build_experiment, build_prepare
 from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.files.json_files import write_json
 from tpdiff_jax.files.media import to_uint8, write_mp4
-from tpdiff_jax.from_checkpoint import OpenedRun, open_run
+from tpdiff_jax.generation.from_checkpoint import OpenedRun, open_run
+from tpdiff_jax.generation.prompts import SampleFlags, read_requests
+from tpdiff_jax.generation.sample_files import open_decoder
+from tpdiff_jax.generation.sampler import Sampler
 from tpdiff_jax.prepare import prepare
-from tpdiff_jax.prompts import SampleFlags, read_requests
-from tpdiff_jax.sample_files import open_decoder
-from tpdiff_jax.sampler import Sampler
 from tpdiff_jax.train import train
 
 EXIT_BAD_INPUT = 2

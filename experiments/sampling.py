@@ -28,10 +28,10 @@ from tpdiff_jax.evaluate import choose_measures
 from tpdiff_jax.experiment.build import Experiment, build_experiment
 from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.files.json_files import write_json
-from tpdiff_jax.from_checkpoint import OpenedRun, open_run
+from tpdiff_jax.generation.from_checkpoint import OpenedRun, open_run
+from tpdiff_jax.generation.sampler import Sampler
 from tpdiff_jax.run_folder import run_config
 from tpdiff_jax.run_log.progress import Progress
-from tpdiff_jax.sampler import Sampler
 
 EXIT_BAD_INPUT = 2
 STEPS = (10, 20, 60)

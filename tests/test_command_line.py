@@ -178,7 +178,8 @@ def test_a_mistake_on_the_command_line_does_not_wait_for_jax() -> None:
 
 
 def test_flags_reach_what_a_mode_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tpdiff_jax import evaluate, export, from_checkpoint, plan, sample
+    from tpdiff_jax import evaluate, export, plan, sample
+    from tpdiff_jax.generation import from_checkpoint
 
     calls: list[tuple] = []
     monkeypatch.setattr(main, "set_up_jax", lambda command: None)

@@ -18,8 +18,8 @@ from tests.tiny import REPO, SIZES, set_field
 from tpdiff_jax.data import MovingDigitsSpec, VideoRecordsSpec
 from tpdiff_jax.encoders import open_text_encoder
 from tpdiff_jax.experiment.build import build_experiment
-from tpdiff_jax.from_checkpoint import open_run
-from tpdiff_jax.prompts import SampleFlags
+from tpdiff_jax.generation.from_checkpoint import open_run
+from tpdiff_jax.generation.prompts import SampleFlags
 from tpdiff_jax.sample import sample_run
 from tpdiff_jax.train import train
 

@@ -19,15 +19,15 @@ from tpdiff_jax.data.requests import cycle_labels
 from tpdiff_jax.data.step_schedule import stage_of_step
 from tpdiff_jax.evaluate import evaluate_run
 from tpdiff_jax.experiment.build import Experiment, build_experiment
-from tpdiff_jax.from_checkpoint import GenerateFlags, open_run
-from tpdiff_jax.prompts import SampleFlags
+from tpdiff_jax.generation.from_checkpoint import GenerateFlags, open_run
+from tpdiff_jax.generation.prompts import SampleFlags
+from tpdiff_jax.generation.sampler import Sampler
 from tpdiff_jax.run_folder import run_config
 from tpdiff_jax.run_folder.checkpoint_manifest import CheckpointMismatchError
 from tpdiff_jax.run_folder.checkpoints import CheckpointError, Checkpoints
 from tpdiff_jax.run_log import sinks
 from tpdiff_jax.run_log.json_lines import read_metrics
 from tpdiff_jax.sample import sample_run
-from tpdiff_jax.sampler import Sampler
 from tpdiff_jax.training.initial_state import abstract_train_state
 
 TIMING = ("seconds", "per_second", "peak_share")

@@ -12,9 +12,9 @@ from tests.test_prepare import make_spec
 from tests.tiny import SIZES, set_field
 from tpdiff_jax.evaluate import evaluate_run
 from tpdiff_jax.experiment.build import build_experiment
-from tpdiff_jax.from_checkpoint import GenerateFlags, open_run
+from tpdiff_jax.generation.from_checkpoint import GenerateFlags, open_run
+from tpdiff_jax.generation.prompts import SampleFlags
 from tpdiff_jax.prepare import prepare
-from tpdiff_jax.prompts import SampleFlags
 from tpdiff_jax.sample import sample_run
 from tpdiff_jax.train import train
 

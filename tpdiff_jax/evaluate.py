@@ -12,11 +12,11 @@ from tpdiff_jax.digit_measures import DigitMeasures
 from tpdiff_jax.evals.measures import Evaluation, Measures
 from tpdiff_jax.experiment.build import Experiment
 from tpdiff_jax.files.json_files import write_json
-from tpdiff_jax.from_checkpoint import OpenedRun
+from tpdiff_jax.generation.from_checkpoint import OpenedRun
+from tpdiff_jax.generation.sample_files import Decode, open_decoder
+from tpdiff_jax.generation.sampler import Sampler
 from tpdiff_jax.results import make_results
 from tpdiff_jax.run_log.progress import Progress
-from tpdiff_jax.sample_files import Decode, open_decoder
-from tpdiff_jax.sampler import Sampler
 from tpdiff_jax.types import Params
 
 NO_EVALUATION: Evaluation = {"metrics": {}, "references": {}, "metric_info": {}}

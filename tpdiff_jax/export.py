@@ -9,7 +9,7 @@ import pathlib
 from absl import logging
 
 from tpdiff_jax.checks import check_choice
-from tpdiff_jax.from_checkpoint import OpenedRun
+from tpdiff_jax.generation.from_checkpoint import OpenedRun
 from tpdiff_jax.models.published import PUBLISHED
 
 

@@ -18,7 +18,7 @@ from tpdiff_jax.command_line import Command, ExitCode
 from tpdiff_jax.run_log.console import set_up_console
 
 if TYPE_CHECKING:
-    from tpdiff_jax.from_checkpoint import OpenedRun
+    from tpdiff_jax.generation.from_checkpoint import OpenedRun
 
 STOPS = {
     "tpdiff_jax.train.Preempted": ExitCode.PREEMPTED,
@@ -48,7 +48,7 @@ def run_train(command: Command, workdir: pathlib.Path) -> None:
 
 def run_sample(command: Command, workdir: pathlib.Path) -> None:
     """Generate videos from a checkpoint."""
-    from tpdiff_jax.prompts import SampleFlags
+    from tpdiff_jax.generation.prompts import SampleFlags
     from tpdiff_jax.sample import sample_run
 
     given = command.of(
@@ -135,7 +135,7 @@ def _out(command: Command) -> pathlib.Path | None:
 
 def _open_run(command: Command, workdir: pathlib.Path) -> "OpenedRun":
     """Open the checkpoint that --step names, with the flags that override the config."""
-    from tpdiff_jax.from_checkpoint import GenerateFlags, open_run
+    from tpdiff_jax.generation.from_checkpoint import GenerateFlags, open_run
 
     config, step = command.values["config"], command.values["step"]
     overrides = GenerateFlags(**command.of(*GenerateFlags._fields))

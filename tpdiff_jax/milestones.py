@@ -10,13 +10,13 @@ from tpdiff_jax.evals.measures import Evaluation
 from tpdiff_jax.evaluate import Evaluator, format_table
 from tpdiff_jax.experiment.build import Experiment
 from tpdiff_jax.files.json_files import write_json
+from tpdiff_jax.generation.sample_files import SampleWriter, open_decoder
+from tpdiff_jax.generation.sampler import Sampler
 from tpdiff_jax.report import write_report
 from tpdiff_jax.results import make_results
 from tpdiff_jax.run_log.goodput import GOODPUT_FILE, summarise
 from tpdiff_jax.run_log.json_lines import read_metrics
 from tpdiff_jax.run_log.run_log import RunLog
-from tpdiff_jax.sample_files import SampleWriter, open_decoder
-from tpdiff_jax.sampler import Sampler
 from tpdiff_jax.train_step import TrainState, averaged_params
 from tpdiff_jax.types import Params
 

@@ -24,6 +24,7 @@ from tpdiff_jax.devices.mesh import num_shares
 from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.experiment.experiment import Experiment, Program
 from tpdiff_jax.files.json_files import write_json
+from tpdiff_jax.generation.sampler import Sampler
 from tpdiff_jax.planning.batch_search import LargestBatch, largest_batch
 from tpdiff_jax.planning.program_cost import DoesNotFit, program_cost
 from tpdiff_jax.planning.roofline import roofline
@@ -31,7 +32,6 @@ from tpdiff_jax.planning.summary import format_plan, refusal, training_summary
 from tpdiff_jax.planning.topology import Target, open_target
 from tpdiff_jax.report import write_plan_page
 from tpdiff_jax.run_log.progress import Progress
-from tpdiff_jax.sampler import Sampler
 from tpdiff_jax.train_step import TrainState
 from tpdiff_jax.training.initial_state import abstract_train_state
 from tpdiff_jax.training.step_programs import trace_step

@@ -4,11 +4,11 @@ import pathlib
 
 import jax
 
-from tpdiff_jax.from_checkpoint import OpenedRun
-from tpdiff_jax.prompts import SampleFlags, read_requests
+from tpdiff_jax.generation.from_checkpoint import OpenedRun
+from tpdiff_jax.generation.prompts import SampleFlags, read_requests
+from tpdiff_jax.generation.sample_files import SampleWriter, open_decoder
+from tpdiff_jax.generation.sampler import Sampler
 from tpdiff_jax.run_log.progress import Progress
-from tpdiff_jax.sample_files import SampleWriter, open_decoder
-from tpdiff_jax.sampler import Sampler
 
 
 def sample_run(run: OpenedRun, flags: SampleFlags, out: pathlib.Path | None) -> pathlib.Path:

@@ -20,10 +20,10 @@ from tpdiff_jax import train
 from tpdiff_jax.data import VideoRecordsSpec
 from tpdiff_jax.data.step_schedule import ClipsOfStep, steps_of_round, turn_of_step
 from tpdiff_jax.experiment.build import build_experiment
-from tpdiff_jax.from_checkpoint import GenerateFlags, open_run
+from tpdiff_jax.generation.from_checkpoint import GenerateFlags, open_run
+from tpdiff_jax.generation.prompts import SampleFlags
 from tpdiff_jax.preparation.shard_writer import PIXELS, ClipEncoder
 from tpdiff_jax.prepare import prepare
-from tpdiff_jax.prompts import SampleFlags
 from tpdiff_jax.run_log.json_lines import read_metrics
 from tpdiff_jax.sample import sample_run
 from tpdiff_jax.training import step_programs

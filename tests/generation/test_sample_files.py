@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tpdiff_jax.encoders import hash_folders
-from tpdiff_jax.prompts import SampleFlags, read_prompts
-from tpdiff_jax.sample_files import SampleWriter, file_words, open_decoder, vbench_name
+from tpdiff_jax.generation.prompts import SampleFlags, read_prompts
+from tpdiff_jax.generation.sample_files import SampleWriter, file_words, open_decoder, vbench_name
 
 VIDEOS = np.zeros((3, 2, 16, 16, 3), np.float32)
 

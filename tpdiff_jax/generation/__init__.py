@@ -1,0 +1,1 @@
+"""Videos from a checkpoint: opening it, prompts, files."""
