@@ -7,14 +7,14 @@ import jax
 import numpy as np
 from absl import logging
 
-from tpdiff_jax.clip_measures import ClipMeasures
-from tpdiff_jax.digit_measures import DigitMeasures
 from tpdiff_jax.evals.measures import Evaluation, Measures
 from tpdiff_jax.experiment.build import Experiment
 from tpdiff_jax.files.json_files import write_json
 from tpdiff_jax.generation.from_checkpoint import OpenedRun
 from tpdiff_jax.generation.sample_files import Decode, open_decoder
 from tpdiff_jax.generation.sampler import Sampler
+from tpdiff_jax.measures.clip_measures import ClipMeasures
+from tpdiff_jax.measures.digit_measures import DigitMeasures
 from tpdiff_jax.results import make_results
 from tpdiff_jax.run_log.progress import Progress
 from tpdiff_jax.types import Params

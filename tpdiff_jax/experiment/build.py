@@ -13,7 +13,6 @@ from ml_collections import ConfigDict
 
 from tpdiff_jax import method
 from tpdiff_jax.checks import check_at_least
-from tpdiff_jax.clip_measures import MeasureSpec
 from tpdiff_jax.data import ClipFacts
 from tpdiff_jax.data.step_schedule import validate_stage_probs
 from tpdiff_jax.devices import mesh as mesh_lib
@@ -22,6 +21,7 @@ from tpdiff_jax.experiment.null_condition import make_null_cond
 from tpdiff_jax.experiment.reader import ConfigReader
 from tpdiff_jax.experiment.shapes import build_datasets, build_shapes
 from tpdiff_jax.experiment.specs import GenerateSpec, LogSpec, TrainSpec
+from tpdiff_jax.measures.clip_measures import MeasureSpec
 from tpdiff_jax.models import MODELS, Network, make_network
 from tpdiff_jax.models.published import PUBLISHED, PublishedWeights
 from tpdiff_jax.optim.adaptation import Adaptation

@@ -15,12 +15,12 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from tpdiff_jax import method
-from tpdiff_jax.clip_measures import MeasureSpec
 from tpdiff_jax.data import BucketedClips, ClipFacts, Dataset
 from tpdiff_jax.data.step_schedule import program_of_step, steps_of_round
 from tpdiff_jax.experiment.clip_flops import clip_flops
 from tpdiff_jax.experiment.shapes import ClipsOfShape
 from tpdiff_jax.experiment.specs import GenerateSpec, LogSpec, TrainSpec
+from tpdiff_jax.measures.clip_measures import MeasureSpec
 from tpdiff_jax.models import Network
 from tpdiff_jax.models.published import PublishedWeights
 from tpdiff_jax.run_folder.checkpoint_manifest import Identity

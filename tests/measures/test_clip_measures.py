@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from tests.evals.test_video_statistics import moving_pictures
-from tpdiff_jax import clip_measures
-from tpdiff_jax.clip_measures import ClipMeasures, MeasureSpec
 from tpdiff_jax.evals.i3d_weights import I3DWeights
 from tpdiff_jax.evals.video_statistics import statistics_distance, video_statistics
+from tpdiff_jax.measures import clip_measures
+from tpdiff_jax.measures.clip_measures import ClipMeasures, MeasureSpec
 
 
 @dataclasses.dataclass

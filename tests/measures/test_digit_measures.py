@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tpdiff_jax.clip_measures import ClipMeasures, MeasureSpec
 from tpdiff_jax.data import MovingDigitsSpec, stack_clips
-from tpdiff_jax.digit_measures import DigitMeasures
 from tpdiff_jax.digits.figures import DIGIT_METRICS
 from tpdiff_jax.evaluate import choose_measures
+from tpdiff_jax.measures.clip_measures import ClipMeasures, MeasureSpec
+from tpdiff_jax.measures.digit_measures import DigitMeasures
 
 SPEC, COUNT, SEED = MovingDigitsSpec(num_frames=8), 24, 5
 
