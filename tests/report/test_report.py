@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from tests.report_files import (
+from tests.report.report_files import (
     METRICS,
     make_run,
     parsed,
