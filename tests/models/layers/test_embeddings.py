@@ -33,14 +33,15 @@ def test_scalar_embedding_tells_times_apart():
 
 def test_stride_embedding_is_of_the_octaves_of_every_axis():
     embedding = StrideEmbedding(32, nnx.Rngs(0))
-    octaves = 100.0 * np.log2([3.0, 8.0, 2.0])
+    time = embedding.time(jnp.array([100.0 * np.log2(3.0)]))
+    np.testing.assert_array_equal(embedding((3, 1, 1)), time)  # nothing of space in it
     features = [
-        f(octave * 10_000.0 ** (-np.arange(n) / n))
-        for octave, n in zip(octaves, (64, 32, 32), strict=True)
+        f(octave * 10_000.0 ** (-np.arange(64) / 64))
+        for octave in 100.0 * np.log2([8.0, 2.0])
         for f in (np.cos, np.sin)
     ]
-    expected = embedding.embedding.of_features(jnp.asarray(np.concatenate(features))[None])
-    np.testing.assert_allclose(embedding((3, 8, 2)), expected, atol=1e-4)
+    space = embedding.space.of_features(jnp.asarray(np.concatenate(features))[None])
+    np.testing.assert_allclose(embedding((3, 8, 2)), time + space, atol=1e-4)
 
 
 def test_stride_embedding_tells_every_stage_apart():

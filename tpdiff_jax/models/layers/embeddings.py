@@ -51,25 +51,29 @@ class ScalarEmbedding(nnx.Module):
 class StrideEmbedding(nnx.Module):
     """Embedding of log2(stride): the octaves by which a stage is slower and smaller than full.
 
-    Time has half of the sinusoids, height and width a quarter each: side by side they tell any
-    strides apart, by a network as large as for one axis.
+    Time has a network of its own; height and width share one, half of the sinusoids each, which is
+    asked only of stages that are smaller. Sinusoids that no stage changes would be a bias through
+    which every stage's steps move all others' embeddings: with three axes in one network training
+    on time-only pyramids was unstable.
     """
 
     OCTAVE = 100.0
     """Spreads the octaves over the sinusoids' range, which is made for times 0 to 1000."""
-    SHARES = (NUM_TIME_FEATURES // 2, NUM_TIME_FEATURES // 4, NUM_TIME_FEATURES // 4)
-    """Features of time, height and width."""
 
     def __init__(self, dim: int, rngs: nnx.Rngs):
-        self.embedding = ScalarEmbedding(dim, rngs)
+        self.time = ScalarEmbedding(dim, rngs)
+        self.space = ScalarEmbedding(dim, rngs)
 
     def __call__(self, strides: Strides) -> Array:
         """Embed static strides over time, height and width: [1, d]."""
-        features = [
-            sinusoid_features(jnp.full((1,), self.OCTAVE * math.log2(stride)), num_features)
-            for stride, num_features in zip(strides, self.SHARES, strict=True)
-        ]
-        return self.embedding.of_features(jnp.concatenate(features, axis=-1))
+        time, height, width = (
+            jnp.full((1,), self.OCTAVE * math.log2(stride)) for stride in strides
+        )
+        embedded = self.time(time)
+        if strides[1:] == (1, 1):
+            return embedded
+        halves = [sinusoid_features(axis, NUM_TIME_FEATURES // 2) for axis in (height, width)]
+        return embedded + self.space.of_features(jnp.concatenate(halves, axis=-1))
 
 
 class LabelEmbedding(nnx.Module):

@@ -9,8 +9,8 @@ from tpdiff_jax.types import ParamAxes
 VIDEO_DIT_PARAM_AXES: ParamAxes = (
     (r"stem/patch/kernel", (None, "width")),
     (r"stem/label/table", (None, "width")),
-    (r"stem/(time|stride/embedding)/inner/kernel", (None, "width")),
-    (r"stem/(time|stride/embedding)/outer/kernel", ("width", None)),
+    (r"stem/(time|stride/(time|space))/inner/kernel", (None, "width")),
+    (r"stem/(time|stride/(time|space))/outer/kernel", ("width", None)),
     (r"blocks/modulation/kernel", ("layers", "width", "hidden")),
     (r"blocks/attention/\w+/qkv/kernel", ("layers", "width", "heads")),
     (r"blocks/attention/\w+/out/kernel", ("layers", "heads", "width")),
