@@ -91,7 +91,7 @@ def twin_facts(experiment: Experiment) -> Twin:
     """Return what the figures need to know of an experiment."""
     stages = range(experiment.pyramid.num_stages)
     return Twin(
-        frames=[stage.num_frames for stage in experiment.pyramid.stages],
+        shapes=[stage.shape for stage in experiment.pyramid.stages],
         probs=experiment.train.stage_probs,
         step_flops=[experiment.programs[i].train_flops for i in stages],
         steps=experiment.sampler.steps_per_stage,

@@ -5,6 +5,7 @@ from typing import Any
 
 from bench.cost_summary import ALIGNMENT_AIM, TOLERANCE
 from experiments.markdown import number, table
+from tpdiff_jax.report.formats import stage_shape
 
 _INTRO = """\
 Timings come from one run in which all cases take turns; ratios are taken within a round. Cells
@@ -56,7 +57,7 @@ def _rates_table(entry: Mapping[str, Any]) -> str:
         [
             row["twin"],
             str(row["stage"]),
-            str(row["num_frames"]),
+            stage_shape(row),
             number(row["flops"] / 1e9),
             spread(row["seconds"], 1e3),
             number(row["flops_per_second"] / 1e9),
@@ -64,7 +65,8 @@ def _rates_table(entry: Mapping[str, Any]) -> str:
         ]
         for row in entry["stages"]
     ]
-    return table(["", "stage", "frames", "GFLOP", "ms", "GFLOP/s", "of peak"], rows)
+    header = ["", "stage", "frames x height x width", "GFLOP", "ms", "GFLOP/s", "of peak"]
+    return table(header, rows)
 
 
 def _calls_line(entry: Mapping[str, Any]) -> str:

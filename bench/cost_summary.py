@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from bench.cost_cases import call_name, noise_name, sample_name, step_name
 from bench.timing import FloatArray, quartiles, weighted_sum
+from tpdiff_jax.types import Shape
 
 Seconds = Mapping[str, FloatArray]
 TOLERANCE = 0.05  # aim: measured ratio within this of the FLOP model's
@@ -15,14 +16,14 @@ class Twin(NamedTuple):
     """What the figures need to know of one experiment.
 
     Attributes:
-        frames: frames of each stage.
+        shapes: frames, height and width of each stage.
         probs: probability of each stage in training.
         step_flops: FLOPs of a training step of each stage.
         steps: solver steps of each stage.
         call_flops: FLOPs of one network call of each stage, guidance included.
     """
 
-    frames: Sequence[int]
+    shapes: Sequence[Shape]
     probs: Sequence[float]
     step_flops: Sequence[float]
     steps: Sequence[int]
@@ -44,11 +45,11 @@ def training_summary(
     """
     means, flops, rows = {}, {}, []
     for name, twin in twins.items():
-        columns = [seconds[step_name(name, mode, i)] for i in range(len(twin.frames))]
+        columns = [seconds[step_name(name, mode, i)] for i in range(len(twin.shapes))]
         means[name] = weighted_sum(columns, twin.probs)
         flops[name] = sum(p * f for p, f in zip(twin.probs, twin.step_flops, strict=True))
         rows += [
-            rate_row(name, i, twin.frames[i], twin.step_flops[i], column, peak)
+            rate_row(name, i, twin.shapes[i], twin.step_flops[i], column, peak)
             for i, column in enumerate(columns)
         ]
     return {
@@ -64,12 +65,12 @@ def sampling_summary(seconds: Seconds, twins: Mapping[str, Twin], peak: float) -
     """
     flops, rows, shares = {}, [], {}
     for name, twin in twins.items():
-        columns = [seconds[call_name(name, i)] for i in range(len(twin.frames))]
+        columns = [seconds[call_name(name, i)] for i in range(len(twin.shapes))]
         flops[name] = sum(n * f for n, f in zip(twin.steps, twin.call_flops, strict=True))
         in_calls = weighted_sum(columns, twin.steps)
         shares[name] = quartiles(in_calls / seconds[sample_name(name)])._asdict()
         rows += [
-            rate_row(name, i, twin.frames[i], twin.call_flops[i], column, peak)
+            rate_row(name, i, twin.shapes[i], twin.call_flops[i], column, peak)
             for i, column in enumerate(columns)
         ]
     ratio = seconds[sample_name("pyramid")] / seconds[sample_name("vanilla")]
@@ -101,7 +102,7 @@ def alignment_summary(
     Returns:
         One row for each mode and stage, and one for the mean over the stages (`stage` None).
     """
-    stages = range(len(pyramid.frames))
+    stages = range(len(pyramid.shapes))
     rows = []
     for mode in modes:
         added, alone, plain = [], [], []
@@ -128,14 +129,14 @@ def _alignment_row(
 
 
 def rate_row(
-    name: str, stage: int, frames: int, flops: float, seconds: FloatArray, peak: float
+    name: str, stage: int, shape: Shape, flops: float, seconds: FloatArray, peak: float
 ) -> dict[str, Any]:
     """Return a stage's time and the FLOP/s that it reaches."""
     time = quartiles(seconds)
     return {
         "twin": name,
         "stage": stage,
-        "num_frames": frames,
+        "shape": list(shape),
         "flops": flops,
         "seconds": time._asdict(),
         "flops_per_second": flops / time.median,

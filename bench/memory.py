@@ -26,6 +26,7 @@ from experiments.overrides import parse_overrides, read_config
 from tpdiff_jax.devices.host_memory import release_free_memory
 from tpdiff_jax.experiment.build import Experiment, build_experiment
 from tpdiff_jax.planning.program_cost import memory_use, program_cost
+from tpdiff_jax.report.formats import stage_shape
 from tpdiff_jax.training.batches import iterate_batches
 from tpdiff_jax.training.initial_state import abstract_train_state, make_state
 from tpdiff_jax.training.step_programs import trace_step
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def measure_stage(experiment: Experiment, stage_index: int) -> dict[str, float]:
+def measure_stage(experiment: Experiment, stage_index: int) -> dict[str, Any]:
     """Return planned, compiled and measured bytes of one stage's step, all devices together."""
     key = jax.random.key(experiment.train.seed)
     abstract, devices = abstract_train_state(experiment), jax.local_devices()
@@ -70,7 +71,7 @@ def measure_stage(experiment: Experiment, stage_index: int) -> dict[str, float]:
     jax.block_until_ready((state, metrics))
     return {
         "stage": stage_index,
-        "num_frames": experiment.pyramid.stages[stage_index].num_frames,
+        "shape": list(experiment.pyramid.stages[stage_index].shape),
         "planned": planned.peak * len(devices),
         "planned_state": planned.argument * len(devices),
         "compiled": compiled.peak * len(devices),
@@ -112,14 +113,15 @@ def write_page(report: Mapping[str, Any]) -> str:
     rows = [
         [
             str(row["stage"]),
-            str(row["num_frames"]),
+            stage_shape(row),
             *(number(row[name] / 2**20) for name in ("planned_state", "planned", "compiled")),
             number(row["measured"] / 2**20),
             f"{row['measured'] / row['planned'] - 1:+.1%}",
         ]
         for row in report["stages"]
     ]
-    header = ["stage", "frames", "state and batch", "planned peak", "compiled step", "measured", ""]
+    header = ["stage", "frames x height x width", "state and batch", "planned peak"]
+    header += ["compiled step", "measured", ""]
     return "\n\n".join(
         [
             "# Memory, planned and real",

@@ -61,6 +61,24 @@ def test_the_two_billion_parameters_of_dit_2b_lie_in_sixteen_parts() -> None:
 
 
 @pytest.mark.slow
+def test_stages_pooled_over_space_are_planned_at_their_size(tmp_path: pathlib.Path) -> None:
+    config = tiny_config(pyramid__strides=((2, 2, 2), (1, 1, 1)))
+    path = plan(config, tmp_path, PlanFlags(topology="local"))
+    coarse, full = json.loads(path.read_text())["stages"]
+    assert (coarse["strides"], coarse["shape"]) == ([2, 2, 2], [4, 16, 16])
+    assert (full["strides"], full["shape"]) == ([1, 1, 1], [8, 32, 32])
+    assert full["tokens_per_clip"] == 8 * coarse["tokens_per_clip"] == 8 * 4 * 4
+    programs = build_experiment(config).programs
+    for row, program in zip((coarse, full), programs, strict=True):
+        assert row["model_flops"] == program.train_flops
+        assert 0.9 < row["executed_flops"] / row["model_flops"] < 1.0
+    assert coarse["memory"]["temporary"] < full["memory"]["temporary"]
+    page = path.with_suffix(".html").read_text()
+    assert "<td>2 x 2 x 2</td><td>4 x 16 x 16</td>" in page
+    assert "<td>1 x 1 x 1</td><td>8 x 32 x 32</td>" in page
+
+
+@pytest.mark.slow
 def test_other_frames_than_the_data_sets_are_planned(tmp_path: pathlib.Path) -> None:
     flags = PlanFlags(topology="local", frame_shape=(16, 24, 3))
     content = json.loads(plan(tiny_config(**FULL_RATE), tmp_path, flags).read_text())

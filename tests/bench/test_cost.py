@@ -1,6 +1,7 @@
 """Cost figures from timings whose ratios are known by hand; one tiny run of the real thing."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -11,13 +12,13 @@ from bench.cost_summary import Twin, alignment_summary, sampling_summary, traini
 from tests.tiny import flags_of_sizes
 
 PYRAMID = Twin(
-    frames=[4, 8, 16],
+    shapes=[(4, 8, 8), (8, 16, 16), (16, 32, 32)],
     probs=[0.25, 0.25, 0.5],
     step_flops=[4e9, 8e9, 16e9],
     steps=[10, 10, 10],
     call_flops=[1e9, 2e9, 4e9],
 )
-VANILLA = Twin(frames=[16], probs=[1.0], step_flops=[16e9], steps=[30], call_flops=[4e9])
+VANILLA = Twin(shapes=[(16, 32, 32)], probs=[1.0], step_flops=[16e9], steps=[30], call_flops=[4e9])
 TWINS = {"pyramid": PYRAMID, "vanilla": VANILLA}
 NOISE = np.array([1.0, 3.0, 0.5])  # how slow the machine was in each round
 
@@ -89,7 +90,7 @@ def test_the_page_shows_every_part():
     page = write_page(report)
     mean = "| training step, mean over stages | 0.75 [0.75, 0.75] | 0.688 | +9.1% | no |"
     assert mean in page
-    assert "| pyramid | 0 | 4 | 4 | 8080 [6060, 16160] | 0.495 | 25% |" in page
+    assert "| pyramid | 0 | 4 x 8 x 8 | 4 | 8080 [6060, 16160] | 0.495 | 25% |" in page
     assert "| nearest | mean | 1 [1, 1] | 1 [1, 1] |" in page
     assert "when sampling" not in page
 
@@ -106,13 +107,25 @@ def test_bad_input_ends_with_one_line(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_tiny_network_is_timed_end_to_end(tmp_path):
+@pytest.mark.parametrize(
+    ("strides", "coarsest"), [("(2,1)", [4, 32, 32]), ("((2,2,2),(1,1,1))", [4, 16, 16])]
+)
+def test_a_tiny_network_is_timed_end_to_end(tmp_path, strides, coarsest):
+    """The vanilla twin of a pyramid over space, too, is the full size throughout."""
     quick = ["--rounds=2", "--sample_rounds=2", "--min_milliseconds=1", "--modes=nearest"]
-    two_stages = ["--config.pyramid.frame_strides=(2,1)"]
+    two_stages = [f"--config.pyramid.strides={strides}"]
     assert main([f"--out={tmp_path}", *quick, *flags_of_sizes(), *two_stages]) == 0
     report = json.loads((tmp_path / "cost.json").read_text())
-    assert [row["num_frames"] for row in report["training"]["stages"]] == [4, 8, 8]
+    for part in ("training", "sampling"):
+        rows = report[part]["stages"]
+        assert [row["twin"] for row in rows] == ["pyramid", "pyramid", "vanilla"]
+        assert [row["shape"] for row in rows] == [coarsest, [8, 32, 32], [8, 32, 32]]
+        # Tokens cost more than in proportion (attention), beside what does not depend on them.
+        kept = math.prod(coarsest) / (8 * 32 * 32)
+        assert rows[0]["flops"] == pytest.approx(kept * rows[1]["flops"], rel=0.25)
     assert report["training"]["ratio"]["median"] > 0
     assert report["sampling"]["model_ratio"] < 1
     assert [row["stage"] for row in report["alignment"]] == [0, 1, None]
-    assert "## Alignment" in (tmp_path / "cost.md").read_text()
+    page = (tmp_path / "cost.md").read_text()
+    assert "## Alignment" in page
+    assert page.count(f"| pyramid | 0 | {' x '.join(map(str, coarsest))} |") == 2

@@ -30,14 +30,14 @@ def test_the_meter_sees_a_peak_that_has_passed():
 
 
 def test_the_page_shows_how_far_off_the_plan_was():
-    stage = {"stage": 0, "num_frames": 4, "planned_state": 50 * MEBIBYTE}
+    stage = {"stage": 0, "shape": [4, 16, 32], "planned_state": 50 * MEBIBYTE}
     stage |= {"planned": 200 * MEBIBYTE, "compiled": 200 * MEBIBYTE, "measured": 210 * MEBIBYTE}
     report = {
         "device": {"platform": "cpu", "kind": "cpu", "num_devices": 1},
         "command": "python -m bench.memory",
         "stages": [stage],
     }
-    assert "| 0 | 4 | 50 | 200 | 200 | 210 | +5.0% |" in write_page(report)
+    assert "| 0 | 4 x 16 x 32 | 50 | 200 | 200 | 210 | +5.0% |" in write_page(report)
 
 
 def test_bad_input_is_one_line(tmp_path, capsys):
