@@ -31,13 +31,31 @@ def check_choice(field: str, value: object, allowed: Iterable[object]) -> None:
 
 
 def check_at_least(field: str, value: float, least: float) -> None:
-    """Raise ValueError, naming field, value and bound, for a number below `least`, or NaN."""
+    """Refuse a number below a bound, or NaN.
+
+    Args:
+        field: full config name or flag.
+        value: what the user gave.
+        least: smallest allowed value.
+
+    Raises:
+        ValueError: naming the field, the value and the bound.
+    """
     if not value >= least:
         _refuse(field, value, f"at least {least}")
 
 
 def check_above(field: str, value: float, bound: float) -> None:
-    """Raise ValueError, naming field, value and bound, unless a number lies above it."""
+    """Refuse a number that does not lie above a bound, NaN included.
+
+    Args:
+        field: full config name or flag.
+        value: what the user gave.
+        bound: largest value that is not allowed.
+
+    Raises:
+        ValueError: naming the field, the value and the bound.
+    """
     if not value > bound:
         _refuse(field, value, f"above {bound}")
 

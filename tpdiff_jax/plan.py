@@ -58,6 +58,11 @@ class PlanFlags:
 def plan(config: ConfigDict, workdir: pathlib.Path, flags: PlanFlags) -> pathlib.Path:
     """Plan a run; write `plan_TOPOLOGY.json` and `.html`.
 
+    Args:
+        config: every field of every group.
+        workdir: folder for the files.
+        flags: the machine and what to ask of it.
+
     Returns:
         The JSON file.
 

@@ -96,7 +96,16 @@ def output_folders(spec: PrepareSpec, folder: pathlib.Path) -> dict[Bucket, path
 
 
 def identity(spec: PrepareSpec, plan: Plan, encoder: ClipEncoder) -> dict[str, Any]:
-    """Return everything that decides the output's bytes."""
+    """Return everything that decides the output's bytes.
+
+    Args:
+        spec: the config group `prepare`.
+        plan: sources and shards.
+        encoder: makes arrays of frames and captions.
+
+    Returns:
+        Named facts, as JSON holds them.
+    """
     return {
         "settings": spec.settings,
         "source_list_sha256": plan.source_list_sha256,
@@ -134,7 +143,18 @@ def open_output_folder(folder: pathlib.Path, wanted: Mapping[str, Any]) -> None:
 def make_shards(
     spec: PrepareSpec, folder: pathlib.Path, plan: Plan, encoder: ClipEncoder, skipped: SkippedClips
 ) -> None:
-    """Make this host's shards that are not there yet."""
+    """Make this host's shards that are not there yet.
+
+    Args:
+        spec: the config group `prepare`.
+        folder: to write to.
+        plan: sources and shards.
+        encoder: makes arrays of frames and captions.
+        skipped: gets the videos left out, earlier sessions' too.
+
+    Raises:
+        TooManyBadClipsError: when more than `prepare.max_bad_share` of the videos are bad.
+    """
     folders, mine = output_folders(spec, folder), plan.jobs[spec.host_index :: spec.host_count]
     notes = {job.name: read_notes(folders, job.name) for job in mine}
     todo = [job for job in mine if notes[job.name] is None]
@@ -164,7 +184,22 @@ def make_shards(
 def finish(
     spec: PrepareSpec, folder: pathlib.Path, plan: Plan, encoder: ClipEncoder, skipped: SkippedClips
 ) -> ClipManifest | None:
-    """Write manifests and list of skipped clips, once the shards of all hosts are there."""
+    """Write manifests and list of skipped clips, once the shards of all hosts are there.
+
+    Args:
+        spec: the config group `prepare`.
+        folder: to write to.
+        plan: sources and shards.
+        encoder: makes the arrays of the empty prompt.
+        skipped: what was left out; written as `skipped.jsonl`.
+
+    Returns:
+        The folder's manifest; None while shards of other hosts are missing.
+
+    Raises:
+        ValueError: when no clip is left.
+        TooManyBadClipsError: when more than `prepare.max_bad_share` of the videos are bad.
+    """
     folders = output_folders(spec, folder)
     notes = [read_notes(folders, job.name) for job in plan.jobs]
     present = [note for note in notes if note]
@@ -201,6 +236,13 @@ def write_clip_manifest(
 ) -> None:
     """Write the manifest of clips of one shape, and the condition of no prompt beside it.
 
+    Args:
+        folder: of the shards.
+        notes: one of each shard, in order.
+        made_of: what `identity` returns.
+        skipped: what was left out.
+        null: arrays of the empty prompt; {} where clips have no text.
+
     Raises:
         ValueError: when no clip is left.
     """
@@ -225,6 +267,12 @@ def write_index(
 ) -> None:
     """Write the manifest of a folder of buckets: their names, clips and hashes.
 
+    Args:
+        folder: of the buckets.
+        buckets: their folders, each with its manifest.
+        made_of: what `identity` returns.
+        skipped: what was left out.
+
     Raises:
         ValueError: when no training clip is left.
     """
@@ -247,7 +295,16 @@ def write_index(
 def common_fields(
     num_clips: int, made_of: Mapping[str, Any], skipped: SkippedClips
 ) -> dict[str, Any]:
-    """Return what every manifest has; what was skipped is that of the whole preparation."""
+    """Return what every manifest has.
+
+    Args:
+        num_clips: clips that the manifest tells of.
+        made_of: what `identity` returns.
+        skipped: what the whole preparation left out.
+
+    Returns:
+        Fields by name, as JSON holds them.
+    """
     return {
         "schema": SCHEMA,
         **made_of,

@@ -86,7 +86,16 @@ def replay(workdir: pathlib.Path, step: int) -> bool:
 
 
 def compare(replayed: dict[str, float], workdir: pathlib.Path, step: int) -> list[Comparison]:
-    """Put the logged figures of a step beside the replayed ones."""
+    """Put the logged figures of a step beside the replayed ones.
+
+    Args:
+        replayed: metrics of the step taken again, by name.
+        workdir: of the run.
+        step: numbered as in `metrics.jsonl`.
+
+    Returns:
+        One comparison for each entry of `COMPARED`; of a step logged twice, with the later line.
+    """
     line: dict[str, Any] = {}
     for found in read_metrics(workdir / METRICS_FILE):
         if found["step"] == step and COMPARED["loss"] in found:

@@ -80,12 +80,30 @@ class TrainTask(NamedTuple):
 
 
 def init_state(task: TrainTask, init: Callable[[PRNGKey], Params], key: PRNGKey) -> TrainState:
-    """Return the state before the first step, with fresh parameters."""
+    """Return the state before the first step, with fresh parameters.
+
+    Args:
+        task: what a step needs.
+        init: draws the network's parameters from a key.
+        key: of the parameters and of low-rank changes.
+
+    Returns:
+        Counters at 0, the average equal to the parameters.
+    """
     return state_of_params(task, init(key), key)
 
 
 def state_of_params(task: TrainTask, network_params: Params, key: PRNGKey) -> TrainState:
-    """Return the state before the first step; the key is for low-rank changes."""
+    """Return the state before the first step, with given parameters.
+
+    Args:
+        task: what a step needs.
+        network_params: of the whole network, fresh or published.
+        key: of low-rank changes, where there are any.
+
+    Returns:
+        Counters at 0, the average equal to what is trained.
+    """
     params, frozen = task.adaptation.split(network_params, jax.random.fold_in(key, 1))
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -99,7 +117,15 @@ def state_of_params(task: TrainTask, network_params: Params, key: PRNGKey) -> Tr
 
 
 def averaged_params(task: TrainTask, state: TrainState) -> Params:
-    """Return the network's parameters for sampling."""
+    """Return the network's parameters for sampling.
+
+    Args:
+        task: its adaptation says how trained and frozen parts make a network.
+        state: of any step.
+
+    Returns:
+        Parameters as `Network.init` returns them: low-rank changes are added to their matrices.
+    """
     return task.adaptation.merge(state.ema_params, state.frozen)
 
 
@@ -139,7 +165,18 @@ def train_step(
 
 
 def apply_gradients(task: TrainTask, state: TrainState, grads: Params) -> TrainState:
-    """Update parameters, optimizer and moving average, whose decay warms up."""
+    """Update parameters, optimizer and moving average, whose decay warms up.
+
+        ema <- d ema + (1 - d) params,  d = min(ema_decay, (1 + n) / (10 + n)),  n = num_updates
+
+    Args:
+        task: optimizer and largest decay.
+        state: before the update.
+        grads: of the loss, of the shapes of `state.params`.
+
+    Returns:
+        The state with one more update; `step` and `guard` are left as they are.
+    """
     updates, opt_state = task.optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     decay = jnp.minimum(task.ema_decay, (1.0 + state.num_updates) / (10.0 + state.num_updates))
@@ -160,7 +197,14 @@ class StepKeys(NamedTuple):
 
 
 def split_step_key(key: PRNGKey) -> StepKeys:
-    """Return the keys of one step's draws."""
+    """Return the keys of one step's draws.
+
+    Args:
+        key: the step's own.
+
+    Returns:
+        Each to be used once.
+    """
     return StepKeys(*jax.random.split(key, 3))
 
 
@@ -179,7 +223,17 @@ class Draws(NamedTuple):
 
 
 def draw(task: TrainTask, stage_index: int, batch_size: int, key: PRNGKey) -> Draws:
-    """Draw what is random in a step on the whole batch, however it is then cut or sharded."""
+    """Draw what is random in a step on the whole batch, however it is then cut or sharded.
+
+    Args:
+        task: pyramid and share of dropped conditions.
+        stage_index: stage, 0 is the coarsest.
+        batch_size: b.
+        key: the step's own.
+
+    Returns:
+        Keys, times and drops of b samples.
+    """
     keys = split_step_key(key)
     return Draws(
         noise_keys=jax.vmap(jax.random.fold_in, (None, 0))(keys.noise, jnp.arange(batch_size)),
@@ -199,6 +253,17 @@ def loss_and_grads(
     """Loss, statistics and gradient of a batch: means over `task.grad_accum_steps` equal parts.
 
     The random numbers are those of the whole batch, so the parts change rounding only.
+
+    Args:
+        task: what the step needs.
+        stage_index: stage, 0 is the coarsest.
+        params: what is trained.
+        batch: as in `train_step`.
+        key: the step's own.
+        frozen: the rest of the network; None where all of it is trained.
+
+    Returns:
+        ((loss, metrics), gradient): float32 scalars, and a tree of the shapes of `params`.
     """
     loss = functools.partial(stage_loss, task, stage_index, frozen=frozen)
     grad = jax.value_and_grad(loss, has_aux=True)
@@ -235,9 +300,18 @@ def stage_loss(
     draws: Draws,
     frozen: Params | None = None,
 ) -> tuple[Array, dict[str, Array]]:
-    """Mean squared error of stage `stage_index` on one batch, and what alignment reached.
+    """Mean squared error of one stage on one batch, and what alignment reached.
 
-    `params` is what is trained; `frozen` the rest of the network, None where all of it is trained.
+    Args:
+        task: what the step needs.
+        stage_index: stage, 0 is the coarsest.
+        params: what is trained.
+        batch: as in `train_step`.
+        draws: the random numbers of the b samples.
+        frozen: the rest of the network; None where all of it is trained.
+
+    Returns:
+        The loss, a float32 scalar, and the statistics of `method.aligned_noise`.
 
     Source: arXiv 2503.09566, Eq. 7-13 and Algorithm 1.
     """
@@ -262,7 +336,16 @@ def stage_loss(
 
 
 def drop_condition(task: TrainTask, cond: Cond, is_dropped: Array) -> Cond:
-    """Replace the condition of the dropped samples by the null one, for guidance."""
+    """Replace the condition of the dropped samples by the null one, for guidance.
+
+    Args:
+        task: share of dropped conditions and the null condition.
+        cond: pytree with leading axis b, or None.
+        is_dropped: which samples lose their condition, bool [b].
+
+    Returns:
+        A tree of the same shapes; None stays None.
+    """
     if cond is None or task.cond_dropout == 0.0:
         return cond
 

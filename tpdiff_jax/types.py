@@ -44,7 +44,15 @@ class Layout(Protocol):
         ...
 
     def constrain(self, x: Array, *axes: str | None) -> Array:
-        """Return x, divided along the axes named; None: not along this one."""
+        """Divide an array along named axes.
+
+        Args:
+            x: an array of any shape.
+            axes: names of its leading axes; None: not divided along this one.
+
+        Returns:
+            x, so divided.
+        """
         ...
 
     def over_shards(
@@ -60,11 +68,23 @@ class Layout(Protocol):
                 `out_axes`.
             in_axes: names of each argument's axes.
             out_axes: names of each result's axes; along others all devices compute the same.
+
+        Returns:
+            A function of whole arrays.
         """
         ...
 
     def gather(self, x: Array, name: str, dim: int) -> Array:
-        """Inside `over_shards`: dimension `dim` in full, from all parts of the axis `name`."""
+        """Inside `over_shards`: collect a dimension from all parts of an axis.
+
+        Args:
+            x: a device's own part.
+            name: logical axis that `dim` is divided along.
+            dim: dimension of x.
+
+        Returns:
+            The array with `dim` in full.
+        """
         ...
 
 

@@ -27,7 +27,15 @@ EMPTY_PROMPT_FILE = "null_condition.record"
 def write_empty_prompt(
     folder: pathlib.Path, null: Mapping[str, np.ndarray], arrays: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    """Write the file and return its entry of the manifest; nothing for a folder without text.
+    """Write the file of the empty prompt.
+
+    Args:
+        folder: of the clips.
+        null: arrays of the empty prompt, without an axis of clips; {} where clips have no text.
+        arrays: shape and type of every array of a clip, by name, as the manifest has them.
+
+    Returns:
+        The file's entry of the manifest; None for a folder without text.
 
     Raises:
         ValueError: unless it has the arrays of every clip but its video.

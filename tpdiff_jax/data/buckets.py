@@ -37,7 +37,19 @@ class BucketedClips:
         return next(iter(self.buckets.values())).cond_shapes
 
     def clip(self, split: str, seed: int, index: int) -> Clip:
-        """Return the clip of that number; see the module."""
+        """Return the clip of that number: buckets take turns, see the module.
+
+        Args:
+            split: "train" or "test".
+            seed: of the order and of everything drawn, 0 or more.
+            index: of B buckets it is clip index // B of bucket index % B.
+
+        Returns:
+            What that bucket's data set returns.
+
+        Raises:
+            ValueError: as that data set.
+        """
         number, bucket = divmod(index, len(self.buckets))
         return list(self.buckets.values())[bucket].clip(split, seed, number)
 

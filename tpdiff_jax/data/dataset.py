@@ -107,7 +107,10 @@ class Dataset(ClipFacts, NumberedClips, Protocol):
         """Return the clips of a split before an epoch ends; `ENDLESS` where none does.
 
         Args:
-            split: "train" or "test"; 0 for a split that the data set does not have.
+            split: "train" or "test".
+
+        Returns:
+            A count; 0 for a split that the data set does not have.
         """
         ...
 
@@ -146,10 +149,13 @@ class Dataset(ClipFacts, NumberedClips, Protocol):
         ...
 
     def captions_to_labels(self, captions: Sequence[str]) -> NDArray[np.int32]:
-        """Return the labels that captions name, int32 [n, num_digits].
+        """Read the labels that captions name.
 
         Args:
             captions: n texts.
+
+        Returns:
+            Labels, int32 [n, num_digits].
 
         Raises:
             ValueError: when a caption names no label, or clips have none.

@@ -133,7 +133,19 @@ class MovingDigitsSpec:
         return requests_of_labels(cycle_labels(num_videos, self.num_digits, NUM_DIGIT_CLASSES))
 
     def clip(self, split: str, seed: int, index: int) -> dict[str, Any]:
-        """Clip `index`; see `draw_clip`."""
+        """Return clip `index`; see `draw_clip`.
+
+        Args:
+            split: "train" or "test": which glyphs.
+            seed: non-negative seed.
+            index: non-negative index of the clip.
+
+        Returns:
+            What `draw_clip` returns.
+
+        Raises:
+            ValueError: as `draw_clip`.
+        """
         return draw_clip(self, split, seed, index)
 
     def fingerprint(self) -> dict[str, Any]:
@@ -167,7 +179,16 @@ def uniform_draws(seed: int, split: str, index: int, count: int) -> FloatArray:
 
 
 def draw_speeds(uniforms: FloatArray, stratum: str, scale: int) -> FloatArray:
-    """Map uniforms to speeds in pixels per frame, uniform over the union of the stratum's bands."""
+    """Map uniforms to speeds in pixels per frame, uniform over the union of the stratum's bands.
+
+    Args:
+        uniforms: numbers in [0, 1), of any shape.
+        stratum: a key of `SPEED_BANDS`.
+        scale: factor on the table's speeds, that of the digits' size.
+
+    Returns:
+        Speeds, of the shape of `uniforms`.
+    """
     bands = np.asarray(SPEED_BANDS[stratum])
     lengths = bands[:, 1] - bands[:, 0]
     ends = np.cumsum(lengths)

@@ -42,7 +42,16 @@ def requests_of_labels(labels: np.ndarray) -> Requests:
 
 
 def cycle_labels(num_videos: int, num_digits: int, num_classes: int) -> np.ndarray:
-    """Return [num_videos, num_digits] labels that go through all classes evenly."""
+    """Return labels that go through all classes evenly.
+
+    Args:
+        num_videos: labels wanted.
+        num_digits: numbers of each.
+        num_classes: values of each number.
+
+    Returns:
+        int32 [num_videos, num_digits], numbers in [0, num_classes).
+    """
     j = np.arange(num_videos)
     labels = np.zeros((num_videos, num_digits), np.int32)
     for k in range(num_digits):

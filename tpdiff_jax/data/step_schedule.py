@@ -88,7 +88,17 @@ def turn_of_step(seed: int, step: int, bucket_steps: Sequence[int]) -> Turn:
 def program_of_step(
     seed: int, step: int, stage_probs: Sequence[float], bucket_steps: Sequence[int]
 ) -> int:
-    """Return which of the programs a step runs, in the order of stages within buckets."""
+    """Return which of the programs a step runs, in the order of stages within buckets.
+
+    Args:
+        seed: `train.seed`.
+        step: number of completed steps before this one.
+        stage_probs: normalised probabilities, one a stage.
+        bucket_steps: what `steps_of_round` returns.
+
+    Returns:
+        Index into `Experiment.programs`.
+    """
     bucket = turn_of_step(seed, step, bucket_steps).bucket
     return len(stage_probs) * bucket + stage_of_step(seed, step, stage_probs)
 

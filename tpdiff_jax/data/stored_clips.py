@@ -31,7 +31,16 @@ class ClipNumber(NamedTuple):
 
 
 def check_folder(folder: str, num_train: int, max_bad_share: float) -> None:
-    """Raise ValueError for a folder without training clips, or a share that is none."""
+    """Refuse a folder that cannot be trained on.
+
+    Args:
+        folder: for the message.
+        num_train: its training clips.
+        max_bad_share: share of unreadable clips that a run survives.
+
+    Raises:
+        ValueError: without a training clip, or for a share outside [0, 1].
+    """
     if not 0 <= max_bad_share <= 1:
         raise ValueError(f"data.max_bad_share={max_bad_share} must lie in [0, 1]")
     if num_train < 1:
@@ -49,7 +58,17 @@ def check_flip(horizontal_flip: bool, is_pixels: bool) -> None:
 
 @functools.lru_cache(maxsize=8)
 def epoch_order(seed: int, split: str, epoch: int, num_clips: int) -> NDArray[np.int64]:
-    """Return the order of an epoch: ranks of Philox's raw bits, which numpy promises to keep."""
+    """Return the order of an epoch: ranks of Philox's raw bits, which numpy promises to keep.
+
+    Args:
+        seed: 0 or more.
+        split: a member of `SPLITS`.
+        epoch: from 0.
+        num_clips: n, clips of the split.
+
+    Returns:
+        A permutation of 0 to n - 1, a pure function of the arguments.
+    """
     sequence = np.random.SeedSequence((seed, SPLITS.index(split), epoch, num_clips))
     return np.argsort(np.random.Philox(sequence).random_raw(num_clips), kind="stable")
 

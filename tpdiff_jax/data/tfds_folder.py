@@ -193,6 +193,16 @@ class TfdsFolderSpec:
     def clip(self, split: str, seed: int, index: int) -> dict[str, Any]:
         """Return clip `index`; see `VideoRecordsSpec.clip`.
 
+        Args:
+            split: "train" or "test".
+            seed: non-negative seed of orders and flips.
+            index: non-negative index; an epoch later the same clips come in another order.
+
+        Returns:
+            video: float32, pixels in [-1, 1] or numbers as stored, [f, h, w, c].
+            label: int32 [0].
+            caption: text.
+
         Raises:
             ValueError: for an unknown split, one without clips, or a negative seed or index.
             TooManyBadClipsError: when too many records cannot be read.

@@ -201,7 +201,16 @@ _SOURCES_LOCK = threading.Lock()
 
 
 def open_shards(folder: str, manifest: ClipManifest, split: str) -> ArrayRecordDataSource:
-    """Return the reader of a split; files open when they are first read, once a process."""
+    """Return the reader of a split; files open when they are first read, once a process.
+
+    Args:
+        folder: of the clips.
+        manifest: names its shards.
+        split: "train" or "test".
+
+    Returns:
+        Records by number, in the order of the manifest.
+    """
     key = (folder, manifest.fingerprint, split)
     with _SOURCES_LOCK:
         if key not in _SOURCES:

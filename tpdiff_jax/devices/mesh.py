@@ -95,7 +95,17 @@ def num_shares(mesh: Mesh, logical_axis: str) -> int:
 
 
 def check_divisible(field: str, value: int, mesh: Mesh, logical_axis: str = "batch") -> None:
-    """Raise ValueError when an axis of length `value` does not spread evenly over the mesh."""
+    """Refuse an axis that does not spread evenly over the mesh.
+
+    Args:
+        field: what it is, for the message.
+        value: its length.
+        mesh: the devices.
+        logical_axis: a key of `RULES`.
+
+    Raises:
+        ValueError: naming the field, its value and the sizes of the mesh.
+    """
     if value % num_shares(mesh, logical_axis):
         sizes = " * ".join(f"mesh.{name}={mesh.shape[name]}" for name in RULES[logical_axis])
         raise ValueError(f"{field}={value} must be a multiple of {sizes}")
@@ -131,7 +141,17 @@ class MeshLayout:
         in_axes: Sequence[Axes],
         out_axes: Sequence[Axes],
     ) -> Callable[..., tuple[Array, ...]]:
-        """Return a function that runs on each device's own part of the arguments."""
+        """Return a function that runs on each device's own part of the arguments.
+
+        Args:
+            function: takes one array for each entry of `in_axes`, returns one for each of
+                `out_axes`.
+            in_axes: names of each argument's axes.
+            out_axes: names of each result's axes; along others all devices compute the same.
+
+        Returns:
+            A function of whole arrays; `function` itself on one device.
+        """
         if self.mesh.size == 1:
             return function
         in_specs, out_specs = (
@@ -143,7 +163,16 @@ class MeshLayout:
         )
 
     def gather(self, x: Array, name: str, dim: int) -> Array:
-        """Inside `over_shards`: dimension `dim` in full, from all parts of the axis `name`."""
+        """Inside `over_shards`: collect a dimension from all parts of an axis.
+
+        Args:
+            x: a device's own part.
+            name: logical axis that `dim` is divided along.
+            dim: dimension of x.
+
+        Returns:
+            The array with `dim` in full.
+        """
         if num_shares(self.mesh, name) == 1:
             return x
         return jax.lax.all_gather(x, RULES[name], axis=dim, tiled=True)

@@ -70,7 +70,18 @@ def raw_clip_features(
     components: FloatArray,
     components_mean: FloatArray,
 ) -> FloatArray:
-    """Features before standardisation, [n, 24]; arguments as in `clip_features`."""
+    """Features before standardisation.
+
+    Args:
+        tracks: of n clips.
+        features: classifier features of their crops, [n, f, digits, 32].
+        world: geometry.
+        components: directions of the features that count, [32, 8].
+        components_mean: mean of the features, [32].
+
+    Returns:
+        [n, 24], each the mean over a clip's digits.
+    """
     projected = (features - components_mean) @ components  # [n, f, digits, 8]
     seen = tracks.seen
     flicker = _spread(projected[..., :NUM_FLICKER], seen)

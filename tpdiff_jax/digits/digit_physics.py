@@ -141,7 +141,16 @@ def load_glyphs(split: str) -> Glyphs:
 
 
 def reflect(positions: ArrayLike, low: float, high: float) -> FloatArray:
-    """Fold a free straight path into the walls: the triangle wave of period 2 (high - low)."""
+    """Fold a free straight path into the walls: the triangle wave of period 2 (high - low).
+
+    Args:
+        positions: coordinates along the free path, in pixels, of any shape.
+        low: one wall.
+        high: the other, above `low`.
+
+    Returns:
+        Coordinates in [low, high], float64, of the same shape.
+    """
     span = high - low
     phase = np.mod(np.asarray(positions, np.float64) - low, 2.0 * span)
     return low + np.minimum(phase, 2.0 * span - phase)

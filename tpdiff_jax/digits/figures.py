@@ -151,7 +151,20 @@ def reference_figures(
 def figures(
     measured: Measurement, labels: NDArray[np.integer], *, real: Measurement, world: DigitWorld
 ) -> dict[str, float]:
-    """The figures of `DIGIT_METRICS` from measurements; arguments as in `evaluate_videos`."""
+    """The figures of `DIGIT_METRICS` from measurements.
+
+    Args:
+        measured: of n videos.
+        labels: digits asked for, [n, num_digits].
+        real: of n real test clips.
+        world: geometry of the tier.
+
+    Returns:
+        One float per metric name.
+
+    Raises:
+        ValueError: for sets of unequal size, or labels of another shape or type.
+    """
     shape = measured.tracks.seen.shape
     if real.tracks.seen.shape != shape:
         raise ValueError(

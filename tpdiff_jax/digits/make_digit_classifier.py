@@ -50,7 +50,16 @@ ClassifierWeights = dict[str, Array]
 
 
 def augmented_crop(key: PRNGKey, glyph: Array, centroid: Array) -> Array:
-    """One training crop [12, 12] of a glyph [8, 8] with centroid [2]."""
+    """One training crop of a glyph: warped, shifted, blurred, scaled and with noise.
+
+    Args:
+        key: of all that is drawn.
+        glyph: ink in [0, 1], [8, 8].
+        centroid: of its ink (y, x), in its pixels, [2].
+
+    Returns:
+        Ink in [0, 1], [12, 12].
+    """
     key_warp, key_place, key_blur, key_ink, key_noise = jax.random.split(key, 5)
     axis = jnp.arange(CROP_SIZE, dtype=jnp.float32)
     unit = jax.random.uniform(key_warp, (4,), minval=-1.0, maxval=1.0)
@@ -124,7 +133,16 @@ def train_classifier(glyphs: Glyphs) -> dict[str, np.ndarray]:
 
 
 def real_tracks(glyphs: Glyphs, count: int, world: DigitWorld) -> tuple[Tracks, np.ndarray]:
-    """Tracks and labels of clips of random glyphs, starts, directions and legal speeds."""
+    """Tracks and labels of clips of random glyphs, starts, directions and legal speeds.
+
+    Args:
+        glyphs: what to draw from.
+        count: n, number of clips.
+        world: geometry.
+
+    Returns:
+        Tracks of the n clips, and their labels, [n].
+    """
     rng = np.random.default_rng(SEED)
     chosen = rng.integers(len(glyphs.labels), size=count)
     videos = np.zeros((count, NUM_FRAMES, world.frame_size, world.frame_size, 1), np.float32)
@@ -142,7 +160,16 @@ def real_tracks(glyphs: Glyphs, count: int, world: DigitWorld) -> tuple[Tracks, 
 def feature_space(
     weights: dict[str, np.ndarray], tracks: Tracks, world: DigitWorld
 ) -> dict[str, np.ndarray]:
-    """Principal components of the classifier features and scales of all clip features."""
+    """Principal components of the classifier features and scales of all clip features.
+
+    Args:
+        weights: of the classifier, by name.
+        tracks: of n real clips.
+        world: geometry.
+
+    Returns:
+        "components" [32, 8], "components_mean" [32], "feature_mean" and "feature_scale" [24].
+    """
     flat = tracks.crops.reshape(-1, CROP_SIZE, CROP_SIZE)
     _, features = classifier_forward(weights, flat)
     features = features.reshape(*tracks.seen.shape, -1).astype(np.float64)

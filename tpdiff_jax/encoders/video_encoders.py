@@ -35,7 +35,16 @@ class VideoEncoder(Protocol):
         ...
 
     def check_clip(self, num_frames: int, height: int, width: int) -> None:
-        """Raise ValueError, naming the field of `prepare`, unless such clips have latents."""
+        """Refuse a size of clips that has no latents.
+
+        Args:
+            num_frames: frames of a clip.
+            height: of a frame, in pixels.
+            width: of a frame, in pixels.
+
+        Raises:
+            ValueError: naming the field of `prepare`, its value and what is allowed.
+        """
         ...
 
     def encode(self, frames: np.ndarray) -> np.ndarray:
@@ -75,7 +84,16 @@ class Autoencoder:
         }
 
     def check_clip(self, num_frames: int, height: int, width: int) -> None:
-        """Raise ValueError unless the frames make whole latents and factor divides the sides."""
+        """Refuse clips whose frames make no whole latents, or whose sides `factor` does not divide.
+
+        Args:
+            num_frames: 1 + a multiple of `frames_per_latent`.
+            height: of a frame, in pixels.
+            width: of a frame, in pixels.
+
+        Raises:
+            ValueError: naming the field of `prepare`, its value and what is allowed.
+        """
         factor, unit = self.vae.config.factor, self.frames_per_latent
         if (num_frames - 1) % unit:
             raise ValueError(f"prepare.num_frames={num_frames} must be 1 + a multiple of {unit}")

@@ -39,6 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def convert(source: pathlib.Path, target: pathlib.Path, width: float = 1.0) -> None:
     """Write the weights of `source` to `target`.
 
+    Args:
+        source: TorchScript module, PyTorch state dictionary or NumPy file.
+        target: safetensors file to write.
+        width: factor on the published channels; below 1 in tests.
+
     Raises:
         ValueError: when the source cannot be read or is no I3D, or the target exists.
     """

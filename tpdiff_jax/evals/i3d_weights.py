@@ -148,7 +148,13 @@ def _listed(names: list[str]) -> str:
 
 
 def save_i3d(path: pathlib.Path, params: Mapping[str, Params], source: Mapping[str, str]) -> None:
-    """Write parameters as safetensors, with their origin in the header."""
+    """Write parameters as safetensors, with their origin in the header.
+
+    Args:
+        path: file to write, in one step.
+        params: arrays by unit and role.
+        source: what they were made from: text by name, such as a file's hash.
+    """
     tensors = {f"{name}.{role}": a for name, unit in params.items() for role, a in unit.items()}
     with writing(path) as temporary:
         save_file(tensors, temporary, metadata=dict(source))

@@ -121,7 +121,16 @@ def missing_videos(prompts: Sequence[Prompt], folder: pathlib.Path) -> list[str]
 
 
 def scoring_command(folder: pathlib.Path, dimensions: Sequence[str], out: pathlib.Path) -> str:
-    """Return vbench's command line for a folder of named videos."""
+    """Return vbench's command line for a folder of named videos.
+
+    Args:
+        folder: of the videos.
+        dimensions: of VBench to score; empty: all.
+        out: folder for the scores.
+
+    Returns:
+        One line for a shell, quoted.
+    """
     named = " ".join(dimensions or DIMENSIONS)
     return shlex.join(
         [

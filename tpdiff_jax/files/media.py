@@ -132,7 +132,19 @@ def write_gif_grid(
     min_side: int = 96,
     num_columns: int | None = None,
 ) -> None:
-    """Writes `gif_grid` of the same arguments to `path`, replacing it in one step."""
+    """Writes `gif_grid` of the same arguments to `path`, replacing it in one step.
+
+    Args:
+        path: file to write.
+        videos: uint8 [n, f, h, w, c] with c = 1 or 3.
+        captions: one line under each video, or () for none.
+        fps: frames per second, rounded to hundredths of a second.
+        min_side: frames with a shorter side below this are enlarged by a whole factor.
+        num_columns: videos in a row; None makes the grid about square.
+
+    Raises:
+        ValueError: as `gif_grid`.
+    """
     encoded = gif_grid(
         videos, captions=captions, fps=fps, min_side=min_side, num_columns=num_columns
     )

@@ -81,27 +81,68 @@ class FlowPath:
         check_choice("path.prediction", self.prediction, FLOW_PREDICTIONS)
 
     def gamma(self, t: ArrayLike) -> Array:
-        """Signal scale 1 - t, of the shape of t."""
+        """Signal scale, 1 - t.
+
+        Args:
+            t: noise time in [0, 1], of any shape.
+
+        Returns:
+            gamma_t, of the shape of t.
+        """
         return 1.0 - at_least_float32(t)
 
     def sigma(self, t: ArrayLike) -> Array:
-        """Noise scale (a standard deviation) t, of the shape of t."""
+        """Noise scale (a standard deviation), t.
+
+        Args:
+            t: noise time in [0, 1], of any shape.
+
+        Returns:
+            sigma_t, of the shape of t.
+        """
         return at_least_float32(t)
 
     def nu(self, t: ArrayLike) -> Array:
-        """Noise-to-signal ratio t / (1 - t), of the shape of t; infinite at t = 1."""
+        """Noise-to-signal ratio, t / (1 - t).
+
+        Args:
+            t: noise time in [0, 1], of any shape.
+
+        Returns:
+            nu_t, of the shape of t; infinite at t = 1.
+        """
         return self.sigma(t) / self.gamma(t)
 
     def network_time(self, t: ArrayLike) -> Array:
-        """The published flow models' time unit, 1000 t, of the shape of t."""
+        """Noise time in the unit of published flow models, 1000 t.
+
+        Args:
+            t: noise time in [0, 1], of any shape.
+
+        Returns:
+            Network time in [0, 1000], of the shape of t.
+        """
         return 1000.0 * at_least_float32(t)
 
     def host_scales(self, t: float) -> Scales:
-        """gamma, sigma and nu at noise time t, in float64."""
+        """The path at one noise time, in float64.
+
+        Args:
+            t: noise time in [0, 1].
+
+        Returns:
+            gamma, sigma and nu; nu is infinite at t = 1.
+        """
         return _scales(1.0 - t, t)
 
     def t_from_nu(self, nu: float) -> float:
         """The noise time whose noise-to-signal ratio is nu: t = nu / (1 + nu).
+
+        Args:
+            nu: noise-to-signal ratio, 0 to infinity.
+
+        Returns:
+            Noise time in [0, 1].
 
         Raises:
             ValueError: nu is negative or not a number.
@@ -165,25 +206,60 @@ class DDIMPath:
             )
 
     def gamma(self, t: ArrayLike) -> Array:
-        """Signal scale sqrt(abar_t), of the shape of t."""
+        """Signal scale, sqrt(abar_t).
+
+        Args:
+            t: noise time in [0, 1], of any shape.
+
+        Returns:
+            gamma_t, of the shape of t.
+        """
         return _interpolate(t, self, lambda gammas: gammas)
 
     def sigma(self, t: ArrayLike) -> Array:
-        """Noise scale (a standard deviation) sqrt(1 - gamma_t^2), of the shape of t."""
+        """Noise scale (a standard deviation), sqrt(1 - gamma_t^2).
+
+        Args:
+            t: noise time in [0, 1], of any shape.
+
+        Returns:
+            sigma_t, of the shape of t.
+        """
         # 1 - gamma is interpolated, not subtracted: near the data its float32 digits would cancel.
         lost = _interpolate(t, self, lambda gammas: 1.0 - gammas)
         return jnp.sqrt(lost * (2.0 - lost))
 
     def nu(self, t: ArrayLike) -> Array:
-        """Noise-to-signal ratio, of the shape of t; infinite at t = 1 with zero terminal SNR."""
+        """Noise-to-signal ratio, sigma_t / gamma_t.
+
+        Args:
+            t: noise time in [0, 1], of any shape.
+
+        Returns:
+            nu_t, of the shape of t; infinite at t = 1 with zero terminal SNR.
+        """
         return self.sigma(t) / self.gamma(t)
 
     def network_time(self, t: ArrayLike) -> Array:
-        """Index of the grid point at t, max(num_grid_points t - 1, 0), of the shape of t."""
+        """Index of the grid point at t, max(num_grid_points t - 1, 0).
+
+        Args:
+            t: noise time in [0, 1], of any shape.
+
+        Returns:
+            Network time in [0, num_grid_points - 1], of the shape of t.
+        """
         return jnp.maximum(self.num_grid_points * at_least_float32(t) - 1.0, 0.0)
 
     def host_scales(self, t: float) -> Scales:
-        """gamma, sigma and nu at noise time t, in float64."""
+        """The path at one noise time, in float64.
+
+        Args:
+            t: noise time in [0, 1].
+
+        Returns:
+            gamma, sigma and nu; nu is infinite where gamma is 0.
+        """
         grid, gammas = _ddim_grid(self)
         gamma = float(np.interp(t, grid, gammas))
         lost = float(np.interp(t, grid, 1.0 - gammas))
@@ -191,6 +267,12 @@ class DDIMPath:
 
     def t_from_nu(self, nu: float) -> float:
         """The noise time whose noise-to-signal ratio is nu, from gamma = (1 + nu^2)^(-1/2).
+
+        Args:
+            nu: noise-to-signal ratio, between those at t = 0 and t = 1.
+
+        Returns:
+            Noise time in [0, 1].
 
         Raises:
             ValueError: the path does not reach nu.

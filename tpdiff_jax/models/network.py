@@ -64,7 +64,14 @@ class Network(Protocol):
         ...
 
     def init(self, key: PRNGKey) -> Params:
-        """Fresh float32 parameters: nested dicts of arrays, nothing else."""
+        """Draw fresh parameters.
+
+        Args:
+            key: of the draws.
+
+        Returns:
+            Nested dicts of float32 arrays, nothing else.
+        """
         ...
 
     def apply(
@@ -107,16 +114,38 @@ class Network(Protocol):
         ...
 
     def num_tokens(self, shape: Shape) -> int:
-        """Tokens of one video of (frames, height, width)."""
+        """Count the tokens of one video.
+
+        Args:
+            shape: frames, height and width of the stage.
+
+        Returns:
+            A count: patches or pixels, and tokens of text where the network computes on those too.
+        """
         ...
 
     def null_cond(self, cond: Cond) -> Cond:
-        """The unconditional twin of a condition, for dropout and classifier-free guidance."""
+        """The unconditional twin of a condition, for dropout and classifier-free guidance.
+
+        Args:
+            cond: pytree with leading axis b, or None.
+
+        Returns:
+            The same tree, shapes and types, with what stands for no condition.
+        """
         ...
 
 
 def attention_axis_sizes(num_heads: int, num_patches: int) -> dict[str, tuple[str, int]]:
-    """`Network.axis_sizes` of a transformer over patches: attention is divided along both."""
+    """`Network.axis_sizes` of a transformer over patches: attention is divided along both.
+
+    Args:
+        num_heads: n of every attention.
+        num_patches: patches of a frame of the stage.
+
+    Returns:
+        What it is, in words -> (logical axis, length).
+    """
     return {
         "model.num_heads": ("heads", num_heads),
         "the number of patches of a frame": ("tokens", num_patches),

@@ -54,7 +54,15 @@ class PublishedWeights(NamedTuple):
     folder: pathlib.Path
 
     def load(self, config: Any, params: Params, key: PRNGKey) -> Params:
-        """Read the weights onto the devices of `params`; the key draws what they may lack.
+        """Read the weights onto the devices of given parameters.
+
+        Args:
+            config: of the network.
+            params: shapes, types and shardings of the tree to fill.
+            key: draws what the weights may lack.
+
+        Returns:
+            The tree, filled.
 
         Raises:
             ValueError: naming `model.weights` and what does not fit.

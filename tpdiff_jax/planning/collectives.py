@@ -97,6 +97,14 @@ def sent_bytes(kind: str, step: Executed, size: int) -> float:
 
     all-gather, reduce-scatter, all-to-all: (n - 1)/n of the whole    all-reduce: twice that
     collective-permute: the array
+
+    Args:
+        kind: what `collective_kind` says.
+        step: the instruction and the computation it stands in.
+        size: n, chips of the group.
+
+    Returns:
+        Bytes of one execution.
     """
     given = sum(
         shape.num_bytes

@@ -64,6 +64,14 @@ def trip_count(module: Module, computation: Computation, loop: Instruction) -> i
 
     XLA states it for some backends; else it follows from a counter that starts at a constant and
     is compared with another, as `lax.scan` compiles to.
+
+    Args:
+        module: the program.
+        computation: where the loop stands.
+        loop: the `while`.
+
+    Returns:
+        A count, 0 or more, or None.
     """
     stated = _TRIPS.search(loop.attributes)
     if stated:

@@ -30,7 +30,16 @@ AHEAD_PER_WORKER = 2
 
 
 def decode_source(root: str, clip: ClipSource, spec: ClipFormat) -> Outcome:
-    """Decode one video; what is wrong with it is a value, so that it travels between processes."""
+    """Decode one video; what is wrong with it is a value, so that it travels between processes.
+
+    Args:
+        root: folder that the video must lie in.
+        clip: which video.
+        spec: frames, rate and size of the clips.
+
+    Returns:
+        Its clips, or why there are none.
+    """
     try:
         # Again, because the file may have changed since the table was read.
         return read_clips(check_contained(pathlib.Path(root), clip.path), spec)

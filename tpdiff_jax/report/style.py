@@ -117,7 +117,14 @@ def line_style(index: int) -> dict[str, Any]:
 
 
 def draw_level(panel: Axes, name: str, value: float, label: str) -> None:
-    """Draw the horizontal line of a reference: `ceiling`, `frozen` or `shuffled`."""
+    """Draw the horizontal line of a reference.
+
+    Args:
+        panel: to draw on.
+        name: a key of `REFERENCES`: `ceiling`, `frozen` or `shuffled`.
+        value: its height, in units of the vertical axis.
+        label: its name in the legend.
+    """
     dashes, colour = REFERENCES[name]
     panel.axhline(value, color=colour, linewidth=1.4, linestyle=dashes, label=label)
 

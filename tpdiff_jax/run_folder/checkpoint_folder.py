@@ -82,6 +82,11 @@ def check_free_space(folder: pathlib.Path, *, state_bytes: int, keep: int) -> No
     At most `keep` finished ones and one being written lie on disk at a time; what the folder holds
     already is counted as theirs.
 
+    Args:
+        folder: of the checkpoints.
+        state_bytes: bytes of one checkpoint.
+        keep: finished checkpoints to keep, 1 or more.
+
     Raises:
         ValueError: naming the bytes needed and free.
     """

@@ -95,7 +95,17 @@ def write_checkpoint_manifest(
     identity: Identity | None = None,
     arrays: Mapping[str, str] | None = None,
 ) -> CheckpointManifest:
-    """Hash every file of `folder`, flush all to disk and write the manifest in one step."""
+    """Hash every file of `folder`, flush all to disk and write the manifest in one step.
+
+    Args:
+        folder: of one checkpoint, otherwise complete.
+        step: completed steps.
+        identity: config and data set of the run; None where unknown.
+        arrays: shape and type of every array, by path; None where unknown.
+
+    Returns:
+        What was written.
+    """
     files = {name: _flushed_entry(folder / name) for name in _file_names(folder)}
     manifest = CheckpointManifest(
         step=step,
@@ -173,7 +183,16 @@ def digest(content: Any) -> str:
 
 
 def differences(prefix: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return one line for each entry in which two flat mappings differ."""
+    """Return one line for each entry in which two flat mappings differ.
+
+    Args:
+        prefix: put before each name, such as `config.`.
+        saved: entries of the checkpoint.
+        now: entries of this run.
+
+    Returns:
+        Lines in the order of the names; none where they agree.
+    """
     absent = "(absent)"
     return [
         f"  {prefix}{name}: saved {saved.get(name, absent)!r}, now {now.get(name, absent)!r}"

@@ -124,6 +124,11 @@ class Checkpoints:
     def save(self, step: int, state: Any, totals: Mapping[str, Any]) -> None:
         """Start saving; waits only for an earlier save and for the copy to host memory.
 
+        Args:
+            step: completed steps, which names the folder.
+            state: pytree of arrays on their devices.
+            totals: the run's counts so far, as JSON holds them.
+
         Raises:
             SaveError: when this save cannot start or an earlier one has failed.
         """

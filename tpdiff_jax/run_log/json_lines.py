@@ -34,7 +34,13 @@ class JsonlSink:
         self._file.append(line)
 
     def write_videos(self, step: int, videos: Mapping[str, np.ndarray], fps: int) -> None:
-        """Videos have no place in a line of JSON."""
+        """Do nothing: videos have no place in a line of JSON.
+
+        Args:
+            step: unused.
+            videos: unused.
+            fps: unused.
+        """
 
     def close(self) -> None:
         if self._file is not None:

@@ -48,6 +48,13 @@ class TensorBoardSink:
         )
 
     def write_videos(self, step: int, videos: Mapping[str, np.ndarray], fps: int) -> None:
+        """Write each set of videos as an animated image.
+
+        Args:
+            step: number of completed steps.
+            videos: name -> uint8 [n, f, h, w, c].
+            fps: frames per second.
+        """
         self._write(step, [_image_value(name, video, fps) for name, video in videos.items()])
 
     def close(self) -> None:

@@ -64,7 +64,16 @@ def bundle_on_stop(
 
 
 def describe_stop(experiment: Experiment, key: PRNGKey, stop: TooManyBadSteps) -> dict[str, Any]:
-    """Return the content of bad_steps.json; steps are numbered as in metrics.jsonl, from 1."""
+    """Return the content of bad_steps.json.
+
+    Args:
+        experiment: of the run.
+        key: of all its steps.
+        stop: the steps that were bad, numbered from 0 as completed steps before them.
+
+    Returns:
+        Fields as JSON holds them; steps are numbered as in metrics.jsonl, from 1.
+    """
     return {
         "reason": str(stop),
         "bad_in_a_row": stop.bad_in_a_row,

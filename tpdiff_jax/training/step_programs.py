@@ -22,7 +22,16 @@ StepFunction = Callable[[TrainState, Any, PRNGKey], tuple[TrainState, dict[str, 
 def compile_steps(
     experiment: Experiment, abstract_state: TrainState, key: PRNGKey
 ) -> list[StepFunction]:
-    """Compile `experiment.programs` ahead of time, as many at a time as there are stages."""
+    """Compile `experiment.programs` ahead of time, as many at a time as there are stages.
+
+    Args:
+        experiment: shapes and stages.
+        abstract_state: shapes and shardings of the state.
+        key: the run's key, or its shape.
+
+    Returns:
+        One function for each program, (state, batch, key) -> (state, metrics).
+    """
 
     def compile_program(program: Program) -> StepFunction:
         with naming(program.name):

@@ -28,7 +28,16 @@ def norm_rows(tensor: str, param: str) -> list[KeyRow]:
 
 
 def residual_rows(tensor: str, param: str, has_shortcut: bool) -> list[KeyRow]:
-    """Rows of a residual block, without its noise time."""
+    """Rows of a residual block, without its noise time.
+
+    Args:
+        tensor: its name in the file.
+        param: its path among the parameters.
+        has_shortcut: whether its input and output differ in channels.
+
+    Returns:
+        Rows of two norms, two convolutions and the shortcut.
+    """
     return [
         *norm_rows(f"{tensor}.norm1", f"{param}/norm_1"),
         *convolution_rows(f"{tensor}.conv1", f"{param}/conv_1"),

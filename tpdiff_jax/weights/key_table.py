@@ -57,7 +57,17 @@ class KeyRow(NamedTuple):
 def linear_rows(
     tensor: str, param: str, share: tuple[int, int] = (0, 1), outputs: Transform = UNCHANGED
 ) -> list[KeyRow]:
-    """Rows of a linear layer; `outputs` rearranges its outputs, the last axis here."""
+    """Rows of a linear layer.
+
+    Args:
+        tensor: its name in the file.
+        param: its path among the parameters.
+        share: (i, n): the i-th of n equal parts of the parameter's last axis.
+        outputs: rearranges its outputs, the last axis here.
+
+    Returns:
+        Rows of kernel and bias.
+    """
     return [
         KeyRow(f"{tensor}.weight", f"{param}/kernel", TRANSPOSED.then(outputs), share),
         KeyRow(f"{tensor}.bias", f"{param}/bias", outputs, share),
@@ -194,6 +204,15 @@ def import_params(
 
 
 def export_tensor(leaves: Mapping[str, Any], place: Place, dtype: np.dtype) -> np.ndarray:
-    """Return one tensor in the file's layout and type; `leaves` come from `flatten_params`."""
+    """Return one tensor as its file holds it.
+
+    Args:
+        leaves: arrays by path, as `flatten_params` returns them.
+        place: where the tensor stands among them.
+        dtype: stored type.
+
+    Returns:
+        An array in the file's layout.
+    """
     part = np.asarray(leaves[place.param][place.index])
     return np.ascontiguousarray(place.transform.to_tensor(part).astype(dtype))

@@ -16,7 +16,16 @@ def num_pixels(video: Shape, level: int) -> int:
 
 
 def conv_flops(pixels: float, channels: int, out_channels: int) -> float:
-    """FLOPs of a 3 x 3 convolution that gives so many pixels."""
+    """Count the FLOPs of a 3 x 3 convolution.
+
+    Args:
+        pixels: of its output, over all frames.
+        channels: of its input.
+        out_channels: of its output.
+
+    Returns:
+        18 pixels channels out_channels.
+    """
     return 2.0 * TAPS * pixels * channels * out_channels
 
 
@@ -47,7 +56,16 @@ def middle_end_flops(shape: LayerShape, video: Shape) -> float:
 
 
 def residual_flops(shape: LayerShape, channels: int, video: Shape) -> float:
-    """FLOPs of a residual block with this many input channels."""
+    """Count the FLOPs of a residual block.
+
+    Args:
+        shape: the layer: level, output channels, config.
+        channels: of the block's input.
+        video: frames, height and width of the network's input.
+
+    Returns:
+        FLOPs for one video, shortcut and noise time included.
+    """
     tokens, d = video[0] * num_pixels(video, shape.level), shape.out_channels
     shortcut = 2.0 * tokens * channels * d if channels != d else 0.0
     convs = conv_flops(tokens, channels, d) + conv_flops(tokens, d, d)

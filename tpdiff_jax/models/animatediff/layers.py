@@ -38,7 +38,17 @@ class Context(NamedTuple):
 def residual_block(
     channels: int, out_channels: int, config: AnimateDiffConfig, rngs: nnx.Rngs
 ) -> ResidualBlock:
-    """Return a residual block that adds the noise time."""
+    """Return a residual block that adds the noise time.
+
+    Args:
+        channels: of its input.
+        out_channels: of its output.
+        config: groups of its norms, size of the noise time, type.
+        rngs: of fresh parameters.
+
+    Returns:
+        The block, which takes [b, f, h, w, channels].
+    """
     return ResidualBlock(
         channels,
         out_channels,

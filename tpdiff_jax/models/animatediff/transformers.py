@@ -69,14 +69,32 @@ class TransformerBlock(nnx.Module):
         self.outer = Linear(hidden, dim, dtype=dtype, rngs=rngs)
 
     def in_frames(self, x: Array, text: Array, attend: Attend) -> Array:
-        """[b, f, l, d], text [b, 1, m, e] -> [b, f, l, d]."""
+        """Attention within each frame, then to the text, then the feed-forward part.
+
+        Args:
+            x: tokens, [b, f, l, d].
+            text: encoded captions, [b, 1, m, e].
+            attend: attention over l.
+
+        Returns:
+            [b, f, l, d].
+        """
         y = self.norm_1(x)
         x = x + self.attention_1(y, y, attend)
         x = x + self.attention_2(self.norm_2(x), text, dot_product_attention)
         return x + self._feed_forward(self.norm_3(x))
 
     def along_time(self, x: Array, positions: Array, attend: Attend) -> Array:
-        """[b, l, f, d], embedded frame positions [f, d] -> [b, l, f, d]."""
+        """Attention over the frames, twice, then the feed-forward part.
+
+        Args:
+            x: tokens, [b, l, f, d].
+            positions: embedded positions of the frames, [f, d].
+            attend: attention over f.
+
+        Returns:
+            [b, l, f, d].
+        """
         y = self.norm_1(x) + positions
         x = x + self.attention_1(y, y, attend)
         y = self.norm_2(x) + positions
@@ -110,14 +128,32 @@ class Transformer(nnx.Module):
         self.kernel = config.attention_kernel
 
     def in_frames(self, x: Array, text: Array, layout: Layout) -> Array:
-        """[b, f, h, w, d], text [b, m, e] -> [b, f, h, w, d]."""
+        """Stable Diffusion's transformer: attention within frames, as a change to x.
+
+        Args:
+            x: [b, f, h, w, d].
+            text: encoded captions, [b, m, e].
+            layout: the devices.
+
+        Returns:
+            [b, f, h, w, d].
+        """
         tokens = rearrange(self.norm(x), "b f h w d -> b f (h w) d")
         attend = attention_over("space", self.kernel, layout)
         y = self.block.in_frames(self.project_in(tokens), text[:, None], attend)
         return x + self.project_out(y).reshape(x.shape)
 
     def along_time(self, x: Array, frame_positions: ArrayLike, layout: Layout) -> Array:
-        """[b, f, h, w, d], positions in the full-rate video [f] -> [b, f, h, w, d]."""
+        """AnimateDiff's motion module: attention over frames, as a change to x.
+
+        Args:
+            x: [b, f, h, w, d].
+            frame_positions: in the full-rate video, [f].
+            layout: the devices.
+
+        Returns:
+            [b, f, h, w, d].
+        """
         height, width = x.shape[2:4]
         tokens = rearrange(self.norm(x), "b f h w d -> b (h w) f d")
         attend = attention_over("time", self.kernel, layout)

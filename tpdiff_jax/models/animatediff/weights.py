@@ -206,7 +206,16 @@ def open_tensors(folder: pathlib.Path) -> Tensors:
 def published_animatediff_fields(
     config: AnimateDiffConfig, part: str, layout: str
 ) -> dict[str, Any]:
-    """Return the entries of a part's config.json that diffusers reads."""
+    """Return the entries of a part's config.json that diffusers reads.
+
+    Args:
+        config: of the network.
+        part: folder of the part, such as `ADAPTER`.
+        layout: one of `ANIMATEDIFF_LAYOUTS`.
+
+    Returns:
+        Names and values, as JSON holds them.
+    """
     last = config.num_levels - 1
     motion = {
         "motion_max_seq_length": config.motion.num_positions,

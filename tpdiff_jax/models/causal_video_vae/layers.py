@@ -33,7 +33,16 @@ class ConvCache:
         self._frames = iter(frames or ())
 
     def extend(self, x: Array, kernel: int, stride: int) -> Array:
-        """Put what came before in front of a chunk: zeros at the start of the video."""
+        """Put what came before in front of a chunk, and keep what the next chunk needs.
+
+        Args:
+            x: a chunk, [b, f, h, w, c].
+            kernel: of the convolution that follows, along time.
+            stride: of it, along time.
+
+        Returns:
+            [b, f + what came before, h, w, c]; zeros come before the start of the video.
+        """
         if self.is_first_chunk:
             before = jnp.zeros((x.shape[0], kernel - 1, *x.shape[2:]), x.dtype)
         else:

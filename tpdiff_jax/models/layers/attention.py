@@ -130,5 +130,16 @@ def joint_attention(
 
 
 def attention_flops(num_tokens: float, num_keys: float, dim: int) -> float:
-    """Matrix-product FLOPs of `SelfAttention`: projections 8 l d^2, scores and values 4 l k d."""
+    """Count the matrix-product FLOPs of `SelfAttention`.
+
+        8 l d^2 for projections, 4 l k d for scores and values
+
+    Args:
+        num_tokens: l, queries.
+        num_keys: k, keys that each of them sees.
+        dim: d, width.
+
+    Returns:
+        FLOPs, multiplications and additions.
+    """
     return 8.0 * num_tokens * dim**2 + 4.0 * num_tokens * num_keys * dim

@@ -32,7 +32,16 @@ _OVER_PLACES = ("batch", None, "tokens", "heads", None)
 
 
 def check_kernel(choice: str, platform: str, dtype: str) -> None:
-    """Raise ValueError when a kernel cannot run on these devices or in this type."""
+    """Refuse a kernel that cannot run on these devices or in this type.
+
+    Args:
+        choice: one of `CHOICES`.
+        platform: cpu, gpu or tpu.
+        dtype: `model.dtype`.
+
+    Raises:
+        ValueError: naming the field, its value and what is needed.
+    """
     needed = PLATFORMS.get(choice, platform)
     if platform != needed:
         raise ValueError(
@@ -46,7 +55,17 @@ def check_kernel(choice: str, platform: str, dtype: str) -> None:
 
 
 def choose_kernel(choice: str, platform: str, dtype: str, num_tokens: int) -> str:
-    """Return the kernel for sequences of `num_tokens` keys; see the top of this file."""
+    """Return the kernel for sequences of one length; see the top of this file.
+
+    Args:
+        choice: one of `CHOICES`.
+        platform: cpu, gpu or tpu.
+        dtype: of the queries, by name.
+        num_tokens: number of keys.
+
+    Returns:
+        A key of `KERNELS`.
+    """
     if num_tokens < MIN_TOKENS:
         return "xla"
     if choice != "auto":
@@ -87,6 +106,16 @@ def cudnn_attention(q: Array, k: Array, v: Array, key_mask: Array | None = None)
     """`dot_product_attention` by cuDNN: bfloat16 on a GPU only.
 
     cuDNN knows how many keys a sample has, not which: visible ones are brought to the front.
+
+    Args:
+        q: queries, [..., l, n, e].
+        k: keys, [..., m, n, e].
+        v: values, [..., m, n, e].
+        key_mask: whether each key is seen, bool [b, m], where b is the only axis before l; None:
+            all are.
+
+    Returns:
+        [..., l, n, e].
     """
     flat = [part.reshape(-1, *part.shape[-3:]) for part in (q, k, v)]
     lengths = None
@@ -111,6 +140,17 @@ def splash_attention(
 
     Sequences are padded to whole blocks. Padded and masked keys are another segment than all
     queries, so nothing attends to them; padded queries are cut off.
+
+    Args:
+        q: queries, [..., l, n, e].
+        k: keys, [..., m, n, e].
+        v: values, [..., m, n, e].
+        key_mask: whether each key is seen, bool [b, m], where b is the only axis before l; None:
+            all are.
+        is_interpreted: run without a TPU.
+
+    Returns:
+        [..., l, n, e].
     """
     # Imported here: elsewhere nobody should wait for Pallas.
     from jax.experimental.pallas.ops.tpu import splash_attention as splash

@@ -181,7 +181,17 @@ class FrameGroupNorm(nnx.Module):
 
 
 def zero_linear(d_in: int, d_out: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> Linear:
-    """Return a linear layer that starts at zero, for gates and outputs (adaLN-Zero)."""
+    """Return a linear layer that starts at zero, for gates and outputs (adaLN-Zero).
+
+    Args:
+        d_in: width of its input.
+        d_out: width of its output.
+        dtype: of the product; parameters are float32.
+        rngs: unused by zeros, asked for by the layer.
+
+    Returns:
+        The layer.
+    """
     zeros = nnx.initializers.zeros_init()
     return Linear(d_in, d_out, dtype=dtype, kernel_init=zeros, rngs=rngs)
 

@@ -40,12 +40,31 @@ class StackConfig(Protocol):
 
 
 def new_params(part: Callable[..., nnx.Module], config: Any, key: PRNGKey) -> Params:
-    """Fresh parameters of one part: nested dicts of arrays."""
+    """Draw fresh parameters of one part.
+
+    Args:
+        part: its class, called as `part(config, rngs=...)`.
+        config: of the network.
+        key: of the draws.
+
+    Returns:
+        Nested dicts of arrays.
+    """
     return nnx.to_pure_dict(nnx.state(part(config, rngs=nnx.Rngs(key)), nnx.Param))
 
 
 def new_stack(part: Callable[..., nnx.Module], config: Any, depth: int, key: PRNGKey) -> Params:
-    """Fresh parameters of `depth` equal blocks, every leaf with a leading axis of `depth`."""
+    """Draw fresh parameters of equal blocks.
+
+    Args:
+        part: class of a block, called as `part(config, rngs=...)`.
+        config: of the network.
+        depth: number of blocks.
+        key: of the draws; each block has its own.
+
+    Returns:
+        Nested dicts of arrays, every leaf with a leading axis of `depth`.
+    """
     return jax.vmap(lambda k: new_params(part, config, k))(jax.random.split(key, depth))
 
 
@@ -53,6 +72,14 @@ def bind(part: Callable[..., Part], config: Any, params: Params) -> Part:
     """Return the part with these parameters.
 
     Where they hold `lora_a` and `lora_b` beside a kernel, its layer adds that low-rank change.
+
+    Args:
+        part: its class, called as `part(config, rngs=...)`.
+        config: of the network.
+        params: nested dicts of arrays, as `new_params` returns them.
+
+    Returns:
+        A module whose methods compute with these arrays.
 
     Raises:
         ValueError: for a low-rank change of a layer that cannot have one.

@@ -14,7 +14,16 @@ def check_positive(config: Any, *fields: str) -> None:
 
 
 def check_config_choice(config: Any, field: str, allowed: Iterable[str]) -> None:
-    """Raise ValueError unless the field is one of the allowed names."""
+    """Refuse a field that is not one of the allowed names.
+
+    Args:
+        config: of a network.
+        field: name of the field.
+        allowed: the names that exist.
+
+    Raises:
+        ValueError: naming `model.FIELD`, its value and the allowed names.
+    """
     checks.check_choice(f"model.{field}", getattr(config, field), allowed)
 
 

@@ -28,12 +28,30 @@ class OneDevice:
         in_axes: Sequence[Axes],
         out_axes: Sequence[Axes],
     ) -> Callable[..., tuple[Array, ...]]:
-        """Return the function."""
+        """Return the function: one device's part is the whole.
+
+        Args:
+            function: of arrays.
+            in_axes: unused.
+            out_axes: unused.
+
+        Returns:
+            `function`.
+        """
         del in_axes, out_axes
         return function
 
     def gather(self, x: Array, name: str, dim: int) -> Array:
-        """Return x."""
+        """Return x, which is whole already.
+
+        Args:
+            x: an array.
+            name: unused.
+            dim: unused.
+
+        Returns:
+            x.
+        """
         del name, dim
         return x
 

@@ -70,7 +70,17 @@ def attention_with_text(
 
 
 def num_seen_keys(num_text: int, num_frames: int, num_patches: int, is_causal: bool) -> float:
-    """Keys that a token sees, on average over text and video, padding included."""
+    """Keys that a token sees, on average over text and video, padding included.
+
+    Args:
+        num_text: tokens of text.
+        num_frames: frames.
+        num_patches: patches of a frame.
+        is_causal: text sees text and the first frame, a frame sees text and frames up to itself.
+
+    Returns:
+        Mean number of keys.
+    """
     if not is_causal:
         return float(num_text + num_frames * num_patches)
     seen = [num_text + (i + 1) * num_patches for i in range(num_frames)]

@@ -131,7 +131,16 @@ class VideoDiTStem(nnx.Module):
         return tokens + sinusoids.astype(tokens.dtype)
 
     def condition(self, t: Array, strides: Strides, cond: Cond) -> Array:
-        """Sum of the embeddings, then SiLU, [b, d] float32."""
+        """Embed what the blocks are conditioned on, to one vector: a sum, then SiLU.
+
+        Args:
+            t: network time, 0 (data) to 1000 (noise), [b].
+            strides: of the stage.
+            cond: "label", int32 [b, num_digits]; None: no labels.
+
+        Returns:
+            [b, d] float32.
+        """
         total = self.time(t) + self.stride(strides)
         if cond is not None:
             total = total + self.label(cond["label"])
