@@ -141,7 +141,7 @@ def assert_same_bits(a: Any, b: Any) -> None:
         assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
 
 
-@pytest.mark.parametrize("mode", method.noise_alignment.MODES)
+@pytest.mark.parametrize("mode", method.noise_alignment.ALIGNMENT_MODES)
 def test_a_clip_of_nan_is_a_skipped_step_whatever_pairs_the_noise(
     batch: dict[str, Any], mode: str
 ) -> None:

@@ -3,8 +3,8 @@
 Overrides are texts, as on the command line, so that what the flag parser lets through is what is
 tried: numbers out of range, NaN, tuples of anything, choices that there are not.
 
-`FUZZ_EXAMPLES=2000 python -m pytest -m slow tests/experiment/test_config_fuzz.py` tries more of them, for as
-long as you like.
+`FUZZ_EXAMPLES=2000 python -m pytest -m slow tests/experiment/test_config_fuzz.py` tries more of
+them, for as long as you like.
 """
 
 import os
