@@ -149,7 +149,7 @@ def test_from_videos_to_videos_of_prompts(
     command("train", workdir=run, **training)
     results = json.loads((run / "results.json").read_text())
     assert results["counts"]["steps"] == 2 and results["metrics"] == {}
-    assert [stage["num_frames"] for stage in results["stages"]] == system.stage_frames
+    assert [stage["shape"][0] for stage in results["stages"]] == system.stage_frames
     assert {path.suffix for path in (run / "samples").iterdir()} == {".npy"}, "no decoder yet"
 
     # ---- sample

@@ -38,6 +38,11 @@ def content(workdir: pathlib.Path) -> dict[str, bytes]:
         ({"train__num_steps": 4}, "train.num_steps=4 is below step 6"),
         ({"optim__learning_rate": 0.5}, "optim.learning_rate: saved 0.001, now 0.5"),
         ({"train__seed": 3}, "train.seed: saved 0, now 3"),
+        ({"pyramid__frame_strides": (1,)}, "pyramid.frame_strides: saved (), now (1,)"),
+        (
+            {"pyramid__strides": ((4, 2, 2), (1, 1, 1))},
+            "pyramid.strides: saved (4, 2, 1), now ((4, 2, 2), (1, 1, 1))",
+        ),
     ],
 )
 def test_a_refused_training_command_changes_nothing(

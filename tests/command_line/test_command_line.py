@@ -119,6 +119,9 @@ def test_overrides_reach_the_config() -> None:
     )
     config = command.values["config"]
     assert (config.train.num_steps, config.model.depth) == (7, 3)
+    strides = "--config.pyramid.strides=((1,4,4),(1,2,2),(1,1,1))"
+    pyramid = parse([*arguments("train"), strides]).values["config"].pyramid
+    assert pyramid.strides == ((1, 4, 4), (1, 2, 2), (1, 1, 1)) and pyramid.frame_strides == ()
     again = parse(arguments("train")).values["config"]
     assert again.train.num_steps != 7, "one command line must not change the next"
 

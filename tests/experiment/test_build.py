@@ -181,6 +181,69 @@ def test_batches_of_equal_tokens_take_a_multiple_of_clips_where_frames_are_few()
     assert experiment.programs[0].train_flops == 4 * equal.programs[0].train_flops
 
 
+SPACE = ((1, 4, 4), (1, 2, 2), (1, 1, 1))
+SPACE_AND_TIME = ((4, 4, 4), (2, 2, 2), (1, 1, 1))
+
+
+@pytest.mark.parametrize(("strides", "times"), [(SPACE, (16, 4, 1)), (SPACE_AND_TIME, (64, 8, 1))])
+def test_batches_of_equal_tokens_take_the_product_of_all_strides(
+    strides: Any, times: tuple[int, ...]
+) -> None:
+    experiment = build_experiment(
+        tiny_config(train__batch_per_stage="tokens", pyramid__strides=strides, model__patch_size=4)
+    )
+    assert experiment.batch_sizes == tuple(8 * more for more in times)
+    tokens = [
+        program.batch_size * experiment.network.num_tokens(program.stage_shape)
+        for program in experiment.programs
+    ]
+    assert tokens == [8 * 8 * 8 * 8] * 3, "8 clips of 8 frames of 8x8 patches"
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"strides": (2, 1)}, ((2, 1, 1), (1, 1, 1))),
+        ({"strides": SPACE}, SPACE),
+        ({"strides": SPACE, "frame_strides": (2, 1)}, ((2, 1, 1), (1, 1, 1))),
+        ({"frame_strides": (1,)}, ((1, 1, 1),)),
+        ({"frame_strides": SPACE_AND_TIME}, SPACE_AND_TIME),
+        ({"strides": "unread", "frame_strides": (2, 1)}, ((2, 1, 1), (1, 1, 1))),
+    ],
+)
+def test_frame_strides_stand_in_place_of_strides_where_they_are_given(
+    fields: dict[str, Any], expected: Any
+) -> None:
+    config = tiny_config(model__patch_size=4)
+    with config.unlocked():
+        for name, value in fields.items():
+            del config.pyramid[name]
+            config.pyramid[name] = value
+    experiment = build_experiment(config)
+    assert tuple(stage.strides for stage in experiment.pyramid.stages) == expected
+
+
+def test_either_field_of_strides_makes_another_run(tmp_path: Any) -> None:
+    """Compared as they are written, also where both give the same pyramid."""
+    config = tiny_config(pyramid__strides=SPACE)
+    run_config.save_config(tmp_path, config)
+    saved = run_config.load_config(tmp_path)
+    run_config.check_same_run(saved, config)
+    deciding = run_config.deciding_fields(config)
+    assert deciding == run_config.deciding_fields(saved)
+    for field, value in (
+        ("strides", SPACE_AND_TIME),
+        ("frame_strides", (2, 1)),
+        ("frame_strides", SPACE),
+    ):
+        other = tiny_config(**{"pyramid__strides": SPACE, f"pyramid__{field}": value})
+        with pytest.raises(run_config.ConfigMismatchError) as refusal:
+            run_config.check_same_run(saved, other)
+        before = saved.pyramid[field]
+        assert f"pyramid.{field}: saved {before!r}, now {value!r}" in str(refusal.value)
+        assert run_config.deciding_fields(other) != deciding
+
+
 def test_config_survives_json_and_the_same_config_is_the_same_run(tmp_path: Any) -> None:
     config = tiny_config()
     run_config.save_config(tmp_path, config)
