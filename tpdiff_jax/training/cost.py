@@ -1,11 +1,6 @@
 """What a training step costs, counted from the traced programs.
 
-<<<<<<< HEAD
-    train_flops     the network alone: forward, and what training needs backward
-                    (experiment/clip_flops.py)
-=======
     train_flops     the network alone: forward, and what training needs backward (see clip_flops)
->>>>>>> fix3
     counted_flops   that, the pairing of noise, the optimizer's matrix products and the average
 
 Neither credits recomputation. Equal FLOPs of experiments and the share of the peak mean the first;
