@@ -154,3 +154,9 @@ def test_config_fields_that_the_pages_name_exist() -> None:
         for field in named.findall(page.read_text()):
             if not field.endswith((".py", ".md")):
                 assert field in known, f"{page.name}: {field}"
+
+
+def test_the_readme_names_every_exit_code() -> None:
+    (sentence,) = re.findall(r"^Exit codes: (.*?)\.", TEXT, re.S | re.M)
+    shown = {int(code) for code in re.findall(r"\b\d+\b", sentence)}
+    assert shown == {code.value for code in command_line.ExitCode}
