@@ -126,6 +126,12 @@ def test_every_module_has_its_place():
     assert not [name for name in MODULES if "utils" in name.split(".")[-1]]
 
 
+def test_contributing_shows_these_layers():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    block = text[text.index("    types, checks\n") :].split("\n\n")[0]
+    assert tuple(set(line.strip(" <").split(", ")) for line in block.splitlines()) == LAYERS
+
+
 def test_imports_point_down_only():
     assert violations(arrows()) == []
 

@@ -28,7 +28,7 @@ DYING = """
 import json, os, pathlib, signal, sys
 from tpdiff_jax.encoders import make_clip_encoder
 from tpdiff_jax.prepare import prepare
-from tpdiff_jax.videos import shard_writer
+from tpdiff_jax.preparation import shard_writer
 from tpdiff_jax.preparation.prepare_spec import PrepareSpec
 
 fields, folder, place, calls = sys.argv[1:]

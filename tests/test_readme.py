@@ -1,13 +1,51 @@
-"""The README's library example runs, and its commands name files and flags that exist."""
+"""The documents are right: the library example runs, every command parses, every name exists."""
 
+import ast
+import importlib
+import importlib.util
 import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 from tests.tiny import REPO
+from tpdiff_jax import command_line
+from tpdiff_jax.command_line.flag_table import FLAGS
 
 TEXT = (REPO / "README.md").read_text()
+PAGES = (REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").glob("*.md")))
+CONFIGS = sorted((REPO / "configs").glob("[a-z]*.py"))
+MAIN = "tpdiff_jax.main"
+GROUPS = (
+    *("data", "model", "path", "pyramid", "alignment", "optim", "adaptation", "train", "log"),
+    *("guard", "sample", "eval", "measure", "mesh", "prepare"),
+)
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """Yield the words behind `python -m` of every command: of blocks, lines and backquotes."""
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.S)
+    prose = re.sub(r"```.*?```", "", text, flags=re.S)
+    quoted = [command.replace("\n", " ") for command in re.findall(r"`([^`]+)`", prose)]
+    for line in [line for block in blocks for line in _lines(block)] + quoted:
+        if found := re.match(r"(?:[\w./]*/)?python -m (.*)", line.strip()):
+            yield shlex.split(found[1], comments=True)
+
+
+def _lines(block: str) -> list[str]:
+    return re.sub(r"\\\n\s*", " ", block).replace(" && ", "\n").splitlines()
+
+
+def header_commands(path: Path) -> Iterator[list[str]]:
+    """Yield the commands of a config's header, each with the lines below that go on with it."""
+    header = ast.get_docstring(ast.parse(path.read_text())) or ""
+    joined = re.sub(r"\\\n\s*|\n\s+(?=--)", " ", header)
+    for command in re.findall(r"python -m (.*)", joined):
+        yield shlex.split(command)
 
 
 def test_the_library_example_trains_and_samples() -> None:
@@ -35,10 +73,90 @@ def test_the_library_example_trains_and_samples() -> None:
     assert samples.shape == (4, 16, 32, 32, 1)
 
 
-def test_files_that_the_readme_names_exist() -> None:
-    for path in re.findall(r"\]\(([\w./]+)\)", TEXT):
-        assert (REPO / path).exists(), path
-    for path in re.findall(r"`((?:method|tests)/[\w/]+\.py)`", TEXT):
-        assert (REPO / path).exists() or (REPO / "tpdiff_jax" / path).exists(), path
-    for path in re.findall(r"--config=(\S+\.py)", TEXT):
-        assert (REPO / path).exists(), path
+def test_files_that_the_pages_name_exist() -> None:
+    for page in PAGES:
+        text = page.read_text()
+        for path in re.findall(r"\]\((?!https?:)([\w./]+)[#)]", text):
+            assert (page.parent / path).exists(), f"{page.name}: {path}"
+        for path in re.findall(r"`([\w/]+/[\w/]+\.py)[`:]", text):
+            is_example = path.split("/")[-1].startswith("my_") or "/my_" in path
+            places = (REPO / path, REPO / "tpdiff_jax" / path)
+            assert is_example or any(place.exists() for place in places), f"{page.name}: {path}"
+        for path in re.findall(r"--config=(\S+\.py)", text):
+            assert (REPO / path).exists(), f"{page.name}: {path}"
+
+
+def test_the_pages_name_what_their_files_define() -> None:
+    found = re.findall(r"`((?:method/)?\w+\.py)`: ((?:`\w+`(?:, )?)+)", TEXT)
+    assert len(found) > 8
+    for path, names in found:
+        module = importlib.import_module(f"tpdiff_jax.{path.removesuffix('.py').replace('/', '.')}")
+        for name in re.findall(r"\w+", names):
+            assert getattr(module, name).__module__ == module.__name__, f"{path}: {name}"
+
+
+def _main_commands() -> Iterator[tuple[str, list[str]]]:
+    pages = [(page, commands(page.read_text())) for page in PAGES]
+    for path, found in pages + [(path, header_commands(path)) for path in CONFIGS]:
+        for program, *words in found:
+            if program == MAIN and "--help" not in words:
+                yield path.name, words
+
+
+@pytest.mark.parametrize("page, words", list(_main_commands()))
+def test_every_command_has_the_flags_of_its_mode(page: str, words: list[str]) -> None:
+    command = command_line.parse(["main", *words])
+    assert Path(command.values["workdir"]).parts
+    given = {word.removeprefix("--").partition("=")[0].partition(".")[0] for word in words}
+    owned = set(command_line.flags_of(command.mode))
+    assert given <= owned | {f"no{name}" for name in owned if FLAGS[name].kind == "switch"}, page
+
+
+def test_commands_of_all_modes_are_shown() -> None:
+    shown = {command_line.parse(["main", *words]).mode for _, words in _main_commands()}
+    assert shown == set(command_line.MODES)
+    assert len(list(_main_commands())) > 25
+
+
+def test_a_command_that_does_not_parse_is_seen() -> None:
+    text = "```bash\npython -m tpdiff_jax.main --mode=doctor --workdir=runs/a \\\n  --step=3\n```\n"
+    ((program, *words),) = commands(text)
+    assert program == MAIN
+    with pytest.raises(ValueError, match="--step is no flag of --mode=doctor"):
+        command_line.parse(["main", *words])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_of_other_programs_parse(page: Path) -> None:
+    """By their own parsers; what they leave are fields of a config."""
+    for program, *words in commands(page.read_text()):
+        if program in (MAIN, "pytest", "venv"):
+            continue
+        module = importlib.import_module(program)
+        if not hasattr(module, "_parser") or not words:
+            continue
+        _, rest = module._parser().parse_known_args(words)
+        if rest[:1] == ["--"]:
+            command_line.parse(["main", *rest[1:]])
+            continue
+        fields = [word for word in rest if not word.startswith(("--config=", "--workdir="))]
+        assert all(word.startswith("--config.") for word in fields), (program, rest)
+        command_line.parse(["main", "--config=configs/flow.py", "--workdir=w", *fields])
+
+
+def test_config_fields_that_the_pages_name_exist() -> None:
+    known = set()
+    for path in CONFIGS:
+        config = importlib.import_module(f"configs.{path.stem}").get_config()
+        known |= {f"{group}.{field}" for group in config for field in config[group]}
+    named = re.compile(rf"`(?:--config\.)?((?:{'|'.join(GROUPS)})\.\w+)(?:=[^`]*|\s=[^`]*)?`")
+    for page in PAGES:
+        for field in named.findall(page.read_text()):
+            if not field.endswith((".py", ".md")):
+                assert field in known, f"{page.name}: {field}"
+
+
+def test_the_readme_names_every_exit_code() -> None:
+    (sentence,) = re.findall(r"^Exit codes: (.*?)\.", TEXT, re.S | re.M)
+    shown = {int(code) for code in re.findall(r"\b\d+\b", sentence)}
+    assert shown == {code.value for code in command_line.ExitCode}

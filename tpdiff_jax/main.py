@@ -1,7 +1,8 @@
-"""The command: `python -m tpdiff_jax.main --help` says what it does; `command_line.py` holds it.
+"""The command: `python -m tpdiff_jax.main --help` says what it does.
 
-A mode is one function here, which imports what it needs: a mistake on the command line should not
-wait for the whole stack. An exception is one exit code.
+The room `command_line` holds modes, flags and exit codes. A mode is one function here, which
+imports what it needs: a mistake on the command line should not wait for the whole stack. An
+exception is one exit code.
 """
 
 import os

@@ -1,8 +1,8 @@
 """What an evaluation is: figures of generated videos beside a ceiling and floors.
 
-Two families measure by it: `digit_measures.DigitMeasures` by the exact physics of Moving Digits,
-`clip_measures.ClipMeasures` by distances to held-out clips. Each describes its figures in one
-table, `DIGIT_METRICS` and `CLIP_METRICS`, and puts real and spoilt clips through the same code.
+Two families in the room `measures` do it: `DigitMeasures` by the exact physics of Moving Digits,
+`ClipMeasures` by distances to held-out clips. Each describes its figures in one table,
+`DIGIT_METRICS` and `CLIP_METRICS`, and puts real and spoilt clips through the same code.
 """
 
 from collections.abc import Mapping
