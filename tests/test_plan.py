@@ -68,11 +68,9 @@ def test_stages_pooled_over_space_are_planned_at_their_size(tmp_path: pathlib.Pa
     assert (coarse["strides"], coarse["shape"]) == ([2, 2, 2], [4, 16, 16])
     assert (full["strides"], full["shape"]) == ([1, 1, 1], [8, 32, 32])
     assert full["tokens_per_clip"] == 8 * coarse["tokens_per_clip"] == 8 * 4 * 4
+    assert coarse["executed_flops"] < full["executed_flops"] / 4
     programs = build_experiment(config).programs
-    for row, program in zip((coarse, full), programs, strict=True):
-        assert row["model_flops"] == program.train_flops
-        assert 0.9 < row["executed_flops"] / row["model_flops"] < 1.0
-    assert coarse["memory"]["temporary"] < full["memory"]["temporary"]
+    assert [row["model_flops"] for row in (coarse, full)] == [p.train_flops for p in programs]
     page = path.with_suffix(".html").read_text()
     assert "<td>2 x 2 x 2</td><td>4 x 16 x 16</td>" in page
     assert "<td>1 x 1 x 1</td><td>8 x 32 x 32</td>" in page

@@ -120,9 +120,9 @@ def test_a_tiny_network_is_timed_end_to_end(tmp_path, strides, coarsest):
         rows = report[part]["stages"]
         assert [row["twin"] for row in rows] == ["pyramid", "pyramid", "vanilla"]
         assert [row["shape"] for row in rows] == [coarsest, [8, 32, 32], [8, 32, 32]]
-        # Tokens cost more than in proportion (attention), beside what does not depend on them.
+        # In proportion to the tokens, but for attention among them and what a clip costs alone.
         kept = math.prod(coarsest) / (8 * 32 * 32)
-        assert rows[0]["flops"] == pytest.approx(kept * rows[1]["flops"], rel=0.25)
+        assert rows[0]["flops"] == pytest.approx(kept * rows[1]["flops"], rel=0.4)
     assert report["training"]["ratio"]["median"] > 0
     assert report["sampling"]["model_ratio"] < 1
     assert [row["stage"] for row in report["alignment"]] == [0, 1, None]
