@@ -7,7 +7,8 @@ from tests.forced_devices import last_line_on
 RUN = """
 import dataclasses, math
 import jax, jax.numpy as jnp, numpy as np
-from tests.models import animatediff_reference, flux_reference
+from tests.models.animatediff import animatediff_reference
+from tests.models.flux import flux_reference
 from tests.models.full_size import at
 from tpdiff_jax.devices.mesh import MeshLayout, MeshSpec, make_mesh
 from tpdiff_jax.devices.param_sharding import state_shardings

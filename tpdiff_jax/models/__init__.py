@@ -3,6 +3,17 @@
 `make_network("video_dit", fields={"hidden_size": 192}, channels=1, num_classes=10)` gives a
 `Network`: `init`, `apply`, `flops`, `null_cond`. The method never imports a network; it is handed
 `predict = partial(apply, params)`.
+
+All of one model stands in its folder; what a model has no use for is missing there.
+
+    config      its shape, checked before anything is built
+    network     the network, from its parameters and a video to an output
+    blocks      the modules that it is made of; `layers` where they are no blocks of a transformer
+    axes        logical axes of its parameters, for the mesh's rules
+    weights     published weights, read and written by a table of names
+
+Networks to train: `video_dit`, `flux`, `animatediff`; autoencoders of clips: `causal_video_vae`,
+`image_vae`. Parts of several stand in `layers`.
 """
 
 import dataclasses
