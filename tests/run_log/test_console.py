@@ -8,7 +8,7 @@ import pytest
 
 from tpdiff_jax.run_log import console
 
-OURS = str(pathlib.Path(console.__file__).parent / "checkpoints.py")
+OURS = str(pathlib.Path(console.__file__).parents[1] / "run_folder" / "checkpoints.py")
 
 
 def record(path: str, level: int) -> logging.LogRecord:

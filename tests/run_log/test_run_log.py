@@ -94,7 +94,7 @@ def test_spending_ends_a_span_only_where_it_says_so() -> None:
 
 
 def test_a_part_that_there_is_not_is_refused() -> None:
-    with pytest.raises(ValueError, match="'lunch' must be one of start, compile"):
+    with pytest.raises(ValueError, match="part is 'lunch'; allowed: 'start', 'compile'"):
         with Ledgers().log.spend("lunch"):
             pass
 
