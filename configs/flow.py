@@ -78,6 +78,10 @@ def get_config() -> ConfigDict:
     config.optim.learning_rate = 4.5e-3
     config.optim.schedule = "cosine"  # constant | cosine
     config.optim.warmup_steps = 100
+    # muon: of the learning rate, for what it leaves to Adam (vectors, embeddings, patches). Muon
+    # moves a parameter by 0.2 of its rate an update; Adam at the full rate let stages throw each
+    # other off.
+    config.optim.adam_ratio = 0.2
     config.optim.weight_decay = 0.01
     config.optim.b1 = 0.9
     config.optim.b2 = 0.99

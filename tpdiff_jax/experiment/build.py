@@ -58,7 +58,7 @@ def build_experiment(
         **read.group(
             "optim",
             *("name", "learning_rate", "schedule", "warmup_steps", "weight_decay"),
-            *("b1", "b2", "clip_norm", "ema_decay"),
+            *("b1", "b2", "clip_norm", "ema_decay", "adam_ratio"),
         )
     )
     schedule = make_schedule(optimizer_spec, train.num_steps)

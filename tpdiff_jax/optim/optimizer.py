@@ -27,6 +27,7 @@ class OptimizerSpec:
         b2: decay of the second moment.
         clip_norm: largest global gradient norm.
         ema_decay: largest decay of the parameters' moving average.
+        adam_ratio: Adam's learning rate over `learning_rate`, where Muon leaves parameters to it.
     """
 
     name: str = "adamw"
@@ -38,11 +39,12 @@ class OptimizerSpec:
     b2: float = 0.99
     clip_norm: float = 1.0
     ema_decay: float = 0.999
+    adam_ratio: float = 1.0
 
     def __post_init__(self) -> None:
         check_choice("optim.name", self.name, OPTIMIZERS)
         check_choice("optim.schedule", self.schedule, SCHEDULES)
-        for field in ("learning_rate", "clip_norm"):
+        for field in ("learning_rate", "clip_norm", "adam_ratio"):
             check_above(f"optim.{field}", getattr(self, field), 0)
         for field in ("warmup_steps", "weight_decay"):
             check_at_least(f"optim.{field}", getattr(self, field), 0)
@@ -77,6 +79,7 @@ def make_optimizer(spec: OptimizerSpec, schedule: optax.Schedule) -> optax.Gradi
             adam_b2=spec.b2,
             muon_weight_dimension_numbers=_muon_matrices,
             consistent_rms=0.2,
+            adam_learning_rate=lambda count: spec.adam_ratio * schedule(count),
         )
     else:
         transform = optax.adamw(
