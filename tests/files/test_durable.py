@@ -80,6 +80,8 @@ WAYS = {"write_text", "write_bytes", "save_file", "savez", "savefig", "save", "d
 HARMLESS = {"temporary", "file", "buffer"}
 # Savers of folders, which verify them and name them at the end, or write each file as above.
 HARMLESS |= {"checkpoints", "self._checkpointer", "published"}
+# The saver of figures, in whose own file the call of `savefig` is looked at.
+HARMLESS |= {"style"}
 ALLOWED = {
     "bench/data.py": "a video that the same command makes and reads",
     "bench/memory.py": "a switch of the kernel",

@@ -251,15 +251,17 @@ def test_another_run_another_dataset_and_other_arrays_are_refused_with_the_diffe
     assert "params/w: saved 'float32[3, 2]', now 'float32[3, 4]'" in line
 
 
+@pytest.mark.parametrize("version", [0, 1, 3])
 def test_another_format_is_refused_with_the_versions_and_not_walked_past(
-    workdir: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    workdir: pathlib.Path, version: int
 ) -> None:
     path = workdir / "checkpoints" / "6" / CHECKPOINT_MANIFEST_FILE
     body = json.loads(path.read_text())["manifest"]
-    body["format_version"] = 0
+    body["format_version"] = version
     body["versions"] = {**body["versions"], "tpdiff_jax": "0.0.1"}
     path.write_text(json.dumps({"manifest": body, "sha256": checkpoint_manifest.digest(body)}))
-    with pytest.raises(CheckpointMismatchError, match=r"format 0.*reads and writes 1") as error:
+    message = rf"format {version}, this code reads and writes 2"
+    with pytest.raises(CheckpointMismatchError, match=message) as error:
         restore(workdir)
     assert "tpdiff_jax: saved '0.0.1'" in str(error.value)
 
