@@ -24,7 +24,8 @@ from experiments.command_line import command_parser, output_folder
 from experiments.markdown import table
 from experiments.overrides import parse_overrides, read_config
 from tpdiff_jax.experiment.build import Experiment, build_experiment
-from tpdiff_jax.train_step import TrainState, TrainTask, apply_gradients, loss_and_grads, train_step
+from tpdiff_jax.train_state import TrainState, TrainTask
+from tpdiff_jax.train_step import apply_gradients, loss_and_grads, train_step
 from tpdiff_jax.training.initial_state import make_state, run_keys
 from tpdiff_jax.training.step_programs import abstract_batch
 from tpdiff_jax.types import Array, PRNGKey

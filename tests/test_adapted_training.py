@@ -19,7 +19,8 @@ from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.models.layers.basic import Linear
 from tpdiff_jax.models.layers.block_stack import apply_stack
 from tpdiff_jax.optim.adaptation import Adaptation
-from tpdiff_jax.train_step import averaged_params, init_state, train_step
+from tpdiff_jax.train_state import averaged_params, init_state
+from tpdiff_jax.train_step import train_step
 
 PARTS = {"adaptation__trained": "blocks/.*"}
 LOW_RANK = {"adaptation__rank": 2, "adaptation__alpha": 4.0}

@@ -24,7 +24,7 @@ from tpdiff_jax.experiment.build import Experiment, build_experiment
 from tpdiff_jax.export import export_run
 from tpdiff_jax.generation.from_checkpoint import OpenedRun
 from tpdiff_jax.models.animatediff.weights import save_animatediff
-from tpdiff_jax.train_step import averaged_params
+from tpdiff_jax.train_state import averaged_params
 from tpdiff_jax.training.initial_state import abstract_train_state, make_state
 from tpdiff_jax.training.step_programs import compile_steps
 

@@ -49,8 +49,9 @@ ONLY = {
     "command_line": {"checks"},
 }
 METHOD_LAYERS = (
-    {"choices", "guidance", "pairing"},
-    {"paths", "axis_matrices"},
+    {"choices", "scales", "guidance", "pairing"},
+    {"ddim_path", "axis_matrices"},
+    {"paths"},
     {"resampling"},
     {"pyramid", "strides"},
     {"stages", "stage_line", "stage_transition", "losses"},

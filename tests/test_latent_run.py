@@ -19,7 +19,7 @@ from tpdiff_jax.data import VideoRecordsSpec
 from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.generation.from_checkpoint import open_run
 from tpdiff_jax.run_folder import run_config
-from tpdiff_jax.train_step import averaged_params
+from tpdiff_jax.train_state import averaged_params
 from tpdiff_jax.training.initial_state import make_state
 
 NUM_VIDEOS, HEIGHT, WIDTH, FPS = 8, 16, 24, 6

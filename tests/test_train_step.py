@@ -10,7 +10,8 @@ import pytest
 
 from tpdiff_jax import method
 from tpdiff_jax.optim.guard import GuardSpec
-from tpdiff_jax.train_step import TrainTask, draw, init_state, stage_loss, train_step
+from tpdiff_jax.train_state import TrainTask, init_state
+from tpdiff_jax.train_step import draw, stage_loss, train_step
 
 BATCH, FRAMES, SIZE = 4, 8, 2
 NULL_LABEL = 10

@@ -17,7 +17,7 @@ from tpdiff_jax.results import make_results
 from tpdiff_jax.run_log.goodput import GOODPUT_FILE, summarise
 from tpdiff_jax.run_log.json_lines import read_metrics
 from tpdiff_jax.run_log.run_log import RunLog
-from tpdiff_jax.train_step import TrainState, averaged_params
+from tpdiff_jax.train_state import TrainState, averaged_params
 from tpdiff_jax.types import Params
 
 

@@ -32,7 +32,7 @@ from tpdiff_jax.planning.summary import format_plan, refusal, training_summary
 from tpdiff_jax.planning.topology import Target, open_target
 from tpdiff_jax.report import write_plan_page
 from tpdiff_jax.run_log.progress import Progress
-from tpdiff_jax.train_step import TrainState
+from tpdiff_jax.train_state import TrainState
 from tpdiff_jax.training.initial_state import abstract_train_state
 from tpdiff_jax.training.step_programs import trace_step
 

@@ -14,18 +14,14 @@ import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from absl import logging
 
 from tpdiff_jax.clips.bad_clips import BadClipError
 from tpdiff_jax.clips.bucket import Bucket
-from tpdiff_jax.clips.empty_prompt import write_empty_prompt
 from tpdiff_jax.clips.record_manifest import (
     CLIP_MANIFEST_FILE,
-    SCHEMA,
     SPLITS,
     ClipManifest,
-    Shard,
     read_clip_manifest,
     to_json,
 )
@@ -34,6 +30,7 @@ from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.preparation.caption_tables import read_sources
 from tpdiff_jax.preparation.clip_source import ClipSource, SkippedClip
 from tpdiff_jax.preparation.decode_pool import DecodePool, Outcome
+from tpdiff_jax.preparation.finished_clips import count_clips, write_clip_manifest, write_index
 from tpdiff_jax.preparation.frame_resize import RESIZE_KERNEL
 from tpdiff_jax.preparation.prepare_spec import PrepareSpec
 from tpdiff_jax.preparation.shard_plan import Plan, make_plan
@@ -225,102 +222,6 @@ def finish(
     logging.info("skipped: %s", count_reasons(skipped.rows + skipped.videos) or "none")
     logging.info("manifest: %s, SHA-256 %s", folder / CLIP_MANIFEST_FILE, manifest.fingerprint)
     return manifest
-
-
-def write_clip_manifest(
-    folder: pathlib.Path,
-    notes: Sequence[Mapping[str, Any]],
-    made_of: Mapping[str, Any],
-    skipped: SkippedClips,
-    null: Mapping[str, np.ndarray],
-) -> None:
-    """Write the manifest of clips of one shape, and the condition of no prompt beside it.
-
-    Args:
-        folder: of the shards.
-        notes: one of each shard, in order.
-        made_of: what `identity` returns.
-        skipped: what was left out.
-        null: arrays of the empty prompt; {} where clips have no text.
-
-    Raises:
-        ValueError: when no clip is left.
-    """
-    arrays = [note["arrays"] for note in notes if note["num_clips"]]
-    if not arrays:
-        raise ValueError("no clip is left: every video was skipped")
-    fields = common_fields(sum(note["num_clips"] for note in notes), made_of, skipped)
-    fields |= {
-        "arrays": arrays[0],
-        "shards": [{field: note[field] for field in Shard._fields} for note in notes],
-    }
-    null_condition = write_empty_prompt(folder, null, arrays[0])
-    fields |= {"null_condition": null_condition} if null_condition else {}
-    write_durably(folder / CLIP_MANIFEST_FILE, to_json(fields))
-
-
-def write_index(
-    folder: pathlib.Path,
-    buckets: Sequence[pathlib.Path],
-    made_of: Mapping[str, Any],
-    skipped: SkippedClips,
-) -> None:
-    """Write the manifest of a folder of buckets: their names, clips and hashes.
-
-    Args:
-        folder: of the buckets.
-        buckets: their folders, each with its manifest.
-        made_of: what `identity` returns.
-        skipped: what was left out.
-
-    Raises:
-        ValueError: when no training clip is left.
-    """
-    if not buckets:
-        raise ValueError("no training clip is left in any of prepare.buckets")
-    manifests = {path.name: read_clip_manifest(path) for path in buckets}
-    entries = [
-        {
-            "name": name,
-            "clips": {split: manifest.num_clips(split) for split in SPLITS},
-            "manifest_sha256": manifest.fingerprint,
-        }
-        for name, manifest in manifests.items()
-    ]
-    num_clips = [manifest.num_clips(split) for manifest in manifests.values() for split in SPLITS]
-    fields = common_fields(sum(num_clips), made_of, skipped) | {"buckets": entries}
-    write_durably(folder / CLIP_MANIFEST_FILE, to_json(fields))
-
-
-def common_fields(
-    num_clips: int, made_of: Mapping[str, Any], skipped: SkippedClips
-) -> dict[str, Any]:
-    """Return what every manifest has.
-
-    Args:
-        num_clips: clips that the manifest tells of.
-        made_of: what `identity` returns.
-        skipped: what the whole preparation left out.
-
-    Returns:
-        Fields by name, as JSON holds them.
-    """
-    return {
-        "schema": SCHEMA,
-        **made_of,
-        "fps": made_of["settings"]["fps"],
-        "counts": {
-            "clips": num_clips,
-            "rows_skipped": count_reasons(skipped.rows),
-            "rows_left_out": count_reasons(skipped.left_out),
-            "videos_skipped": count_reasons(skipped.videos),
-        },
-    }
-
-
-def count_clips(notes: Iterable[Mapping[str, Any]], split: str) -> int:
-    """Return the clips of a split."""
-    return sum(note["num_clips"] for note in notes if note["split"] == split)
 
 
 def skipped_of(notes: Iterable[Sequence[Mapping[str, Any]]]) -> list[SkippedClip]:

@@ -26,7 +26,7 @@ from tpdiff_jax.run_log.metric_writers import open_line_writer, open_metric_writ
 from tpdiff_jax.run_log.progress import Progress
 from tpdiff_jax.run_log.run_log import RunLog
 from tpdiff_jax.run_log.step_window import StepWindow
-from tpdiff_jax.train_step import averaged_params
+from tpdiff_jax.train_state import averaged_params
 from tpdiff_jax.training.bad_steps import bundle_on_stop
 from tpdiff_jax.training.batches import iterate_batches
 from tpdiff_jax.training.cost import step_costs

@@ -8,7 +8,8 @@ import pytest
 
 from bench import guard
 from tests.test_train_step import batch, init, make_task  # noqa: F401 a fixture
-from tpdiff_jax.train_step import init_state, train_step
+from tpdiff_jax.train_state import init_state
+from tpdiff_jax.train_step import train_step
 
 
 def test_the_unguarded_step_trains_as_the_guarded_one(batch):  # noqa: F811

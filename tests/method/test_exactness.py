@@ -20,7 +20,8 @@ from tests.method.gaussian_world import (
     moving_video_law,
     sampled_law,
 )
-from tpdiff_jax.method.paths import DDIMPath, FlowPath
+from tpdiff_jax.method.ddim_path import DDIMPath
+from tpdiff_jax.method.paths import FlowPath
 from tpdiff_jax.method.sampler_spec import SamplerSpec
 from tpdiff_jax.method.samplers import sample_from_noise
 from tpdiff_jax.method.stage_targets import training_point

@@ -17,7 +17,8 @@ from tests.method.gaussian_world import (
     sampled_law,
     shaped_video_law,
 )
-from tpdiff_jax.method.paths import DDIMPath, FlowPath
+from tpdiff_jax.method.ddim_path import DDIMPath
+from tpdiff_jax.method.paths import FlowPath
 from tpdiff_jax.method.sampler_spec import SamplerSpec
 from tpdiff_jax.method.stage_targets import training_point
 from tpdiff_jax.method.stages import make_pyramid

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import scipy.optimize
 
+from tpdiff_jax.method.ddim_path import DDIMPath
 from tpdiff_jax.method.noise_alignment import AlignmentSpec, aligned_noise
 from tpdiff_jax.method.pairing import pair_hungarian, pair_nearest
-from tpdiff_jax.method.paths import DDIMPath, FlowPath
+from tpdiff_jax.method.paths import FlowPath
 from tpdiff_jax.method.stage_targets import stage_end_points
 from tpdiff_jax.method.stages import make_pyramid
 

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tpdiff_jax.method.paths import DDIMPath, FlowPath, broadcast_time
+from tpdiff_jax.method.ddim_path import DDIMPath
+from tpdiff_jax.method.paths import FlowPath
+from tpdiff_jax.method.scales import broadcast_time
 
 DDIM_PATHS = [
     DDIMPath(),

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from tpdiff_jax.method.paths import DDIMPath, FlowPath
+from tpdiff_jax.method.ddim_path import DDIMPath
+from tpdiff_jax.method.paths import FlowPath
 from tpdiff_jax.method.sampler_spec import SamplerSpec
 from tpdiff_jax.method.samplers import sample_from_noise
 from tpdiff_jax.method.stage_line import output_to_line

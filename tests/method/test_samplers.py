@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tpdiff_jax.method.paths import DDIMPath, FlowPath
+from tpdiff_jax.method.ddim_path import DDIMPath
+from tpdiff_jax.method.paths import FlowPath
 from tpdiff_jax.method.sampler_spec import SamplerSpec, split_steps
 from tpdiff_jax.method.samplers import sample, sample_from_noise
 from tpdiff_jax.method.stages import make_pyramid

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from tests.method.test_stage_targets import draw
+from tpdiff_jax.method.ddim_path import DDIMPath
 from tpdiff_jax.method.losses import loss_weight, mean_loss_weight, mean_squared_error
-from tpdiff_jax.method.paths import DDIMPath, FlowPath
+from tpdiff_jax.method.paths import FlowPath
 from tpdiff_jax.method.stage_line import output_to_line
 from tpdiff_jax.method.stage_targets import training_point
 from tpdiff_jax.method.stages import make_pyramid

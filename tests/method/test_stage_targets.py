@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tpdiff_jax.method.paths import DDIMPath, FlowPath
+from tpdiff_jax.method.ddim_path import DDIMPath
+from tpdiff_jax.method.paths import FlowPath
 from tpdiff_jax.method.stage_line import output_to_line
 from tpdiff_jax.method.stage_targets import (
     sample_times,

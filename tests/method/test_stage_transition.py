@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tpdiff_jax.method.paths import DDIMPath, FlowPath
+from tpdiff_jax.method.ddim_path import DDIMPath
+from tpdiff_jax.method.paths import FlowPath
 from tpdiff_jax.method.stage_targets import stage_end_points
 from tpdiff_jax.method.stage_transition import lift_noise, stage_transition
 from tpdiff_jax.method.stages import make_pyramid

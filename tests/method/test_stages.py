@@ -6,7 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from tpdiff_jax.method.paths import DDIMPath, FlowPath
+from tpdiff_jax.method.ddim_path import DDIMPath
+from tpdiff_jax.method.paths import FlowPath
 from tpdiff_jax.method.stages import make_pyramid
 
 PATHS = [

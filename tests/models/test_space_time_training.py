@@ -16,7 +16,8 @@ from tests.tiny import set_field
 from tpdiff_jax import method
 from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.models import Flux, FluxConfig
-from tpdiff_jax.train_step import TrainTask, draw, init_state, stage_loss, train_step
+from tpdiff_jax.train_state import TrainTask, init_state
+from tpdiff_jax.train_step import draw, stage_loss, train_step
 from tpdiff_jax.training.initial_state import abstract_train_state
 
 BATCH, STRIDES = 4, ((4, 4, 4), (2, 2, 2), (1, 1, 1))

@@ -14,7 +14,8 @@ import pytest
 
 from tpdiff_jax import method
 from tpdiff_jax.models import AnimateDiff, AnimateDiffConfig, Flux, FluxConfig
-from tpdiff_jax.train_step import TrainTask, draw, init_state, stage_loss, train_step
+from tpdiff_jax.train_state import TrainTask, init_state
+from tpdiff_jax.train_step import draw, stage_loss, train_step
 
 NUM_LABELS, BATCH, FRAMES = 4, 16, 5
 FLUX = FluxConfig(

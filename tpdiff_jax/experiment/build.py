@@ -28,7 +28,7 @@ from tpdiff_jax.optim.adaptation import Adaptation
 from tpdiff_jax.optim.guard import GuardSpec
 from tpdiff_jax.optim.optimizer import OptimizerSpec, make_optimizer, make_schedule
 from tpdiff_jax.preparation.prepare_spec import PrepareSpec
-from tpdiff_jax.train_step import TrainTask
+from tpdiff_jax.train_state import TrainTask
 
 
 def build_experiment(

@@ -25,7 +25,7 @@ from tpdiff_jax.models import Network
 from tpdiff_jax.models.published import PublishedWeights
 from tpdiff_jax.run_folder.checkpoint_manifest import Identity
 from tpdiff_jax.run_folder.run_config import deciding_fields
-from tpdiff_jax.train_step import TrainTask
+from tpdiff_jax.train_state import TrainTask
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

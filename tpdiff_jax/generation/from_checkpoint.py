@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from tpdiff_jax.experiment.build import Experiment, build_experiment
 from tpdiff_jax.run_folder import run_config
 from tpdiff_jax.run_folder.checkpoints import CheckpointError, Checkpoints
-from tpdiff_jax.train_step import averaged_params
+from tpdiff_jax.train_state import averaged_params
 from tpdiff_jax.training.initial_state import abstract_train_state
 from tpdiff_jax.types import Params
 

@@ -45,22 +45,17 @@ Public names, by file:
 
 from tpdiff_jax.method.axis_matrices import downsampling_matrix, upsampling_matrix
 from tpdiff_jax.method.choices import check_choice, whole_number
+from tpdiff_jax.method.ddim_path import DDIMPath
 from tpdiff_jax.method.guidance import guided
 from tpdiff_jax.method.losses import loss_weight, mean_loss_weight, mean_squared_error
 from tpdiff_jax.method.noise_alignment import AlignmentSpec, aligned_noise
 from tpdiff_jax.method.pairing import pair_hungarian, pair_nearest
-from tpdiff_jax.method.paths import (
-    DDIMPath,
-    FlowPath,
-    Path,
-    Scales,
-    at_least_float32,
-    broadcast_time,
-)
+from tpdiff_jax.method.paths import FlowPath, Path
 from tpdiff_jax.method.pyramid import Jump, Pyramid, Stage
 from tpdiff_jax.method.resampling import NoiseFactor, Resampling
 from tpdiff_jax.method.sampler_spec import SamplerSpec, split_steps
 from tpdiff_jax.method.samplers import sample, sample_from_noise
+from tpdiff_jax.method.scales import Scales, at_least_float32, broadcast_time
 from tpdiff_jax.method.solver_coefficients import solver_coefficients, solver_memory
 from tpdiff_jax.method.stage_line import (
     Line,

@@ -10,8 +10,8 @@ import chex
 import jax.numpy as jnp
 import numpy as np
 
-from tpdiff_jax.method.paths import at_least_float32
 from tpdiff_jax.method.pyramid import Pyramid
+from tpdiff_jax.method.scales import at_least_float32
 from tpdiff_jax.types import Array, ArrayLike
 
 MIN_SIGMA = 0.2

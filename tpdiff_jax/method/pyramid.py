@@ -10,8 +10,9 @@ import chex
 import jax.numpy as jnp
 
 from tpdiff_jax.method.choices import check_choice
-from tpdiff_jax.method.paths import Path, at_least_float32
+from tpdiff_jax.method.paths import Path
 from tpdiff_jax.method.resampling import NoiseFactor, Resampling
+from tpdiff_jax.method.scales import at_least_float32
 from tpdiff_jax.types import Array, ArrayLike, Positions, Shape, Strides
 
 TARGET_UNITS = ("time", "stage")

@@ -18,9 +18,9 @@ import numpy as np
 
 from tpdiff_jax.method.choices import whole_number
 from tpdiff_jax.method.guidance import check_condition, guided
-from tpdiff_jax.method.paths import at_least_float32
 from tpdiff_jax.method.pyramid import Pyramid
 from tpdiff_jax.method.sampler_spec import SamplerSpec
+from tpdiff_jax.method.scales import at_least_float32
 from tpdiff_jax.method.solver_coefficients import solver_coefficients, solver_memory
 from tpdiff_jax.method.stage_line import output_to_line
 from tpdiff_jax.method.stage_transition import stage_transition

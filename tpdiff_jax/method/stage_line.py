@@ -33,8 +33,9 @@ from typing import NamedTuple
 import chex
 import jax.numpy as jnp
 
-from tpdiff_jax.method.paths import Path, at_least_float32, broadcast_time
+from tpdiff_jax.method.paths import Path
 from tpdiff_jax.method.pyramid import Pyramid
+from tpdiff_jax.method.scales import at_least_float32, broadcast_time
 from tpdiff_jax.types import Array, ArrayLike
 
 

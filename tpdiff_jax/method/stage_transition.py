@@ -14,8 +14,8 @@ Nothing here knows which axes U acts on: `Jump.upsample` and `Jump.noise_factor`
 
 import chex
 
-from tpdiff_jax.method.paths import at_least_float32
 from tpdiff_jax.method.pyramid import Jump, Pyramid
+from tpdiff_jax.method.scales import at_least_float32
 from tpdiff_jax.types import Array
 
 

@@ -240,3 +240,9 @@ def _problem(path: pathlib.Path, listed: Mapping[str, Any]) -> str | None:
 def _some(names: list[str], singular: str, plural: str) -> str:
     shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
     return f"{shown} {singular if len(names) == 1 else plural}"
+
+
+def first_line(error: BaseException) -> str:
+    """Return the type of an error and the start of what it says."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:200] if text else ''}"

@@ -24,6 +24,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from tpdiff_jax.run_folder import checkpoint_folder
+from tpdiff_jax.run_folder.array_facts import describe_arrays
 from tpdiff_jax.run_folder.checkpoint_manifest import (
     CheckpointError,
     CheckpointManifest,
@@ -32,6 +33,7 @@ from tpdiff_jax.run_folder.checkpoint_manifest import (
     Identity,
     checkpoint_versions,
     differences,
+    first_line,
     read_checkpoint_manifest,
     verify,
     write_checkpoint_manifest,
@@ -190,7 +192,7 @@ class Checkpoints:
                 shutil.rmtree(path, ignore_errors=True)
             raise SaveError(
                 f"the checkpoint of step {step} could not be saved to {self.path} "
-                f"({_first_line(error)}); free bytes there: {shutil.disk_usage(self.path).free}; "
+                f"({first_line(error)}); free bytes there: {shutil.disk_usage(self.path).free}; "
                 f"earlier checkpoints are untouched: {self.steps() or 'none'}"
             ) from error
 
@@ -296,17 +298,3 @@ class Checkpoints:
                 raise CheckpointMismatchError(f"{where} holds other arrays:{shown}")
         if lines := differences("", manifest.versions, checkpoint_versions()):
             logging.warning("%s comes from other versions:\n%s", where, "\n".join(lines))
-
-
-def describe_arrays(state: Any) -> dict[str, str]:
-    """Return path -> type and global shape of every array of a state, as `float32[2, 3]`."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"
-        for path, leaf in leaves
-    }
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0][:200] if text else ''}"

@@ -12,7 +12,7 @@ from tpdiff_jax.devices.param_sharding import state_shardings
 from tpdiff_jax.experiment.build import Experiment
 from tpdiff_jax.optim.adaptation import union
 from tpdiff_jax.run_folder.checkpoints import Restored
-from tpdiff_jax.train_step import TrainState, init_state, state_of_params
+from tpdiff_jax.train_state import TrainState, init_state, state_of_params
 from tpdiff_jax.types import Params, PRNGKey
 
 

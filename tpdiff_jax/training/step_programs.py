@@ -13,7 +13,8 @@ from tpdiff_jax.checks import naming
 from tpdiff_jax.devices import mesh as mesh_lib
 from tpdiff_jax.devices.host_memory import release_free_memory
 from tpdiff_jax.experiment.experiment import Experiment, Program
-from tpdiff_jax.train_step import TrainState, train_step
+from tpdiff_jax.train_state import TrainState
+from tpdiff_jax.train_step import train_step
 from tpdiff_jax.types import Array, PRNGKey
 
 StepFunction = Callable[[TrainState, Any, PRNGKey], tuple[TrainState, dict[str, Array]]]
