@@ -26,7 +26,7 @@ from bench.cost_page import spread
 from bench.report_files import facts, write_report
 from bench.timing import CLOCK_NAMES, CLOCKS, add_clock_flag, quartiles, time_interleaved
 from experiments.command_line import command_parser, output_folder, split_names
-from experiments.markdown import number, table
+from experiments.pages.markdown import number, table
 from tpdiff_jax.models.layers.attention import Attend
 from tpdiff_jax.models.layers.attention_kernels import KERNELS, check_kernel
 from tpdiff_jax.run_log.progress import Progress

@@ -22,7 +22,7 @@ import numpy as np
 
 from bench.report_files import facts, write_report
 from experiments.command_line import output_folder
-from experiments.markdown import number, table
+from experiments.pages.markdown import number, table
 from tpdiff_jax.run_folder.checkpoint_manifest import verify, write_checkpoint_manifest
 from tpdiff_jax.run_folder.checkpoints import Checkpoints
 

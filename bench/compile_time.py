@@ -20,8 +20,8 @@ from bench.cost_page import spread
 from bench.report_files import facts, write_report
 from bench.timing import quartiles
 from experiments.command_line import command_parser, output_folder
-from experiments.markdown import table
-from experiments.overrides import parse_overrides, read_config
+from experiments.grid.overrides import parse_overrides, read_config
+from experiments.pages.markdown import table
 from tpdiff_jax.experiment.build import Experiment, build_experiment
 from tpdiff_jax.generation.sampler import Sampler
 from tpdiff_jax.run_log.progress import Progress

@@ -20,7 +20,7 @@ from bench.cost_summary import Twin, alignment_summary, sampling_summary, traini
 from bench.report_files import facts, write_report
 from bench.timing import CLOCK_NAMES, CLOCKS, FloatArray, add_clock_flag, time_interleaved
 from experiments.command_line import command_parser, output_folder, split_names
-from experiments.overrides import parse_overrides
+from experiments.grid.overrides import parse_overrides
 from tpdiff_jax.devices.peak import measure_matmul_flops
 from tpdiff_jax.experiment.build import Experiment
 from tpdiff_jax.method import noise_alignment

@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments.grids import VANILLA
-from experiments.overrides import merge_overrides, read_config
+from experiments.grid.grids import VANILLA
+from experiments.grid.overrides import merge_overrides, read_config
 from tpdiff_jax import method
 from tpdiff_jax.experiment.build import Experiment, build_experiment
 from tpdiff_jax.generation.sampler import Sampler

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench.cost_summary import ALIGNMENT_AIM, TOLERANCE
-from experiments.markdown import number, table
+from experiments.pages.markdown import number, table
 from tpdiff_jax.report.formats import stage_shape
 
 _INTRO = """\

@@ -28,8 +28,8 @@ from sklearn.datasets import load_sample_images
 
 from bench.report_files import facts, write_report
 from experiments.command_line import command_parser, output_folder
-from experiments.markdown import number, table
-from experiments.overrides import read_config
+from experiments.grid.overrides import read_config
+from experiments.pages.markdown import number, table
 from tpdiff_jax.data import make_iterator
 from tpdiff_jax.experiment.build import build_experiment, build_prepare
 from tpdiff_jax.preparation.prepare_spec import PrepareSpec

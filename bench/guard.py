@@ -21,8 +21,8 @@ import optax
 from bench.report_files import facts, write_report
 from bench.timing import CLOCK_NAMES, CLOCKS, add_clock_flag, quartiles, time_interleaved
 from experiments.command_line import command_parser, output_folder
-from experiments.markdown import table
-from experiments.overrides import parse_overrides, read_config
+from experiments.grid.overrides import parse_overrides, read_config
+from experiments.pages.markdown import table
 from tpdiff_jax.experiment.build import Experiment, build_experiment
 from tpdiff_jax.train_state import TrainState, TrainTask
 from tpdiff_jax.train_step import apply_gradients, loss_and_grads, train_step

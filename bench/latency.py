@@ -21,8 +21,8 @@ from bench.cost_cases import Twins, build_twins
 from bench.report_files import facts, write_report
 from bench.timing import FloatArray, quartiles, time_interleaved
 from experiments.command_line import command_parser, output_folder, split_names
-from experiments.markdown import number, table
-from experiments.overrides import parse_overrides
+from experiments.grid.overrides import parse_overrides
+from experiments.pages.markdown import number, table
 from tpdiff_jax.experiment.build import Experiment
 from tpdiff_jax.generation.sampler import Sampler
 from tpdiff_jax.run_log.progress import Progress

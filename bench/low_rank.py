@@ -26,8 +26,8 @@ from bench.cost_page import spread
 from bench.report_files import facts, write_report
 from bench.timing import CLOCK_NAMES, CLOCKS, add_clock_flag, quartiles, time_interleaved
 from experiments.command_line import command_parser
-from experiments.markdown import number, table
-from experiments.overrides import merge_overrides, parse_overrides, read_config
+from experiments.grid.overrides import merge_overrides, parse_overrides, read_config
+from experiments.pages.markdown import number, table
 from tpdiff_jax.experiment.build import Experiment, build_experiment
 from tpdiff_jax.optim.adaptation import Adaptation
 from tpdiff_jax.planning.program_flops import matmul_flops

@@ -21,8 +21,8 @@ import jax
 
 from bench.report_files import facts, write_report
 from experiments.command_line import command_parser, output_folder
-from experiments.markdown import number, table
-from experiments.overrides import parse_overrides, read_config
+from experiments.grid.overrides import parse_overrides, read_config
+from experiments.pages.markdown import number, table
 from tpdiff_jax.devices.host_memory import release_free_memory
 from tpdiff_jax.experiment.build import Experiment, build_experiment
 from tpdiff_jax.planning.program_cost import memory_use, program_cost

@@ -27,7 +27,7 @@ from bench.pytorch_twin import Inputs, Twin, make_inputs, make_params
 from bench.report_files import facts, write_report
 from bench.timing import CLOCK_NAMES, CLOCKS, add_clock_flag, quartiles, time_interleaved
 from experiments.command_line import command_parser, output_folder
-from experiments.markdown import number, table
+from experiments.pages.markdown import number, table
 from tpdiff_jax.devices.facts import package_versions
 from tpdiff_jax.models import Network
 from tpdiff_jax.run_log.progress import Progress

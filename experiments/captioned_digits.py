@@ -25,10 +25,10 @@ from ml_collections import ConfigDict
 
 from configs import prepare as prepare_config
 from experiments.command_line import command_parser, output_folder, split_names
-from experiments.grids import VANILLA
-from experiments.markdown import number, table
-from experiments.overrides import merge_overrides, parse_overrides, read_config
-from experiments.plan import equal_flops_steps, mean_step_flops
+from experiments.grid.grids import VANILLA
+from experiments.grid.overrides import merge_overrides, parse_overrides, read_config
+from experiments.grid.plan import equal_flops_steps, mean_step_flops
+from experiments.pages.markdown import number, table
 from experiments.tiny_image_vae import write_image_vae
 from experiments.tiny_text_encoders import write_text_encoders
 from tpdiff_jax.data import MovingDigitsSpec

@@ -2,7 +2,7 @@
 
     python -m experiments.compare --grid=main --out=runs/main --config.train.num_steps=2000
 
-Grids: experiments/grids.py. Every `--config.GROUP.FIELD=VALUE` goes to all runs; arms override it.
+Grids: experiments/grid/grids.py. Every `--config.GROUP.FIELD=VALUE` goes to all runs; arms override it.
 `train.num_steps` and the periods are those of the grid's reference arm; the other arms train for
 equal training FLOPs. The same command resumes what is unfinished and skips what is finished.
 
@@ -21,16 +21,16 @@ from typing import Any
 
 import numpy as np
 
-from experiments.aggregate import summarize
+from experiments.analysis.aggregate import summarize
+from experiments.analysis.curves import read_curve
+from experiments.analysis.speedup import figure_to_cost
 from experiments.command_line import command_parser, output_folder, split_names
-from experiments.curves import read_curve
-from experiments.figures import draw_curves
-from experiments.grids import GRIDS, Arm, Grid
-from experiments.markdown import write_summary
-from experiments.overrides import parse_overrides
-from experiments.plan import PlannedRun, plan_runs, use_cpu_for_planning
-from experiments.run_queue import LOG_FILE, Stopped, run_all
-from experiments.speedup import figure_to_cost
+from experiments.grid.grids import GRIDS, Arm, Grid
+from experiments.grid.overrides import parse_overrides
+from experiments.grid.plan import PlannedRun, plan_runs, use_cpu_for_planning
+from experiments.grid.run_queue import LOG_FILE, Stopped, run_all
+from experiments.pages.figures import draw_curves
+from experiments.pages.markdown import write_summary
 from tpdiff_jax.digits.figures import DIGIT_METRICS as INFOS
 from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.files.json_files import write_json

@@ -28,7 +28,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from experiments.aggregate import pairs_by_seed, summarize
+from experiments.analysis.aggregate import pairs_by_seed, summarize
+from experiments.analysis.curves import AXES, Curve, read_curve
+from experiments.analysis.speedup import REACHED, speed_up
 from experiments.command_line import command_parser, output_folder, split_names
 from experiments.compare import (
     EXIT_BAD_INPUT,
@@ -38,16 +40,14 @@ from experiments.compare import (
     select_arms,
     show_plan,
 )
-from experiments.convergence_page import html_page, markdown_page
-from experiments.counted_flops import StepCost, count_step_cost, with_counted_flops
-from experiments.curves import AXES, Curve, read_curve
-from experiments.figures import draw_curves, draw_speedups
-from experiments.grids import GRIDS, Arm, Grid
+from experiments.grid.counted_flops import StepCost, count_step_cost, with_counted_flops
+from experiments.grid.grids import GRIDS, Arm, Grid
+from experiments.grid.overrides import parse_overrides
+from experiments.grid.plan import PlannedRun, open_here, plan_runs, use_cpu_for_planning
+from experiments.grid.run_queue import LOG_FILE, Stopped, run_all
 from experiments.learning_rates import choose_rates, sweep_grid, with_rates
-from experiments.overrides import parse_overrides
-from experiments.plan import PlannedRun, open_here, plan_runs, use_cpu_for_planning
-from experiments.run_queue import LOG_FILE, Stopped, run_all
-from experiments.speedup import REACHED, speed_up
+from experiments.pages.convergence_page import html_page, markdown_page
+from experiments.pages.figures import draw_curves, draw_speedups
 from tpdiff_jax.digits.figures import DIGIT_METRICS as INFOS
 from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.files.json_files import write_json

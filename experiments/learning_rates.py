@@ -8,9 +8,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.curves import Curve, finite_points
-from experiments.grids import Arm, Grid
-from experiments.speedup import figure_to_cost
+from experiments.analysis.curves import Curve, finite_points
+from experiments.analysis.speedup import figure_to_cost
+from experiments.grid.grids import Arm, Grid
 
 FIELD = "optim.learning_rate"
 

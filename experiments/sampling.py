@@ -21,7 +21,7 @@ from typing import Any
 from experiments.command_line import command_parser, output_folder
 from experiments.compare import METRICS as SHOWN
 from experiments.compare import check_metrics
-from experiments.sampling_tables import draw_frontier, summarize_points, write_page
+from experiments.pages.sampling_tables import draw_frontier, summarize_points, write_page
 from tpdiff_jax.devices.facts import device_facts, package_versions
 from tpdiff_jax.digits.figures import DIGIT_METRICS
 from tpdiff_jax.evaluate import choose_measures

@@ -28,8 +28,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from experiments.command_line import command_parser, output_folder, split_names
-from experiments.overrides import overrides_to_flags, parse_overrides
-from experiments.soak_page import write_page
+from experiments.grid.overrides import overrides_to_flags, parse_overrides
+from experiments.pages.soak_page import write_page
 from experiments.soak_runs import KINDS, LOG_FILE, Kill, Life, live, memory_growth
 from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.files.json_files import write_json

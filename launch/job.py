@@ -6,7 +6,7 @@ import pathlib
 import re
 from collections.abc import Mapping, Sequence
 
-from experiments.overrides import overrides_to_flags, parse_overrides
+from experiments.grid.overrides import overrides_to_flags, parse_overrides
 from tpdiff_jax.checks import check_no_address
 from tpdiff_jax.command_line import ExitCode
 

@@ -29,7 +29,8 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from experiments.aggregate import summarize
+from experiments.analysis.aggregate import summarize
+from experiments.analysis.curves import read_curve
 from experiments.command_line import command_parser, output_folder, split_names
 from experiments.compare import (
     EXIT_BAD_INPUT,
@@ -39,23 +40,22 @@ from experiments.compare import (
     check_metrics,
     show_plan,
 )
-from experiments.curves import read_curve
-from experiments.figures import draw_curves
-from experiments.grids import Arm
-from experiments.overrides import (
+from experiments.grid.grids import Arm
+from experiments.grid.overrides import (
     merge_overrides,
     overrides_to_flags,
     parse_overrides,
     read_config,
 )
-from experiments.plan import (
+from experiments.grid.plan import (
     PlannedRun,
     check_folder,
     mean_step_flops,
     open_here,
     use_cpu_for_planning,
 )
-from experiments.run_queue import LOG_FILE, Stopped, run_all
+from experiments.grid.run_queue import LOG_FILE, Stopped, run_all
+from experiments.pages.figures import draw_curves
 from launch import gke, slurm, tpu_vm
 from launch.runner import Runner
 from launch.sweep_points import (

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.markdown import NONE, mean_and_sd, number, table
+from experiments.pages.markdown import NONE, mean_and_sd, number, table
 from launch.sweep_points import Point, short_names
 from tpdiff_jax.report import style
 
@@ -19,7 +19,7 @@ def order_points(summary: Mapping[str, Any], metric: str) -> list[str]:
     """Return the names of the points, best first; what has not finished stands last.
 
     Args:
-        summary: what `experiments.aggregate.summarize` returned.
+        summary: what `experiments.analysis.aggregate.summarize` returned.
         metric: figure to go by; its direction says which end is best.
     """
     direction = summary["metric_info"].get(metric, {}).get("direction", "lower")
@@ -46,7 +46,7 @@ def write_table(
     """Return the comparison as Markdown.
 
     Args:
-        summary: what `experiments.aggregate.summarize` returned.
+        summary: what `experiments.analysis.aggregate.summarize` returned.
         points: name -> fields.
         states: name -> how far its runs are.
         order: names, best first.
@@ -79,7 +79,7 @@ def draw_sweep(
 
     Args:
         path: file without suffix.
-        summary: what `experiments.aggregate.summarize` returned.
+        summary: what `experiments.analysis.aggregate.summarize` returned.
         points: name -> fields.
         metrics: figures to draw.
 

@@ -11,8 +11,8 @@ import pytest
 
 from configs import captioned_digits
 from experiments.captioned_digits import arm_overrides, main, prepare_clips, write_videos
-from experiments.overrides import read_config
-from experiments.plan import mean_step_flops
+from experiments.grid.overrides import read_config
+from experiments.grid.plan import mean_step_flops
 from experiments.tiny_text_encoders import write_text_encoders
 from tests.tiny import REPO, SIZES, set_field
 from tpdiff_jax.data import MovingDigitsSpec, VideoRecordsSpec

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from experiments.overrides import read_config
+from experiments.grid.overrides import read_config
 from tests.tiny import REPO, SIZES, tiny_config
 from tpdiff_jax.data.step_schedule import stage_of_step
 from tpdiff_jax.experiment.build import Experiment, build_experiment

@@ -6,10 +6,10 @@ import math
 import numpy as np
 import pytest
 
+from experiments.analysis.curves import Curve
 from experiments.convergence import main
-from experiments.counted_flops import StepCost, count_step_cost, with_counted_flops
-from experiments.curves import Curve
-from experiments.grids import GRIDS
+from experiments.grid.counted_flops import StepCost, count_step_cost, with_counted_flops
+from experiments.grid.grids import GRIDS
 from experiments.learning_rates import choose_rates, sweep_grid, sweep_name, with_rates
 from tests.tiny import flags_of_sizes, tiny_config
 from tpdiff_jax.data.step_schedule import stage_of_step

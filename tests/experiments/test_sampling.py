@@ -2,8 +2,8 @@
 
 import pytest
 
+from experiments.pages.sampling_tables import draw_frontier, summarize_points, write_page
 from experiments.sampling import make_variants, read_point, select_variants
-from experiments.sampling_tables import draw_frontier, summarize_points, write_page
 from tpdiff_jax.files.json_files import write_json
 
 

@@ -3,10 +3,10 @@
 import pytest
 
 from experiments.compare import select_arms
-from experiments.grids import GRIDS, VANILLA, Arm, Grid
-from experiments.overrides import parse_overrides, read_config
-from experiments.plan import equal_flops_steps, equal_share_period, plan_runs
-from experiments.run_queue import split_cores
+from experiments.grid.grids import GRIDS, VANILLA, Arm, Grid
+from experiments.grid.overrides import parse_overrides, read_config
+from experiments.grid.plan import equal_flops_steps, equal_share_period, plan_runs
+from experiments.grid.run_queue import split_cores
 from tests.tiny import SIZES
 from tpdiff_jax.run_folder import run_config
 

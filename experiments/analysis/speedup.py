@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.curves import Curve, FloatArray, finite_points
-from experiments.statistics import t_interval
+from experiments.analysis.curves import Curve, FloatArray, finite_points
+from experiments.analysis.statistics import t_interval
 
 TARGET_SHARES = (0.5, 0.75, 1.0)
 REACHED = ("first", "for_good")

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from experiments.markdown import bounded, mean_and_sd, number, table
-from experiments.speedup import TARGET_SHARES
+from experiments.analysis.speedup import TARGET_SHARES
+from experiments.pages.markdown import bounded, mean_and_sd, number, table
 from tpdiff_jax.report import pages
 from tpdiff_jax.report.svg import Chart, inline_svg
 
@@ -176,7 +176,7 @@ def html_page(
     Args:
         summary: content of summary.json.
         metrics: figures of the last table.
-        figures: title -> what `experiments.figures` drew; None is left out.
+        figures: title -> what `experiments.pages.figures` drew; None is left out.
     """
     shown = []
     for section in sections(summary, metrics):

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from experiments.curves import Curve
-from experiments.speedup import (
+from experiments.analysis.curves import Curve
+from experiments.analysis.speedup import (
     Bounded,
     cost_at,
     crossing,

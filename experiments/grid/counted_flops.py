@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.curves import Curve
+from experiments.analysis.curves import Curve
 from tpdiff_jax.data.step_schedule import stage_of_step
 from tpdiff_jax.experiment.build import Experiment
 from tpdiff_jax.training.cost import step_flops

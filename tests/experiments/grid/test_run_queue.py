@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from experiments.run_queue import LOG_FILE, run_all
+from experiments.grid.run_queue import LOG_FILE, run_all
 
 SCRIPT = """
 import json, os, pathlib, sys
@@ -34,7 +34,7 @@ def fake_run(folder):
 
 @pytest.fixture
 def at_once(monkeypatch):
-    monkeypatch.setattr("experiments.run_queue._POLL_SECONDS", 0.02)
+    monkeypatch.setattr("experiments.grid.run_queue._POLL_SECONDS", 0.02)
 
 
 def test_what_fails_is_named_and_the_rest_runs(tmp_path, at_once, capsys):

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.markdown import mean_and_bounds, mean_and_sd, number, table
-from experiments.statistics import paired_difference, t_interval
+from experiments.analysis.statistics import paired_difference, t_interval
+from experiments.pages.markdown import mean_and_bounds, mean_and_sd, number, table
 from tpdiff_jax.report import style
 
 BASE = "base"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.statistics import paired_difference, t_interval
+from experiments.analysis.statistics import paired_difference, t_interval
 
 
 def test_three_values_have_the_tabulated_interval():

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from experiments.curves import Curve, finite_points
+from experiments.analysis.curves import Curve, finite_points
 from tpdiff_jax.report import style
 from tpdiff_jax.report.formats import tick_text
 

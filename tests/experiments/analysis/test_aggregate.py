@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from experiments.aggregate import summarize
-from experiments.curves import Curve
-from experiments.figures import draw_curves
-from experiments.grids import Arm
-from experiments.markdown import bounded, mean_and_bounds, mean_and_sd, number, write_summary
+from experiments.analysis.aggregate import summarize
+from experiments.analysis.curves import Curve
+from experiments.grid.grids import Arm
+from experiments.pages.figures import draw_curves
+from experiments.pages.markdown import bounded, mean_and_bounds, mean_and_sd, number, write_summary
 
 ARMS = [
     Arm(name="pyramid", overrides={}, baseline="vanilla"),

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from experiments.plan import PlannedRun
+from experiments.grid.plan import PlannedRun
 from tpdiff_jax.run_log.progress import Progress
 
 LOG_FILE = "log.txt"

@@ -4,7 +4,7 @@ import collections
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.markdown import table
+from experiments.pages.markdown import table
 
 _MEGA = 1e6
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.curves import common_end, make_curve, value_at
+from experiments.analysis.curves import common_end, make_curve, value_at
 
 
 def line(step, **figures):

@@ -1,0 +1,1 @@
+"""What finished runs say: curves, means over seeds, speed-ups, intervals."""

@@ -1,0 +1,1 @@
+"""Which runs are compared: grids, their plans, and running them."""
