@@ -2,9 +2,9 @@
 
     python -m experiments.compare --grid=main --out=runs/main --config.train.num_steps=2000
 
-Grids: experiments/grid/grids.py. Every `--config.GROUP.FIELD=VALUE` goes to all runs; arms override it.
-`train.num_steps` and the periods are those of the grid's reference arm; the other arms train for
-equal training FLOPs. The same command resumes what is unfinished and skips what is finished.
+Grids: experiments/grid/grids.py. Every `--config.GROUP.FIELD=VALUE` goes to all runs; arms override
+it. `train.num_steps` and the periods are those of the grid's reference arm; the other arms train
+for equal training FLOPs. The same command resumes what is unfinished and skips what is finished.
 
 Writes into --out: runs/ARM_seed_N/ (ordinary run folders, their output in log.txt), summary.json,
 summary.md, curves.png, curves.svg.
