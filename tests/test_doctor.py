@@ -54,7 +54,7 @@ def test_intact_checkpoints_are_listed_with_what_they_belong_to(
     before = content(workdir)
     assert doctor.examine(workdir) == 6
     told = capsys.readouterr().out
-    assert told.count("intact, format 1") == 2 and f"jax {jax.__version__}" in told
+    assert told.count("intact, format 2") == 2 and f"jax {jax.__version__}" in told
     assert "training would resume from step 6, the newest" in told
     assert content(workdir) == before
 
