@@ -3,9 +3,9 @@
 Paper:    TPDiff, arXiv 2503.09566, flow-matching form (Eq. 4, 12, 13).
 Command:  python -m tpdiff_jax.main --config=configs/flow.py --workdir=runs/flow
 Twin:     the same with --config.pyramid.frame_strides="(1,)" is ordinary flow matching.
-Hardware: two CPU cores, about 17 minutes (8.0 steps/s measured), 3.0 GB.
-Result:   one seed: label accuracy 1.000 (real clips 0.961), identity over frames 0.861 (0.993),
-          speed histogram 0.540 px/frame from real (0.067; frozen clips 1.643).
+Hardware: two CPU cores, about 17 minutes; measured on one busy core: 44 minutes, 3.0 steps/s.
+Result:   one seed: label accuracy 1.000 (real clips 0.961), identity over frames 0.823 (0.993),
+          speed histogram 0.468 px/frame from real (0.067; frozen clips 1.643).
 
 Chosen in short trials on one core each: data prediction gave moving spots where velocity
 prediction of the same cost still gave noise, Muon learned faster than AdamW, width 128 faster than

@@ -319,7 +319,7 @@ def test_a_run_compiles_one_step_a_bucket_and_stage_and_resumes_bit_for_bit(
             assert (row["step_seconds"] is not None) == (2 * bucket + stage in programs)
 
     run = open_run(tmp_path / "cut", overrides=GenerateFlags(bucket=TALL, num_videos=1))
-    assert run.experiment.bucket == TALL
+    assert [clips.bucket for clips in run.experiment.shapes] == [TALL]
     folder = sample_run(run, SampleFlags(), tmp_path / "tall")
     assert sorted(path.name for path in folder.iterdir()) == ["0000.mp4", "grid.gif"]
     with pytest.raises(ValueError, match="--bucket=square must be"):
