@@ -56,5 +56,5 @@ def test_unknown_names_and_values_of_another_type_are_refused():
         make_network("wan", channels=3)
     with pytest.raises(ValueError, match="fields of model do not fit model.name='flux'"):
         make_network("flux", fields={"rope_dims": 8}, channels=3)
-    with pytest.raises(ValueError, match="model.num_heads must be positive, got 0"):
+    with pytest.raises(ValueError, match="model.num_heads is 0; allowed: above 0"):
         make_network("flux", fields={"num_heads": 0}, channels=3)
