@@ -8,17 +8,16 @@ too, `--clock=cpu` counts the seconds that this process had. Exit codes: 0 done;
 """
 
 import argparse
-import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
 from bench.report_files import facts, write_report
+from bench.step_case import step_case
 from bench.timing import CLOCK_NAMES, CLOCKS, add_clock_flag, quartiles, time_interleaved
 from experiments.command_line import command_parser, output_folder
 from experiments.grid.overrides import parse_overrides, read_config
@@ -26,8 +25,6 @@ from experiments.pages.markdown import table
 from tpdiff_jax.experiment.build import Experiment, build_experiment
 from tpdiff_jax.train_state import TrainState, TrainTask
 from tpdiff_jax.train_step import apply_gradients, loss_and_grads, train_step
-from tpdiff_jax.training.initial_state import make_state, run_keys
-from tpdiff_jax.training.step_programs import abstract_batch
 from tpdiff_jax.types import Array, PRNGKey
 
 EXIT_BAD_INPUT = 2
@@ -63,7 +60,9 @@ def measure(
     """
     kinds = {"guarded": train_step, "unguarded": unguarded_step}
     cases = {
-        f"{kind} {i}": _case(experiment, i, step) for i in stages for kind, step in kinds.items()
+        f"{kind} {i}": step_case(experiment, i, step)
+        for i in stages
+        for kind, step in kinds.items()
     }
     seconds = time_interleaved(
         cases,
@@ -124,24 +123,6 @@ def unguarded_step(
     (loss, metrics), grads = loss_and_grads(task, stage_index, state.params, batch, step_key)
     metrics |= {"loss": loss, "grad_norm": optax.tree.norm(grads)}
     return apply_gradients(task, state, grads)._replace(step=state.step + 1), metrics
-
-
-def _case(
-    experiment: Experiment, stage_index: int, step: Callable[..., Any]
-) -> Callable[[], dict[str, Array]]:
-    key_init, key = run_keys(experiment.train.seed)
-    batch = jax.tree.map(
-        lambda a: jax.device_put(jnp.zeros(a.shape, a.dtype), a.sharding),
-        abstract_batch(experiment.programs[stage_index]),
-    )
-    function = jax.jit(functools.partial(step, experiment.task, stage_index), donate_argnums=0)
-    held = [make_state(experiment, key_init)]
-
-    def call() -> dict[str, Array]:
-        held[0], metrics = function(held[0], batch, key)
-        return metrics
-
-    return call
 
 
 def _parser() -> argparse.ArgumentParser:

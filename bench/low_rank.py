@@ -12,18 +12,17 @@ and low_rank.md. Exit codes: 0 done; 2 bad input.
 
 import argparse
 import dataclasses
-import functools
 import pathlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from bench.cost_page import spread
 from bench.report_files import facts, write_report
+from bench.step_case import step_case
 from bench.timing import CLOCK_NAMES, CLOCKS, add_clock_flag, quartiles, time_interleaved
 from experiments.command_line import command_parser
 from experiments.grid.overrides import merge_overrides, parse_overrides, read_config
@@ -32,9 +31,9 @@ from tpdiff_jax.experiment.build import Experiment, build_experiment
 from tpdiff_jax.optim.adaptation import Adaptation
 from tpdiff_jax.planning.program_flops import matmul_flops
 from tpdiff_jax.train_step import loss_and_grads, train_step
-from tpdiff_jax.training.initial_state import abstract_train_state, make_state, run_keys
+from tpdiff_jax.training.initial_state import abstract_train_state
 from tpdiff_jax.training.step_programs import abstract_batch
-from tpdiff_jax.types import Array, Params
+from tpdiff_jax.types import Params
 
 EXIT_BAD_INPUT = 2
 FULL, BESIDE, MERGED = "full", "low rank beside", "low rank merged"
@@ -94,7 +93,9 @@ def measure(
     """
     stages = options.stages or range(kinds[FULL].pyramid.num_stages)
     cases = {
-        f"{kind} {i}": _case(experiment, i) for kind, experiment in kinds.items() for i in stages
+        f"{kind} {i}": step_case(experiment, i, train_step)
+        for kind, experiment in kinds.items()
+        for i in stages
     }
     timed = time_interleaved(
         cases, rounds=options.rounds, min_seconds=0.0, clock=CLOCKS[options.clock]
@@ -154,24 +155,6 @@ def write_page(report: Mapping[str, Any]) -> str:
     return (
         "\n\n".join(["# What a low-rank step costs", command, intro, table(header, cells)]) + "\n"
     )
-
-
-def _case(experiment: Experiment, stage_index: int) -> Callable[[], dict[str, Array]]:
-    key_init, key = run_keys(experiment.train.seed)
-    batch = jax.tree.map(
-        lambda a: jax.device_put(jnp.zeros(a.shape, a.dtype), a.sharding),
-        abstract_batch(experiment.programs[stage_index]),
-    )
-    function = jax.jit(
-        functools.partial(train_step, experiment.task, stage_index), donate_argnums=0
-    )
-    held = [make_state(experiment, key_init)]
-
-    def call() -> dict[str, Array]:
-        held[0], metrics = function(held[0], batch, key)
-        return metrics
-
-    return call
 
 
 def _parser() -> argparse.ArgumentParser:

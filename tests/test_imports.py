@@ -51,7 +51,7 @@ ONLY = {
     "command_line": {"checks"},
 }
 METHOD_LAYERS = (
-    {"choices", "scales", "guidance", "pairing"},
+    {"scales", "guidance", "pairing"},
     {"ddim_path", "axis_matrices"},
     {"paths"},
     {"resampling"},

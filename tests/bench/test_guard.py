@@ -30,7 +30,7 @@ def test_the_page_says_by_what_share_a_guarded_step_is_longer(monkeypatch, tmp_p
         "guarded 2": np.array([6.18, 12.36, 3.09]),
         "unguarded 2": np.array([6.0, 12.0, 3.0]),
     }
-    monkeypatch.setattr(guard, "_case", lambda *_: None)
+    monkeypatch.setattr(guard, "step_case", lambda *_: None)
     monkeypatch.setattr(guard, "time_interleaved", lambda *_, **__: seconds)
     assert guard.main([f"--out={tmp_path}", "--clock=cpu", "--stages", "0", "2"]) == 0
     steps = json.loads((tmp_path / "guard.json").read_text())["steps"]

@@ -55,7 +55,7 @@ def test_the_page_takes_shares_within_a_round(monkeypatch, tmp_path, capsys):
         f"{BESIDE} 0": np.array([1.0, 2.0, 0.5]),
         f"{MERGED} 0": np.array([3.0, 6.0, 1.5]),
     }
-    monkeypatch.setattr(low_rank, "_case", lambda *_: None)
+    monkeypatch.setattr(low_rank, "step_case", lambda *_: None)
     monkeypatch.setattr(low_rank, "time_interleaved", lambda *_, **__: seconds)
     flags = [f"--out={tmp_path}", "--clock=cpu", "--rank=2", "--stages", "0", *flags_of_sizes()]
     assert low_rank.main([*flags, ONE_STAGE]) == 0

@@ -58,7 +58,11 @@ class ClipsOfShape:
 
     def naming(self) -> contextlib.AbstractContextManager[None]:
         """Name the bucket, where there are several, in an error about its shape."""
-        return naming(f"bucket {self.bucket} of data.folder" if self.bucket else "")
+        return _naming(self.bucket)
+
+
+def _naming(bucket: str) -> contextlib.AbstractContextManager[None]:
+    return naming(f"bucket {bucket} of data.folder" if bucket else "")
 
 
 def build_datasets(
@@ -134,7 +138,7 @@ def _build_clips(
     other_shapes: Sequence[Shape],
 ) -> ClipsOfShape:
     """Clips of one shape, whose windows are those of all shapes."""
-    with naming(f"bucket {bucket} of data.folder" if bucket else ""):
+    with _naming(bucket):
         pyramid = method.make_pyramid(
             _build_path(read),
             shape=_shape(facts),

@@ -40,11 +40,11 @@ Public names, by file:
     samplers             sample, sample_from_noise
     guidance             guided
     losses               mean_squared_error, loss_weight, mean_loss_weight
-    choices              check_choice, whole_number
+    tpdiff_jax.checks    check_choice, whole_number
 """
 
+from tpdiff_jax.checks import check_choice, whole_number
 from tpdiff_jax.method.axis_matrices import downsampling_matrix, upsampling_matrix
-from tpdiff_jax.method.choices import check_choice, whole_number
 from tpdiff_jax.method.ddim_path import DDIMPath
 from tpdiff_jax.method.guidance import guided
 from tpdiff_jax.method.losses import loss_weight, mean_loss_weight, mean_squared_error

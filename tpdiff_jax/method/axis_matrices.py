@@ -10,7 +10,7 @@ single picture.
 
 import numpy as np
 
-from tpdiff_jax.method.choices import check_choice
+from tpdiff_jax.checks import check_choice
 
 DOWNSAMPLES = ("stride", "mean")
 UPSAMPLES = ("nearest", "nearest_next", "linear")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import numpy as np
 
-from tpdiff_jax.method.choices import check_choice, whole_number
+from tpdiff_jax.checks import check_choice, whole_number
 from tpdiff_jax.method.scales import Scales, at_least_float32, make_scales
 from tpdiff_jax.types import Array, ArrayLike
 

@@ -21,7 +21,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from tpdiff_jax.method.choices import check_choice, whole_number
+from tpdiff_jax.checks import check_choice, whole_number
 from tpdiff_jax.method.pairing import pair_hungarian, pair_nearest
 from tpdiff_jax.method.pyramid import Pyramid
 from tpdiff_jax.method.stage_transition import lift_noise

@@ -11,7 +11,7 @@ import dataclasses
 import math
 from typing import TypeAlias
 
-from tpdiff_jax.method.choices import check_choice
+from tpdiff_jax.checks import check_choice
 from tpdiff_jax.method.ddim_path import DDIMPath
 from tpdiff_jax.method.scales import Scales, at_least_float32, make_scales
 from tpdiff_jax.types import Array, ArrayLike

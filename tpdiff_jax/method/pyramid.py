@@ -9,7 +9,7 @@ import dataclasses
 import chex
 import jax.numpy as jnp
 
-from tpdiff_jax.method.choices import check_choice
+from tpdiff_jax.checks import check_choice
 from tpdiff_jax.method.paths import Path
 from tpdiff_jax.method.resampling import NoiseFactor, Resampling
 from tpdiff_jax.method.scales import at_least_float32

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tpdiff_jax.method.choices import as_tuple, check_choice, whole_number
+from tpdiff_jax.checks import as_tuple, check_choice, whole_number
 from tpdiff_jax.method.solver_coefficients import SOLVERS
 
 

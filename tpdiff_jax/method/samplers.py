@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tpdiff_jax.method.choices import whole_number
+from tpdiff_jax.checks import whole_number
 from tpdiff_jax.method.guidance import check_condition, guided
 from tpdiff_jax.method.pyramid import Pyramid
 from tpdiff_jax.method.sampler_spec import SamplerSpec

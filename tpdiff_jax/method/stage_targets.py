@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tpdiff_jax.method.choices import whole_number
+from tpdiff_jax.checks import whole_number
 from tpdiff_jax.method.pyramid import Pyramid
 from tpdiff_jax.method.scales import at_least_float32
 from tpdiff_jax.method.stage_line import line_to_target, point_on_line, stage_line

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tpdiff_jax.method.choices import as_tuple, check_choice
+from tpdiff_jax.checks import as_tuple, check_choice
 from tpdiff_jax.method.paths import Path
 from tpdiff_jax.method.pyramid import Jump, Pyramid, Stage
 from tpdiff_jax.method.resampling import (

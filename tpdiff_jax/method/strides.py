@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from tpdiff_jax.checks import as_tuple, check_choice, whole_number
 from tpdiff_jax.method.axis_matrices import DOWNSAMPLES, UPSAMPLES, UPSAMPLES_SPACE
-from tpdiff_jax.method.choices import as_tuple, check_choice, whole_number
 from tpdiff_jax.method.resampling import Modes
 from tpdiff_jax.types import Shape, Strides
 
