@@ -196,7 +196,7 @@ def test_config_files_are_those_of_the_published_folders(tmp_path, tensors):
 
 
 def test_unknown_layouts_and_types_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="layout is 'comfy'; allowed: diffusers, native"):
+    with pytest.raises(ValueError, match="layout is 'comfy'; allowed: 'diffusers', 'native'"):
         wan_rows(CONFIG, "comfy")
     with pytest.raises(ValueError, match="dtype is 'int8'; allowed: "):
         save_wan(tmp_path, {}, CONFIG, "native", "int8")
