@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -18,6 +19,12 @@ from tpdiff_jax.files.json_files import read_json
 FILE_STEM = "diffusion_pytorch_model"
 INDEX_FILE = f"{FILE_STEM}.safetensors.index.json"
 SHARD_BYTES = 5 * 10**9
+STORED_TYPES = {
+    "float32": np.dtype(np.float32),
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+    "float16": np.dtype(np.float16),
+}
+"""Types that weights are written in, by name."""
 
 
 @dataclass(frozen=True)
