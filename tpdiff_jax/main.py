@@ -67,11 +67,12 @@ def run_evaluate(command: Command, workdir: pathlib.Path) -> None:
 
 
 def run_export(command: Command, workdir: pathlib.Path) -> None:
-    """Write a checkpoint's parameters as published weights."""
-    from tpdiff_jax.export import export_run
+    """Write a checkpoint's parameters as published weights, or its low-rank changes alone."""
+    from tpdiff_jax.export import export_adapter, export_run
 
+    write = export_adapter if command.values["what"] == "adapter" else export_run
     layout, dtype = command.values["layout"], command.values["dtype"]
-    export_run(_open_run(command, workdir), layout, dtype, _out(command))
+    write(_open_run(command, workdir), layout, dtype, _out(command))
 
 
 def run_prepare(command: Command, workdir: pathlib.Path) -> None:
