@@ -83,6 +83,11 @@ class MovingDigitsSpec:
         _ = self.world
 
     @property
+    def captions(self) -> str:
+        """No text: labels alone."""
+        return ""
+
+    @property
     def world(self) -> DigitWorld:
         """Walls and speeds, as the evaluators want them."""
         scale = self.digit_scale or max(1, self.frame_size // 32)
