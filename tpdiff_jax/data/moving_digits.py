@@ -196,8 +196,7 @@ def draw_speeds(uniforms: FloatArray, stratum: str, scale: int) -> FloatArray:
     """
     bands = np.asarray(SPEED_BANDS[stratum])
     lengths = bands[:, 1] - bands[:, 0]
-    ends = np.cumsum(lengths)
-    measure = uniforms * ends[-1]
+    measure = uniforms * (ends := np.cumsum(lengths))[-1]
     band = np.minimum(np.searchsorted(ends, measure, side="right"), len(bands) - 1)
     return scale * (bands[band, 0] + measure - (ends[band] - lengths[band]))
 
@@ -231,8 +230,7 @@ def draw_clip(spec: MovingDigitsSpec, split: str, seed: int, index: int) -> dict
             'data.speed_stratum "held_out" exists only in the test split; '
             "allowed in train: all, slow, fast"
         )
-    world, glyphs = spec.world, load_glyphs(split)
-    count = spec.num_digits
+    world, glyphs, count = spec.world, load_glyphs(split), spec.num_digits
     draws = uniform_draws(seed, split, index, DRAWS_PER_DIGIT * count)
     which, speeds, angles, rows, columns = draws.reshape(count, DRAWS_PER_DIGIT).T
     glyph = (which * len(glyphs.labels)).astype(np.int64)
@@ -271,8 +269,9 @@ def caption(labels: Sequence[int] | NDArray[np.int32], velocities: FloatArray) -
         octant = round(float(np.arctan2(-down, right)) / (np.pi / 4)) % 8
         speed = float(np.hypot(down, right))
         slow_end, fast_start = SPEED_BANDS["slow"][0][1], SPEED_BANDS["fast"][0][0]
-        pace = "slowly" if speed < slow_end else "at medium speed"
-        pace = "fast" if speed >= fast_start else pace
+        pace = (
+            "fast" if speed >= fast_start else "slowly" if speed < slow_end else "at medium speed"
+        )
         phrases.append(f"the digit {int(label)} moves {pace} to the {DIRECTIONS[octant]}")
     return " and ".join(phrases)
 

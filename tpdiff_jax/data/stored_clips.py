@@ -93,9 +93,8 @@ def draw_caption(clip: ClipNumber, num_captions: int) -> int:
     split, seed, index = clip
     if split != "train" or num_captions == 1:
         return 0
-    return int(
-        uniform_draws(seed, split, index, 2)[1] * num_captions
-    )  # the first one is the flip's
+    draw = uniform_draws(seed, split, index, 2)[1]  # the first one is that of the flip
+    return int(draw * num_captions)
 
 
 def to_network(video: NDArray, is_mirrored: bool) -> NDArray[np.float32]:

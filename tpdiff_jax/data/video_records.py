@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from numpy.typing import NDArray
 
@@ -148,6 +149,8 @@ class VideoRecordsSpec:
     def requests(self, num_videos: int) -> Requests:
         """What held-out clips show, or training clips where none are held out."""
         split = "test" if self.manifest.num_clips("test") else "train"
+        if split == "train":
+            logging.warning("samples show what training clips do: no clip is held out")
         num_clips = min(num_videos, self.manifest.num_clips(split))
         clips = [self.clip(split, 0, index) for index in range(num_clips)]
         cond = {name: np.stack([clip[name] for clip in clips]) for name in self.cond_shapes}

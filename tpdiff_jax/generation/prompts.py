@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from absl import logging
 
 from tpdiff_jax.checks import check_choice, naming
 from tpdiff_jax.data import Dataset, Requests, requests_of_labels
@@ -101,6 +102,11 @@ def read_requests(
         null_cond = make_null_cond(experiment.network, negative)
     if not (captions := flags.texts):
         return dataset.requests(num_videos), np.arange(num_videos), null_cond
+    if cut := sum(map(text.is_cut, captions)):
+        logging.warning(
+            "%d of %d prompts are longer than the text encoder's %d tokens and cut",
+            *(cut, len(captions), text.facts["text_tokens"]),
+        )
     label = {"label": np.zeros((len(captions), dataset.num_digits), np.int32)}
     rows = np.repeat(np.arange(len(captions)), flags.videos_per_prompt)
     return Requests({**label, **text(captions)}, captions), rows, null_cond
