@@ -36,7 +36,12 @@ from tpdiff_jax.preparation.frame_resize import RESIZE_KERNEL
 from tpdiff_jax.preparation.prepare_spec import PrepareSpec
 from tpdiff_jax.preparation.shard_plan import Plan, make_plan
 from tpdiff_jax.preparation.shard_writer import PIXELS, ClipEncoder, read_notes, write_shard
-from tpdiff_jax.preparation.skipped_clips import SKIPPED_FILE, SkippedClips, count_reasons, shown
+from tpdiff_jax.preparation.skipped_clips import (
+    SKIPPED_FILE,
+    SkippedClips,
+    count_reasons,
+    shown_skip,
+)
 from tpdiff_jax.run_log.progress import Progress
 
 IDENTITY_FILE = "prepare.json"
@@ -102,11 +107,11 @@ def prepare(
 def tell_rows(skipped: SkippedClips) -> None:
     """Log the rows that are left out, the first of them by name."""
     for row in skipped.rows[:SHOWN_ROWS]:
-        logging.warning("row left out: %s", shown(row))
+        logging.warning("row left out: %s", shown_skip(row))
     if (more := len(skipped.rows) - SHOWN_ROWS) > 0:
         logging.warning("and %d more rows; %s will list them", more, SKIPPED_FILE)
     if skipped.left_out:
-        first = shown(skipped.left_out[0])
+        first = shown_skip(skipped.left_out[0])
         logging.warning("%d rows have no file, such as %s", len(skipped.left_out), first)
 
 
@@ -193,7 +198,7 @@ def make_shards(
             for clip, outcome in outcomes:
                 if isinstance(outcome, BadClipError):
                     skipped.videos.append(SkippedClip(path=clip.path, **vars(outcome)))
-                    logging.warning("video left out: %s", shown(skipped.videos[-1]))
+                    logging.warning("video left out: %s", shown_skip(skipped.videos[-1]))
                     skipped.check("videos", plan.num_videos)
                 progress.update(next(done), bad=len(skipped.videos))
                 yield clip, outcome

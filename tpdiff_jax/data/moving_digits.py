@@ -242,10 +242,9 @@ def draw_clip(spec: MovingDigitsSpec, split: str, seed: int, index: int) -> dict
     ink = np.zeros((spec.num_frames, spec.frame_size, spec.frame_size))
     for j in range(count):
         ink += splat(glyphs.images[glyph[j]], glyphs.centroids[glyph[j]], path[:, j], world)
-    video = 2.0 * np.minimum(ink, 1.0) - 1.0
     label = glyphs.labels[glyph]
     return {
-        "video": video[..., None].astype(np.float32),
+        "video": (2.0 * np.minimum(ink, 1.0) - 1.0)[..., None].astype(np.float32),
         "label": label,
         "caption": caption(label, velocity / world.digit_scale),
         "path": path,
@@ -269,9 +268,8 @@ def caption(labels: Sequence[int] | NDArray[np.int32], velocities: FloatArray) -
         octant = round(float(np.arctan2(-down, right)) / (np.pi / 4)) % 8
         speed = float(np.hypot(down, right))
         slow_end, fast_start = SPEED_BANDS["slow"][0][1], SPEED_BANDS["fast"][0][0]
-        pace = (
-            "fast" if speed >= fast_start else "slowly" if speed < slow_end else "at medium speed"
-        )
+        pace = "slowly" if speed < slow_end else "at medium speed"
+        pace = "fast" if speed >= fast_start else pace
         phrases.append(f"the digit {int(label)} moves {pace} to the {DIRECTIONS[octant]}")
     return " and ".join(phrases)
 

@@ -23,7 +23,7 @@ from tpdiff_jax.checks import check_choice
 from tpdiff_jax.data import Dataset
 from tpdiff_jax.evals.clipsim import ClipScorer, clipsim
 from tpdiff_jax.evals.fvd import RESIZE_KERNELS, frechet_video_distance, i3d_features
-from tpdiff_jax.evals.i3d import MIN_I3D_FRAMES
+from tpdiff_jax.evals.i3d import MIN_I3D_FRAMES, NUM_LOGITS
 from tpdiff_jax.evals.i3d_weights import I3DWeights, load_i3d
 from tpdiff_jax.evals.measures import Evaluation, Metric
 from tpdiff_jax.evals.video_statistics import (
@@ -38,7 +38,6 @@ Frames = NDArray[np.uint8]
 Videos = NDArray[np.float32]
 _CHUNK = 16  # clips whose frames are held at once
 _SHUFFLE_SEED = 0
-NUM_LOGITS = 400  # of I3D
 
 CLIP_METRICS: dict[str, Metric] = {
     metric.name: metric
@@ -113,9 +112,8 @@ class ClipMeasures:
         self._decode = decode
         num_test, num_train = (dataset.num_clips(split) for split in ("test", "train"))
         self._sets = choose_sets(num_test, num_train, num_clips)
-        dimensions = {"statistics": NUM_STATISTICS} | (
-            {"fvd": NUM_LOGITS} if spec.fvd_weights else {}
-        )
+        dimensions = {"statistics": NUM_STATISTICS}
+        dimensions |= {"fvd": NUM_LOGITS} if spec.fvd_weights else {}
         self._notes = notes_on_sets(self._sets, num_test, num_clips, dimensions)
         self._has_captions = bool(dataset.null_cond)
 

@@ -16,10 +16,10 @@ from absl import logging
 from tpdiff_jax.clips.bad_clips import BadClipError
 from tpdiff_jax.preparation.beside_videos import find_tables, sidecar_rows
 from tpdiff_jax.preparation.clip_source import SkippedClip, check_contained, to_split
-from tpdiff_jax.preparation.column_names import Columns, shown
+from tpdiff_jax.preparation.column_names import Columns, shown_names
 from tpdiff_jax.preparation.folder_walk import FoundFiles, is_video_name, walk_folder
 from tpdiff_jax.preparation.row_checks import RowReader, SourceRow, SourceRules, Sources
-from tpdiff_jax.preparation.table_files import Table, open_table
+from tpdiff_jax.preparation.table_files import OpenTable, open_table
 
 SIDECAR = "sidecar"
 """In place of a table: text files beside the videos, whatever else lies there."""
@@ -96,18 +96,20 @@ def _rows_of_table(
     return (SourceRow(row, opened.columns, folders) for row in opened.rows)
 
 
-def _tell_table(table: pathlib.Path, opened: Table, wanted: Columns, needs_captions: bool) -> None:
+def _tell_table(
+    table: pathlib.Path, opened: OpenTable, wanted: Columns, needs_captions: bool
+) -> None:
     """Log what is read of a table; captions that are needed and have no column are an error."""
     read = {name: column for name, column in vars(opened.columns).items() if column}
     logging.info(
         "table %s: %s; columns read: %s; there are: %s",
         *(table, opened.form, ", ".join(f"{c!r} as {n}" for n, c in read.items())),
-        shown(opened.names),
+        shown_names(opened.names),
     )
     if not opened.columns.caption and (wanted.caption or needs_captions):
         text = (
             f"prepare.caption_column={wanted.caption!r} is no column of {table.name}; it has: "
-            f"{shown(opened.names)}"
+            f"{shown_names(opened.names)}"
         )
         if needs_captions:
             raise ValueError(f"{text}. prepare.text_encoder needs captions")

@@ -55,7 +55,8 @@ def find_columns(wanted: Columns, names: Sequence[str], table: str) -> Columns:
     found = Columns(**fields)
     if not found.path:
         raise ValueError(
-            f"prepare.path_column={wanted.path!r} is no column of {table}; it has: {shown(names)}"
+            f"prepare.path_column={wanted.path!r} is no column of {table}; it has: "
+            f"{shown_names(names)}"
         )
     return found
 
@@ -67,7 +68,7 @@ def is_path_column(wanted: Columns, names: Sequence[str]) -> bool:
     return any(name.strip().lower() in known for name in names)
 
 
-def shown(names: Sequence[str]) -> str:
+def shown_names(names: Sequence[str]) -> str:
     """Return names for a message, as many as fit."""
     return ", ".join(map(str, names[:SHOWN_NAMES]))[:500] or "none"
 
@@ -84,12 +85,12 @@ def _find(field: str, wanted: str, default: str, names: Sequence[str], table: st
         if len(found) == 1:
             logging.warning(
                 "%s=%r is no column of %s; it has: %s. Read is %r",
-                *(column, wanted, table, shown(names), found[0]),
+                *(column, wanted, table, shown_names(names), found[0]),
             )
+    if len(set(found)) > 1:
+        could = " or ".join(map(repr, found))
+        raise ValueError(f"{column}={wanted!r} could be {could} of {table}: name one")
     if len(found) > 1:
-        raise ValueError(
-            f"{column}={wanted!r} could be {' or '.join(map(repr, found))} of {table}: name one"
-            if len(set(found)) > 1
-            else f"{column}={wanted!r} is {len(found)} columns of {table}; it has: {shown(names)}"
-        )
+        there = shown_names(names)
+        raise ValueError(f"{column}={wanted!r} is twice in {table}; it has: {there}")
     return found[0] if wanted and found else ""

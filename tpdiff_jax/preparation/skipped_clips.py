@@ -43,7 +43,7 @@ class SkippedClips:
             counts = ", ".join(f"{reason} {n}" for reason, n in count_reasons(bad).items())
             raise TooManyBadClipsError(
                 f"{len(bad)} of {total} {what} are bad, more than prepare.max_bad_share="
-                f"{self.max_bad_share}: {counts}; the first: {shown(bad[0])}; listed in "
+                f"{self.max_bad_share}: {counts}; the first: {shown_skip(bad[0])}; listed in "
                 f"{self.folder / SKIPPED_FILE}"
             )
 
@@ -57,7 +57,7 @@ class SkippedClips:
         write_durably(self.folder / SKIPPED_FILE, "".join(lines).encode())
 
 
-def shown(clip: SkippedClip) -> str:
+def shown_skip(clip: SkippedClip) -> str:
     """Return which it is and why, on one line."""
     what = " ".join(part for part in (repr(clip.path) if clip.path else "", clip.reason) if part)
     return " ".join(f"{what}{': ' if clip.detail else ''}{clip.detail}".split())[:SHOWN_CHARACTERS]

@@ -48,7 +48,7 @@ JSON_FORMS = (
 )
 
 
-class Table(NamedTuple):
+class OpenTable(NamedTuple):
     """An opened table.
 
     Attributes:
@@ -64,7 +64,7 @@ class Table(NamedTuple):
     rows: Iterator[TableRow]
 
 
-def open_table(path: pathlib.Path, columns: Columns, is_path: Callable[[str], bool]) -> Table:
+def open_table(path: pathlib.Path, columns: Columns, is_path: Callable[[str], bool]) -> OpenTable:
     """Open a table.
 
     Args:
@@ -85,7 +85,7 @@ def open_table(path: pathlib.Path, columns: Columns, is_path: Callable[[str], bo
         return READERS[suffix](path, columns, is_path)
 
 
-def _open_csv(path: pathlib.Path, wanted: Columns, is_path: Callable[[str], bool]) -> Table:
+def _open_csv(path: pathlib.Path, wanted: Columns, is_path: Callable[[str], bool]) -> OpenTable:
     lines = NumberedLines(_lines(path))
     first = next((line for line in lines if line.strip()), "")
     if first.strip().lower().startswith("sep=") and len(first.strip()) == 5:  # Excel's
@@ -102,10 +102,12 @@ def _open_csv(path: pathlib.Path, wanted: Columns, is_path: Callable[[str], bool
         names = []
     columns = find_columns(wanted, names, path.name)
     rows = csv_rows(lines, names, separator, is_path, columns.path)
-    return Table(f"CSV separated by {separator!r}", columns, names, rows)
+    return OpenTable(f"CSV separated by {separator!r}", columns, names, rows)
 
 
-def _open_json_lines(path: pathlib.Path, wanted: Columns, is_path: Callable[[str], bool]) -> Table:
+def _open_json_lines(
+    path: pathlib.Path, wanted: Columns, is_path: Callable[[str], bool]
+) -> OpenTable:
     del is_path
     return _of_objects("JSON lines", path, wanted, _json_lines(path))
 
@@ -124,7 +126,7 @@ def _json_lines(path: pathlib.Path) -> Iterator[TableRow]:
         yield TableRow(f"line {number}", _as_row(fields))
 
 
-def _open_json(path: pathlib.Path, wanted: Columns, is_path: Callable[[str], bool]) -> Table:
+def _open_json(path: pathlib.Path, wanted: Columns, is_path: Callable[[str], bool]) -> OpenTable:
     try:
         content = json.loads(read_text(path), object_pairs_hook=_once_each)
     except RecursionError as error:
@@ -142,11 +144,11 @@ def _open_json(path: pathlib.Path, wanted: Columns, is_path: Callable[[str], boo
             TableRow(f"entry {i}", {columns.path: name, columns.caption: captions})
             for i, (name, captions) in enumerate(content.items(), 1)
         )
-        return Table("JSON of captions by video", columns, ["video", "caption"], named)
+        return OpenTable("JSON of captions by video", columns, ["video", "caption"], named)
     raise ValueError(f"it is none of the forms that are read: {JSON_FORMS}")
 
 
-def _msr_vtt(content: Mapping[str, Any]) -> Table:
+def _msr_vtt(content: Mapping[str, Any]) -> OpenTable:
     """One row a video, with its sentences in the order of `sen_id`."""
     captions: dict[str, list[str]] = {}
     try:
@@ -171,10 +173,10 @@ def _msr_vtt(content: Mapping[str, Any]) -> Table:
         )
         for name, split in videos
     )
-    return Table("MSR-VTT's JSON", columns, ["video_id", "caption", "split"], rows)
+    return OpenTable("MSR-VTT's JSON", columns, ["video_id", "caption", "split"], rows)
 
 
-def _open_lists(path: pathlib.Path, wanted: Columns, is_path: Callable[[str], bool]) -> Table:
+def _open_lists(path: pathlib.Path, wanted: Columns, is_path: Callable[[str], bool]) -> OpenTable:
     del wanted, is_path
     here = {p.name.lower(): p for p in path.parent.iterdir()}
     videos = [here[name] for name in VIDEO_LISTS if name in here]
@@ -202,20 +204,22 @@ def _open_lists(path: pathlib.Path, wanted: Columns, is_path: Callable[[str], bo
         for i, (video, text) in enumerate(zip(paths, texts, strict=True), 1)
     )
     form = f"{videos[0].name} and {captions[0].name}, line by line"
-    return Table(form, columns, ["video", "caption"], rows)
+    return OpenTable(form, columns, ["video", "caption"], rows)
 
 
-def _of_objects(form: str, path: pathlib.Path, wanted: Columns, rows: Iterator[TableRow]) -> Table:
+def _of_objects(
+    form: str, path: pathlib.Path, wanted: Columns, rows: Iterator[TableRow]
+) -> OpenTable:
     """A table whose columns are the names in its first rows."""
     head = list(itertools.islice(rows, HEAD_ROWS))
     names = dict.fromkeys(
         name for row in head if not isinstance(row.fields, BadClipError) for name in row.fields
     )
     columns = find_columns(wanted, list(names), path.name)
-    return Table(form, columns, list(names), itertools.chain(head, rows))
+    return OpenTable(form, columns, list(names), itertools.chain(head, rows))
 
 
-READERS: Mapping[str, Callable[[pathlib.Path, Columns, Callable[[str], bool]], Table]] = {
+READERS: Mapping[str, Callable[[pathlib.Path, Columns, Callable[[str], bool]], OpenTable]] = {
     ".csv": _open_csv,
     ".tsv": _open_csv,
     ".jsonl": _open_json_lines,
