@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tpdiff_jax.files.durable import write_durably
+from tpdiff_jax.files.text_files import read_text
 
 
 def read_json(path: pathlib.Path, kind: type = dict) -> Any:
@@ -18,8 +19,8 @@ def read_json(path: pathlib.Path, kind: type = dict) -> Any:
         ValueError: naming the file, if it is not one.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a readable JSON file: {error}") from error
     if not isinstance(content, kind):
         raise ValueError(f"{path} must hold a JSON {'list' if kind is list else 'object'}")
