@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import pathlib
 import re
+import signal
 from collections.abc import Mapping, Sequence
 
 from experiments.grid.overrides import overrides_to_flags, parse_overrides
@@ -17,6 +18,10 @@ FINAL_CODES = (
     ExitCode.SAVE_FAILED,
     ExitCode.TOO_MANY_BAD_CLIPS,
 )
+
+# Stopped from outside: the same command goes on. Python needs a moment to start, in which SIGTERM
+# ends a trainer as it ends any process; shells and containers say 128 + 15 of that, subprocess -15.
+INTERRUPTED_CODES = (ExitCode.PREEMPTED, 128 + signal.SIGTERM, -signal.SIGTERM)
 
 # Names of TPU slices and of Kubernetes objects are labels of RFC 1123; pods append to them.
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")

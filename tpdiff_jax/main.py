@@ -16,6 +16,8 @@ from absl import app, flags, logging
 
 from tpdiff_jax import command_line
 from tpdiff_jax.command_line import Command, ExitCode
+from tpdiff_jax.devices.early_stop import leave_at_sigterm
+from tpdiff_jax.files.durable import DISK_ERRORS
 from tpdiff_jax.run_log.console import set_up_console
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ STOPS = {
     "tpdiff_jax.train.Preempted": ExitCode.PREEMPTED,
     "tpdiff_jax.optim.guard.TooManyBadSteps": ExitCode.BAD_STEPS,
     "tpdiff_jax.run_folder.checkpoints.SaveError": ExitCode.SAVE_FAILED,
+    "tpdiff_jax.files.durable.WriteError": ExitCode.SAVE_FAILED,
     "tpdiff_jax.planning.program_cost.DoesNotFit": ExitCode.DOES_NOT_FIT,
     "tpdiff_jax.clips.bad_clips.TooManyBadClipsError": ExitCode.TOO_MANY_BAD_CLIPS,
 }
@@ -190,6 +193,8 @@ def exit_code(error: Exception) -> ExitCode | None:
     for kind in type(error).__mro__:
         if code := STOPS.get(f"{kind.__module__}.{kind.__qualname__}"):
             return code
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        return ExitCode.SAVE_FAILED
     return ExitCode.BAD_INPUT if isinstance(error, (ValueError, *_WRONG_PATHS)) else None
 
 
@@ -211,6 +216,7 @@ def keep_from_libraries(argv: Sequence[str]) -> list[str]:
 
 def run() -> None:
     """Entry point."""
+    leave_at_sigterm(ExitCode.PREEMPTED)
     print_help_when_asked(sys.argv)
     set_up_console()
     app.run(main, flags_parser=keep_from_libraries)

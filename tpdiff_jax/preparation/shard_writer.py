@@ -18,7 +18,13 @@ from tpdiff_jax.clips.bucket import Bucket
 from tpdiff_jax.clips.clip_records import ClipRecord, array_facts, record_to_bytes
 from tpdiff_jax.clips.record_manifest import to_json
 from tpdiff_jax.clips.several_captions import stack_captions
-from tpdiff_jax.files.durable import publish, sha256_of_file, write_durably
+from tpdiff_jax.files.durable import (
+    WriteError,
+    naming_write_errors,
+    publish,
+    sha256_of_file,
+    write_durably,
+)
 from tpdiff_jax.preparation.clip_source import ClipSource, SkippedClip
 from tpdiff_jax.preparation.decode_pool import Outcome
 from tpdiff_jax.preparation.shard_plan import ShardJob
@@ -67,26 +73,34 @@ class _OpenShard:
 
     def __init__(self, path: pathlib.Path) -> None:
         self._path, self._temporary = path, path.with_name(f".{path.name}.tmp")
-        path.parent.mkdir(exist_ok=True)
-        self._writer = ArrayRecordWriter(str(self._temporary), WRITER_OPTIONS)
+        with naming_write_errors(path):
+            path.parent.mkdir(exist_ok=True)
+            self._writer = ArrayRecordWriter(str(self._temporary), WRITER_OPTIONS)
         self._arrays: dict[str, Any] = {}
         self._num_clips = self._num_captioned = self._num_cut = 0
 
     def add(self, record: ClipRecord, num_cut: int) -> None:
         """Write a clip, so many of whose captions are cut; all have the same arrays."""
         self._arrays = same_arrays(self._arrays, record)
-        self._writer.write(record_to_bytes(record))
+        with naming_write_errors(self._path):
+            self._writer.write(record_to_bytes(record))
         self._num_clips += 1
         self._num_captioned += bool(record.caption)
         self._num_cut += num_cut
 
     def close(self) -> None:
         """End the temporary file, whatever is in it."""
-        self._writer.close()
+        with naming_write_errors(self._path):
+            self._writer.close()
+
+    def discard(self) -> None:
+        """Remove the temporary file."""
+        self._temporary.unlink(missing_ok=True)
 
     def publish(self, job: ShardJob, skipped: Sequence[SkippedClip]) -> dict[str, Any]:
         """Give the file its name; write and return its note."""
-        publish(self._temporary, self._path)
+        with naming_write_errors(self._path):
+            publish(self._temporary, self._path)
         note = {
             "name": job.name,
             "split": job.split,
@@ -125,8 +139,25 @@ def write_shard(
 
     Raises:
         ValueError: when the encoder returns arrays of varying types or shapes, or no "video".
+        WriteError: when the disk is full or broken.
     """
     shards = {bucket: _OpenShard(folder / job.name) for bucket, folder in folders.items()}
+    try:
+        skipped = _fill(shards, outcomes, encoder, captions_per_video)
+        return [shard.publish(job, skipped) for shard in shards.values()]
+    except WriteError:  # what is there helps nobody and takes the room that is missing
+        for shard in shards.values():
+            shard.discard()
+        raise
+
+
+def _fill(
+    shards: Mapping[Bucket, _OpenShard],
+    outcomes: Iterable[tuple[ClipSource, Outcome]],
+    encoder: ClipEncoder,
+    captions_per_video: int,
+) -> list[SkippedClip]:
+    """Write the clips, each into the shard of its bucket; return those that were left out."""
     skipped: list[SkippedClip] = []
     try:
         for clip, outcome in outcomes:
@@ -144,7 +175,7 @@ def write_shard(
     finally:
         for shard in shards.values():
             shard.close()
-    return [shard.publish(job, skipped) for shard in shards.values()]
+    return skipped
 
 
 def encode_clip(
