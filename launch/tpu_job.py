@@ -107,7 +107,7 @@ def install(
     """
     worker = WorkerCommands(job.name)
     if setup is not None:
-        runner.run(tpu.copy(str(setup), f"{job.name}-setup.sh"))
+        runner.run(tpu.copy(str(setup.absolute()), f"{job.name}-setup.sh"))
         runner.run(tpu.ssh(["bash", f"{job.name}-setup.sh"]))
     runner.run(tpu.copy(str(archive), f"{job.name}.tar.gz"))
     code = f"{worker.folder}/code"
