@@ -6,8 +6,12 @@ exception is one exit code.
 """
 
 import os
-import pathlib
 import sys
+
+if not __package__:  # run as a file: `types.py` beside it would stand for the standard library's
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -212,6 +216,13 @@ def keep_from_libraries(argv: Sequence[str]) -> list[str]:
     """Mark the flags of libraries as read, which they ask for, and return all arguments."""
     flags.FLAGS(list(argv[:1]))
     return list(argv)
+
+
+def run_command() -> None:
+    """Entry point of the installed command: `tpdiff_jax sample --workdir=...` names the mode."""
+    if sys.argv[1:2] and sys.argv[1] in command_line.MODES:
+        sys.argv[1] = f"--mode={sys.argv[1]}"
+    run()
 
 
 def run() -> None:
