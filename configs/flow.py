@@ -110,7 +110,8 @@ def get_config() -> ConfigDict:
     config.train.keep_checkpoints = 3
 
     config.log = ConfigDict()
-    config.log.sinks = ("jsonl", "tensorboard")  # where metrics go; jsonl is read by reports
+    # Where metrics go: jsonl (read by reports) | tensorboard | wandb (pip install wandb).
+    config.log.sinks = ("jsonl", "tensorboard")
 
     config.guard = ConfigDict()
     # Meant for faults, not for hard batches, which stay below 5 times the median.

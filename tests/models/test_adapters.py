@@ -3,32 +3,23 @@
 import pathlib
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from diffusers import AnimateDiffPipeline, FluxPipeline
-from peft import LoraConfig, PeftModel, get_peft_model_state_dict
-from safetensors.numpy import load_file
-from safetensors.torch import save_file
+from peft import PeftModel
 
 from tests.models.adapter_cases import (
     ANIMATEDIFF,
     FLUX,
-    FLUX_NATIVE,
     AdapterCase,
     relative,
     strong_low_rank,
-    with_peft,
 )
 from tpdiff_jax.models.adapter_export import save_adapter
 from tpdiff_jax.models.adapters import (
-    fill_low_rank,
-    merge_adapter,
-    named_pairs,
     pairs_of_low_rank,
 )
 from tpdiff_jax.optim.adaptation import Adaptation
-from tpdiff_jax.weights.adapter_files import read_adapter
 
 ALPHA, RANK = 3.0, 2  # alpha / rank is no power of two and not 1
 TOLERANCE = 1e-5

@@ -1,0 +1,104 @@
+"""Weights & Biases, offline, with the real package: what its files hold of a resumed run."""
+
+import json
+import pathlib
+import struct
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tpdiff_jax.run_log.metric_writers import open_metric_writer
+from tpdiff_jax.run_log.weights_and_biases import ID_FILE
+
+pytest.importorskip("wandb")
+from wandb.proto.wandb_internal_pb2 import Record  # noqa: E402
+
+BLOCK, SINKS = 32768, ("jsonl", "wandb")
+VIDEOS = {"samples": np.zeros((2, 3, 8, 8, 1), np.uint8)}
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    for name in ("CONFIG_DIR", "CACHE_DIR", "DATA_DIR"):
+        monkeypatch.setenv(f"WANDB_{name}", str(tmp_path / "home"))
+    monkeypatch.delenv("WANDB_PROJECT", raising=False)
+
+
+def records(path: pathlib.Path) -> Iterator[Record]:
+    """Read a .wandb file: 7 bytes of its own, then LevelDB's log format in blocks of 32 KiB."""
+    content, place, parts = path.read_bytes(), 7, b""
+    while place + 7 <= len(content):
+        if BLOCK - place % BLOCK < 7:  # no room for a header: zeros up to the next block
+            place += BLOCK - place % BLOCK
+            continue
+        _, length, kind = struct.unpack("<IHB", content[place : place + 7])
+        parts += content[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield Record.FromString(parts)
+            parts = b""
+
+
+def history(path: pathlib.Path) -> dict[int, dict[str, Any]]:
+    """Step -> what was logged there."""
+    lines: dict[int, dict[str, Any]] = {}
+    for record in records(path):
+        if record.HasField("history"):
+            items = record.history.item
+            values = {
+                ".".join(i.nested_key) or i.key: json.loads(i.value_json or "null") for i in items
+            }
+            lines.setdefault(record.history.step.num, {}).update(values)
+    return lines
+
+
+def session(
+    workdir: pathlib.Path, restored_step: int | None, steps: range, *, is_killed: bool = False
+) -> None:
+    """Log as a run does; the loss at a step is a function of the step."""
+    writer = open_metric_writer(workdir, restored_step=restored_step, sinks=SINKS)
+    for step in steps:
+        writer.write_scalars(step, {"loss": 1.0 / step, "stage": step % 3, "rate": np.nan})
+    if not is_killed:
+        writer.write_videos(steps[-1], VIDEOS)
+    writer.close()
+    assert writer.num_failed_writes == 0
+
+
+def test_a_resumed_run_is_one_run_with_one_curve(tmp_path: pathlib.Path) -> None:
+    workdir = tmp_path / "flow"
+    workdir.mkdir()
+    (workdir / "config.json").write_text(json.dumps({"train": {"num_steps": 12}}))
+    session(workdir, None, range(1, 9), is_killed=True)
+    time.sleep(1.1)  # of two sessions within one second wandb 0.31 writes down the first
+    session(workdir, 6, range(7, 13))
+
+    files = sorted((workdir / "wandb").glob("offline-run-*/run-*.wandb"))
+    run_id = (workdir / ID_FILE).read_text()
+    assert len(files) == 2 and {path.stem for path in files} == {f"run-{run_id}"}
+    first, second = map(history, files)
+    assert sorted(first) == list(range(1, 9)) and sorted(second) == list(range(7, 13))
+    for step in (7, 8):  # logged twice, with the same value: the curve is one
+        assert first[step]["loss"] == second[step]["loss"]
+    curve = {step: line["loss"] for step, line in {**first, **second}.items()}
+    assert curve == {step: 1.0 / step for step in range(1, 13)}
+    assert "rate" not in second[12], "a value that is not finite is left out"
+    assert second[12]["samples._type"] == "video-file"
+    assert (files[1].parent / "files" / second[12]["samples.path"]).read_bytes()[:4] == b"GIF8"
+
+    (run,) = (record.run for record in records(files[1]) if record.HasField("run"))
+    config = {item.key: json.loads(item.value_json) for item in run.config.update}
+    assert config["train"] == {"num_steps": 12}
+    assert (run.project, run.display_name) == ("tpdiff_jax", "flow")
+    assert run.host == "" and not run.git.remote_url, "nothing of the machine is sent"
+
+
+def test_a_fresh_start_in_the_same_folder_is_another_run(tmp_path: pathlib.Path) -> None:
+    session(tmp_path, None, range(1, 2))
+    first = (tmp_path / ID_FILE).read_text()
+    session(tmp_path, None, range(1, 2))
+    assert (tmp_path / ID_FILE).read_text() != first
