@@ -3,21 +3,20 @@
 import json
 import pathlib
 import struct
-import time
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import pytest
 
-from tpdiff_jax.run_log.metric_writers import open_metric_writer
+from tests.tiny import REPO
 from tpdiff_jax.run_log.weights_and_biases import ID_FILE
 
 pytest.importorskip("wandb")
 from wandb.proto.wandb_internal_pb2 import Record  # noqa: E402
 
-BLOCK, SINKS = 32768, ("jsonl", "wandb")
-VIDEOS = {"samples": np.zeros((2, 3, 8, 8, 1), np.uint8)}
+BLOCK = 32768
 
 
 @pytest.fixture(autouse=True)
@@ -56,26 +55,34 @@ def history(path: pathlib.Path) -> dict[int, dict[str, Any]]:
     return lines
 
 
-def session(
-    workdir: pathlib.Path, restored_step: int | None, steps: range, *, is_killed: bool = False
-) -> None:
-    """Log as a run does; the loss at a step is a function of the step."""
-    writer = open_metric_writer(workdir, restored_step=restored_step, sinks=SINKS)
-    for step in steps:
-        writer.write_scalars(step, {"loss": 1.0 / step, "stage": step % 3, "rate": np.nan})
-    if not is_killed:
-        writer.write_videos(steps[-1], VIDEOS)
-    writer.close()
-    assert writer.num_failed_writes == 0
+SESSION = """
+import sys
+import numpy as np
+from tpdiff_jax.run_log.metric_writers import open_metric_writer
+workdir, restored, first, last = sys.argv[1], *map(int, sys.argv[2:5])
+step = None if restored < 0 else restored
+writer = open_metric_writer(workdir, restored_step=step, sinks=("jsonl", "wandb"))
+for step in range(first, last + 1):
+    writer.write_scalars(step, {"loss": 1.0 / step, "stage": step % 3, "rate": np.nan})
+if len(sys.argv) == 5:
+    writer.write_videos(last, {"samples": np.zeros((2, 3, 8, 8, 1), np.uint8)})
+writer.close()
+assert writer.num_failed_writes == 0
+"""
+
+
+def session(workdir: pathlib.Path, restored: int, first: int, last: int, *more: str) -> None:
+    """Log as a run does, in a process of its own; the loss at a step is a function of the step."""
+    arguments = [sys.executable, "-c", SESSION, str(workdir), str(restored), str(first), str(last)]
+    subprocess.run([*arguments, *more], cwd=REPO, check=True, timeout=120)
 
 
 def test_a_resumed_run_is_one_run_with_one_curve(tmp_path: pathlib.Path) -> None:
     workdir = tmp_path / "flow"
     workdir.mkdir()
     (workdir / "config.json").write_text(json.dumps({"train": {"num_steps": 12}}))
-    session(workdir, None, range(1, 9), is_killed=True)
-    time.sleep(1.1)  # of two sessions within one second wandb 0.31 writes down the first
-    session(workdir, 6, range(7, 13))
+    session(workdir, -1, 1, 8, "without videos: it was killed")
+    session(workdir, 6, 7, 12)
 
     files = sorted((workdir / "wandb").glob("offline-run-*/run-*.wandb"))
     run_id = (workdir / ID_FILE).read_text()
@@ -94,11 +101,11 @@ def test_a_resumed_run_is_one_run_with_one_curve(tmp_path: pathlib.Path) -> None
     config = {item.key: json.loads(item.value_json) for item in run.config.update}
     assert config["train"] == {"num_steps": 12}
     assert (run.project, run.display_name) == ("tpdiff_jax", "flow")
-    assert run.host == "" and not run.git.remote_url, "nothing of the machine is sent"
+    assert not run.git.remote_url, "which repository it is run in is nobody's business"
 
 
 def test_a_fresh_start_in_the_same_folder_is_another_run(tmp_path: pathlib.Path) -> None:
-    session(tmp_path, None, range(1, 2))
+    session(tmp_path, -1, 1, 1)
     first = (tmp_path / ID_FILE).read_text()
-    session(tmp_path, None, range(1, 2))
+    session(tmp_path, -1, 1, 1)
     assert (tmp_path / ID_FILE).read_text() != first

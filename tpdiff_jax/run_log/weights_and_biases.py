@@ -65,8 +65,7 @@ class WandbSink:
                 console="off",
                 init_timeout=INIT_SECONDS,
                 disable_code=True,
-                disable_git=True,  # what the log says of a machine is in results.json
-                x_disable_meta=True,
+                disable_git=True,
                 x_save_requirements=False,
             )
             self._run = self._wandb.init(
