@@ -63,6 +63,9 @@ SINKS: dict[str, Callable[[Path, int], Sink]] = {
 """Name -> constructor, from the run's folder and the last completed step whose lines are kept: what
 was logged after it is logged again."""
 
+SINK_LIBRARIES = {"wandb": "wandb"}
+"""Sink -> what it needs beyond the package's requirements: told before a run, not in its log."""
+
 REQUIRED_SINK = "jsonl"
 """Reports, `--mode=replay` and the experiments read `metrics.jsonl`."""
 DEFAULT_SINKS = ("jsonl", "tensorboard")
