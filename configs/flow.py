@@ -93,6 +93,7 @@ def get_config() -> ConfigDict:
     config.adaptation.trained = ""  # pattern of the paths of what is trained; "" is all
     config.adaptation.rank = 0  # of low-rank changes to its matrices; 0 trains what matches itself
     config.adaptation.alpha = 1.0  # low-rank changes are scaled by alpha / rank
+    config.adaptation.weights = ""  # an adapter (LoRA) that they start from; "" is nothing
 
     config.train = ConfigDict()
     config.train.num_steps = 7000

@@ -100,6 +100,19 @@ def build_datasets(
     return {"": only_shape}
 
 
+def count_stages(read: ConfigReader) -> int:
+    """Return the number of stages of a config, whatever its clips.
+
+    Args:
+        read: the config.
+
+    Raises:
+        ValueError: for a path or strides that no clips could have.
+    """
+    _build_path(read)
+    return len(_strides(read))
+
+
 def build_shapes(
     read: ConfigReader, datasets: Mapping[str, Dataset | ClipShape], network: Network
 ) -> tuple[ClipsOfShape, ...]:

@@ -9,7 +9,7 @@ import jax
 from tpdiff_jax.devices.processes import is_true_at_main, wait_for_others
 from tpdiff_jax.experiment.build import Experiment
 from tpdiff_jax.files import file_lock
-from tpdiff_jax.run_folder import run_config
+from tpdiff_jax.run_folder import checkpoint_folder, run_config
 
 LOCK_FILE = ".train.lock"
 _LOCK_PATIENCE = 100.0  # longer than an NFS server keeps the locks of a machine that is gone
@@ -42,11 +42,11 @@ def only_trainer(workdir: pathlib.Path) -> Iterator[None]:
 
 
 def open_workdir(experiment: Experiment, workdir: pathlib.Path) -> None:
-    """Make the workdir with its config.json, or check that it holds a run of the same config.
+    """Check that a folder is new or holds a run of the same config; nothing there is changed.
 
     Args:
         experiment: the run that is to start or to go on there.
-        workdir: its folder.
+        workdir: its folder; made when it is missing.
 
     Raises:
         ValueError: when it holds another run, or checkpoints of none.
@@ -54,15 +54,13 @@ def open_workdir(experiment: Experiment, workdir: pathlib.Path) -> None:
     workdir.mkdir(parents=True, exist_ok=True)
     if (workdir / run_config.FILE_NAME).exists():
         run_config.check_same_run(run_config.load_config(workdir), experiment.config)
-    elif (workdir / "checkpoints").exists():
+    elif checkpoint_folder.list_steps(workdir / "checkpoints"):
         raise ValueError(f"{workdir} holds checkpoints but no {run_config.FILE_NAME}")
     wait_for_others("the workdir is read")
-    if jax.process_index() == 0 and not (workdir / run_config.FILE_NAME).exists():
-        run_config.save_config(workdir, experiment.config)
 
 
 def keep_config(experiment: Experiment, workdir: pathlib.Path) -> None:
-    """Write config.json of a run that goes on: its length, periods and mesh may have changed.
+    """Write config.json, of a run that starts or whose length, periods or mesh have changed.
 
     Args:
         experiment: the run, which nothing refuses any more: a refused command changes nothing.

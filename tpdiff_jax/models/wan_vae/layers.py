@@ -16,7 +16,7 @@ from tpdiff_jax.models.wan_vae.config import WanVAEConfig
 from tpdiff_jax.types import Array
 
 OVER_TIME = (3, 1, 1)
-NORM_EPSILON = 1e-12
+RMS_EPSILON = 1e-12
 
 
 class ChannelNorm(nnx.Module):
@@ -29,7 +29,7 @@ class ChannelNorm(nnx.Module):
         """[..., c] -> [..., c], same dtype; the length in float32."""
         x_f32 = x.astype(jnp.float32)
         square = jnp.sum(jnp.square(x_f32), axis=-1, keepdims=True)
-        length = jnp.sqrt(jnp.maximum(square, NORM_EPSILON**2))
+        length = jnp.sqrt(jnp.maximum(square, RMS_EPSILON**2))
         return (x_f32 / length * x.shape[-1] ** 0.5 * self.scale[...]).astype(x.dtype)
 
 
