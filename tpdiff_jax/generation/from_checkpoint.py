@@ -8,6 +8,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from tpdiff_jax.experiment.build import Experiment, build_experiment
+from tpdiff_jax.experiment.reader import refusing_odd_fields
 from tpdiff_jax.run_folder import run_config
 from tpdiff_jax.run_folder.checkpoints import CheckpointError, Checkpoints
 from tpdiff_jax.train_state import averaged_params
@@ -60,12 +61,13 @@ def open_run(
         ValueError: when the folder is no run, the config differs or no checkpoint can be read.
     """
     saved = run_config.load_config(workdir)
-    if config is not None:
-        run_config.check_same_run(saved, config, free_groups=run_config.GENERATE_GROUPS)
-        free = (*run_config.GENERATE_GROUPS, "mesh")
-        for group in (group for group in free if group in config):
-            saved[group] = config[group].copy_and_resolve_references()
-    experiment = build_experiment(_override(saved, overrides or GenerateFlags()))
+    with refusing_odd_fields(workdir / run_config.FILE_NAME):
+        if config is not None:
+            run_config.check_same_run(saved, config, free_groups=run_config.GENERATE_GROUPS)
+            free = (*run_config.GENERATE_GROUPS, "mesh")
+            for group in (group for group in free if group in config):
+                saved[group] = config[group].copy_and_resolve_references()
+        experiment = build_experiment(_override(saved, overrides or GenerateFlags()))
     bucket = overrides.bucket if overrides else None
     shown = experiment.of_bucket(experiment.shapes[0].bucket if bucket is None else bucket)
     checkpoints = Checkpoints(workdir, identity=experiment.identity, create=False)
