@@ -13,6 +13,7 @@ import jax
 from absl import logging
 
 from tpdiff_jax.experiment.build import build_experiment
+from tpdiff_jax.experiment.reader import refusing_odd_fields
 from tpdiff_jax.run_folder import run_config
 from tpdiff_jax.run_folder.checkpoints import Checkpoints
 from tpdiff_jax.run_log.json_lines import METRICS_FILE, read_metrics
@@ -60,7 +61,8 @@ def replay(workdir: pathlib.Path, step: int) -> bool:
         ValueError: when the folder is no run, the step is not one of it or every checkpoint
             before it is damaged.
     """
-    experiment = build_experiment(run_config.load_config(workdir))
+    with refusing_odd_fields(workdir / run_config.FILE_NAME):
+        experiment = build_experiment(run_config.load_config(workdir))
     spec = experiment.train
     if not 1 <= step <= spec.num_steps:
         raise ValueError(f"--step={step} must lie in 1 to train.num_steps={spec.num_steps}")

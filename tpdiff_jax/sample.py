@@ -6,7 +6,7 @@ import jax
 
 from tpdiff_jax.generation.from_checkpoint import OpenedRun
 from tpdiff_jax.generation.prompts import SampleFlags, read_requests
-from tpdiff_jax.generation.sample_files import SampleWriter, open_decoder
+from tpdiff_jax.generation.sample_files import SampleWriter, check_names, open_decoder
 from tpdiff_jax.generation.sampler import Sampler
 from tpdiff_jax.run_log.progress import Progress
 
@@ -23,14 +23,18 @@ def sample_run(run: OpenedRun, flags: SampleFlags, out: pathlib.Path | None) -> 
         The folder written.
 
     Raises:
-        ValueError: when what is asked for does not fit the data set, or weights not its clips.
+        ValueError: when what is asked for does not fit the data set, weights not its clips, or a
+            prompt cannot be the name of a file; nothing is sampled then.
+        WriteError: when the disk is full or broken.
     """
     experiment, spec = run.experiment, run.experiment.sample
     decode = open_decoder(experiment.dataset, spec.video_weights)
     requests, rows, null_cond = read_requests(experiment, flags, spec.num_videos)
     folder = out or run.workdir / "samples" / f"step_{run.step:08d}_seed_{spec.seed}"
-    writer = SampleWriter(folder, experiment.dataset.fps, decode, flags.naming)
+    captions = requests.captions
+    check_names(folder, [captions[i] if captions else "" for i in rows], flags.naming)
     sampler = Sampler(experiment, null_cond=null_cond)
+    writer = SampleWriter(folder, experiment.dataset.fps, decode, flags.naming)
     with Progress(len(rows), label="sample", unit="video") as progress:
         for start in range(0, len(rows), spec.batch_size):
             part = requests.take(rows[start : start + spec.batch_size])

@@ -21,6 +21,11 @@ from tpdiff_jax.milestones import Milestones
 from tpdiff_jax.run_folder.checkpoints import Checkpoints, Restored
 from tpdiff_jax.run_log.cost_meter import CostMeter
 from tpdiff_jax.run_log.goodput import GOODPUT_FILE, Goodput
+from tpdiff_jax.run_log.lost_lines import (
+    describe_lost_lines,
+    drop_evaluation,
+    last_logged_step,
+)
 from tpdiff_jax.run_log.metric_writers import open_line_writer, open_metric_writer
 from tpdiff_jax.run_log.progress import Progress
 from tpdiff_jax.run_log.run_log import RunLog
@@ -86,6 +91,7 @@ def train(
     # ---- nothing refuses the command any more: from here on the workdir changes
     keep_config(experiment, workdir)
     checkpoints.make_ready()
+    tidy_metrics(experiment, workdir, restored)
     batches = goodput.timed("data", iterate_batches(experiment, first_step))
     stop_report = bundle_on_stop(
         experiment, workdir, key_steps, lambda step: next(iterate_batches(experiment, step))
@@ -157,6 +163,23 @@ def open_goodput(workdir: pathlib.Path, started_at: float | None) -> Goodput:
     return Goodput(lines, started_at=started_at)
 
 
+def tidy_metrics(experiment: Experiment, workdir: pathlib.Path, restored: Restored | None) -> None:
+    """Say which lines of metrics were lost, and drop those that the end of the run writes again.
+
+    Args:
+        experiment: the run.
+        workdir: its folder.
+        restored: where it goes on; None at its start.
+    """
+    if restored is None or jax.process_index() != 0:
+        return
+    step, logged_step = restored.step, last_logged_step(restored.totals)
+    if text := describe_lost_lines(workdir, step=step, logged_step=logged_step):
+        logging.warning("%s", text)
+    if step == experiment.train.num_steps:
+        drop_evaluation(workdir, step)
+
+
 def open_run_log(
     experiment: Experiment, workdir: pathlib.Path, restored: Restored | None, goodput: Goodput
 ) -> RunLog:
@@ -191,4 +214,5 @@ def open_run_log(
             initial=restored.step if restored else 0,
             is_quiet=process_index != 0,
         ),
+        logged_step=last_logged_step(restored.totals) if restored else 0,
     )

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from tpdiff_jax.checks import naming
 from tpdiff_jax.experiment.build import Experiment, build_experiment
+from tpdiff_jax.experiment.reader import refusing_odd_fields
 from tpdiff_jax.models.adapter_names import adapter_names
 from tpdiff_jax.models.adapters import AdaptedNetwork, merge_adapter, named_pairs
 from tpdiff_jax.run_folder import run_config
@@ -84,12 +85,13 @@ def open_run(
     if config is not None and _is_of_weights(workdir, config):
         return _open_weights(workdir, config, overrides)
     saved = run_config.load_config(workdir)
-    if config is not None:
-        run_config.check_same_run(saved, config, free_groups=run_config.GENERATE_GROUPS)
-        free = (*run_config.GENERATE_GROUPS, "mesh")
-        for group in (group for group in free if group in config):
-            saved[group] = config[group].copy_and_resolve_references()
-    experiment = build_experiment(_override(saved, overrides))
+    with refusing_odd_fields(workdir / run_config.FILE_NAME):
+        if config is not None:
+            run_config.check_same_run(saved, config, free_groups=run_config.GENERATE_GROUPS)
+            free = (*run_config.GENERATE_GROUPS, "mesh")
+            for group in (group for group in free if group in config):
+                saved[group] = config[group].copy_and_resolve_references()
+        experiment = build_experiment(_override(saved, overrides))
     checkpoints = Checkpoints(workdir, identity=experiment.identity, create=False)
     restored = checkpoints.restore(abstract_train_state(experiment), step)
     if restored is None:
