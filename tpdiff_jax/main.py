@@ -113,7 +113,9 @@ def run_replay(command: Command, workdir: pathlib.Path) -> int:
     """Take a step again; return the exit code."""
     from tpdiff_jax import replay as replaying
 
-    is_equal = replaying.replay(workdir, command.values["step"])
+    is_equal = replaying.replay(
+        workdir, command.values["step"], data_folder=command.values["data_folder"]
+    )
     return ExitCode.DONE if is_equal else ExitCode.DIFFERS
 
 
@@ -140,7 +142,13 @@ def _open_run(command: Command, workdir: pathlib.Path) -> "OpenedRun":
 
     config, step = command.values["config"], command.values["step"]
     overrides = GenerateFlags(**command.of(*GenerateFlags._fields))
-    return open_run(workdir, config=config, step=step, overrides=overrides)
+    return open_run(
+        workdir,
+        config=config,
+        step=step,
+        overrides=overrides,
+        is_measured=command.mode == "evaluate",
+    )
 
 
 def set_up_jax(command: Command) -> None:

@@ -10,6 +10,7 @@ from tpdiff_jax.evals.measures import Evaluation
 from tpdiff_jax.evaluate import Evaluator, format_table
 from tpdiff_jax.experiment.build import Experiment
 from tpdiff_jax.files.json_files import write_json
+from tpdiff_jax.generation.output_folder import NUMBERED, remove_videos
 from tpdiff_jax.generation.sample_files import SampleWriter, open_decoder
 from tpdiff_jax.generation.sampler import Sampler
 from tpdiff_jax.report import write_report
@@ -104,6 +105,7 @@ class Milestones:
         videos = self._sampler(params, requests.cond, seed=spec.seed, batch_size=spec.batch_size)
         if not self._is_main:
             return
+        remove_videos(folder, NUMBERED)  # of a life before: by then perhaps latents, or more
         writer = SampleWriter(folder, dataset.fps, self._decode)
         frames = writer.write(videos, requests.captions)
         writer.finish()

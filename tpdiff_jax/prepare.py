@@ -27,6 +27,7 @@ from tpdiff_jax.clips.record_manifest import (
 )
 from tpdiff_jax.files import file_lock
 from tpdiff_jax.files.durable import write_durably
+from tpdiff_jax.files.folders import visible_names
 from tpdiff_jax.preparation.caption_tables import read_sources
 from tpdiff_jax.preparation.clip_source import ClipSource, SkippedClip
 from tpdiff_jax.preparation.decode_pool import DecodePool, Outcome
@@ -122,8 +123,7 @@ def open_output_folder(folder: pathlib.Path, wanted: Mapping[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / IDENTITY_FILE
     if not path.exists():
-        others = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
-        if others:
+        if others := visible_names(folder):
             raise ValueError(f"--workdir={folder} is no prepared folder and not empty: {others[0]}")
         write_durably(path, to_json(wanted))
         return

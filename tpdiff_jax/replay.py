@@ -46,12 +46,13 @@ class Comparison(NamedTuple):
         return shown + verdict.get(self.is_equal, f"DIFFERS from the logged {self.logged!r}")
 
 
-def replay(workdir: pathlib.Path, step: int) -> bool:
+def replay(workdir: pathlib.Path, step: int, *, data_folder: str | None = None) -> bool:
     """Take step `step` of a run again and print what it gives.
 
     Args:
         workdir: a folder that `--mode=train` has made.
         step: numbered as in `metrics.jsonl`: completed steps, this one included.
+        data_folder: where the clips lie now; None where they are where they were.
 
     Returns:
         False when a logged figure differs.
@@ -60,7 +61,12 @@ def replay(workdir: pathlib.Path, step: int) -> bool:
         ValueError: when the folder is no run, the step is not one of it or every checkpoint
             before it is damaged.
     """
-    experiment = build_experiment(run_config.load_config(workdir))
+    config = run_config.load_config(workdir)
+    if data_folder is not None:
+        if "folder" not in config.data:
+            raise ValueError(f"--data_folder: data.name={config.data.name!r} reads no folder")
+        config.data.folder = data_folder
+    experiment = build_experiment(config)
     spec = experiment.train
     if not 1 <= step <= spec.num_steps:
         raise ValueError(f"--step={step} must lie in 1 to train.num_steps={spec.num_steps}")

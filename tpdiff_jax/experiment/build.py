@@ -6,14 +6,14 @@ here. Nothing compiles before `build_experiment` has returned.
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 from ml_collections import ConfigDict
 
 from tpdiff_jax import method
 from tpdiff_jax.checks import check_at_least
-from tpdiff_jax.data import DATASETS, ClipFacts
+from tpdiff_jax.data import DATASETS, ClipFacts, Dataset
 from tpdiff_jax.data.step_schedule import validate_stage_probs
 from tpdiff_jax.devices import mesh as mesh_lib
 from tpdiff_jax.experiment.experiment import Experiment
@@ -35,6 +35,7 @@ def build_experiment(
     config: ConfigDict,
     devices: Sequence[jax.Device] | None = None,
     frame_shape: tuple[int, ...] | None = None,
+    clips: Mapping[str, Dataset] | None = None,
 ) -> Experiment:
     """Turn a config into typed objects.
 
@@ -43,13 +44,14 @@ def build_experiment(
         devices: what to place arrays on; by default all devices of all processes.
         frame_shape: (h, w, c) of frames to compile for in place of the data set's, or
             (f, h, w, c) without any data set at hand; such an experiment has no clips.
+        clips: data set of each bucket in place of those that the config names.
 
     Raises:
         ValueError: naming the full field, its value and what is allowed.
     """
     read = ConfigReader(config)
     mesh = mesh_lib.make_mesh(mesh_lib.MeshSpec(**read.group("mesh", *mesh_lib.MESH_AXES)), devices)
-    datasets = build_datasets(read, frame_shape)
+    datasets = build_datasets(read, frame_shape, clips)
     network = _build_network(read, next(iter(datasets.values())), mesh_lib.MeshLayout(mesh))
     shapes = build_shapes(read, datasets, network)
     pyramid = shapes[0].pyramid

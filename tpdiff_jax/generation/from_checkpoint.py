@@ -8,6 +8,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from tpdiff_jax.experiment.build import Experiment, build_experiment
+from tpdiff_jax.generation.clips_of_run import clips_of_run
 from tpdiff_jax.run_folder import run_config
 from tpdiff_jax.run_folder.checkpoints import CheckpointError, Checkpoints
 from tpdiff_jax.train_state import averaged_params
@@ -26,15 +27,25 @@ class GenerateFlags(NamedTuple):
     fvd_weights: str | None = None
     clip_folder: str | None = None
     bucket: str | None = None
+    data_folder: str | None = None
 
 
 class OpenedRun(NamedTuple):
-    """A checkpoint opened for use."""
+    """A checkpoint opened for use.
+
+    Attributes:
+        workdir: the run's folder.
+        step: completed steps.
+        experiment: the run.
+        params: the moving average of the parameters.
+        num_videos: how many videos are asked for on the command line; None where it does not say.
+    """
 
     workdir: pathlib.Path
     step: int
     experiment: Experiment
     params: Params
+    num_videos: int | None = None
 
 
 def open_run(
@@ -43,15 +54,17 @@ def open_run(
     config: ConfigDict | None = None,
     step: int | None = None,
     overrides: GenerateFlags | None = None,
+    is_measured: bool = False,
 ) -> OpenedRun:
-    """Read the config and a checkpoint of `workdir`.
+    """Read the config and a checkpoint of `workdir`, which may lie anywhere, with its clips or not.
 
     Args:
         workdir: a folder that `--mode=train` has made.
         config: may differ from the saved one in the groups `sample`, `eval`, `measure` and
-            `mesh` only.
+            `mesh`, and in where something lies.
         step: checkpoint to read; None takes the newest that can be read.
         overrides: command-line flags, applied last.
+        is_measured: whether figures are wanted, so that networks that measure must be there.
 
     Returns:
         The run, with the moving average of the parameters.
@@ -59,14 +72,22 @@ def open_run(
     Raises:
         ValueError: when the folder is no run, the config differs or no checkpoint can be read.
     """
-    saved = run_config.load_config(workdir)
+    saved, overrides = run_config.load_config(workdir), overrides or GenerateFlags()
+    is_place_given = overrides.data_folder is not None
     if config is not None:
         run_config.check_same_run(saved, config, free_groups=run_config.GENERATE_GROUPS)
+        is_place_given |= "data.folder" in run_config.changed_places(saved, config)
         free = (*run_config.GENERATE_GROUPS, "mesh")
         for group in (group for group in free if group in config):
             saved[group] = config[group].copy_and_resolve_references()
-    experiment = build_experiment(_override(saved, overrides or GenerateFlags()))
-    bucket = overrides.bucket if overrides else None
+        if "folder" in config.data:
+            saved.data.folder = config.data.folder
+    elif not is_measured:
+        _leave_out_what_is_gone(saved)
+    asked = _override(saved, overrides)
+    clips = clips_of_run(workdir, asked, is_place_given=is_place_given)
+    experiment = build_experiment(asked, clips=clips)
+    bucket = overrides.bucket
     shown = experiment.of_bucket(experiment.shapes[0].bucket if bucket is None else bucket)
     checkpoints = Checkpoints(workdir, identity=experiment.identity, create=False)
     restored = checkpoints.restore(abstract_train_state(experiment), step)
@@ -74,7 +95,15 @@ def open_run(
         raise CheckpointError(f"{workdir} holds no checkpoint yet")
     logging.info("read the checkpoint of step %d", restored.step)
     params = averaged_params(experiment.task, restored.state)
-    return OpenedRun(workdir, restored.step, shown, params)
+    return OpenedRun(workdir, restored.step, shown, params, overrides.num_videos)
+
+
+def _leave_out_what_is_gone(config: ConfigDict) -> None:
+    """Forget what the run was measured with where it has moved: nothing is measured now."""
+    for name in ("fvd_weights", "clip_folder"):
+        if (place := config.get("measure", {}).get(name)) and not pathlib.Path(place).exists():
+            logging.warning("measure.%s=%s is not here; it is not needed now", name, place)
+            config.measure[name] = ""
 
 
 def _override(config: ConfigDict, overrides: GenerateFlags) -> ConfigDict:
@@ -83,6 +112,10 @@ def _override(config: ConfigDict, overrides: GenerateFlags) -> ConfigDict:
             config[group].num_videos = overrides.num_videos
         if overrides.seed is not None:
             config[group].seed = overrides.seed
+    if overrides.data_folder is not None:
+        if "folder" not in config.data:
+            raise ValueError(f"--data_folder: data.name={config.data.name!r} reads no folder")
+        config.data.folder = overrides.data_folder
     if overrides.video_weights is not None:
         config.sample.video_weights = overrides.video_weights
     if overrides.steps_per_stage is not None:
