@@ -66,6 +66,7 @@ def get_config() -> ConfigDict:
     config.pyramid.target_unit = "time"  # flow only: time (dx/dt) | stage (dx/du)
     config.pyramid.time_conditioning = "noise_time"  # noise_time | stage_slices
     config.pyramid.stage_weighting = "raw"  # data prediction: raw | equal, every stage's mean is 1
+    config.pyramid.time_shift = 1.0  # s: times are even in u with t = s u / (1 + (s - 1) u)
 
     config.alignment = ConfigDict()
     config.alignment.mode = "nearest"  # nearest | hungarian | candidates | none
@@ -92,6 +93,7 @@ def get_config() -> ConfigDict:
     config.adaptation.trained = ""  # pattern of the paths of what is trained; "" is all
     config.adaptation.rank = 0  # of low-rank changes to its matrices; 0 trains what matches itself
     config.adaptation.alpha = 1.0  # low-rank changes are scaled by alpha / rank
+    config.adaptation.weights = ""  # an adapter (LoRA) that they start from; "" is nothing
 
     config.train = ConfigDict()
     config.train.num_steps = 7000

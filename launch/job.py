@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import pathlib
+import signal
 from collections.abc import Mapping, Sequence
 
 from experiments.grid.overrides import overrides_to_flags, parse_overrides
@@ -20,6 +21,10 @@ FINAL_CODES = (
     ExitCode.SAVE_FAILED,
     ExitCode.TOO_MANY_BAD_CLIPS,
 )
+
+# Stopped from outside: the same command goes on. Python needs a moment to start, in which SIGTERM
+# ends a trainer as it ends any process; shells and containers say 128 + 15 of that, subprocess -15.
+INTERRUPTED_CODES = (ExitCode.PREEMPTED, 128 + signal.SIGTERM, -signal.SIGTERM)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

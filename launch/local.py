@@ -7,7 +7,8 @@ the first one. --devices is for CPUs: so many forced host devices in each proces
 on to all of them, and they stop after the same step. When one dies, the others, which would wait
 for it, are ended too: the same command resumes the run.
 
-Exit codes: the trainer's; of several failures the first; 128 + the signal that ended a process.
+Exit codes: the trainer's; of several failures the first; 3 where SIGTERM ended a process, however
+early; 128 + any other signal that did.
 """
 
 import argparse
@@ -22,9 +23,10 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
+from launch.job import INTERRUPTED_CODES
 from launch.runner import run_program
 from tpdiff_jax.checks import check_at_least
-from tpdiff_jax.command_line import parse
+from tpdiff_jax.command_line import ExitCode, parse
 
 _TRAINER = "tpdiff_jax.main"
 _POLL_SECONDS = 0.2
@@ -83,6 +85,8 @@ def _wait(processes: Sequence[subprocess.Popen]) -> int:
             deadline = time.monotonic() + _GRACE_SECONDS
         time.sleep(_POLL_SECONDS)
     code = first_failure or next((p.returncode for p in processes if p.returncode), 0)
+    if code in INTERRUPTED_CODES:
+        return ExitCode.PREEMPTED
     return code if code >= 0 else 128 - code
 
 

@@ -73,14 +73,20 @@ class Evaluator:
             params: network parameters.
 
         Returns:
-            Figures and references; `NO_EVALUATION` where evaluation is not possible.
+            Figures and references, with notes on them where there is something to know; those of
+            `NO_EVALUATION` where evaluation is not possible.
 
         Raises:
             ValueError: when clips are too short to be measured.
         """
+        notes = list(self._measures.notes)
+        if jax.process_index() == 0:
+            for note in notes:
+                logging.warning("evaluation: %s", note)
+        more: Evaluation = {**NO_EVALUATION, "notes": notes} if notes else NO_EVALUATION
         if not self.is_possible:
-            return NO_EVALUATION
-        return self._measures(self._generate(params, self._measures.conditions()))
+            return more
+        return {**more, **self._measures(self._generate(params, self._measures.conditions()))}
 
     def _generate(self, params: Params, cond: Mapping[str, np.ndarray]) -> np.ndarray:
         spec, is_quiet = self._experiment.evaluation, jax.process_index() != 0

@@ -6,8 +6,12 @@ exception is one exit code.
 """
 
 import os
-import pathlib
 import sys
+
+if not __package__:  # run as a file: `types.py` beside it would stand for the standard library's
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -16,6 +20,8 @@ from absl import app, flags, logging
 
 from tpdiff_jax import command_line
 from tpdiff_jax.command_line import Command, ExitCode
+from tpdiff_jax.devices.early_stop import leave_at_sigterm
+from tpdiff_jax.files.durable import DISK_ERRORS
 from tpdiff_jax.run_log.console import set_up_console
 
 if TYPE_CHECKING:
@@ -25,6 +31,7 @@ STOPS = {
     "tpdiff_jax.train.Preempted": ExitCode.PREEMPTED,
     "tpdiff_jax.optim.guard.TooManyBadSteps": ExitCode.BAD_STEPS,
     "tpdiff_jax.run_folder.checkpoints.SaveError": ExitCode.SAVE_FAILED,
+    "tpdiff_jax.files.durable.WriteError": ExitCode.SAVE_FAILED,
     "tpdiff_jax.planning.program_cost.DoesNotFit": ExitCode.DOES_NOT_FIT,
     "tpdiff_jax.clips.bad_clips.TooManyBadClipsError": ExitCode.TOO_MANY_BAD_CLIPS,
 }
@@ -67,11 +74,12 @@ def run_evaluate(command: Command, workdir: pathlib.Path) -> None:
 
 
 def run_export(command: Command, workdir: pathlib.Path) -> None:
-    """Write a checkpoint's parameters as published weights."""
-    from tpdiff_jax.export import export_run
+    """Write a checkpoint's parameters as published weights, or its low-rank changes alone."""
+    from tpdiff_jax.export import export_adapter, export_run
 
+    write = export_adapter if command.values["what"] == "adapter" else export_run
     layout, dtype = command.values["layout"], command.values["dtype"]
-    export_run(_open_run(command, workdir), layout, dtype, _out(command))
+    write(_open_run(command, workdir), layout, dtype, _out(command))
 
 
 def run_prepare(command: Command, workdir: pathlib.Path) -> None:
@@ -197,6 +205,8 @@ def exit_code(error: Exception) -> ExitCode | None:
     for kind in type(error).__mro__:
         if code := STOPS.get(f"{kind.__module__}.{kind.__qualname__}"):
             return code
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        return ExitCode.SAVE_FAILED
     return ExitCode.BAD_INPUT if isinstance(error, (ValueError, *_WRONG_PATHS)) else None
 
 
@@ -216,8 +226,16 @@ def keep_from_libraries(argv: Sequence[str]) -> list[str]:
     return list(argv)
 
 
+def run_command() -> None:
+    """Entry point of the installed command: `tpdiff_jax sample --workdir=...` names the mode."""
+    if sys.argv[1:2] and sys.argv[1] in command_line.MODES:
+        sys.argv[1] = f"--mode={sys.argv[1]}"
+    run()
+
+
 def run() -> None:
     """Entry point."""
+    leave_at_sigterm(ExitCode.PREEMPTED)
     print_help_when_asked(sys.argv)
     set_up_console()
     app.run(main, flags_parser=keep_from_libraries)

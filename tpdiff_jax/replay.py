@@ -19,6 +19,7 @@ from tpdiff_jax.run_log.json_lines import METRICS_FILE, read_metrics
 from tpdiff_jax.training.batches import iterate_batches
 from tpdiff_jax.training.initial_state import abstract_train_state, make_state, run_keys
 from tpdiff_jax.training.step_programs import compile_steps
+from tpdiff_jax.training.training_folder import check_same_clips
 
 COMPARED = {"loss": "step_loss", "grad_norm": "step_grad_norm"}
 """Metric of a step -> its name in a line of `metrics.jsonl`."""
@@ -67,6 +68,8 @@ def replay(workdir: pathlib.Path, step: int, *, data_folder: str | None = None) 
             raise ValueError(f"--data_folder: data.name={config.data.name!r} reads no folder")
         config.data.folder = data_folder
     experiment = build_experiment(config)
+    if data_folder is not None:
+        check_same_clips(experiment, workdir)
     spec = experiment.train
     if not 1 <= step <= spec.num_steps:
         raise ValueError(f"--step={step} must lie in 1 to train.num_steps={spec.num_steps}")

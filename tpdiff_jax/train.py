@@ -7,7 +7,6 @@ pure functions of (seed, step), so the loop holds no state but `TrainState`, and
 equals an uninterrupted one bit for bit.
 """
 
-import contextlib
 import pathlib
 import time
 
@@ -53,6 +52,7 @@ def train(
         ValueError: when the workdir belongs to another run, is past `train.num_steps`, none of
             its checkpoints is intact or the disk has no room for them.
         SaveError: when a checkpoint cannot be written; at the next step at the latest.
+        WriteError: when samples, results or report cannot be written.
         Preempted: after SIGTERM, with a checkpoint saved.
         TooManyBadSteps: after `guard.max_bad_steps` in a row, with a bundle to repeat them.
     """
@@ -61,7 +61,9 @@ def train(
     # ---- open the workdir
     goodput = open_goodput(workdir, started_at)
     open_workdir(experiment, workdir)
-    checkpoints = Checkpoints(workdir, identity=experiment.identity, keep=spec.keep_checkpoints)
+    checkpoints = Checkpoints(
+        workdir, identity=experiment.identity, keep=spec.keep_checkpoints, later=True
+    )
     key_init, key_steps = run_keys(spec.seed)
 
     # ---- restore, or start
@@ -73,7 +75,6 @@ def train(
     log_start(restored, state)
     if is_at_its_end(experiment, workdir, first_step):
         return
-    keep_config(experiment, workdir)
 
     # ---- compile: one step a stage (and shape of clips), side by side
     goodput.begin("compile", first_step)
@@ -81,14 +82,18 @@ def train(
     goodput.begin("other")
     log = open_run_log(experiment, workdir, restored, goodput)
     milestones = Milestones(experiment, workdir, log)
+
+    # ---- nothing refuses the command any more: from here on the workdir changes
+    keep_config(experiment, workdir)
+    checkpoints.make_ready()
     batches = goodput.timed("data", iterate_batches(experiment, first_step))
     stop_report = bundle_on_stop(
         experiment, workdir, key_steps, lambda step: next(iterate_batches(experiment, step))
     )
 
     # ---- loop
-    closing = contextlib.closing(checkpoints)  # a save that has begun ends, however the loop does
-    with log, closing, stop_report, StopSignal() as stop:
+    # A save that has begun ends, however the loop does.
+    with log, checkpoints, stop_report, StopSignal() as stop:
         for step in range(first_step, spec.num_steps):
             batch = next(batches)
             program = experiment.program_of_step(step)

@@ -166,6 +166,11 @@ class TfdsFolderSpec:
         }
 
     @property
+    def captions(self) -> str:
+        """Unknown: TFDS does not count them."""
+        return ""
+
+    @property
     def world(self) -> None:
         """No exact evaluator: nothing is known about these clips but themselves."""
         return None

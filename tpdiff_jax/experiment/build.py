@@ -86,6 +86,7 @@ def build_experiment(
         mesh=mesh,
         num_data_threads=_num_threads(read),
         weights=_weights(read),
+        adapter=_adapter(read),
     )
     read.check_all_known()
     _check_devices(read, experiment)
@@ -153,6 +154,18 @@ def _weights(read: ConfigReader) -> PublishedWeights | None:
     if not (folder := read("model.weights")):
         return None
     return PublishedWeights(read.choice("model.name", PUBLISHED), pathlib.Path(folder))
+
+
+def _adapter(read: ConfigReader) -> pathlib.Path | None:
+    folder, rank = read.given_of_group("adaptation", "weights").get("weights"), "adaptation.rank"
+    if not folder:
+        return None
+    if not read(rank):
+        raise ValueError(
+            f"adaptation.weights={folder} is where low-rank changes start from, and {rank} is 0; "
+            "allowed: at least the adapter's rank"
+        )
+    return pathlib.Path(folder)
 
 
 def _build_network(read: ConfigReader, clips: ClipFacts, layout: mesh_lib.MeshLayout) -> Network:

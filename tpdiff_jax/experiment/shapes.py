@@ -168,6 +168,7 @@ def _build_clips(
                 "pyramid",
                 *("frame_positions", "target_unit", "time_conditioning", "stage_weighting"),
             ),
+            **read.given_of_group("pyramid", "time_shift"),
             other_shapes=other_shapes,
         )
     return ClipsOfShape(bucket=bucket, facts=facts, pyramid=pyramid)

@@ -13,6 +13,7 @@ from tpdiff_jax.data import Dataset, Requests, requests_of_labels
 from tpdiff_jax.encoders import TextEncoder, open_text_encoder
 from tpdiff_jax.experiment.build import Experiment
 from tpdiff_jax.experiment.null_condition import make_null_cond
+from tpdiff_jax.files.text_files import decode_text, text_lines
 from tpdiff_jax.types import Cond
 
 NAMINGS = ("numbers", "vbench")
@@ -62,7 +63,7 @@ class SampleFlags:
 
 
 def read_prompts(name: str) -> list[str]:
-    """Return the lines of a file of prompts, empty ones left out.
+    """Return the lines of a file of prompts, empty ones left out; see `files.text_files`.
 
     Raises:
         ValueError: when it cannot be read, is no text or holds no prompt.
@@ -70,10 +71,8 @@ def read_prompts(name: str) -> list[str]:
     path = pathlib.Path(name)
     if not path.is_file() or path.stat().st_size > MAX_PROMPT_FILE_BYTES:
         raise ValueError(f"--prompts={name} must be a file of at most {MAX_PROMPT_FILE_BYTES} B")
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"--prompts={name} is not UTF-8: {error}") from error
+    with naming(f"--prompts={name}"):
+        lines = [line.strip() for line in text_lines(decode_text(path.read_bytes()))]
     if not (prompts := [line for line in lines if line]):
         raise ValueError(f"--prompts={name} holds no prompt")
     return prompts
@@ -124,6 +123,11 @@ def read_requests(
         null_cond = make_null_cond(experiment.network, negative)
     if not (captions := flags.texts):
         return dataset.requests(num_videos), np.arange(num_videos), null_cond
+    if cut := sum(map(text.is_cut, captions)):
+        logging.warning(
+            "%d of %d prompts are longer than the text encoder's %d tokens and cut",
+            *(cut, len(captions), text.facts["text_tokens"]),
+        )
     label = {"label": np.zeros((len(captions), dataset.num_digits), np.int32)}
     rows = np.repeat(np.arange(len(captions)), flags.videos_per_prompt)
     return Requests({**label, **text(captions)}, captions), rows, null_cond

@@ -4,21 +4,21 @@ import contextlib
 import pathlib
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
 from tpdiff_jax.data import BucketedClips, read_recorded_clips, record_clips
 from tpdiff_jax.devices.processes import is_true_at_main, wait_for_others
 from tpdiff_jax.experiment.build import Experiment
 from tpdiff_jax.files import file_lock
 from tpdiff_jax.files.folders import some_names, visible_names
-from tpdiff_jax.run_folder import run_config
+from tpdiff_jax.run_folder import checkpoint_folder, run_config
 from tpdiff_jax.run_folder.checkpoint_manifest import differences
 from tpdiff_jax.training.known_weights import record_weights, same_places
 
 LOCK_FILE = ".train.lock"
-_OWN = re.compile(r".*\.log|log.*\.txt|nohup\.out|goodput\.jsonl|plan_.*\.(json|html)")
+_OWN = re.compile(r".*\.log|log.*\.txt|nohup\.out|goodput\.jsonl|plan_.*\.(json|html)|checkpoints")
 """What may lie in a folder before its run has begun: logs, its account of time, plans of it."""
 _LOCK_PATIENCE = 100.0  # longer than an NFS server keeps the locks of a machine that is gone
 
@@ -49,12 +49,12 @@ def only_trainer(workdir: pathlib.Path) -> Iterator[None]:
         yield
 
 
-def open_workdir(experiment: Experiment, workdir: pathlib.Path) -> ConfigDict | None:
-    """Make the workdir with its config.json, or check that it holds a run of the same config.
+def open_workdir(experiment: Experiment, workdir: pathlib.Path) -> Any:
+    """Check that a folder is new or holds a run of the same config; nothing there is changed.
 
     Args:
         experiment: the run that is to start or to go on there.
-        workdir: its folder.
+        workdir: its folder; made when it is missing.
 
     Returns:
         The config that the run had before; None for a new run.
@@ -68,8 +68,8 @@ def open_workdir(experiment: Experiment, workdir: pathlib.Path) -> ConfigDict | 
         saved = run_config.load_config(workdir)
         places = same_places(workdir, run_config.changed_places(saved, experiment.config))
         run_config.check_same_run(saved, experiment.config, same_places=places)
-        _check_same_clips(experiment, workdir)
-    elif (workdir / "checkpoints").exists():
+        check_same_clips(experiment, workdir)
+    elif checkpoint_folder.list_steps(workdir / "checkpoints"):
         raise ValueError(f"{workdir} holds checkpoints but no {run_config.FILE_NAME}")
     elif foreign := [name for name in visible_names(workdir) if not _OWN.fullmatch(name)]:
         raise ValueError(
@@ -77,13 +77,19 @@ def open_workdir(experiment: Experiment, workdir: pathlib.Path) -> ConfigDict | 
             "would mix its files with others; name a new folder"
         )
     wait_for_others("the workdir is read")
-    if jax.process_index() == 0 and saved is None:
-        run_config.save_config(workdir, experiment.config)
     return saved
 
 
-def _check_same_clips(experiment: Experiment, workdir: pathlib.Path) -> None:
-    """Raise ConfigMismatchError when the run began on other clips, checkpoint or not."""
+def check_same_clips(experiment: Experiment, workdir: pathlib.Path) -> None:
+    """Refuse other clips than those that a run began on, checkpoint or not.
+
+    Args:
+        experiment: the run.
+        workdir: its folder.
+
+    Raises:
+        ConfigMismatchError: with one line for each fact that differs.
+    """
     recorded = read_recorded_clips(workdir)
     if not recorded:
         return
@@ -98,7 +104,7 @@ def _check_same_clips(experiment: Experiment, workdir: pathlib.Path) -> None:
 
 
 def keep_config(experiment: Experiment, workdir: pathlib.Path) -> None:
-    """Write config.json of a run that goes on, and what sampling needs of clips and weights.
+    """Write config.json of a run that starts or goes on, and what sampling needs of its clips.
 
     Args:
         experiment: the run, which nothing refuses any more: a refused command changes nothing.
