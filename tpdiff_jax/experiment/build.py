@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 import jax
+import optax
 from ml_collections import ConfigDict
 
 from tpdiff_jax import method
@@ -107,6 +108,22 @@ def _check_devices(read: ConfigReader, experiment: Experiment) -> None:
                     mesh_lib.check_divisible(what, size, mesh, axis)
 
 
+def build_schedule(config: ConfigDict) -> optax.Schedule:
+    """Return the learning rate of a config as a function of applied updates.
+
+    Raises:
+        ValueError: naming the full field, its value and what is allowed.
+    """
+    read = ConfigReader(config)
+    return make_schedule(_build_optimizer(read), read("train.num_steps"))
+
+
+def schedule_length(config: ConfigDict) -> int:
+    """Return the steps that the learning rate's schedule of a config is made for."""
+    read = ConfigReader(config)
+    return _build_optimizer(read).schedule_steps or read("train.num_steps")
+
+
 def check_fields(config: ConfigDict) -> None:
     """Check what a config says where neither its data nor its devices are at hand.
 
@@ -192,7 +209,8 @@ def _build_optimizer(read: ConfigReader) -> OptimizerSpec:
             "optim",
             *("name", "learning_rate", "schedule", "warmup_steps", "weight_decay"),
             *("b1", "b2", "clip_norm", "ema_decay", "adam_ratio"),
-        )
+        ),
+        **read.given_of_group("optim", "schedule_steps"),
     )
 
 

@@ -8,6 +8,7 @@ SCHEDULE_LENGTH = "optim.schedule_steps"
 PLACES = (
     "data.folder",
     "model.weights",
+    "adaptation.weights",
     "sample.video_weights",
     "measure.fvd_weights",
     "measure.clip_folder",

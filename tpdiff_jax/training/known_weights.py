@@ -7,13 +7,16 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from tpdiff_jax.files.durable import sha256_of_file
 from tpdiff_jax.files.json_files import read_json, write_json
 from tpdiff_jax.run_folder.run_config import flat_fields
-from tpdiff_jax.files.durable import sha256_of_file
 from tpdiff_jax.weights.weight_hash import hash_folders
 
 WEIGHTS_FILE = "weights.json"
-_RECORDED = ("model.weights", "measure.fvd_weights", "measure.clip_folder")
+_RECORDED = (
+    *("model.weights", "adaptation.weights"),
+    *("measure.fvd_weights", "measure.clip_folder"),
+)
 _KNOWN_OTHERWISE = ("data.folder", "sample.video_weights")  # by the clips' own manifest
 
 
