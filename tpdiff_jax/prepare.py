@@ -27,6 +27,7 @@ from tpdiff_jax.clips.record_manifest import (
 )
 from tpdiff_jax.files import file_lock
 from tpdiff_jax.files.durable import write_durably
+from tpdiff_jax.files.folders import visible_names
 from tpdiff_jax.files.json_files import read_json
 from tpdiff_jax.preparation.caption_tables import read_sources
 from tpdiff_jax.preparation.clip_source import ClipSource, SkippedClip
@@ -155,8 +156,7 @@ def check_output_folder(folder: pathlib.Path, wanted: Mapping[str, Any]) -> None
     """
     path = folder / IDENTITY_FILE
     if not path.exists():
-        names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
-        others = [name for name in names if name[0] != "." and name != SKIPPED_FILE]
+        others = [name for name in visible_names(folder) if name != SKIPPED_FILE]
         if others:
             raise ValueError(f"--workdir={folder} is no prepared folder and not empty: {others[0]}")
         return
