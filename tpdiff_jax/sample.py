@@ -26,7 +26,7 @@ def sample_run(run: OpenedRun, flags: SampleFlags, out: pathlib.Path | None) -> 
 
     Raises:
         ValueError: when what is asked for does not fit the data set, weights not its clips, a
-            prompt cannot be the name of a file, or the folder is not empty; nothing is sampled then.
+            prompt cannot be the name of a file, or the folder is not empty; nothing is sampled.
         WriteError: when the disk is full or broken.
     """
     experiment, spec = run.experiment, run.experiment.sample
