@@ -23,6 +23,9 @@ from tpdiff_jax.run_log.step_window import StepWindow
 from tpdiff_jax.types import Array
 
 
+SHOW_SECONDS = 1.0  # between two looks of the terminal at the steps
+
+
 class Figures(NamedTuple):
     """What a run ends with.
 
@@ -63,6 +66,7 @@ class RunLog:
         self._logged_step = logged_step
         self._window, self._meter, self._goodput = window, meter, goodput
         self._writer, self._progress = writer, progress
+        self._shown_at = 0.0
 
     def dispatched(
         self, step: int, program: int, metrics: Mapping[str, Array], dispatched_at: float
@@ -79,9 +83,13 @@ class RunLog:
             TooManyBadSteps: as all four verbs: when a finished step was the last straw.
         """
         self._window.dispatched(step, program, metrics, dispatched_at)
+        done, losses = self._window.progress()
+        if losses and dispatched_at - self._shown_at >= SHOW_SECONDS:
+            self._shown_at = dispatched_at
+            self._progress.update(done, **losses)
 
     def line(self, done: int, place: Mapping[str, int], counts: Mapping[str, int]) -> None:
-        """Wait, then write the means, rates and totals since the last line, and show the loss.
+        """Wait, then write the means, rates and totals since the last line, and show each stage's last loss.
 
         Args:
             done: completed steps.
@@ -92,7 +100,7 @@ class RunLog:
         rates = self._meter.rates() | self._meter.spent()
         self._writer.write_scalars(done, {**place, **means, **rates, **counts})
         self._logged_step = done
-        self._progress.update(done, loss=means["loss"], **place)
+        self._progress.update(done, **self._window.progress()[1])
         self._end_span(done)
 
     @contextlib.contextmanager
