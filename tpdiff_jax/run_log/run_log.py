@@ -22,7 +22,6 @@ from tpdiff_jax.run_log.progress import Progress
 from tpdiff_jax.run_log.step_window import StepWindow
 from tpdiff_jax.types import Array
 
-
 SHOW_SECONDS = 1.0  # between two looks of the terminal at the steps
 
 
