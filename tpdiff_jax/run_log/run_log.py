@@ -88,7 +88,7 @@ class RunLog:
             self._progress.update(done, **losses)
 
     def line(self, done: int, place: Mapping[str, int], counts: Mapping[str, int]) -> None:
-        """Wait, then write the means, rates and totals since the last line, and show each stage's last loss.
+        """Wait, then write means, rates and totals since the last line; show each stage's loss.
 
         Args:
             done: completed steps.
