@@ -261,3 +261,16 @@ def test_the_identity_knows_weights_and_lengths(folder, tmp_path):
     vocabulary.write_text(vocabulary.read_text() + " ")
     assert first != open_text_encoder("t5_clip", other, 12).facts
     assert set(TEXT_ENCODERS) == {"clip", "t5_clip", "umt5"}
+
+
+@pytest.mark.parametrize("name", ["t5_clip", "clip"])
+def test_a_prompt_of_more_tokens_than_are_encoded_is_cut_and_said_to_be(folder, name):
+    """Eight words and the end."""
+    prompt, limit = CAPTIONS[0], 9
+    for num_tokens in (limit - 1, limit, limit + 1):
+        encoder = open_text_encoder(name, folder, num_tokens)
+        assert encoder.is_cut(prompt) == (num_tokens < limit)
+        assert not encoder.is_cut("")
+        assert encoder([prompt])["text"].shape[1] == num_tokens
+    whole = open_text_encoder(name, folder, limit)
+    assert whole.is_cut(f"{prompt} fast") and not whole.is_cut(prompt)
