@@ -1,4 +1,4 @@
-"""The paper's two systems and Wan as a user runs them, small: videos to latents, and videos back."""
+"""The paper's two systems and Wan as a user runs them, small: from videos to videos of prompts."""
 
 import json
 import pathlib

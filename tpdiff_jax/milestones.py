@@ -6,11 +6,12 @@ from collections.abc import Mapping
 import jax
 from absl import logging
 
+from tpdiff_jax.data import Requests
 from tpdiff_jax.evals.measures import Evaluation
 from tpdiff_jax.evaluate import Evaluator, format_table
 from tpdiff_jax.experiment.build import Experiment
 from tpdiff_jax.files.json_files import write_json
-from tpdiff_jax.generation.sample_files import SampleWriter, open_decoder
+from tpdiff_jax.generation.sample_files import GRID_SIZE, SampleWriter, open_decoder
 from tpdiff_jax.generation.sampler import Sampler
 from tpdiff_jax.report import write_report
 from tpdiff_jax.results import make_results
@@ -24,17 +25,21 @@ from tpdiff_jax.types import Params
 class Milestones:
     """Periodic and final samples and evaluations; every process computes, process 0 writes."""
 
-    def __init__(self, experiment: Experiment, workdir: pathlib.Path, log: RunLog) -> None:
+    def __init__(
+        self, experiment: Experiment, workdir: pathlib.Path, log: RunLog, requests: Requests
+    ) -> None:
         """Prepare; the sampler compiles when it is first used.
 
         Args:
             experiment: the run.
             workdir: its folder.
             log: takes what is measured and shown, and counts the time of it at the end.
+            requests: what the samples show.
         """
         self._experiment = experiment
         self._workdir = workdir
         self._log = log
+        self._requests = requests
         self._sampler = Sampler(experiment)
         self._decode = open_decoder(experiment.dataset, experiment.sample.video_weights)
         self._evaluator = Evaluator(experiment, self._sampler, self._decode)
@@ -99,16 +104,20 @@ class Milestones:
         logging.info("report: %s", self._workdir / "report.html")
 
     def _write_samples(self, done: int, params: Params, folder: pathlib.Path) -> None:
-        spec, dataset = self._experiment.sample, self._experiment.dataset
-        requests = dataset.requests(spec.num_videos)
+        spec, requests = self._experiment.sample, self._requests
         videos = self._sampler(params, requests.cond, seed=spec.seed, batch_size=spec.batch_size)
         if not self._is_main:
             return
-        writer = SampleWriter(folder, dataset.fps, self._decode)
+        writer = SampleWriter(folder, self._experiment.dataset.fps, self._decode)
         frames = writer.write(videos, requests.captions)
         writer.finish()
-        if frames is not None:
-            self._log.shown(done, {"samples": frames})
+        if frames is None:
+            return
+        shown = {"samples": frames}
+        if spec.prompts:
+            for name, video in zip(writer.names[:GRID_SIZE], frames, strict=False):
+                shown[f"prompts/{name}"] = video[None]
+        self._log.shown(done, shown)
 
     def _evaluate(self, done: int, params: Params) -> Evaluation:
         evaluation = self._evaluator(params)

@@ -17,6 +17,7 @@ from tpdiff_jax import results
 from tpdiff_jax.devices.peak import measure_matmul_flops
 from tpdiff_jax.devices.stop_signal import StopSignal
 from tpdiff_jax.experiment.build import Experiment
+from tpdiff_jax.generation.validation_prompts import encode_prompts, settle_prompts
 from tpdiff_jax.milestones import Milestones
 from tpdiff_jax.run_folder.checkpoints import Checkpoints, Restored
 from tpdiff_jax.run_log.cost_meter import CostMeter
@@ -60,6 +61,7 @@ def train(
 
     # ---- open the workdir
     goodput = open_goodput(workdir, started_at)
+    prompts = encode_prompts(experiment, workdir)
     open_workdir(experiment, workdir)
     checkpoints = Checkpoints(
         workdir, identity=experiment.identity, keep=spec.keep_checkpoints, later=True
@@ -81,7 +83,8 @@ def train(
     step_functions = compile_steps(experiment, abstract_state, key_steps)
     goodput.begin("other")
     log = open_run_log(experiment, workdir, restored, goodput)
-    milestones = Milestones(experiment, workdir, log)
+    shown = settle_prompts(experiment, workdir, prompts)
+    milestones = Milestones(experiment, workdir, log, shown)
 
     # ---- nothing refuses the command any more: from here on the workdir changes
     keep_config(experiment, workdir)
