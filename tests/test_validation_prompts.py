@@ -223,8 +223,9 @@ def test_a_changed_file_is_said_and_a_damaged_one_refused(
     prompts.unlink()
     assert encode_prompts(experiment, tmp_path) is None
     (tmp_path / SHOWN_PROMPTS_FILE).write_bytes(b"not an archive")
-    with pytest.raises(ValueError, match=rf"{SHOWN_PROMPTS_FILE} is damaged"):
-        settle_prompts(experiment, tmp_path, None)
+    for read in (encode_prompts, lambda *args: settle_prompts(*args, None)):
+        with pytest.raises(ValueError, match=rf"{SHOWN_PROMPTS_FILE} is damaged"):
+            read(experiment, tmp_path)
 
 
 def test_runs_without_captions_have_no_prompts(tmp_path: pathlib.Path) -> None:

@@ -20,7 +20,7 @@ from absl import app, flags, logging
 
 from tpdiff_jax import command_line
 from tpdiff_jax.command_line import Command, ExitCode
-from tpdiff_jax.devices.early_stop import leave_at_sigterm
+from tpdiff_jax.devices.early_stop import leave_at_sigterm, leaving_at_ctrl_c
 from tpdiff_jax.files.durable import DISK_ERRORS
 from tpdiff_jax.run_log.console import set_up_console
 
@@ -49,9 +49,19 @@ def run_train(command: Command, workdir: pathlib.Path) -> None:
     from tpdiff_jax.experiment.build import build_experiment
     from tpdiff_jax.training.training_folder import only_trainer
 
-    experiment = build_experiment(command.values["config"])
-    with only_trainer(workdir):
-        training.train(experiment, workdir, started_at=_STARTED_AT)
+    with leaving_at_ctrl_c(ExitCode.PREEMPTED, lambda: _what_ctrl_c_leaves(workdir)):
+        experiment = build_experiment(command.values["config"])
+        with only_trainer(workdir):
+            training.train(experiment, workdir, started_at=_STARTED_AT)
+
+
+def _what_ctrl_c_leaves(workdir: pathlib.Path) -> str:
+    """Say from where the same command goes on when its training loop does not run."""
+    from tpdiff_jax.run_folder.checkpoint_folder import list_steps
+
+    steps = list_steps(workdir / "checkpoints")
+    where = f"goes on from step {steps[-1]}" if steps else "starts anew: nothing is saved yet"
+    return f"tpdiff_jax: stopped by Ctrl-C; the same command {where}"
 
 
 def run_sample(command: Command, workdir: pathlib.Path) -> None:
@@ -121,7 +131,9 @@ def run_replay(command: Command, workdir: pathlib.Path) -> int:
     """Take a step again; return the exit code."""
     from tpdiff_jax import replay as replaying
 
-    is_equal = replaying.replay(workdir, command.values["step"])
+    is_equal = replaying.replay(
+        workdir, command.values["step"], data_folder=command.values["data_folder"]
+    )
     return ExitCode.DONE if is_equal else ExitCode.DIFFERS
 
 
@@ -148,7 +160,13 @@ def _open_run(command: Command, workdir: pathlib.Path) -> "OpenedRun":
 
     config, step = command.values["config"], command.values["step"]
     overrides = GenerateFlags(**command.of(*GenerateFlags._fields))
-    return open_run(workdir, config=config, step=step, overrides=overrides)
+    return open_run(
+        workdir,
+        config=config,
+        step=step,
+        overrides=overrides,
+        is_measured=command.mode == "evaluate",
+    )
 
 
 def set_up_jax(command: Command) -> None:
@@ -179,7 +197,7 @@ def main(argv: Sequence[str]) -> None:
     try:
         sys.exit(run_mode(command_line.parse(argv)))
     except KeyboardInterrupt:
-        logging.warning("interrupted; training goes on from its newest checkpoint when asked again")
+        logging.warning("interrupted; what is on the disk is whole")
         sys.exit(ExitCode.INTERRUPTED)
     except Exception as error:
         if (code := exit_code(error)) is None:

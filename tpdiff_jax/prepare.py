@@ -10,7 +10,6 @@ only too many of them do.
 import functools
 import importlib.metadata
 import itertools
-import json
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -28,6 +27,8 @@ from tpdiff_jax.clips.record_manifest import (
 )
 from tpdiff_jax.files import file_lock
 from tpdiff_jax.files.durable import write_durably
+from tpdiff_jax.files.folders import visible_names
+from tpdiff_jax.files.json_files import read_json
 from tpdiff_jax.preparation.caption_tables import read_sources
 from tpdiff_jax.preparation.clip_source import ClipSource, SkippedClip
 from tpdiff_jax.preparation.decode_pool import DecodePool, Outcome, decode_source
@@ -88,11 +89,13 @@ def prepare(
 
     # ---- curate, plan the shards
     plan = make_plan(clips, spec)
-    open_output_folder(folder, identity(spec, plan, encoder))
+    made_of = identity(spec, plan, encoder)
+    check_output_folder(folder, made_of)
     skipped.check("rows", len(clips) + len(skipped.rows))
     tell_rows(skipped)
     if not plan.num_videos:
         raise ValueError(f"prepare.source={spec.source!r}: no video is left to prepare")
+    open_output_folder(folder, made_of)
 
     # ---- decode, encode, write
     logging.info("%d of %d videos chosen, %d shards", plan.num_videos, len(clips), len(plan.jobs))
@@ -141,21 +144,23 @@ def identity(spec: PrepareSpec, plan: Plan, encoder: ClipEncoder) -> dict[str, A
     }
 
 
-def open_output_folder(folder: pathlib.Path, wanted: Mapping[str, Any]) -> None:
-    """Make the output folder, or check that it is of the same preparation.
+def check_output_folder(folder: pathlib.Path, wanted: Mapping[str, Any]) -> None:
+    """Check that a folder is new, empty or of the same preparation; nothing there is changed.
+
+    Args:
+        folder: the output.
+        wanted: what `identity` returns.
 
     Raises:
         ValueError: with one line for each difference, or when the folder holds something else.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / IDENTITY_FILE
     if not path.exists():
-        others = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
+        others = [name for name in visible_names(folder) if name != SKIPPED_FILE]
         if others:
             raise ValueError(f"--workdir={folder} is no prepared folder and not empty: {others[0]}")
-        write_durably(path, to_json(wanted))
         return
-    before, now = dict(_flat(json.loads(path.read_text()))), dict(_flat(wanted))
+    before, now = dict(_flat(read_json(path))), dict(_flat(wanted))
     lines = [
         f"  {name}: was {before.get(name)!r}, now {now.get(name)!r}"
         for name in sorted(before.keys() | now.keys())
@@ -163,6 +168,18 @@ def open_output_folder(folder: pathlib.Path, wanted: Mapping[str, Any]) -> None:
     ]
     if lines:
         raise ValueError(f"{folder} holds another preparation:\n" + "\n".join(lines))
+
+
+def open_output_folder(folder: pathlib.Path, wanted: Mapping[str, Any]) -> None:
+    """Make the output folder, or check that it is of the same preparation.
+
+    Raises:
+        ValueError: as `check_output_folder`.
+    """
+    check_output_folder(folder, wanted)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (path := folder / IDENTITY_FILE).exists():
+        write_durably(path, to_json(wanted))
 
 
 def make_shards(

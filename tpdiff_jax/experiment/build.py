@@ -11,11 +11,12 @@ from types import MappingProxyType
 from typing import Any
 
 import jax
+import optax
 from ml_collections import ConfigDict
 
 from tpdiff_jax import method
 from tpdiff_jax.checks import check_at_least
-from tpdiff_jax.data import DATASETS, ClipFacts
+from tpdiff_jax.data import DATASETS, ClipFacts, Dataset
 from tpdiff_jax.data.step_schedule import validate_stage_probs
 from tpdiff_jax.devices import mesh as mesh_lib
 from tpdiff_jax.experiment.experiment import Experiment
@@ -37,6 +38,7 @@ def build_experiment(
     config: ConfigDict,
     devices: Sequence[jax.Device] | None = None,
     frame_shape: tuple[int, ...] | None = None,
+    clips: Mapping[str, Dataset] | None = None,
 ) -> Experiment:
     """Turn a config into typed objects.
 
@@ -45,13 +47,14 @@ def build_experiment(
         devices: what to place arrays on; by default all devices of all processes.
         frame_shape: (h, w, c) of frames to compile for in place of the data set's, or
             (f, h, w, c) without any data set at hand; such an experiment has no clips.
+        clips: data set of each bucket in place of those that the config names.
 
     Raises:
         ValueError: naming the full field, its value and what is allowed.
     """
     read = ConfigReader(config)
     mesh = mesh_lib.make_mesh(mesh_lib.MeshSpec(**read.group("mesh", *mesh_lib.MESH_AXES)), devices)
-    datasets = build_datasets(read, frame_shape)
+    datasets = build_datasets(read, frame_shape, clips)
     network = _build_network(read, next(iter(datasets.values())), mesh_lib.MeshLayout(mesh))
     shapes = build_shapes(read, datasets, network)
     pyramid = shapes[0].pyramid
@@ -105,6 +108,22 @@ def _check_devices(read: ConfigReader, experiment: Experiment) -> None:
             for what, (axis, size) in experiment.network.axis_sizes(stage.shape).items():
                 with clips.naming():
                     mesh_lib.check_divisible(what, size, mesh, axis)
+
+
+def build_schedule(config: ConfigDict) -> optax.Schedule:
+    """Return the learning rate of a config as a function of applied updates.
+
+    Raises:
+        ValueError: naming the full field, its value and what is allowed.
+    """
+    read = ConfigReader(config)
+    return make_schedule(_build_optimizer(read), read("train.num_steps"))
+
+
+def schedule_length(config: ConfigDict) -> int:
+    """Return the steps that the learning rate's schedule of a config is made for."""
+    read = ConfigReader(config)
+    return _build_optimizer(read).schedule_steps or read("train.num_steps")
 
 
 def check_fields(config: ConfigDict) -> None:
@@ -192,7 +211,8 @@ def _build_optimizer(read: ConfigReader) -> OptimizerSpec:
             "optim",
             *("name", "learning_rate", "schedule", "warmup_steps", "weight_decay"),
             *("b1", "b2", "clip_norm", "ema_decay", "adam_ratio"),
-        )
+        ),
+        **read.given_of_group("optim", "schedule_steps"),
     )
 
 

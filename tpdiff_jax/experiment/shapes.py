@@ -66,19 +66,24 @@ def _naming(bucket: str) -> contextlib.AbstractContextManager[None]:
 
 
 def build_datasets(
-    read: ConfigReader, frame_shape: tuple[int, ...] | None
+    read: ConfigReader,
+    frame_shape: tuple[int, ...] | None = None,
+    clips: Mapping[str, Dataset] | None = None,
 ) -> Mapping[str, Dataset | ClipShape]:
     """Return the data set of each bucket; one named "" where clips have one shape.
 
     Args:
         read: the config.
         frame_shape: (h, w, c) in place of the data set's, or (f, h, w, c) without any at hand.
+        clips: taken as they are, in place of what the config names.
 
     Raises:
         ValueError: for a data set that cannot be opened, or fields that it does not have.
     """
     name = read.choice("data.name", DATASETS)
     fields = read.rest_of_group("data", "name", "num_threads")
+    if clips is not None:
+        return clips
     if frame_shape is not None and len(frame_shape) == 4:
         return {
             "": ClipShape(num_frames=frame_shape[0], frame_shape=to_frame_shape(frame_shape[1:]))

@@ -103,12 +103,12 @@ def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
 
 def _is_deeper(value: Any, depth: int) -> bool:
     level = [value]
-    for _ in range(depth + 1):
+    for _ in range(depth):
         level = [v for v in level if isinstance(v, dict | list)]
         level = [item for v in level for item in (v.values() if isinstance(v, dict) else v)]
         if not level:
             return False
-    return True
+    return any(isinstance(v, dict | list) for v in level)
 
 
 def _plain(value: Any) -> Any:

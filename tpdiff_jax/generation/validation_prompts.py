@@ -2,7 +2,7 @@
 
     encode_prompts   before the workdir changes: `sample.prompts` to conditions; the text encoder is
                      closed when it returns
-    settle_prompts   keeps them in the workdir, from which a resumed run and other processes read
+    settle_prompts   once it may: keeps them there, where a resumed run and other processes read
 
 A resumed run therefore needs neither the text encoder nor the file of prompts.
 """
@@ -110,11 +110,12 @@ def _encode(experiment: Experiment) -> Requests:
 
 def _warn_of_changes(experiment: Experiment, workdir: pathlib.Path) -> None:
     """Say so where the file of prompts no longer holds what the run shows."""
+    shown = list(_read(workdir / SHOWN_PROMPTS_FILE).captions)
     try:
         now = read_prompts(experiment.sample.prompts, "sample.prompts")
     except ValueError:  # gone with the machine that the run has started on
         return
-    if now != list(_read(workdir / SHOWN_PROMPTS_FILE).captions):
+    if now != shown:
         logging.warning(
             "%s has changed; the run goes on showing the prompts that it has started with",
             experiment.sample.prompts,

@@ -137,7 +137,7 @@ def named_pairs(file: AdapterFile, network: AdaptedNetwork) -> dict[str, LowRank
             raise ValueError(f"{file.path} changes {twice[0]!r} under two names")
         found |= _rows_of(pair, {module: modules[module].shape[0] for module in names})
     wrong = [
-        f"{name}: {_change_shape(pair)}, the network's is {modules[name].shape}"
+        f"{name}: {_change_shape(pair)}, the network has {modules[name].shape}"
         for name, pair in found.items()
         if _without_ones(_change_shape(pair)) != _without_ones(modules[name].shape)
     ]

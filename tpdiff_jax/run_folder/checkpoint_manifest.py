@@ -31,6 +31,7 @@ from tpdiff_jax.files.json_schema import (
     TableOf,
     check_json,
 )
+from tpdiff_jax.run_folder.free_fields import is_place, may_change
 
 CHECKPOINT_MANIFEST_FILE = "manifest.json"
 FORMAT_VERSION = 2
@@ -79,7 +80,12 @@ class Identity:
 
     def differences(self, now: "Identity") -> list[str]:
         """Return one line for each field in which `now` differs; an unknown data set fits all."""
-        lines = differences("config.", self.config, now.config)
+        # A manifest of earlier versions names places, and none of the fields added since.
+        old, new = (
+            {name: value for name, value in fields.items() if not _is_free(name)}
+            for fields in (self.config, now.config)
+        )
+        lines = differences("config.", old, new)
         if self.dataset is not None and now.dataset is not None:
             lines += differences("dataset.", self.dataset, now.dataset)
         return lines
@@ -231,6 +237,10 @@ def differences(prefix: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -
         for name in sorted(saved.keys() | now.keys())
         if saved.get(name, absent) != now.get(name, absent)
     ]
+
+
+def _is_free(name: str) -> bool:
+    return may_change(name) or is_place(name)
 
 
 def checkpoint_versions() -> dict[str, str]:

@@ -40,14 +40,15 @@ PREFIXES = {
 }
 """How names begin -> the layout; names without any of these are diffusers' too."""
 _SIDES = tuple(
-    re.compile(rf"(?P<module>.+){side}\.weight")
+    re.compile(rf"(?P<module>.+?){side}\.weight")
     for side in (
-        r"\.lora_(?P<side>A|B)(?:\.default)?",
-        r"\.lora_(?P<side>down|up)",
-        r"\.lora\.(?P<side>down|up)",
-        r"(?P<old>_lora)\.(?P<side>down|up)",
+        r"\.lora_(?P<side>A|B)(?:\.default)?(?P<kohya>)(?P<old>)",
+        r"\.(?P<kohya>lora)_(?P<side>down|up)(?P<old>)",
+        r"\.lora\.(?P<side>down|up)(?P<kohya>)(?P<old>)",
+        r"(?P<old>_lora)\.(?P<side>down|up)(?P<kohya>)",
     )
 )
+"""How names end: with the side, A or B, after what is called so today, by kohya and of old."""
 _FEW = 8
 
 
@@ -117,7 +118,7 @@ def read_adapter(path: pathlib.Path) -> AdapterFile:
             foreign.append(name)
             continue
         layout, module, side = part
-        layouts.add("comfyui" if layout == "native" and side in ("down", "up") else layout)
+        layouts.add(layout)
         side = {"A": "a", "down": "a", "B": "b", "up": "b"}.get(side, side)
         found.setdefault(module, {})[side] = tensor
     if foreign:
@@ -170,19 +171,17 @@ def _read_all(file: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]
 
 def _part_of(name: str) -> tuple[str, str, str] | None:
     """Return (layout, module, side) of a tensor's name; None for one that is no part of a pair."""
-    layout, rest = "diffusers", name
-    for prefix, owner in PREFIXES.items():
-        if name.startswith(prefix):
-            layout, rest = owner, name.removeprefix(prefix)
-            break
+    prefix = next((prefix for prefix in PREFIXES if name.startswith(prefix)), "")
+    layout, rest = PREFIXES.get(prefix, "diffusers"), name.removeprefix(prefix)
     if rest.endswith(".alpha"):
         return layout, rest.removesuffix(".alpha"), "alpha"
     for pattern in _SIDES:
         if match := pattern.fullmatch(rest):
-            module = match["module"].replace(".processor.", ".")
-            if "old" in match.groupdict() and module.endswith(".to_out"):
+            module, is_old = match["module"].replace(".processor.", "."), bool(match["old"])
+            if is_old and module.endswith(".to_out"):
                 module += ".0"
-            return layout, module, match["side"]
+            is_comfyui = bool(match["kohya"]) or (is_old and not prefix)
+            return "comfyui" if is_comfyui else layout, module, match["side"]
     return None
 
 
