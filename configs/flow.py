@@ -132,6 +132,8 @@ def get_config() -> ConfigDict:
     config.sample.batch_size = 16
     config.sample.seed = 0
     config.sample.video_weights = ""  # autoencoder that decodes latents; "" stores latents
+    config.sample.prompts = ""  # file of prompts, one a line, to show while training
+    config.sample.text_weights = ""  # text encoder of the clips, for these prompts
 
     config.eval = ConfigDict()
     config.eval.num_videos = 128

@@ -67,7 +67,8 @@ class Material(NamedTuple):
     video_encoder: str
 
 
-# A U-Net has no patches: it sees small frames, behind an autoencoder as it is meant to.
+# A U-Net has no patches: it sees small frames, behind an autoencoder as it is meant to. Wan attends
+# over all frames at once: four patches each keep a run at minutes.
 MATERIALS = {
     "flux": Material(frame_size=32, text_encoder="t5_clip", video_encoder="pixels"),
     "animatediff": Material(frame_size=16, text_encoder="clip", video_encoder="image_vae"),

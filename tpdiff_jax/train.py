@@ -17,6 +17,7 @@ from tpdiff_jax import results
 from tpdiff_jax.devices.peak import measure_matmul_flops
 from tpdiff_jax.devices.stop_signal import StopSignal
 from tpdiff_jax.experiment.build import Experiment
+from tpdiff_jax.generation.validation_prompts import encode_prompts, settle_prompts
 from tpdiff_jax.milestones import Milestones
 from tpdiff_jax.run_folder.checkpoints import Checkpoints, Restored
 from tpdiff_jax.run_log.cost_meter import CostMeter
@@ -69,6 +70,7 @@ def train(
 
     # ---- open the workdir
     goodput = open_goodput(workdir, started_at)
+    prompts = encode_prompts(experiment, workdir)
     saved_config = open_workdir(experiment, workdir)
     checkpoints = Checkpoints(
         workdir, identity=experiment.identity, keep=spec.keep_checkpoints, later=True
@@ -96,6 +98,7 @@ def train(
 
     # ---- nothing refuses the command any more: from here on the workdir changes
     keep_config(experiment, workdir)
+    milestones.show_requests(settle_prompts(experiment, workdir, prompts))
     checkpoints.make_ready()
     tidy_metrics(experiment, workdir, restored)
     batches = goodput.timed("data", iterate_batches(experiment, first_step))

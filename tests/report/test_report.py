@@ -237,6 +237,25 @@ def test_periodic_samples_in_subfolders_are_not_the_final_ones(tmp_path):
     assert write_report(tmp_path).read_text().count("<video") == 2
 
 
+def test_a_run_that_shows_prompts_has_its_grids_of_every_step_in_order(tmp_path):
+    """Without prompts there are none; folders of --mode=sample are not training's."""
+    write_samples(tmp_path, num_videos=2)
+    for name in ("step_00000200", "step_00001000", "step_00001000_seed_7", "step_x"):
+        grid = tmp_path / "samples" / name / "grid.gif"
+        grid.parent.mkdir()
+        grid.write_bytes((tmp_path / "samples" / "grid.gif").read_bytes())
+    for config, steps in (
+        ({}, []),
+        ({"sample": {"prompts": ""}}, []),
+        ({"sample": {"prompts": "prompts.txt"}}, ["200", "1000"]),
+        ({"sample": "no group"}, []),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        page = write_report(tmp_path).read_text()
+        assert re.findall(r"<figcaption>step (\d+)</figcaption>", page) == steps
+        assert page.count("<video") == 2
+
+
 @pytest.mark.parametrize(
     "value, ceiling, frozen, shuffled, direction, expected",
     [

@@ -73,7 +73,8 @@ class LogSpec:
 class GenerateSpec:
     """How many videos to generate, how many at once, from which seed (`sample`, `eval`).
 
-    `sample.video_weights` is the folder of the autoencoder that decodes latents.
+    `sample.video_weights` is the folder of the autoencoder that decodes latents, `sample.prompts` a
+    file of what a run shows on its way, `sample.text_weights` the folder of its text encoder.
     """
 
     group: str
@@ -81,6 +82,8 @@ class GenerateSpec:
     batch_size: int
     seed: int
     video_weights: str = ""
+    prompts: str = ""
+    text_weights: str = ""
 
     def __post_init__(self) -> None:
         check_at_least(f"{self.group}.num_videos", self.num_videos, 1)

@@ -61,7 +61,11 @@ def open_decoder(dataset: Dataset, weights: str) -> Decode | None:
 
 
 class SampleWriter:
-    """Writes videos as they come, numbered through, and a grid of the first ones at the end."""
+    """Writes videos as they come, numbered through, and a grid of the first ones at the end.
+
+    Attributes:
+        names: of the files written, without their suffix.
+    """
 
     def __init__(
         self, folder: pathlib.Path, fps: float, decode: Decode | None, naming: str = "numbers"
@@ -79,6 +83,7 @@ class SampleWriter:
         self._names = SampleNames(naming)
         self._grid: list[np.ndarray] = []
         self._captions: list[str] = []
+        self.names: list[str] = []
 
     def write(self, videos: np.ndarray, captions: Sequence[str]) -> np.ndarray | None:
         """Write one MP4 a video; latents without a decoder become .npy files.
@@ -91,6 +96,7 @@ class SampleWriter:
             The frames as written, uint8 [n, F, H, W, 3]; None for latents.
         """
         names = [self._names.next(captions[j] if captions else "") for j in range(len(videos))]
+        self.names += names
         if self._decode is None:
             for name, latents in zip(names, videos, strict=True):
                 path = self._folder / f"{name}.npy"
