@@ -93,7 +93,7 @@ FLAGS: Mapping[str, Flag] = {
         "see docs/adapters.md",
         "path",
     ),
-    "adapter_scale": Flag(_GENERATE, "strength of --adapter", "number", default=1.0),
+    "adapter_scale": Flag(_GENERATE, "strength of --adapter; default 1", "number"),
     "labels": Flag(
         ("sample",),
         "one label a video, digits joined by '-', as in 3,7 or 3-7,0-1",

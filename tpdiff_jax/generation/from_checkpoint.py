@@ -120,6 +120,8 @@ def _opened(
     bucket = experiment.shapes[0].bucket if overrides.bucket is None else overrides.bucket
     shown = experiment.of_bucket(bucket)
     params = averaged_params(experiment.task, state)
+    if overrides.adapter is None and overrides.adapter_scale is not None:
+        raise ValueError(f"--adapter_scale={overrides.adapter_scale:g} needs --adapter")
     if overrides.adapter is not None:
         params = _with_adapter(experiment, params, overrides)
     low_rank = state.ema_params if experiment.task.adaptation.rank else None
