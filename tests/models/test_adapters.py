@@ -114,7 +114,7 @@ def test_diffusers_computes_the_same_with_our_adapter_by_folder_and_by_path(
 ) -> None:
     folder, expected = exported(case, "diffusers", tmp_path)
     by_folder = load_with_diffusers(case, folder, weight_name=DIFFUSERS_NAME)
-    assert list(FluxPipeline.lora_state_dict(folder)), "found without its name too"
+    assert list(PIPELINES[case.name].lora_state_dict(folder)), "found without its name too"
     assert relative(case.reference_output(by_folder), expected) < TOLERANCE
     by_path = load_with_diffusers(case, str(folder / DIFFUSERS_NAME))
     assert relative(case.reference_output(by_path), expected) < TOLERANCE

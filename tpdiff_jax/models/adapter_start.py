@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
-from tpdiff_jax.models.adapter_names import KERNEL
+from tpdiff_jax.models.adapter_names import KERNEL_ENDING
 from tpdiff_jax.models.adapters import AdaptedNetwork, Orders, layer_and_columns, orders_of
 from tpdiff_jax.models.layers.basic import LOW_RANK_NAMES
 from tpdiff_jax.types import Params
@@ -60,13 +60,13 @@ def fill_low_rank(
     filled = {p: np.array(x, np.float32, order="C") for p, x in flatten_params(low).items()}
     by_param: dict[str, dict[str, Place]] = {}
     for name, place in network.modules(layout).items():
-        by_param.setdefault(place.param.removesuffix(KERNEL), {})[name] = place
+        by_param.setdefault(place.param.removesuffix(KERNEL_ENDING), {})[name] = place
     trained = sorted({path.rpartition("/")[0] for path in filled})
     _check_trained(by_param, trained, pairs)
     fresh, needed = [], 0
     for owner in trained:
         low_a, low_b = (filled[f"{owner}/{end}"] for end in LOW_RANK_NAMES)
-        kernel_shape, low_b[...] = shapes[f"{owner}{KERNEL}"].shape, 0.0
+        kernel_shape, low_b[...] = shapes[f"{owner}{KERNEL_ENDING}"].shape, 0.0
         for layer, modules in _by_layer(by_param[owner]):
             a, b = (low_a, low_b) if layer is None else (low_a[layer], low_b[layer])
             fresh += [name for name in modules if name not in pairs]
@@ -117,7 +117,7 @@ def _check_trained(
 ) -> None:
     changed = {owner: [n for n in modules if n in pairs] for owner, modules in by_param.items()}
     extra = [name for owner, names in changed.items() if owner not in trained for name in names]
-    missing = [owner + KERNEL for owner in trained if not changed.get(owner)]
+    missing = [owner + KERNEL_ENDING for owner in trained if not changed.get(owner)]
     if extra:
         raise ValueError(
             f"adaptation.trained leaves out what the adapter changes: {some_names(extra)}"

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
-from tpdiff_jax.models.adapter_names import KERNEL, AdapterNames
+from tpdiff_jax.models.adapter_names import KERNEL_ENDING, AdapterNames
 from tpdiff_jax.models.layers.basic import LOW_RANK_NAMES
 from tpdiff_jax.types import Params
 from tpdiff_jax.weights.adapter_files import AdapterFile, LowRankPair, some_names
@@ -41,7 +41,9 @@ class AdaptedNetwork(NamedTuple):
         Args:
             layout: of the file: it may arrange a matrix's inputs or outputs in its own way.
         """
-        kernels = {p: x for p, x in flatten_params(self.shapes).items() if p.endswith(KERNEL)}
+        kernels = {
+            p: x for p, x in flatten_params(self.shapes).items() if p.endswith(KERNEL_ENDING)
+        }
         rows = self.names.rows(self.config, self.shapes, layout)
         found = places(
             [row for row in rows if row.param in kernels], unflatten_dict(kernels, sep="/")
@@ -98,7 +100,7 @@ def pairs_of_low_rank(
     leaves, shapes = flatten_params(low), flatten_params(network.shapes)
     pairs = {}
     for name, place in network.modules(layout).items():
-        owner = place.param.removesuffix(KERNEL)
+        owner = place.param.removesuffix(KERNEL_ENDING)
         if f"{owner}/{LOW_RANK_NAMES[0]}" not in leaves:
             continue
         low_a, low_b = (np.asarray(leaves[f"{owner}/{end}"], np.float32) for end in LOW_RANK_NAMES)
@@ -164,7 +166,8 @@ def _aliases(names: AdapterNames, modules: Mapping[str, Place]) -> dict[str, tup
 
 def _rows_of(pair: LowRankPair, rows: Mapping[str, int]) -> dict[str, LowRankPair]:
     """Share the rows of B out among modules; what is too much or too little shows in the last."""
-    found, start = {}, 0
+    found: dict[str, LowRankPair] = {}
+    start = 0
     for module, count in rows.items():
         is_last = len(found) == len(rows) - 1
         part = pair.low_b[start:] if is_last else pair.low_b[start : start + count]
