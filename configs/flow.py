@@ -78,6 +78,7 @@ def get_config() -> ConfigDict:
     config.optim.name = "muon"  # adamw | muon
     config.optim.learning_rate = 4.5e-3
     config.optim.schedule = "cosine"  # constant | cosine
+    config.optim.schedule_steps = 0  # its length; 0 is train.num_steps. A longer run may keep it
     config.optim.warmup_steps = 100
     # muon: of the learning rate, for what it leaves to Adam (vectors, embeddings, patches). Muon
     # moves a parameter by 0.2 of its rate an update; Adam at the full rate let stages throw each
@@ -110,7 +111,8 @@ def get_config() -> ConfigDict:
     config.train.keep_checkpoints = 3
 
     config.log = ConfigDict()
-    config.log.sinks = ("jsonl", "tensorboard")  # where metrics go; jsonl is read by reports
+    # Where metrics go: jsonl (read by reports) | tensorboard | wandb (pip install wandb).
+    config.log.sinks = ("jsonl", "tensorboard")
 
     config.guard = ConfigDict()
     # Meant for faults, not for hard batches, which stay below 5 times the median.

@@ -9,6 +9,7 @@ import pathlib
 from absl import logging
 
 from tpdiff_jax.checks import check_choice
+from tpdiff_jax.files.durable import WriteError
 from tpdiff_jax.generation.from_checkpoint import OpenedRun
 from tpdiff_jax.models.adapter_export import BAKED_LAYOUTS, save_adapter
 from tpdiff_jax.models.adapter_names import adapter_names
@@ -34,6 +35,7 @@ def export_run(
     Raises:
         ValueError: for a network without published weights, a layout it lacks, or a folder that
             already holds weights.
+        WriteError: when the disk is full or broken; no weights are left then.
     """
     experiment, name = run.experiment, run.experiment.config.model.name
     if name not in PUBLISHED:
@@ -42,12 +44,19 @@ def export_run(
     if layout is not None:
         check_choice("--layout", layout, published.layouts)
     folder = out or run.workdir / "export" / f"step_{run.step:08d}"
+    if _weights_in(folder):
+        raise ValueError(f"{folder} already holds safetensors; choose another folder")
     source = experiment.weights.folder if experiment.weights else None
     if source is not None and not source.is_dir():
         logging.info("%s is not here: what is copied from it is computed instead", source)
         source = None
     config = experiment.network.config
-    published.save(folder, run.params, config, layout or published.layouts[0], dtype, source)
+    try:
+        published.save(folder, run.params, config, layout or published.layouts[0], dtype, source)
+    except WriteError:  # half of them helps nobody and would refuse the next attempt
+        for path in _weights_in(folder):
+            path.unlink(missing_ok=True)
+        raise
     logging.info("wrote the weights of step %d to %s", run.step, folder)
     return folder
 
@@ -94,3 +103,8 @@ def export_adapter(
         *(run.step, file, len(pairs), adaptation.rank, strength),
     )
     return folder
+
+
+def _weights_in(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The weights of a folder and of its parts."""
+    return [*folder.glob("*.safetensors*"), *folder.glob("*/*.safetensors*")]

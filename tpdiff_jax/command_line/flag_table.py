@@ -81,6 +81,12 @@ FLAGS: Mapping[str, Flag] = {
     "steps_per_stage": Flag(_GENERATE, "solver steps of each stage, as in 10,10,10", "list"),
     "guidance_scale": Flag(_GENERATE, "guidance scale, one number or one per stage", "list"),
     "bucket": Flag(_GENERATE, "shape of clips, as in 16x96x160; default the data's first"),
+    "data_folder": Flag(
+        (*_GENERATE, "export", "replay"),
+        "where the run's clips lie now, if they have moved; other clips are refused. Sampling and "
+        "export do without clips",
+        "path",
+    ),
     "video_weights": Flag(
         _GENERATE,
         "folder of the autoencoder that the clips were prepared with, which turns latents into "

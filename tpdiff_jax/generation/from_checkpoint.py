@@ -14,6 +14,8 @@ from ml_collections import ConfigDict
 
 from tpdiff_jax.checks import naming
 from tpdiff_jax.experiment.build import Experiment, build_experiment
+from tpdiff_jax.experiment.reader import refusing_odd_fields
+from tpdiff_jax.generation.clips_of_run import clips_of_run
 from tpdiff_jax.models.adapter_names import adapter_names
 from tpdiff_jax.models.adapters import AdaptedNetwork, merge_adapter, named_pairs
 from tpdiff_jax.run_folder import run_config
@@ -37,6 +39,7 @@ class GenerateFlags(NamedTuple):
     bucket: str | None = None
     adapter: str | None = None
     adapter_scale: str | float | None = None
+    data_folder: str | None = None
 
 
 class OpenedRun(NamedTuple):
@@ -48,6 +51,7 @@ class OpenedRun(NamedTuple):
         experiment: what was trained.
         params: the network's, averaged; low-rank changes and a given adapter are in them.
         low_rank: averaged low-rank changes alone; None where none were trained.
+        num_videos: how many videos are asked for on the command line; None where it does not say.
     """
 
     workdir: pathlib.Path
@@ -55,6 +59,7 @@ class OpenedRun(NamedTuple):
     experiment: Experiment
     params: Params
     low_rank: Params | None = None
+    num_videos: int | None = None
 
 
 def open_run(
@@ -63,16 +68,20 @@ def open_run(
     config: ConfigDict | None = None,
     step: int | None = None,
     overrides: GenerateFlags | None = None,
+    is_measured: bool = False,
 ) -> OpenedRun:
     """Read the config and a checkpoint of `workdir`, or published weights where there is no run.
+
+    A run's folder is enough: where its clips have moved, what it keeps of them takes their place.
 
     Args:
         workdir: a folder that `--mode=train` has made.
         config: may differ from the saved one in the groups `sample`, `eval`, `measure` and
-            `mesh` only. In a workdir without a run, one that names `model.weights`: those are
-            opened, as step 0.
+            `mesh` only, and in where something lies. In a workdir without a run, one that names
+            `model.weights`: those are opened, as step 0.
         step: checkpoint to read; None takes the newest that can be read.
         overrides: command-line flags, applied last.
+        is_measured: whether figures are wanted, so that networks that measure must be there.
 
     Returns:
         The run, with the moving average of the parameters.
@@ -83,19 +92,35 @@ def open_run(
     overrides = overrides or GenerateFlags()
     if config is not None and _is_of_weights(workdir, config):
         return _open_weights(workdir, config, overrides)
-    saved = run_config.load_config(workdir)
-    if config is not None:
-        run_config.check_same_run(saved, config, free_groups=run_config.GENERATE_GROUPS)
-        free = (*run_config.GENERATE_GROUPS, "mesh")
-        for group in (group for group in free if group in config):
-            saved[group] = config[group].copy_and_resolve_references()
-    experiment = build_experiment(_override(saved, overrides))
+    saved, is_place_given = run_config.load_config(workdir), overrides.data_folder is not None
+    with refusing_odd_fields(workdir / run_config.FILE_NAME):
+        if config is not None:
+            run_config.check_same_run(saved, config, free_groups=run_config.GENERATE_GROUPS)
+            is_place_given |= "data.folder" in run_config.changed_places(saved, config)
+            free = (*run_config.GENERATE_GROUPS, "mesh")
+            for group in (group for group in free if group in config):
+                saved[group] = config[group].copy_and_resolve_references()
+            if "folder" in config.data:
+                saved.data.folder = config.data.folder
+        elif not is_measured:
+            _leave_out_what_is_gone(saved)
+        asked = _override(saved, overrides)
+        clips = clips_of_run(workdir, asked, is_place_given=is_place_given)
+        experiment = build_experiment(asked, clips=clips)
     checkpoints = Checkpoints(workdir, identity=experiment.identity, create=False)
     restored = checkpoints.restore(abstract_train_state(experiment), step)
     if restored is None:
         raise CheckpointError(f"{workdir} holds no checkpoint yet")
     logging.info("read the checkpoint of step %d", restored.step)
     return _opened(workdir, experiment, restored.step, restored.state, overrides)
+
+
+def _leave_out_what_is_gone(config: ConfigDict) -> None:
+    """Forget what the run was measured with where it has moved: nothing is measured now."""
+    for name in ("fvd_weights", "clip_folder"):
+        if (place := config.get("measure", {}).get(name)) and not pathlib.Path(place).exists():
+            logging.warning("measure.%s=%s is not here; it is not needed now", name, place)
+            config.measure[name] = ""
 
 
 def _is_of_weights(workdir: pathlib.Path, config: ConfigDict) -> bool:
@@ -125,7 +150,7 @@ def _opened(
     if overrides.adapter is not None:
         params = _with_adapter(experiment, params, overrides)
     low_rank = state.ema_params if experiment.task.adaptation.rank else None
-    return OpenedRun(workdir, step, shown, params, low_rank)
+    return OpenedRun(workdir, step, shown, params, low_rank, overrides.num_videos)
 
 
 def _with_adapter(experiment: Experiment, params: Params, overrides: GenerateFlags) -> Params:
@@ -156,6 +181,10 @@ def _override(config: ConfigDict, overrides: GenerateFlags) -> ConfigDict:
             config[group].num_videos = overrides.num_videos
         if overrides.seed is not None:
             config[group].seed = overrides.seed
+    if overrides.data_folder is not None:
+        if "folder" not in config.data:
+            raise ValueError(f"--data_folder: data.name={config.data.name!r} reads no folder")
+        config.data.folder = overrides.data_folder
     if overrides.video_weights is not None:
         config.sample.video_weights = overrides.video_weights
     if overrides.steps_per_stage is not None:
