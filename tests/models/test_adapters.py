@@ -456,6 +456,12 @@ QQ = {f"{Q}A.weight": (2, 48), f"{Q}B.weight": (48, 2)}
             {f"{Q}A.weight": (2, 48), f"{Q}B.weight": (48, 3)},
             r"A and B do not fit together: 'blocks.0.attn1.to_q A \(2, 48\) B \(48, 3\)'",
         ),
+        ({f"{Q}A.weight": (0, 48), f"{Q}B.weight": (48, 0)}, "A and B do not fit together"),
+        ({f"{Q}A.weight": (48,), f"{Q}B.weight": (48, 1)}, "A and B do not fit together"),
+        (
+            QQ | {"transformer.blocks.0.attn1.to_q.alpha": (2,)},
+            r"alpha of 'blocks.0.attn1.to_q' is of shape \(2,\)",
+        ),
         ({}, "holds no tensors"),
     ],
 )
@@ -517,6 +523,9 @@ def test_an_alpha_that_cannot_be_known_or_contradicts_itself_is_refused(
         ({"lora_alpha": None}, "lora_alpha is None; allowed: a number"),
         ({"peft_type": "LOHA"}, "describes LOHA, not LoRA"),
         ({"use_dora": True}, "describes DoRA, not LoRA"),
+        ({"alpha_pattern": {"(": 1}}, "'.' is no pattern of modules"),
+        ({"alpha_pattern": [1]}, "alpha_pattern is a list of 1; allowed: an object"),
+        ({"rank_pattern": {"to_q": "2"}}, "rank_pattern: to_q is '2'; allowed: a whole number"),
     ):
         config.write_text(json.dumps(fields | change))
         with pytest.raises(ValueError, match=message):
@@ -531,6 +540,28 @@ def test_an_alpha_that_cannot_be_known_or_contradicts_itself_is_refused(
     save_file(tensors, tmp_path / "both.safetensors", stated)
     with pytest.raises(ValueError, match="is 4 in a tensor and 2 in the file's settings"):
         read_adapter(tmp_path / "both.safetensors")
+
+
+@pytest.mark.parametrize(
+    "metadata, message",
+    [
+        ("[1]", "lora_adapter_metadata is a list of 1; allowed: an object"),
+        ("{", "lora_adapter_metadata is not valid JSON"),
+        ('{"transformer.r": 2}', "lora_adapter_metadata lacks 'lora_alpha'"),
+        ('{"r": 2, "lora_alpha": 1e999}', "lora_alpha is inf; allowed: a number"),
+    ],
+)
+def test_metadata_that_says_nothing_is_refused(
+    metadata: str, message: str, tmp_path: pathlib.Path
+) -> None:
+    tensors = {name: np.ones(shape, np.float32) for name, shape in QQ.items()}
+    save_file(tensors, tmp_path / "x.safetensors", {"lora_adapter_metadata": metadata})
+    with pytest.raises(ValueError, match=message):
+        read_adapter(tmp_path)
+    tensors[f"{Q}A.weight"][0, 0] = np.nan
+    save_file(tensors, tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match="not finite in 'transformer.blocks.0.attn1.to_q.lora_A"):
+        read_adapter(tmp_path)
 
 
 def test_a_path_that_holds_no_one_adapter_is_refused(tmp_path: pathlib.Path) -> None:
