@@ -11,6 +11,7 @@ import torch
 from absl import logging as absl_logging
 from safetensors.numpy import load_file, save_file
 
+from tests.forced_devices import last_line_on
 from tests.models.adapter_cases import ANIMATEDIFF
 from tests.test_export import tiny_animatediff
 from tests.tiny import tiny_config
@@ -182,3 +183,49 @@ def test_flags_of_adapters_belong_to_their_modes() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             command_line.parse(["tpdiff", "--workdir=W", *argv])
+
+
+MESHES = """
+import math, pathlib, sys
+import jax, numpy as np
+from safetensors.numpy import save_file
+from tests.tiny import tiny_config
+from tpdiff_jax.experiment.build import build_experiment
+from tpdiff_jax.models.adapter_names import adapter_names
+from tpdiff_jax.models.adapters import AdaptedNetwork, merge_adapter, named_pairs
+from tpdiff_jax.train_state import averaged_params
+from tpdiff_jax.training.initial_state import make_state
+from tpdiff_jax.weights.adapter_files import read_adapter
+
+file, rng = pathlib.Path(FOLDER) / "adapter.safetensors", np.random.default_rng(0)
+low = {"A": rng.standard_normal((2, 32)), "B": rng.standard_normal((96, 2))}
+stem = "transformer.blocks.0.attention.space.qkv.lora_"
+save_file({f"{stem}{x}.weight": m.astype(np.float32) for x, m in low.items()}, file)
+kernels = []
+for sizes in (dict(data=1), dict(data=2, fsdp=2), dict(fsdp=2, tensor=2)):
+    fields = {f"mesh__{axis}": size for axis, size in sizes.items()}
+    config = tiny_config(
+        adaptation__rank=2, adaptation__trained=".*space/qkv/kernel",
+        adaptation__weights=str(file), **fields
+    )
+    experiment = build_experiment(config, jax.devices()[: math.prod(sizes.values())])
+    state = make_state(experiment, jax.random.key(0))
+    network = AdaptedNetwork(adapter_names("video_dit"), experiment.network.config, state.frozen)
+    adapter = read_adapter(file)
+    pairs = named_pairs(adapter, network)
+    merged = merge_adapter(state.frozen, pairs, network, adapter.layout, 1.0)
+    for params in (averaged_params(experiment.task, state), merged):
+        kernels.append(np.asarray(params["blocks"]["attention"]["space"]["qkv"]["kernel"]))
+    for leaf, before in zip(jax.tree.leaves(merged), jax.tree.leaves(state.frozen)):
+        assert leaf.sharding == before.sharding
+    base = np.asarray(state.frozen["blocks"]["attention"]["space"]["qkv"]["kernel"])
+    kernels.append(base + (low["B"] @ low["A"]).T)
+for kernel in kernels[1:]:
+    np.testing.assert_allclose(kernel, kernels[0], rtol=1e-5, atol=1e-6)
+print("equal")
+"""
+
+
+@pytest.mark.slow
+def test_adapters_are_merged_and_started_from_on_every_mesh(tmp_path: pathlib.Path) -> None:
+    assert last_line_on(4, MESHES.replace("FOLDER", repr(str(tmp_path)))) == "equal"
