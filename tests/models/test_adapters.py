@@ -26,8 +26,8 @@ from tests.models.adapter_cases import (
 )
 from tpdiff_jax.models.adapter_export import save_adapter
 from tpdiff_jax.models.adapter_names import adapter_names
+from tpdiff_jax.models.adapter_start import fill_low_rank
 from tpdiff_jax.models.adapters import (
-    fill_low_rank,
     merge_adapter,
     named_pairs,
     pairs_of_low_rank,
@@ -40,7 +40,7 @@ TOLERANCE = 1e-5
 CASES = [
     pytest.param(FLUX, id="flux"),
     pytest.param(WAN, id="wan"),
-    pytest.param(ANIMATEDIFF, id="animatediff"),
+    pytest.param(ANIMATEDIFF, id="animatediff", marks=pytest.mark.slow),
 ]
 PIPELINES = {"flux": FluxPipeline, "wan": WanPipeline, "animatediff": AnimateDiffPipeline}
 DIFFUSERS_NAME = "pytorch_lora_weights.safetensors"
@@ -114,6 +114,7 @@ def test_diffusers_computes_the_same_with_our_adapter_by_folder_and_by_path(
 ) -> None:
     folder, expected = exported(case, "diffusers", tmp_path)
     by_folder = load_with_diffusers(case, folder, weight_name=DIFFUSERS_NAME)
+    assert list(PIPELINES[case.name].lora_state_dict(folder)), "found without its name too"
     assert relative(case.reference_output(by_folder), expected) < TOLERANCE
     by_path = load_with_diffusers(case, str(folder / DIFFUSERS_NAME))
     assert relative(case.reference_output(by_path), expected) < TOLERANCE
@@ -123,7 +124,11 @@ def test_diffusers_computes_the_same_with_our_adapter_by_folder_and_by_path(
     "case, layout, trained",
     [
         pytest.param(FLUX, "comfyui", "", id="flux"),
-        pytest.param(ANIMATEDIFF, "comfyui", ".*/(spatial|residual)/.*", id="animatediff's U-Net"),
+        pytest.param(
+            *(ANIMATEDIFF, "comfyui", ".*/(spatial|residual)/.*"),
+            id="animatediff's U-Net",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(WAN, "comfyui", "(?!stem/patch).*", id="wan"),
         pytest.param(WAN, "native", "(?!stem/patch).*", id="wan by its own names"),
         pytest.param(WAN, "comfyui", ".*/cross_attention/(q|out)/kernel", id="a part of wan"),
@@ -451,6 +456,12 @@ QQ = {f"{Q}A.weight": (2, 48), f"{Q}B.weight": (48, 2)}
             {f"{Q}A.weight": (2, 48), f"{Q}B.weight": (48, 3)},
             r"A and B do not fit together: 'blocks.0.attn1.to_q A \(2, 48\) B \(48, 3\)'",
         ),
+        ({f"{Q}A.weight": (0, 48), f"{Q}B.weight": (48, 0)}, "A and B do not fit together"),
+        ({f"{Q}A.weight": (48,), f"{Q}B.weight": (48, 1)}, "A and B do not fit together"),
+        (
+            QQ | {"transformer.blocks.0.attn1.to_q.alpha": (2,)},
+            r"alpha of 'blocks.0.attn1.to_q' is of shape \(2,\)",
+        ),
         ({}, "holds no tensors"),
     ],
 )
@@ -512,6 +523,9 @@ def test_an_alpha_that_cannot_be_known_or_contradicts_itself_is_refused(
         ({"lora_alpha": None}, "lora_alpha is None; allowed: a number"),
         ({"peft_type": "LOHA"}, "describes LOHA, not LoRA"),
         ({"use_dora": True}, "describes DoRA, not LoRA"),
+        ({"alpha_pattern": {"(": 1}}, "'.' is no pattern of modules"),
+        ({"alpha_pattern": [1]}, "alpha_pattern is a list of 1; allowed: an object"),
+        ({"rank_pattern": {"to_q": "2"}}, "rank_pattern: to_q is '2'; allowed: a whole number"),
     ):
         config.write_text(json.dumps(fields | change))
         with pytest.raises(ValueError, match=message):
@@ -526,6 +540,28 @@ def test_an_alpha_that_cannot_be_known_or_contradicts_itself_is_refused(
     save_file(tensors, tmp_path / "both.safetensors", stated)
     with pytest.raises(ValueError, match="is 4 in a tensor and 2 in the file's settings"):
         read_adapter(tmp_path / "both.safetensors")
+
+
+@pytest.mark.parametrize(
+    "metadata, message",
+    [
+        ("[1]", "lora_adapter_metadata is a list of 1; allowed: an object"),
+        ("{", "lora_adapter_metadata is not valid JSON"),
+        ('{"transformer.r": 2}', "lora_adapter_metadata lacks 'lora_alpha'"),
+        ('{"r": 2, "lora_alpha": 1e999}', "lora_alpha is inf; allowed: a number"),
+    ],
+)
+def test_metadata_that_says_nothing_is_refused(
+    metadata: str, message: str, tmp_path: pathlib.Path
+) -> None:
+    tensors = {name: np.ones(shape, np.float32) for name, shape in QQ.items()}
+    save_file(tensors, tmp_path / "x.safetensors", {"lora_adapter_metadata": metadata})
+    with pytest.raises(ValueError, match=message):
+        read_adapter(tmp_path)
+    tensors[f"{Q}A.weight"][0, 0] = np.nan
+    save_file(tensors, tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match="not finite in 'transformer.blocks.0.attn1.to_q.lora_A"):
+        read_adapter(tmp_path)
 
 
 def test_a_path_that_holds_no_one_adapter_is_refused(tmp_path: pathlib.Path) -> None:

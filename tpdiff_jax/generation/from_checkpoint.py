@@ -38,7 +38,7 @@ class GenerateFlags(NamedTuple):
     clip_folder: str | None = None
     bucket: str | None = None
     adapter: str | None = None
-    adapter_scale: float | None = None
+    adapter_scale: str | float | None = None
     data_folder: str | None = None
 
 
@@ -145,6 +145,8 @@ def _opened(
     bucket = experiment.shapes[0].bucket if overrides.bucket is None else overrides.bucket
     shown = experiment.of_bucket(bucket)
     params = averaged_params(experiment.task, state)
+    if overrides.adapter is None and overrides.adapter_scale is not None:
+        raise ValueError(f"--adapter_scale={overrides.adapter_scale} needs --adapter")
     if overrides.adapter is not None:
         params = _with_adapter(experiment, params, overrides)
     low_rank = state.ema_params if experiment.task.adaptation.rank else None
@@ -153,9 +155,7 @@ def _opened(
 
 def _with_adapter(experiment: Experiment, params: Params, overrides: GenerateFlags) -> Params:
     """Add the adapter of --adapter to the parameters."""
-    scale = 1.0 if overrides.adapter_scale is None else overrides.adapter_scale
-    if not math.isfinite(scale):
-        raise ValueError(f"--adapter_scale is {scale}; allowed: finite numbers")
+    scale = _strength(overrides.adapter_scale)
     names = adapter_names(experiment.config.model.name)
     network = AdaptedNetwork(names, experiment.network.config, params)
     with naming("--adapter"):
@@ -163,6 +163,16 @@ def _with_adapter(experiment: Experiment, params: Params, overrides: GenerateFla
         pairs = named_pairs(file, network)
     logging.info("adds %g times %s", scale, file)
     return merge_adapter(params, pairs, network, file.layout, scale)
+
+
+def _strength(given: str | float | None) -> float:
+    try:
+        scale = 1.0 if given is None else float(given)
+    except ValueError:
+        scale = math.nan
+    if not math.isfinite(scale):
+        raise ValueError(f"--adapter_scale is {given}; allowed: finite numbers")
+    return scale
 
 
 def _override(config: ConfigDict, overrides: GenerateFlags) -> ConfigDict:

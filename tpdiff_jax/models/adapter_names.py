@@ -15,7 +15,7 @@ from tpdiff_jax.types import Params
 from tpdiff_jax.weights.frame_rows import CONVOLUTION
 from tpdiff_jax.weights.key_table import LAYER, TRANSPOSED, KeyRow, flatten_params
 
-KERNEL = "/kernel"
+KERNEL_ENDING = "/kernel"
 """Ending of the path of a matrix that can have a low-rank change."""
 CONVOLUTION_NDIM = 4
 
@@ -67,8 +67,8 @@ def _own_rows(config: Any, shapes: Params, layout: str) -> list[KeyRow]:
     del config, layout
     rows = []
     for path, leaf in flatten_params(shapes).items():
-        if path.endswith(KERNEL):
-            first, _, rest = path.removesuffix(KERNEL).replace("/", ".").partition(".")
+        if path.endswith(KERNEL_ENDING):
+            first, _, rest = path.removesuffix(KERNEL_ENDING).replace("/", ".").partition(".")
             name = f"{first}.{LAYER}.{rest}" if leaf.ndim == 3 else f"{first}.{rest}"
             transform = CONVOLUTION if leaf.ndim == CONVOLUTION_NDIM else TRANSPOSED
             rows.append(KeyRow(f"{name.removesuffix('.')}.weight", path, transform))
