@@ -95,9 +95,8 @@ class VideoRecordsSpec:
     @property
     def captions(self) -> str:
         """How many clips have a caption, as in "28 of 30 clips"."""
-        counts = self.manifest.fields["counts"]
-        known = counts.get("captions", "an unknown number")
-        return f"{known} of {counts['clips']} clips"
+        counts = self.manifest.fields.get("counts", {})
+        return f"{counts.get('captions', '?')} of {counts.get('clips', '?')} clips"
 
     @property
     def is_pixels(self) -> bool:
