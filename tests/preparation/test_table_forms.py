@@ -186,6 +186,8 @@ def write_forms(videos, form):
     elif form == "list of objects":
         content = [{"file_path": p, "text": c, "type": "video"} for p, c in pairs]
         (videos / "metadata.json").write_text(json.dumps(content))
+    elif form == "lines in json":
+        (videos / "metadata.json").write_text(lines("video_path", "caption") + "\n")
     elif form == "data":
         content = {"data": [{"video_path": p, "caption": c} for p, c in pairs]}
         (videos / "metadata.json").write_text(json.dumps(content))
@@ -198,7 +200,7 @@ def write_forms(videos, form):
             (videos / (target + suffix)).write_text(caption)
 
 
-FORMS = ["hub csv", "hub jsonl", "hub splits", "lists", "list of objects", "data",
+FORMS = ["lines in json", "hub csv", "hub jsonl", "hub splits", "lists", "list of objects", "data",
          "captions by video", "stem+.txt", "stem+.TXT", "name+.txt", "name+.TXT", "upper+.TXT",
          "stem+.caption"]  # fmt: skip
 
@@ -234,12 +236,15 @@ def test_json_lines_of_absolute_paths_are_read_as_musubi_documents_them(videos, 
         (("metadata.csv", "captions.json"), "several tables"),
         (("metadata.parquet",), "write it as CSV"),
         (("videos.txt",), "needs one list of captions"),
+        (("metadata.json",), "none of the forms"),
+        (("sub/metadata.json",), "none of the forms"),
     ],
 )
 def test_what_cannot_be_chosen_or_read_is_refused_by_name(videos, files, what):
     (videos / "sub").mkdir()
     for name in files:
-        (videos / name).write_text("video,caption\nv00.mp4,a\n")
+        text = '{"fps": 30}' if "json" in name else "video,caption\nv00.mp4,a\n"
+        (videos / name).write_text(text)
     with pytest.raises(ValueError, match=rf"prepare\.table=.*{what}"):
         read(videos)
     if "parquet" not in files[0]:

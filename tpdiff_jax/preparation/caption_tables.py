@@ -13,6 +13,7 @@ from typing import Any
 
 from absl import logging
 
+from tpdiff_jax.checks import naming
 from tpdiff_jax.clips.bad_clips import BadClipError
 from tpdiff_jax.preparation.beside_videos import find_tables, sidecar_rows
 from tpdiff_jax.preparation.clip_source import SkippedClip, check_contained, to_split
@@ -156,7 +157,8 @@ def _rows_of_folder(
     for name in tables:
         own = pathlib.PurePosixPath(name).parent.as_posix()
         folders = tuple(dict.fromkeys((own, ".")))
-        parts.append(_rows_of_table(root, root / name, columns, rules, folders))
+        with naming("found in prepare.source (prepare.table='sidecar' takes no table)"):
+            parts.append(_rows_of_table(root, root / name, columns, rules, folders))
     return itertools.chain(*parts)
 
 
