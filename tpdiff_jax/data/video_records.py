@@ -208,6 +208,8 @@ class VideoRecordsSpec:
             record = record_from_bytes(open_shards(self.folder, self.manifest, split)[place])
             if array_facts(record.arrays) != self._arrays:
                 raise RecordError(f"record {record.name!r} has other arrays")
+            if len(record.captions) > self._captions_per_video:
+                raise RecordError(f"record {record.name!r} has {len(record.captions)} captions")
             return record
 
         # ArrayRecord raises RuntimeError where a checksum does not match.
