@@ -354,6 +354,36 @@ def test_an_unknown_split_is_never_trained_on(videos, tmp_path, name):
     assert repr(name) in bad.detail and "validation" in bad.detail
 
 
+FOLDERS = [
+    (("train/a", "val/b"), ["train", "test"], "splits are those of the folders train, val"),
+    (("data/Training/a", "data/held-out/b"), ["train", "test"], "folders Training, held-out"),
+    (("x/y/train/a/c", "x/y/dev/b", "x/y/test/d"), ["train", "test", "test"], "splits are"),
+    (("train/a", "train/b"), ["", ""], ""),
+    (("val/a", "test/b"), ["", ""], ""),
+    (("train/a", "val/b", "extra/c"), ["", "", ""], "folders val are not taken for a split"),
+    (("cats/a", "test/b"), ["", ""], "as cats name none"),
+    (("train/a", "b"), ["", ""], ""),
+    (("a", "b"), ["", ""], ""),
+]
+
+
+@pytest.mark.parametrize("with_table", [False, True])
+@pytest.mark.parametrize(("paths", "splits", "said"), FOLDERS)
+def test_folders_that_name_splits_are_not_mixed(tmp_path, caplog, paths, splits, said, with_table):
+    source = tmp_path / "clips"
+    for path in paths:
+        (source / path).parent.mkdir(parents=True, exist_ok=True)
+        (source / f"{path}.mp4").write_bytes(b"x")
+    names = "".join(f"{path}.mp4\n" for path in paths)
+    table = write(tmp_path, "t.csv", f"video\n{names}") if with_table else None
+    with caplog.at_level("INFO", logger="absl"):
+        clips, _ = read(source, table)
+    found = {clip.path: clip.split for clip in clips}
+    assert [found[f"{path}.mp4"] for path in paths] == splits
+    told = [text for text in ("splits are those", "not taken for a split") if text in caplog.text]
+    assert said in caplog.text and bool(told) == bool(said)
+
+
 def test_names_twice_say_how_the_rows_differ(videos, tmp_path):
     text = "video,caption,split\nv00.mp4,a,\nv00.mp4,a,\n./v00.mp4,b,\nv00.mp4,b,test\n"
     (clip,), bad = read(videos, write(tmp_path, "t.csv", text))
