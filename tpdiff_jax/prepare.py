@@ -32,7 +32,12 @@ from tpdiff_jax.files.json_files import read_json
 from tpdiff_jax.preparation.caption_tables import read_sources
 from tpdiff_jax.preparation.clip_source import ClipSource, SkippedClip
 from tpdiff_jax.preparation.decode_pool import DecodePool, Outcome, decode_source
-from tpdiff_jax.preparation.finished_clips import count_clips, write_clip_manifest, write_index
+from tpdiff_jax.preparation.finished_clips import (
+    count_clips,
+    tell_clips,
+    write_clip_manifest,
+    write_index,
+)
 from tpdiff_jax.preparation.frame_resize import RESIZE_KERNEL
 from tpdiff_jax.preparation.prepare_spec import PrepareSpec
 from tpdiff_jax.preparation.shard_plan import Plan, make_plan
@@ -46,7 +51,6 @@ from tpdiff_jax.preparation.skipped_clips import (
 from tpdiff_jax.run_log.progress import Progress
 
 IDENTITY_FILE = "prepare.json"
-SHOWN_ROWS = 10
 DECODING_PACKAGES = ("av", "pillow", "array_record")  # another version may give other bytes
 
 
@@ -92,7 +96,7 @@ def prepare(
     made_of = identity(spec, plan, encoder)
     check_output_folder(folder, made_of)
     skipped.check("rows", len(clips) + len(skipped.rows))
-    tell_rows(skipped)
+    skipped.tell_rows()
     if not plan.num_videos:
         raise ValueError(f"prepare.source={spec.source!r}: no video is left to prepare")
     open_output_folder(folder, made_of)
@@ -105,17 +109,6 @@ def prepare(
 
     # ---- manifest
     return finish(spec, folder, plan, encoder, skipped)
-
-
-def tell_rows(skipped: SkippedClips) -> None:
-    """Log the rows that are left out, the first of them by name."""
-    for row in skipped.rows[:SHOWN_ROWS]:
-        logging.warning("row left out: %s", shown_skip(row))
-    if (more := len(skipped.rows) - SHOWN_ROWS) > 0:
-        logging.warning("and %d more rows; %s will list them", more, SKIPPED_FILE)
-    if skipped.left_out:
-        first = shown_skip(skipped.left_out[0])
-        logging.warning("%d rows have no file, such as %s", len(skipped.left_out), first)
 
 
 def output_folders(spec: PrepareSpec, folder: pathlib.Path) -> dict[Bucket, pathlib.Path]:
@@ -272,24 +265,6 @@ def finish(
     logging.info("skipped: %s", count_reasons(skipped.rows + skipped.videos) or "none")
     logging.info("manifest: %s, SHA-256 %s", folder / CLIP_MANIFEST_FILE, manifest.fingerprint)
     return manifest
-
-
-def tell_clips(manifest: ClipManifest) -> None:
-    """Log how many clips have a caption, whole or cut, and that none is held out."""
-    counts = manifest.fields["counts"]
-    is_whole = counts["captions"] == counts["clips"]
-    level = logging.INFO if is_whole else logging.WARNING
-    logging.log(level, "captions: %d of %d clips", counts["captions"], counts["clips"])
-    if counts["captions_cut"]:
-        logging.warning(
-            "%d captions are longer than the text encoder's tokens (prepare.text_tokens) and cut",
-            counts["captions_cut"],
-        )
-    if not manifest.num_clips("test"):
-        logging.warning(
-            "no clip is held out: evaluation will compare with training clips; "
-            "prepare.test_share or a column `split` holds some out"
-        )
 
 
 def skipped_of(notes: Iterable[Sequence[Mapping[str, Any]]]) -> list[SkippedClip]:

@@ -3,6 +3,7 @@
 import collections
 import json
 import pathlib
+import shutil
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from tests.preparation.video_files import write_video
 from tests.test_prepare import contents, encode_text, make_spec
 from tpdiff_jax.clips.bad_clips import TooManyBadClipsError
 from tpdiff_jax.clips.clip_records import ClipRecord, record_from_bytes, record_to_bytes
-from tpdiff_jax.clips.several_captions import stack_captions
+from tpdiff_jax.clips.several_captions import facts_of_one, stack_captions
 from tpdiff_jax.data.buckets import bucket_folders
 from tpdiff_jax.data.pipeline import make_iterator
 from tpdiff_jax.data.stored_clips import ClipNumber, draw_caption
@@ -170,6 +171,24 @@ def test_more_captions_than_there_is_room_for_are_refused() -> None:
     with pytest.raises(ValueError, match="3 captions of a clip; allowed: 1 to 2"):
         stack_captions([text] * 3, 2)
     np.testing.assert_array_equal(stack_captions([text], 2)["text"][1], np.zeros((2, 3)))
+    facts = {"video": {"shape": [8, 32, 48, 3]}, "text": {"shape": [3, 4, 6]}}
+    assert facts_of_one(facts, 3)["text"]["shape"] == [4, 6]
+    with pytest.raises(ValueError, match="need 2 captions in front"):
+        facts_of_one(facts, 2)
+
+
+def test_a_record_of_more_captions_than_the_manifest_says_is_a_damaged_one(
+    clips: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    shutil.copytree(clips, tmp_path / "forged")
+    path = tmp_path / "forged" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["settings"]["captions_per_video"] = 1
+    path.write_text(json.dumps(manifest))
+    dataset = VideoRecordsSpec(folder=str(tmp_path / "forged"))
+    with pytest.raises(TooManyBadClipsError, match="has [23] captions"):
+        for index in range(4):
+            dataset.clip("train", 0, index)
 
 
 SMALL: dict[str, Any] = {"max_bad_share": 0.01}

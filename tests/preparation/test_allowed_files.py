@@ -1,13 +1,19 @@
 """Which files of a folder are videos, and which paths of a table are followed."""
 
+import json
+
 import pytest
 
 from tests.preparation.test_caption_tables import read, write
+from tests.preparation.video_files import write_video
+from tests.test_prepare import make_spec
 from tpdiff_jax.clips.bad_clips import BadClipError
+from tpdiff_jax.data.video_records import VideoRecordsSpec
 from tpdiff_jax.preparation.caption_tables import read_sources
 from tpdiff_jax.preparation.clip_source import check_contained
 from tpdiff_jax.preparation.column_names import Columns
 from tpdiff_jax.preparation.folder_walk import walk_folder
+from tpdiff_jax.prepare import prepare
 
 HIDDEN = [
     "._a.mp4", ".a.mp4", "__MACOSX/._a.mp4", "__MACOSX/a.mp4", ".ipynb_checkpoints/a.mp4",
@@ -132,3 +138,31 @@ def test_paths_may_start_from_the_table_s_own_folder(tmp_path):
     clips, (bad,) = read(root, table)
     assert [clip.path for clip in clips] == ["part/a.mp4", "part/clips/b.mp4", "c.mp4"]
     assert bad.reason == "duplicate"
+
+
+def test_clips_behind_allowed_paths_and_links_are_prepared(tmp_path):
+    """Decoding checks again: it knows of the further folders too."""
+    cache = touch(tmp_path / "datasets--me--clips", "blobs/none")
+    write_video(cache / "blobs" / "video.mp4", 12)
+    (cache / "blobs" / "video.mp4").rename(cache / "blobs" / "1f")
+    root, disk = cache / "snapshots" / "rev", tmp_path / "disk"
+    root.mkdir(parents=True)
+    disk.mkdir()
+    (root / "a.mp4").symlink_to("../../blobs/1f")
+    write_video(root / "b.mp4", 12)
+    write_video(disk / "c.mp4", 12)
+    write_video(tmp_path / "refused.mp4", 12)
+    paths = ["a.mp4", root / "b.mp4", disk / "c.mp4", tmp_path / "refused.mp4"]
+    lines = [json.dumps({"video_path": str(path), "caption": f"of {path}"}) for path in paths]
+    (root / "metadata.jsonl").write_text("\n".join(lines))
+    spec = make_spec(
+        root, num_frames=3, height=8, width=8, also_allowed=(str(cache / "blobs"), str(disk))
+    )
+    manifest = prepare(spec, tmp_path / "out")
+    assert manifest is not None
+    assert manifest.fields["counts"]["rows_skipped"] == {"absolute_path": 1}
+    dataset = VideoRecordsSpec(folder=str(tmp_path / "out"))
+    drawn = [dataset.clip("train", 0, i) for i in range(3)]
+    clips = {clip["name"]: clip["caption"] for clip in drawn}
+    names = ("a.mp4", "b.mp4", str(disk / "c.mp4"))
+    assert clips == {name: f"of {path}" for name, path in zip(names, paths[:3], strict=True)}

@@ -186,6 +186,8 @@ def write_forms(videos, form):
     elif form == "list of objects":
         content = [{"file_path": p, "text": c, "type": "video"} for p, c in pairs]
         (videos / "metadata.json").write_text(json.dumps(content))
+    elif form == "lines in json":
+        (videos / "metadata.json").write_text(lines("video_path", "caption") + "\n")
     elif form == "data":
         content = {"data": [{"video_path": p, "caption": c} for p, c in pairs]}
         (videos / "metadata.json").write_text(json.dumps(content))
@@ -198,7 +200,7 @@ def write_forms(videos, form):
             (videos / (target + suffix)).write_text(caption)
 
 
-FORMS = ["hub csv", "hub jsonl", "hub splits", "lists", "list of objects", "data",
+FORMS = ["lines in json", "hub csv", "hub jsonl", "hub splits", "lists", "list of objects", "data",
          "captions by video", "stem+.txt", "stem+.TXT", "name+.txt", "name+.TXT", "upper+.TXT",
          "stem+.caption"]  # fmt: skip
 
@@ -234,12 +236,15 @@ def test_json_lines_of_absolute_paths_are_read_as_musubi_documents_them(videos, 
         (("metadata.csv", "captions.json"), "several tables"),
         (("metadata.parquet",), "write it as CSV"),
         (("videos.txt",), "needs one list of captions"),
+        (("metadata.json",), "none of the forms"),
+        (("sub/metadata.json",), "none of the forms"),
     ],
 )
 def test_what_cannot_be_chosen_or_read_is_refused_by_name(videos, files, what):
     (videos / "sub").mkdir()
     for name in files:
-        (videos / name).write_text("video,caption\nv00.mp4,a\n")
+        text = '{"fps": 30}' if "json" in name else "video,caption\nv00.mp4,a\n"
+        (videos / name).write_text(text)
     with pytest.raises(ValueError, match=rf"prepare\.table=.*{what}"):
         read(videos)
     if "parquet" not in files[0]:
@@ -347,6 +352,36 @@ def test_an_unknown_split_is_never_trained_on(videos, tmp_path, name):
     assert [clip.path for clip in clips] == ["v00.mp4"]
     assert (bad.path, bad.reason) == ("v01.mp4", "unknown_split")
     assert repr(name) in bad.detail and "validation" in bad.detail
+
+
+FOLDERS = [
+    (("train/a", "val/b"), ["train", "test"], "splits are those of the folders train, val"),
+    (("data/Training/a", "data/held-out/b"), ["train", "test"], "folders Training, held-out"),
+    (("x/y/train/a/c", "x/y/dev/b", "x/y/test/d"), ["train", "test", "test"], "splits are"),
+    (("train/a", "train/b"), ["", ""], ""),
+    (("val/a", "test/b"), ["", ""], ""),
+    (("train/a", "val/b", "extra/c"), ["", "", ""], "folders val are not taken for a split"),
+    (("cats/a", "test/b"), ["", ""], "as cats name none"),
+    (("train/a", "b"), ["", ""], ""),
+    (("a", "b"), ["", ""], ""),
+]
+
+
+@pytest.mark.parametrize("with_table", [False, True])
+@pytest.mark.parametrize(("paths", "splits", "said"), FOLDERS)
+def test_folders_that_name_splits_are_not_mixed(tmp_path, caplog, paths, splits, said, with_table):
+    source = tmp_path / "clips"
+    for path in paths:
+        (source / path).parent.mkdir(parents=True, exist_ok=True)
+        (source / f"{path}.mp4").write_bytes(b"x")
+    names = "".join(f"{path}.mp4\n" for path in paths)
+    table = write(tmp_path, "t.csv", f"video\n{names}") if with_table else None
+    with caplog.at_level("INFO", logger="absl"):
+        clips, _ = read(source, table)
+    found = {clip.path: clip.split for clip in clips}
+    assert [found[f"{path}.mp4"] for path in paths] == splits
+    told = [text for text in ("splits are those", "not taken for a split") if text in caplog.text]
+    assert said in caplog.text and bool(told) == bool(said)
 
 
 def test_names_twice_say_how_the_rows_differ(videos, tmp_path):

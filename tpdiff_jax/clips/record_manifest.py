@@ -32,6 +32,8 @@ _CLIPS = {
     "encoder": {"video": {"name": TEXT}, "text": {"name": TEXT}},
     "arrays": TableOf({"dtype": TEXT, "shape": ListOf(COUNT)}),
     "null_condition?": {"sha256": TEXT},
+    "counts?": {"clips?": COUNT, "captions?": COUNT},
+    "settings?": {"captions_per_video?": COUNT},
 }
 _FOLDER = {
     "shards": ListOf(

@@ -178,11 +178,6 @@ class TfdsFolderSpec:
         }
 
     @property
-    def captions(self) -> str:
-        """Unknown: TFDS does not count them."""
-        return ""
-
-    @property
     def world(self) -> None:
         """No exact evaluator: nothing is known about these clips but themselves."""
         return None

@@ -95,9 +95,8 @@ class VideoRecordsSpec:
     @property
     def captions(self) -> str:
         """How many clips have a caption, as in "28 of 30 clips"."""
-        counts = self.manifest.fields["counts"]
-        known = counts.get("captions", "an unknown number")
-        return f"{known} of {counts['clips']} clips"
+        counts = self.manifest.fields.get("counts", {})
+        return f"{counts.get('captions', '?')} of {counts.get('clips', '?')} clips"
 
     @property
     def is_pixels(self) -> bool:
@@ -209,6 +208,8 @@ class VideoRecordsSpec:
             record = record_from_bytes(open_shards(self.folder, self.manifest, split)[place])
             if array_facts(record.arrays) != self._arrays:
                 raise RecordError(f"record {record.name!r} has other arrays")
+            if len(record.captions) > self._captions_per_video:
+                raise RecordError(f"record {record.name!r} has {len(record.captions)} captions")
             return record
 
         # ArrayRecord raises RuntimeError where a checksum does not match.
