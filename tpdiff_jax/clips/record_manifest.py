@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from tpdiff_jax.clips.bucket import parse_bucket
 
-SCHEMA = 2
+SCHEMA = 3
 CLIP_MANIFEST_FILE = "manifest.json"
 SPLITS = ("train", "test")
 

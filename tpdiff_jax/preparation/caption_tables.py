@@ -21,7 +21,9 @@ from tpdiff_jax.preparation.clip_source import (
     to_split,
 )
 
-VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ts")
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ts", ".gif", ".apng"),
+)
 MAX_LINE_BYTES = 2**24
 SHOWN_PATH_CHARACTERS = 200
 

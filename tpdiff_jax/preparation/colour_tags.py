@@ -2,9 +2,11 @@
 
 The codes are those of ITU-T H.273, which containers and codecs share. A tag that is missing or
 reserved is filled in as players do: the matrix from the frame's size, primaries from the matrix,
-an SDR curve. Standard-definition primaries (BT.601's two, SMPTE 240M, EBU 3213) are taken for
-BT.709's, and all SDR curves for one another, as on a display without colour management; wider
-gamuts, HDR and scene-linear or logarithmic curves are converted by `colour_maths`.
+an SDR curve; with an HDR curve both are BT.2020's.
+
+Standard-definition primaries (BT.601's two, SMPTE 240M, EBU 3213) are taken for BT.709's, and all
+SDR curves for one another, as on a display without colour management. Wider gamuts, HDR and
+scene-linear or logarithmic curves are converted by `colour_maths`.
 """
 
 from typing import Any, NamedTuple
@@ -79,8 +81,8 @@ def read_colour(frame: Any) -> Colour:
     if tags[0] in UNTAGGED and not is_rgb(frame):
         # As players guess; the two matrices are up to 28 levels apart.
         is_hd = frame.width >= HD_WIDTH or frame.height > SD_HEIGHT
-        matrix = BT709 if is_hd else BT601
-    if tags[1] in UNTAGGED and tags[0] == BT2020:
+        matrix = BT2020 if transfer in (PQ, HLG) else BT709 if is_hd else BT601
+    if tags[1] in UNTAGGED and (tags[0] == BT2020 or transfer in (PQ, HLG)):
         primaries = BT2020
     is_coloured = not is_rgb(frame) and components > 2  # two are grey and alpha
     for what, code, known in (

@@ -61,8 +61,7 @@ def read_clips(path: pathlib.Path, spec: ClipFormat) -> list[np.ndarray]:
         BadClipError: with a reason of `bad_clips.REASONS`.
     """
     with open_video(path, spec.max_pixels, spec.max_seconds) as video:
-        pts = video.pts
-        times = [p * video.stream.time_base for p in pts]
+        pts, times = video.pts, video.times
         bucket, *others = spec.buckets
         if others:
             width, height = _shown_size(video)
@@ -175,7 +174,8 @@ def _frames(video: VideoFile, wanted: Collection[int], interlaced: str) -> Itera
         _InterlacedError: when frames are flagged and only progressive ones are expected.
     """
     context = video.stream.codec_context
-    size, latest, is_sound, first_wanted = (context.width, context.height), None, True, min(wanted)
+    size, latest, first_wanted = (context.width, context.height), None, min(wanted)
+    is_sound = video.is_in_order  # a seek may lead between key frames, which some decoders hide
     for frame in _decoded(video, wanted, interlaced):
         if (frame.width, frame.height) != size:
             raise BadClipError("size_changes", f"{size} to {(frame.width, frame.height)}")
@@ -185,6 +185,8 @@ def _frames(video: VideoFile, wanted: Collection[int], interlaced: str) -> Itera
             is_sound = True
         if frame.pts is None:
             continue
+        if not video.is_in_order and frame.pts not in video.stated_pts:  # times are made up
+            return
         if latest is not None and frame.pts <= latest:
             # Decoders hand out frames in the order in which they are shown: the times are made up,
             # as for H.264 with B-frames in AVI, which stores none.
