@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from tpdiff_jax.clips.bucket import parse_bucket
 
-SCHEMA = 3
+SCHEMA = 3  # 2 held clips whose colours were wrong: dark by 2 levels, combed, HDR as SDR
 CLIP_MANIFEST_FILE = "manifest.json"
 SPLITS = ("train", "test")
 
@@ -74,7 +74,10 @@ def read_clip_manifest(folder: pathlib.Path) -> ClipManifest:
     try:
         fields = json.loads(content)
         if fields["schema"] != SCHEMA:
-            raise ValueError(f"{path} has schema {fields['schema']}; this version reads {SCHEMA}")
+            raise ValueError(
+                f"{path} has schema {fields['schema']}; this version reads {SCHEMA}: prepare the "
+                "clips anew"
+            )
         entries = {entry["name"]: entry["manifest_sha256"] for entry in fields.get("buckets", ())}
         listed = () if entries else fields["shards"]
         shards = tuple(Shard(**{k: shard[k] for k in Shard._fields}) for shard in listed)

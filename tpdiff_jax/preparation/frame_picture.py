@@ -78,7 +78,8 @@ def make_picture(
         BadClipError: unknown_colours.
     """
     colour = read_colour(frame)
-    stored = size[:: -1 if quarter_turns % 2 else 1]
+    height, width = size
+    stored = (width, height) if quarter_turns % 2 else (height, width)
     if is_rgb(frame) and frame.format.components[0].bits <= 8 and colour.is_standard:
         picture = resize_frame(_packed_rgb(frame, reformatter), aspect, *stored)
     else:
