@@ -3,6 +3,7 @@
 Expected values are worked out in numpy from the code values that the file holds.
 """
 
+import av
 import numpy as np
 import pytest
 
@@ -300,6 +301,33 @@ def test_sdr_colours_inside_hdr_come_back(tmp_path, curve, encode, tags):
         found = read_patches(path, len(colours), size)
         np.testing.assert_allclose(found, colours, atol=8)  # the largest are past the knee
     assert np.abs(255 * rgb - colours).max() > 80, "the test must tell the two apart"
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "libvpx-vp9"])
+@pytest.mark.parametrize("curve", [16, 18], ids=["pq", "hlg"])
+def test_tags_that_only_the_container_has_count(tmp_path, codec, curve):
+    """HEVC's decoder forgets them. The same picture with its tags in the stream is the same."""
+    bits = 8 if codec == "libvpx-vp9" else 10
+    codes, _ = to_codes(SDR_COLOURS[:4] / 400.0, "bt2020", bits, False)
+    tags = {"colorspace": 9, "color_primaries": 9, "color_trc": curve}
+    options = {"libx265": {"x265-params": "lossless=1:log-level=none"},
+               "libvpx-vp9": {"lossless": "1"}}.get(codec)  # fmt: skip
+    pix_fmt = "yuv420p" if bits == 8 else "yuv420p10le"
+    coding = {"codec": codec, "pix_fmt": pix_fmt, "options": options}
+    silent = write_patches(tmp_path / "silent.mp4", codes, **coding)
+    path = tmp_path / "a.mp4"
+    with av.open(str(silent)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for name, code in tags.items():
+            setattr(stream.codec_context, name, code)
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    tagged = write_patches(tmp_path / "tagged.mp4", codes, tags=tags, **coding)
+    expected = read_patches(tagged, 4)
+    np.testing.assert_array_equal(read_patches(path, 4), expected)
+    assert np.abs(read_patches(silent, 4) - expected).max() > 30
 
 
 @HDR

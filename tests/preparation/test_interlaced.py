@@ -204,6 +204,20 @@ def test_in_mixed_video_only_flagged_frames_are_deinterlaced(tmp_path):
     assert combs(clip[~np.array(is_progressive)]) < 1.5
 
 
+@pytest.mark.parametrize("first", [0, 1], ids=["top_first", "bottom_first"])
+def test_a_hard_telecine_has_no_combs(tmp_path, first):
+    """Film of 24 pictures a second in 60 fields, 2:3: two of five frames weave two pictures."""
+
+    def frame(k):
+        luma = moment(2 * int(2 * k * 24 / 60))
+        luma[1 - first :: 2] = moment(2 * int((2 * k + 1) * 24 / 60))[1 - first :: 2]
+        return luma
+
+    options = LOSSLESS | {"x264-params": "bff=1" if first else "tff=1"}
+    assert combs(read(write(tmp_path / "a.mp4", frame))) > 1.5
+    assert combs(read(write(tmp_path / "b.mp4", frame, options=options, first=first))) < 1.5
+
+
 def test_the_frame_before_and_after_count_wherever_decoding_starts(tmp_path):
     """Key frame by key frame or from the start: the same bytes."""
     clips = []

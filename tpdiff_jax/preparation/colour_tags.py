@@ -9,6 +9,7 @@ SDR curves for one another, as on a display without colour management. Wider gam
 scene-linear or logarithmic curves are converted by `colour_maths`.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from tpdiff_jax.clips.bad_clips import BadClipError
@@ -61,11 +62,13 @@ class Colour(NamedTuple):
         return (self.primaries, self.transfer) == (BT709, BT709)
 
 
-def read_colour(frame: Any) -> Colour:
+def read_colour(frame: Any, stated: Sequence[int]) -> Colour:
     """Resolve the tags of a decoded frame.
 
     Args:
         frame: as the decoder hands it out.
+        stated: matrix, primaries and transfer as the container has them, for frames that have none:
+            HEVC's decoder forgets them where the stream itself is silent.
 
     Returns:
         What to undo.
@@ -73,7 +76,8 @@ def read_colour(frame: Any) -> Colour:
     Raises:
         BadClipError: unknown_colours, where undoing it is not implemented.
     """
-    tags = [int(frame.colorspace), int(frame.color_primaries), int(frame.color_trc)]
+    own = (int(frame.colorspace), int(frame.color_primaries), int(frame.color_trc))
+    tags = [two if one in UNTAGGED else one for one, two in zip(own, stated, strict=True)]
     matrix, primaries, transfer = (BT709 if tag in UNTAGGED else tag for tag in tags)
     components = len(frame.format.components)
     if frame.format.name.startswith(("xyz", "bayer")):

@@ -142,6 +142,7 @@ def _pictures(
                 quarter_turns=quarter_turns,
                 size=(bucket.height, bucket.width),
                 is_chroma_centred=video.stream.codec_context.name in CENTRED_CHROMA_CODECS,
+                stated_tags=video.stated_tags,
             ),
         )
         left -= 1

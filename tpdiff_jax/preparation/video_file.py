@@ -65,6 +65,7 @@ class VideoFile:
         pts: presentation times of the frames, in units of `stream.time_base`, increasing.
         keys: (presentation time, decoding time) of the key frames, in the order of the file.
         stated_pts: presentation times of all packets, those that are never shown too.
+        stated_tags: matrix, primaries and transfer as the container has them, see `read_colour`.
         is_in_order: whether what is read now was read from the start of the file.
     """
 
@@ -74,6 +75,7 @@ class VideoFile:
     pts: list[int] = dataclasses.field(default_factory=list)
     keys: list[tuple[int, int]] = dataclasses.field(default_factory=list)
     stated_pts: set[int] = dataclasses.field(default_factory=set)
+    stated_tags: tuple[int, int, int] = (0, 0, 0)
     is_in_order: bool = True
 
     def __enter__(self) -> "VideoFile":
@@ -146,6 +148,8 @@ def open_video(path: pathlib.Path, max_pixels: int, max_seconds: float) -> Video
     try:
         if video.container.format.name == "apng" and _first_bytes(path)[PNG_DEPTH_AT] < 8:
             raise BadClipError("unreadable", "APNG of fewer than 8 bits, which is decoded wrongly")
+        context = video.stream.codec_context  # once decoding starts, the decoder's tags are there
+        video.stated_tags = (context.colorspace, context.color_primaries, context.color_trc)
         _read_times(video, max_pixels, max_seconds)
     except BaseException:
         video.container.close()
