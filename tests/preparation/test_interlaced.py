@@ -3,6 +3,7 @@
 A bar moves six pixels a field. Two fields woven into one frame make combs: rows differ.
 """
 
+import dataclasses
 from fractions import Fraction
 
 import av
@@ -167,6 +168,22 @@ def test_where_only_the_container_says_so_it_is_believed(
     places = {(STEP * field) % (WIDTH - BAR) for field in range(0, 120, 2)}  # of earlier fields
     for frame in clip:
         assert bar_of(frame, slice(first, None, 2))[0] in places
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
+def test_several_clips_with_frames_that_nobody_builds_upon(tmp_path, name):
+    """Skipping, as for progressive video, would take a frame's neighbours away."""
+    options = {"crf": "4", "x264-params": "tff=1:bframes=5:b-pyramid=none:keyint=24"}
+    path = write(tmp_path / name, lambda k: woven(k, 0), options=options, first=0, count=120)
+    clips = read_clips(path, dataclasses.replace(SPEC, clips_per_video=3))
+    assert len(clips) == 3
+    for clip in clips:
+        assert combs(clip.astype(float).mean(-1)) < 1.5
+    options = {"crf": "4", "x264-params": "tff=1:bframes=5:b-pyramid=none:keyint=240"}
+    whole = write(tmp_path / "b.mp4", lambda k: woven(k, 0), options=options, first=0, count=120)
+    found = read_clips(whole, dataclasses.replace(SPEC, clips_per_video=3))
+    for clip, other in zip(clips, found, strict=True):
+        assert np.abs(clip.astype(float) - other).mean() < 3
 
 
 def test_each_picture_of_a_field_has_a_reason(tmp_path):

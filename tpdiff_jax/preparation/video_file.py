@@ -16,6 +16,7 @@ import av
 import numpy as np
 
 from tpdiff_jax.clips.bad_clips import BadClipError
+from tpdiff_jax.preparation.deinterlace import first_field
 
 OPEN_OPTIONS = {
     # Demuxers whose files hold the video itself; a playlist could open other files and addresses.
@@ -66,6 +67,7 @@ class VideoFile:
         keys: (presentation time, decoding time) of the key frames, in the order of the file.
         stated_pts: presentation times of all packets, those that are never shown too.
         stated_tags: matrix, primaries and transfer as the container has them, see `read_colour`.
+        stated_field: "tff" or "bff" where the container says that the video is interlaced, else "".
         is_in_order: whether what is read now was read from the start of the file.
     """
 
@@ -76,6 +78,7 @@ class VideoFile:
     keys: list[tuple[int, int]] = dataclasses.field(default_factory=list)
     stated_pts: set[int] = dataclasses.field(default_factory=set)
     stated_tags: tuple[int, int, int] = (0, 0, 0)
+    stated_field: str = ""
     is_in_order: bool = True
 
     def __enter__(self) -> "VideoFile":
@@ -148,8 +151,9 @@ def open_video(path: pathlib.Path, max_pixels: int, max_seconds: float) -> Video
     try:
         if video.container.format.name == "apng" and _first_bytes(path)[PNG_DEPTH_AT] < 8:
             raise BadClipError("unreadable", "APNG of fewer than 8 bits, which is decoded wrongly")
-        context = video.stream.codec_context  # once decoding starts, the decoder's tags are there
+        context = video.stream.codec_context  # once decoding starts, the decoder writes there
         video.stated_tags = (context.colorspace, context.color_primaries, context.color_trc)
+        video.stated_field = first_field(context.field_order)
         _read_times(video, max_pixels, max_seconds)
     except BaseException:
         video.container.close()
