@@ -19,7 +19,7 @@ from tpdiff_jax.clips.bucket import parse_bucket
 from tpdiff_jax.files.json_files import MAX_JSON_BYTES, parse_json, read_small_file
 from tpdiff_jax.files.json_schema import COUNT, TEXT, Leaf, ListOf, TableOf, check_json
 
-SCHEMA = 2
+SCHEMA = 3  # 2 held clips whose colours were wrong: dark by 2 levels, combed, HDR as SDR
 CLIP_MANIFEST_FILE = "manifest.json"
 SPLITS = ("train", "test")
 
@@ -98,7 +98,10 @@ def read_clip_manifest(folder: pathlib.Path) -> ClipManifest:
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} is no manifest: {error}") from error
     if fields["schema"] != SCHEMA:
-        raise ValueError(f"{path} has schema {fields['schema']}; this version reads {SCHEMA}")
+        raise ValueError(
+            f"{path} has schema {fields['schema']}; this version reads {SCHEMA}: prepare the clips "
+            "anew"
+        )
     is_index = bool(fields.get("buckets"))
     try:
         check_json(fields, _INDEX if is_index else _FOLDER, str(path))

@@ -2,11 +2,14 @@
 
 The codes are those of ITU-T H.273, which containers and codecs share. A tag that is missing or
 reserved is filled in as players do: the matrix from the frame's size, primaries from the matrix,
-an SDR curve. Standard-definition primaries (BT.601's two, SMPTE 240M, EBU 3213) are taken for
-BT.709's, and all SDR curves for one another, as on a display without colour management; wider
-gamuts, HDR and scene-linear or logarithmic curves are converted by `colour_maths`.
+an SDR curve; with an HDR curve both are BT.2020's.
+
+Standard-definition primaries (BT.601's two, SMPTE 240M, EBU 3213) are taken for BT.709's, and all
+SDR curves for one another, as on a display without colour management. Wider gamuts, HDR and
+scene-linear or logarithmic curves are converted by `colour_maths`.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from tpdiff_jax.clips.bad_clips import BadClipError
@@ -59,11 +62,13 @@ class Colour(NamedTuple):
         return (self.primaries, self.transfer) == (BT709, BT709)
 
 
-def read_colour(frame: Any) -> Colour:
+def read_colour(frame: Any, stated: Sequence[int]) -> Colour:
     """Resolve the tags of a decoded frame.
 
     Args:
         frame: as the decoder hands it out.
+        stated: matrix, primaries and transfer as the container has them, for frames that have none:
+            HEVC's decoder forgets them where the stream itself is silent.
 
     Returns:
         What to undo.
@@ -71,7 +76,8 @@ def read_colour(frame: Any) -> Colour:
     Raises:
         BadClipError: unknown_colours, where undoing it is not implemented.
     """
-    tags = [int(frame.colorspace), int(frame.color_primaries), int(frame.color_trc)]
+    own = (int(frame.colorspace), int(frame.color_primaries), int(frame.color_trc))
+    tags = [two if one in UNTAGGED else one for one, two in zip(own, stated, strict=True)]
     matrix, primaries, transfer = (BT709 if tag in UNTAGGED else tag for tag in tags)
     components = len(frame.format.components)
     if frame.format.name.startswith(("xyz", "bayer")):
@@ -79,8 +85,8 @@ def read_colour(frame: Any) -> Colour:
     if tags[0] in UNTAGGED and not is_rgb(frame):
         # As players guess; the two matrices are up to 28 levels apart.
         is_hd = frame.width >= HD_WIDTH or frame.height > SD_HEIGHT
-        matrix = BT709 if is_hd else BT601
-    if tags[1] in UNTAGGED and tags[0] == BT2020:
+        matrix = BT2020 if transfer in (PQ, HLG) else BT709 if is_hd else BT601
+    if tags[1] in UNTAGGED and (tags[0] == BT2020 or transfer in (PQ, HLG)):
         primaries = BT2020
     is_coloured = not is_rgb(frame) and components > 2  # two are grey and alpha
     for what, code, known in (

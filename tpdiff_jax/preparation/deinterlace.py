@@ -32,6 +32,7 @@ def deinterlace(frames: Sequence[Any], index: int, forced: str) -> Any:
         A progressive frame with the frame's tags.
     """
     graph = Graph()
+    graph.threads = 1  # every worker has a core
     first = frames[0]
     nodes = [
         graph.add_buffer(

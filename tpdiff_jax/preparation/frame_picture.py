@@ -59,6 +59,7 @@ def make_picture(
     quarter_turns: int,
     size: tuple[int, int],
     is_chroma_centred: bool,
+    stated_tags: Sequence[int],
 ) -> np.ndarray:
     """RGB as a player shows it.
 
@@ -70,6 +71,7 @@ def make_picture(
         size: height and width of the result, in square pixels.
         is_chroma_centred: whether chroma lies between the columns that share it, as in JPEG, and
             not on the first, as in MPEG.
+        stated_tags: the container's, as in `read_colour`.
 
     Returns:
         uint8, [height, width, 3]; transparent parts are black.
@@ -77,8 +79,9 @@ def make_picture(
     Raises:
         BadClipError: unknown_colours.
     """
-    colour = read_colour(frame)
-    stored = size[:: -1 if quarter_turns % 2 else 1]
+    colour = read_colour(frame, stated_tags)
+    height, width = size
+    stored = (width, height) if quarter_turns % 2 else (height, width)
     if is_rgb(frame) and frame.format.components[0].bits <= 8 and colour.is_standard:
         picture = resize_frame(_packed_rgb(frame, reformatter), aspect, *stored)
     else:

@@ -21,7 +21,7 @@ from av.video.reformatter import VideoReformatter
 from tpdiff_jax.clips.bad_clips import BadClipError
 from tpdiff_jax.clips.bucket import Bucket
 from tpdiff_jax.preparation.clip_buckets import choose_bucket
-from tpdiff_jax.preparation.deinterlace import deinterlace, first_field
+from tpdiff_jax.preparation.deinterlace import deinterlace
 from tpdiff_jax.preparation.frame_picture import make_picture
 from tpdiff_jax.preparation.frame_times import clip_starts, nearest_frames
 from tpdiff_jax.preparation.video_file import DECODER_ERRORS, VideoFile, one_line, open_video
@@ -61,8 +61,7 @@ def read_clips(path: pathlib.Path, spec: ClipFormat) -> list[np.ndarray]:
         BadClipError: with a reason of `bad_clips.REASONS`.
     """
     with open_video(path, spec.max_pixels, spec.max_seconds) as video:
-        pts = video.pts
-        times = [p * video.stream.time_base for p in pts]
+        pts, times = video.pts, video.times
         bucket, *others = spec.buckets
         if others:
             width, height = _shown_size(video)
@@ -88,9 +87,9 @@ def _decode(video: VideoFile, wanted: Sequence[int], bucket: Bucket) -> dict[int
         BadClipError: corrupt, size_changes, no_timestamps, interlaced_fields, unknown_colours.
     """
     # Frames say themselves that they are interlaced; only where none does, the container is asked.
-    field = first_field(video.stream.codec_context.field_order)
+    expected = ALL if video.stated_field else NEVER
     try:
-        return _try_all_ways(video, set(wanted), bucket, ALL if field else NEVER)
+        return _try_all_ways(video, set(wanted), bucket, expected)
     except _InterlacedError:
         if video.stream.codec_context.name in FIELD_CODECS:
             raise BadClipError("interlaced_fields") from None
@@ -122,7 +121,7 @@ def _pictures(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """The wanted frames up to the first that this way does not lead to."""
     reformatter = VideoReformatter()
-    forced = first_field(video.stream.codec_context.field_order) if interlaced == ALL else ""
+    forced = video.stated_field if interlaced == ALL else ""
     left = len(wanted)
     neighbours = interlaced != NEVER
     for before, frame, after in _with_neighbours(_frames(video, wanted, interlaced), neighbours):
@@ -143,6 +142,7 @@ def _pictures(
                 quarter_turns=quarter_turns,
                 size=(bucket.height, bucket.width),
                 is_chroma_centred=video.stream.codec_context.name in CENTRED_CHROMA_CODECS,
+                stated_tags=video.stated_tags,
             ),
         )
         left -= 1
@@ -175,17 +175,21 @@ def _frames(video: VideoFile, wanted: Collection[int], interlaced: str) -> Itera
         _InterlacedError: when frames are flagged and only progressive ones are expected.
     """
     context = video.stream.codec_context
-    size, latest, is_sound, first_wanted = (context.width, context.height), None, True, min(wanted)
+    size, latest, first_wanted = (context.width, context.height), None, min(wanted)
+    is_sound = video.is_in_order  # a seek may lead between key frames, which some decoders hide
     for frame in _decoded(video, wanted, interlaced):
         if (frame.width, frame.height) != size:
             raise BadClipError("size_changes", f"{size} to {(frame.width, frame.height)}")
         if frame.is_corrupt:
             is_sound = False
-        elif frame.key_frame and frame.pict_type == PictureType.I:
+        elif frame.key_frame and frame.pict_type in (PictureType.I, PictureType.NONE):
             is_sound = True
         if frame.pts is None:
             continue
-        if latest is not None and frame.pts <= latest:
+        is_late = latest is not None and frame.pts <= latest
+        if not video.is_in_order and (is_late or frame.pts not in video.stated_pts):
+            return  # what a seek found made up its times
+        if is_late:
             # Decoders hand out frames in the order in which they are shown: the times are made up,
             # as for H.264 with B-frames in AVI, which stores none.
             raise BadClipError("no_timestamps", "frames come in another order than their times")
@@ -208,6 +212,7 @@ def _decoded(video: VideoFile, wanted: Collection[int], interlaced: str) -> Iter
         and context.name in SKIPPING_CODECS
         and video.container.format.name in SKIPPING_CONTAINERS
     )
+    context.skip_frame = "DEFAULT"
     for packet in video.container.demux(video.stream):
         if is_skipping:
             is_needed = packet.size == 0 or packet.pts in wanted

@@ -8,6 +8,7 @@ Reads local containers only: playlists and other formats that name further files
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -15,6 +16,7 @@ import av
 import numpy as np
 
 from tpdiff_jax.clips.bad_clips import BadClipError
+from tpdiff_jax.preparation.deinterlace import first_field
 
 OPEN_OPTIONS = {
     # Demuxers whose files hold the video itself; a playlist could open other files and addresses.
@@ -29,7 +31,11 @@ LENIENT_TITLES: dict[str, Any] = (
 # midway, ValueError, for a format without a way to RGB, and nonsense durations.
 DECODER_ERRORS = (av.FFmpegError, LookupError, ValueError, ArithmeticError, MemoryError)
 TRUNCATION_TOLERANCE = Fraction(1, 10)  # seconds, beside two frames: headers round durations
-ANIMATIONS = ("gif", "apng")  # each picture builds upon the one before, whatever the packets say
+# Read from the start: each picture of an animation builds upon the one before, whatever its packets
+# say, and after a seek in an MPEG program stream frames come with times that are not theirs.
+READ_IN_ORDER = ("gif", "apng", "mpeg")
+PNG_DEPTH_AT = 24
+GIF_SHORTEST, GIF_DEFAULT = 2, 10  # hundredths of a second
 IMAGES = (  # where, how the bytes of a still image begin
     (0, b"\x89PNG"),
     (0, b"\xff\xd8\xff"),  # JPEG
@@ -59,6 +65,10 @@ class VideoFile:
         stream: the video in it.
         pts: presentation times of the frames, in units of `stream.time_base`, increasing.
         keys: (presentation time, decoding time) of the key frames, in the order of the file.
+        stated_pts: presentation times of all packets, those that are never shown too.
+        stated_tags: matrix, primaries and transfer as the container has them, see `read_colour`.
+        stated_field: "tff" or "bff" where the container says that the video is interlaced, else "".
+        is_in_order: whether what is read now was read from the start of the file.
     """
 
     path: pathlib.Path
@@ -66,6 +76,10 @@ class VideoFile:
     stream: Any
     pts: list[int] = dataclasses.field(default_factory=list)
     keys: list[tuple[int, int]] = dataclasses.field(default_factory=list)
+    stated_pts: set[int] = dataclasses.field(default_factory=set)
+    stated_tags: tuple[int, int, int] = (0, 0, 0)
+    stated_field: str = ""
+    is_in_order: bool = True
 
     def __enter__(self) -> "VideoFile":
         return self
@@ -73,12 +87,25 @@ class VideoFile:
     def __exit__(self, *error: object) -> None:
         self.container.close()
 
+    @property
+    def times(self) -> list[Fraction]:
+        """When each frame is shown, in seconds, increasing.
+
+        A GIF that asks for less than 2/100 s a frame is shown with 1/10 s, as in every browser.
+        """
+        pts: Sequence[int] = self.pts
+        if self.container.format.name == "gif":
+            gaps = np.diff(pts)
+            pts = np.cumsum([pts[0], *np.where(gaps < GIF_SHORTEST, GIF_DEFAULT, gaps)]).tolist()
+        return [time * self.stream.time_base for time in pts]
+
     def seek(self, time: int | None) -> None:
         """Go to the last key frame at or before a time; None opens the file anew.
 
         Raises:
             DECODER_ERRORS: where the container cannot.
         """
+        self.is_in_order = time is None
         if time is None:
             self.container.close()
             self.container, self.stream = _open(self.path)
@@ -92,7 +119,7 @@ class VideoFile:
         containers seek by; the first frame, since an index may be wrong and an open group of
         pictures builds upon frames before its key frame; and reading in order, without seeking.
         """
-        if self.container.format.name in ANIMATIONS:
+        if self.container.format.name in READ_IN_ORDER:
             return [None]
         decoding_times = [dts for pts, dts in self.keys if pts <= time][-1:]
         return [*dict.fromkeys([time, *decoding_times, self.pts[0]]), None]
@@ -122,6 +149,11 @@ def open_video(path: pathlib.Path, max_pixels: int, max_seconds: float) -> Video
             raise BadClipError("still_image") from error
         raise BadClipError("unreadable", one_line(error)) from error
     try:
+        if video.container.format.name == "apng" and _first_bytes(path)[PNG_DEPTH_AT] < 8:
+            raise BadClipError("unreadable", "APNG of fewer than 8 bits, which is decoded wrongly")
+        context = video.stream.codec_context  # once decoding starts, the decoder writes there
+        video.stated_tags = (context.colorspace, context.color_primaries, context.color_trc)
+        video.stated_field = first_field(context.field_order)
         _read_times(video, max_pixels, max_seconds)
     except BaseException:
         video.container.close()
@@ -165,6 +197,7 @@ def _read_times(video: VideoFile, max_pixels: int, max_seconds: float) -> None:
                 continue
             if packet.pts is None:
                 raise BadClipError("no_timestamps")
+            video.stated_pts.add(packet.pts)
             if packet.is_keyframe:
                 video.keys.append((packet.pts, packet.pts if packet.dts is None else packet.dts))
             if packet.is_discard:  # cut away by an edit list
@@ -204,9 +237,13 @@ def _stated_seconds(container: Any, stream: Any) -> Fraction:
 
 
 def _is_image(path: pathlib.Path) -> bool:
-    with path.open("rb") as file:
-        head = file.read(16)
+    head = _first_bytes(path)
     return any(head[at:].startswith(magic) for at, magic in IMAGES)
+
+
+def _first_bytes(path: pathlib.Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(32)
 
 
 def one_line(error: Exception) -> str:
