@@ -43,8 +43,7 @@ def end_of(code: str, ready: pathlib.Path) -> tuple[int, str]:
             "with c.ThreadPoolExecutor(2) as p: list(p.map(time.sleep, [600, 600]))"
         ),
         "catching everything": (
-            "import time\n"
-            "while True:\n    try: time.sleep(600)\n    except BaseException: pass"
+            "import time\nwhile True:\n    try: time.sleep(600)\n    except BaseException: pass"
         ),
     }.items(),
     ids=lambda item: item[0],
