@@ -1,5 +1,7 @@
-"""What a run writes beside its checkpoints: lost lines are said, none comes twice, a full disk is
-one error, and a command that is refused leaves everything as it was."""
+"""What a run writes beside its checkpoints, and what a refused command leaves as it was.
+
+Lost lines are said, none comes twice, and a full disk is one error.
+"""
 
 import errno
 import json

@@ -110,7 +110,7 @@ class TfdsFolderSpec:
             shards += sorted(folder.glob(f"*-{split['name']}.array_record*"))
         if (number := sum(counts.values())) > sum(path.stat().st_size for path in shards):
             raise ValueError(f"data.folder: {number} clips cannot lie in the shards' bytes")
-        return {"counts": counts, "shards": {path.name: _shard_facts(path) for path in shards}}
+        return {"counts": counts, "shards": {p.name: _shard_facts(p) for p in shards}}
 
     @functools.cached_property
     def _reader(self) -> RecordReader:
