@@ -77,7 +77,7 @@ def test_sigterm_goes_on_to_all_processes(tmp_path):
 )
 def test_sigterm_however_early_is_an_interruption_and_no_other_signal(name, code, monkeypatch):
     monkeypatch.setattr(local, "_GRACE_SECONDS", 0.1)
-    kill = f"import os, signal; signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
+    kill = "import os, signal; signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
     kill += f"os.kill(os.getpid(), signal.{name}); os.abort()"
     assert local.run_all([python(kill)], {}) == code
 

@@ -8,7 +8,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from tpdiff_jax.experiment.build import Experiment, build_experiment
-from tpdiff_jax.experiment.reader import refusing_odd_fields
+from tpdiff_jax.files.json_files import refusing_odd_fields
 from tpdiff_jax.run_folder import run_config
 from tpdiff_jax.run_folder.checkpoints import CheckpointError, Checkpoints
 from tpdiff_jax.train_state import averaged_params
