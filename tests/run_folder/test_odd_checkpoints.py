@@ -195,6 +195,17 @@ def test_a_run_that_may_be_refused_makes_no_folder_and_removes_no_leftover(
     assert new.restore(abstract_state()) is None and not (tmp_path / "new").exists()
 
 
+def test_cores_are_those_that_xla_uses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NPROC", raising=False)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 3, 5})
+    assert cores.usable_cores() == 3
+    for told, expected in (("2", 2), ("many", 3), ("", 3), ("0", 3)):
+        monkeypatch.setenv("NPROC", told)
+        assert cores.usable_cores() == expected
+    monkeypatch.setattr("jax.default_backend", lambda: "gpu")
+    assert cores.usable_cores() is None
+
+
 def test_another_number_of_cores_is_said(
     workdir: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
