@@ -176,6 +176,31 @@ def test_damaged_lines_of_the_account_of_time_are_left_out() -> None:
     assert summarise([line])["seconds"]["training"] == 3.0
 
 
+ODD_LINES = [
+    '{"step": 3, "loss": "many"}',
+    '{"step": 3, "loss": [1]}',
+    '{"step": -3, "loss": 1.0}',
+    '{"step": 1e400, "loss": 1.0}',
+    '{"step": 3, "loss": 1' + "0" * 400 + "}",
+    '{"step": 3, "loss": {"a": 1}}',
+    '{"step": "3", "loss": 1.0}',
+    "[" * 100_000,
+    "\0",
+]
+
+
+def test_odd_lines_of_metrics_are_left_out_and_stop_nothing(workdir: pathlib.Path) -> None:
+    path = workdir / "metrics.jsonl"
+    before = read_metrics(path)
+    for name in ("results.json", "report.html"):
+        (workdir / name).unlink()
+    path.write_text("\n".join([*ODD_LINES, path.read_text() + ODD_LINES[0], ""]))
+    (workdir / "goodput.jsonl").write_text("\n".join([*ODD_LINES, ""]))
+    assert read_metrics(path) == before
+    run(workdir)
+    assert steps_logged(workdir) == [1, 2, 3, 4] and (workdir / "report.html").is_file()
+
+
 # ---- a full disk
 
 

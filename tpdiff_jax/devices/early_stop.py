@@ -34,7 +34,7 @@ def leave_at_sigterm(code: int) -> None:
     def watch(reading: int) -> None:
         while numbers := os.read(reading, 64):
             if signal.SIGTERM in numbers and signal.getsignal(signal.SIGTERM) is leave:
-                leave()
+                leave(signal.SIGTERM, None)
 
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
