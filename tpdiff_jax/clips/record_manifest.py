@@ -29,7 +29,7 @@ _RATE = Leaf(
 )
 _CLIPS: dict[str, Schema] = {
     "fps": _RATE,
-    "encoder": {"video": {"name": TEXT}, "text": {"name": TEXT}},
+    "encoder": {"video?": {"name": TEXT}, "text?": {"name": TEXT}},
     "arrays": TableOf({"dtype": TEXT, "shape": ListOf(COUNT)}),
     "null_condition?": {"sha256": TEXT},
 }
