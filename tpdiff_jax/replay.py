@@ -13,7 +13,7 @@ import jax
 from absl import logging
 
 from tpdiff_jax.experiment.build import build_experiment
-from tpdiff_jax.experiment.reader import refusing_odd_fields
+from tpdiff_jax.files.json_files import refusing_odd_fields
 from tpdiff_jax.run_folder import run_config
 from tpdiff_jax.run_folder.checkpoints import Checkpoints
 from tpdiff_jax.run_log.json_lines import METRICS_FILE, read_metrics

@@ -19,6 +19,8 @@ from tpdiff_jax.devices.stop_signal import StopSignal
 from tpdiff_jax.experiment.build import Experiment
 from tpdiff_jax.generation.validation_prompts import encode_prompts, settle_prompts
 from tpdiff_jax.milestones import Milestones
+from tpdiff_jax.report import write_report
+from tpdiff_jax.report.page import REPORT_FILE
 from tpdiff_jax.run_folder.checkpoints import Checkpoints, Restored
 from tpdiff_jax.run_log.cost_meter import CostMeter
 from tpdiff_jax.run_log.goodput import GOODPUT_FILE, Goodput
@@ -170,6 +172,8 @@ def is_at_its_end(experiment: Experiment, workdir: pathlib.Path, step: int) -> b
     if step < num_steps or not results.is_complete(workdir, step):
         return False
     logging.info("the run is complete: %s", workdir / "results.json")
+    if jax.process_index() == 0 and not (workdir / REPORT_FILE).is_file():
+        write_report(workdir)  # the disk was full, or someone has removed it
     return True
 
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from tpdiff_jax.clips.bucket import parse_bucket
 from tpdiff_jax.files.json_files import MAX_JSON_BYTES, parse_json, read_small_file
-from tpdiff_jax.files.json_schema import COUNT, TEXT, Leaf, ListOf, TableOf, check_json
+from tpdiff_jax.files.json_schema import COUNT, TEXT, Leaf, ListOf, Schema, TableOf, check_json
 
 SCHEMA = 3  # 2 held clips whose colours were wrong: dark by 2 levels, combed, HDR as SDR
 CLIP_MANIFEST_FILE = "manifest.json"
@@ -27,20 +27,20 @@ _RATE = Leaf(
     "a number above 0",
     lambda v: isinstance(v, int | float) and not isinstance(v, bool) and 0 < v < math.inf,
 )
-_CLIPS = {
+_CLIPS: dict[str, Schema] = {
     "fps": _RATE,
-    "encoder": {"video": {"name": TEXT}, "text": {"name": TEXT}},
+    "encoder": {"video?": {"name": TEXT}, "text?": {"name": TEXT}},
     "arrays": TableOf({"dtype": TEXT, "shape": ListOf(COUNT)}),
     "null_condition?": {"sha256": TEXT},
     "counts?": {"clips?": COUNT, "captions?": COUNT},
     "settings?": {"captions_per_video?": COUNT},
 }
-_FOLDER = {
+_FOLDER: dict[str, Schema] = {
     "shards": ListOf(
         {"name": TEXT, "split": TEXT, "num_clips": COUNT, "num_bytes": COUNT, "sha256": TEXT}
     ),
 }
-_INDEX = {"buckets": ListOf({"name": TEXT, "manifest_sha256": TEXT})}
+_INDEX: dict[str, Schema] = {"buckets": ListOf({"name": TEXT, "manifest_sha256": TEXT})}
 
 
 class Shard(NamedTuple):

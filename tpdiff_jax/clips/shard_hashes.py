@@ -26,13 +26,19 @@ from tpdiff_jax.clips.clip_records import record_from_bytes
 from tpdiff_jax.clips.record_manifest import ClipManifest, Shard
 from tpdiff_jax.files.durable import sha256_of_file
 from tpdiff_jax.files.json_files import parse_json
-from tpdiff_jax.files.json_schema import COUNT, TEXT
+from tpdiff_jax.files.json_schema import COUNT, TEXT, Schema
 
 VERIFIED_FILE = ".verified_shards.jsonl"
 AT_ONCE_BYTES = 2**30
 """Up to so much is hashed before the first clip: a second or two."""
 _THREADS = 2
-_NOTE = {"name": TEXT, "bytes": COUNT, "mtime_ns": COUNT, "ctime_ns": COUNT, "sha256": TEXT}
+_NOTE: dict[str, Schema] = {
+    "name": TEXT,
+    "bytes": COUNT,
+    "mtime_ns": COUNT,
+    "ctime_ns": COUNT,
+    "sha256": TEXT,
+}
 
 
 class ShardHashes:

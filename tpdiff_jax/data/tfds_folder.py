@@ -34,7 +34,7 @@ from tpdiff_jax.data.stored_clips import (
     to_network,
 )
 from tpdiff_jax.files.json_files import read_json
-from tpdiff_jax.files.json_schema import TEXT, Leaf, ListOf, check_json
+from tpdiff_jax.files.json_schema import TEXT, Leaf, ListOf, Schema, check_json
 from tpdiff_jax.types import CondShapes
 
 INFO_FILE, FEATURES_FILE = "dataset_info.json", "features.json"
@@ -44,7 +44,7 @@ _END_BYTES = 2**17
 # Protobuf writes whole numbers of 64 bits as text.
 _LENGTH = Leaf("a count", lambda v: re.fullmatch(r"[0-9]{1,18}", str(v)) is not None)
 _NAME = Leaf("a name", lambda v: isinstance(v, str) and re.fullmatch(r"\w[\w.+-]*", v) is not None)
-_SPLIT = {"name": _NAME, "shardLengths?": ListOf(_LENGTH), "filepathTemplate?": TEXT}
+_SPLIT: Schema = {"name": _NAME, "shardLengths?": ListOf(_LENGTH), "filepathTemplate?": TEXT}
 _SOURCES: dict[tuple[str, str], Any] = {}
 _SOURCES_LOCK = threading.Lock()
 
@@ -110,7 +110,7 @@ class TfdsFolderSpec:
             shards += sorted(folder.glob(f"*-{split['name']}.array_record*"))
         if (number := sum(counts.values())) > sum(path.stat().st_size for path in shards):
             raise ValueError(f"data.folder: {number} clips cannot lie in the shards' bytes")
-        return {"counts": counts, "shards": {path.name: _shard_facts(path) for path in shards}}
+        return {"counts": counts, "shards": {p.name: _shard_facts(p) for p in shards}}
 
     @functools.cached_property
     def _reader(self) -> RecordReader:

@@ -146,7 +146,8 @@ class VideoRecordsSpec:
     @property
     def encoders(self) -> Mapping[str, Mapping[str, Any]]:
         """What clips were made with: facts of the encoders "video" and "text"."""
-        return self.manifest.fields["encoder"]
+        video = {"name": "pixels" if self.is_pixels else "unknown"}
+        return {"video": video, "text": {"name": "none"}, **self.manifest.fields["encoder"]}
 
     @property
     def fps(self) -> float:

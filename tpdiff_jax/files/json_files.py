@@ -4,11 +4,12 @@ All JSON that comes from a disk passes `parse_json`: bounded in size and depth, 
 ends in a traceback. What its members must be, `json_schema` says.
 """
 
+import contextlib
 import hashlib
 import json
 import pathlib
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,25 @@ def read_small_file(path: pathlib.Path, max_bytes: int) -> bytes:
     if status.st_size > max_bytes:
         raise ValueError(f"it is longer than {max_bytes} bytes")
     return path.read_bytes()  # of a folder: the system's own words
+
+
+@contextlib.contextmanager
+def refusing_odd_fields(path: pathlib.Path) -> Iterator[None]:
+    """Say which file's fields do not fit, whatever they break inside.
+
+    A config from the command line has the types of its defaults; a file may hold anything.
+
+    Args:
+        path: such as a config.json, for the message.
+
+    Raises:
+        ValueError: in one line, for what a field of a wrong type raises.
+    """
+    try:
+        yield
+    except (TypeError, KeyError, AttributeError, OverflowError, ZeroDivisionError) as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise ValueError(f"{path} holds a field that does not fit: {reason}") from error
 
 
 def sha256_of_lines(lines: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from tpdiff_jax.checks import naming
 from tpdiff_jax.experiment.build import Experiment, build_experiment
-from tpdiff_jax.experiment.reader import refusing_odd_fields
+from tpdiff_jax.files.json_files import refusing_odd_fields
 from tpdiff_jax.generation.clips_of_run import clips_of_run
 from tpdiff_jax.models.adapter_names import adapter_names
 from tpdiff_jax.models.adapters import AdaptedNetwork, merge_adapter, named_pairs

@@ -158,7 +158,8 @@ def check_names(folder: pathlib.Path, captions: Sequence[str], naming: str) -> N
     Raises:
         ValueError: naming the first prompt that cannot be the name of a file there.
     """
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
+    parents = (folder.absolute(), *folder.absolute().parents)
+    there = next(path for path in parents if os.path.isdir(path))  # False for one too long
     most_of_name, most_of_path = _limit(there, "PC_NAME_MAX"), _limit(there, "PC_PATH_MAX")
     naming_files, prompt_of = SampleNames(naming), dict[str, str]()
     for caption in captions:

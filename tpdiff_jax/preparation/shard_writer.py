@@ -26,12 +26,12 @@ from tpdiff_jax.files.durable import (
     write_durably,
 )
 from tpdiff_jax.files.json_files import read_json
-from tpdiff_jax.files.json_schema import COUNT, TABLE, TEXT, Closed, ListOf
+from tpdiff_jax.files.json_schema import COUNT, TABLE, TEXT, Closed, ListOf, Schema
 from tpdiff_jax.preparation.clip_source import ClipSource, SkippedClip
 from tpdiff_jax.preparation.decode_pool import Outcome
 from tpdiff_jax.preparation.shard_plan import ShardJob
 
-_NOTE = {
+_NOTE: dict[str, Schema] = {
     **{"name": TEXT, "split": TEXT, "num_clips": COUNT, "num_bytes": COUNT, "sha256": TEXT},
     "arrays": TABLE,
     "skipped": ListOf(Closed({"path": TEXT, "reason": TEXT, "detail": TEXT})),

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from tpdiff_jax.checks import check_choice
-from tpdiff_jax.files.json_schema import COUNT, NUMBER, TEXT, check_json
+from tpdiff_jax.files.json_schema import COUNT, NUMBER, TEXT, Schema, check_json
 from tpdiff_jax.run_log.step_window import Busy
 
 GOODPUT_FILE = "goodput.jsonl"
@@ -28,7 +28,7 @@ REDONE = "redone"
 """Training whose steps a later session did again, because no checkpoint held them."""
 
 _SUFFIX = "_seconds"
-_LINE = {
+_LINE: dict[str, Schema] = {
     **{"session": TEXT, "step": COUNT, "from_step": COUNT},
     **{"ended_at": NUMBER, f"wall{_SUFFIX}": NUMBER},
 }

@@ -14,6 +14,7 @@ import numpy as np
 
 from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.files.json_files import parse_json
+from tpdiff_jax.files.json_schema import COUNT, NUMBER
 from tpdiff_jax.run_log.record_file import RecordFile
 
 METRICS_FILE = "metrics.jsonl"
@@ -69,8 +70,18 @@ def valid_lines(content: bytes) -> Iterator[tuple[bytes, dict[str, Any]]]:
             record = parse_json(line)
         except ValueError:
             continue
-        if line.endswith(b"\n") and isinstance(record, dict) and type(record.get("step")) is int:
+        if line.endswith(b"\n") and isinstance(record, dict) and _is_ours(record):
             yield line, record
+
+
+def _is_ours(record: dict[str, Any]) -> bool:
+    """Whether a line is one that could have been written here: a step, and single values."""
+    is_single = all(v is None or isinstance(v, str) or NUMBER.is_valid(v) for v in record.values())
+    return COUNT.is_valid(record.get("step")) and is_single and _is_loss(record.get("loss"))
+
+
+def _is_loss(value: Any) -> bool:
+    return value is None or NUMBER.is_valid(value)
 
 
 def _drop_later_lines(path: Path, last_kept_step: int) -> None:
