@@ -27,7 +27,7 @@ from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.files.json_files import read_json, write_json
 from tpdiff_jax.types import CondShapes
 
-FOLDER, FACTS_FILE = "clips", "clips.json"
+CLIPS_FOLDER, FACTS_FILE = "clips", "clips.json"
 _MAX_REQUESTS = 16
 
 
@@ -107,7 +107,7 @@ class RecordedClips:
         """
         raise ValueError(
             f"clip {index} of split {split!r} (seed {seed}) is wanted, and data.folder does not "
-            "hold the run's clips: --data_folder=FOLDER says where they lie now"
+            "hold the run's clips: --data_folder=CLIPS_FOLDER says where they lie now"
         )
 
 
@@ -118,7 +118,7 @@ def record_clips(workdir: pathlib.Path, datasets: Mapping[str, Dataset]) -> None
         workdir: the run's folder.
         datasets: stored clips of each bucket, by its name; "" where clips have one shape.
     """
-    folder, entries = workdir / FOLDER, {}
+    folder, entries = workdir / CLIPS_FOLDER, {}
     for number, (bucket, dataset) in enumerate(datasets.items()):
         requests = dataset.requests(_MAX_REQUESTS)
         records = {"null": ClipRecord("", "", dict(dataset.null_cond))}
@@ -151,7 +151,7 @@ def read_recorded_clips(workdir: pathlib.Path) -> dict[str, RecordedClips]:
     Raises:
         ValueError: naming a file that is not as it was written.
     """
-    folder = workdir / FOLDER
+    folder = workdir / CLIPS_FOLDER
     if not (folder / FACTS_FILE).is_file():
         return {}
     try:
