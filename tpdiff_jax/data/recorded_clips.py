@@ -107,7 +107,7 @@ class RecordedClips:
         """
         raise ValueError(
             f"clip {index} of split {split!r} (seed {seed}) is wanted, and data.folder does not "
-            "hold the run's clips: --data_folder=CLIPS_FOLDER says where they lie now"
+            "hold the run's clips: --data_folder=FOLDER says where they lie now"
         )
 
 
