@@ -61,10 +61,13 @@ def test_clips_may_move_and_the_run_goes_on_and_samples_without_them(
     first = moved(small_clips[kind], tmp_path / "first")
     begin(clip_config(first, kind), tmp_path / "run")
     there = open_run(tmp_path / "run").experiment
+    identity, counts = there.identity, (1, 3, 20)
+    requests = {count: there.dataset.requests(count) for count in counts}
+    null_cond = dict(there.dataset.null_cond)
     second = pathlib.Path(shutil.move(first, tmp_path / "second"))
 
     away = open_run(tmp_path / "run").experiment
-    assert away.identity == there.identity
+    assert away.identity == identity
     assert len(away.shapes) == len(there.shapes) == 1
     for name in ("num_frames", "frame_shape", "num_digits", "num_classes", "cond_shapes", "fps"):
         assert getattr(away.dataset, name) == getattr(there.dataset, name), name
@@ -72,15 +75,15 @@ def test_clips_may_move_and_the_run_goes_on_and_samples_without_them(
         assert getattr(away.dataset, name) == getattr(there.dataset, name), name
     for name in ("test", "train"):
         assert away.dataset.num_clips(name) == there.dataset.num_clips(name)
-    for count in (1, 3, 20):
-        asked, wanted = (run.dataset.requests(count) for run in (away, there))
+    for count, wanted in requests.items():
+        asked = away.dataset.requests(count)
         rows = np.arange(count) % 16
         assert list(asked.captions) == (
             [wanted.captions[r] for r in rows] if asked.captions else []
         )
         for name, array in wanted.cond.items():
             np.testing.assert_array_equal(asked.cond[name], array[rows], strict=True)
-    for name, array in there.dataset.null_cond.items():
+    for name, array in null_cond.items():
         np.testing.assert_array_equal(away.dataset.null_cond[name], array, strict=True)
     with pytest.raises(ValueError, match="--data_folder=FOLDER says where they lie now"):
         away.dataset.clip("train", 0, 0)
