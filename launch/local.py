@@ -4,8 +4,8 @@ r"""Train in several processes of this machine, as several machines would.
 
 What follows `--` is the trainer's command line. Every process gets its number and the address of
 the first one. --devices is for CPUs: so many forced host devices in each process. A SIGTERM or one
-Ctrl-C goes on to all of them, and they stop after the same step. When one dies, the others, which would wait
-for it, are ended too: the same command resumes the run.
+Ctrl-C goes on to all of them, and they stop after the same step. When one dies, the others, which
+would wait for it, are ended too: the same command resumes the run.
 
 Exit codes: the trainer's; of several failures the first; 3 where SIGTERM ended a process, however
 early; 128 + any other signal that did.

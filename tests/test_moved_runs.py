@@ -71,7 +71,7 @@ def test_clips_may_move_and_the_run_goes_on_and_samples_without_them(
     assert len(away.shapes) == len(there.shapes) == 1
     for name in ("num_frames", "frame_shape", "num_digits", "num_classes", "cond_shapes", "fps"):
         assert getattr(away.dataset, name) == getattr(there.dataset, name), name
-    for name in ("encoders", "is_pixels", "world"):
+    for name in ("encoders", "is_pixels", "captions", "world"):
         assert getattr(away.dataset, name) == getattr(there.dataset, name), name
     for name in ("test", "train"):
         assert away.dataset.num_clips(name) == there.dataset.num_clips(name)

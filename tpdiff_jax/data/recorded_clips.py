@@ -41,6 +41,7 @@ class RecordedClips:
         fps: frames a second, of the decoded ones for latents.
         is_pixels: whether clips are pixels.
         encoders: facts of the encoders "video" and "text".
+        captions: how many clips have a caption, in words.
         counts: clips of each split.
         facts: the fingerprint.
         null_cond: the encoded empty prompt.
@@ -52,6 +53,7 @@ class RecordedClips:
     fps: float
     is_pixels: bool
     encoders: Mapping[str, Mapping[str, Any]]
+    captions: str
     counts: Mapping[str, int]
     facts: Mapping[str, Any]
     null_cond: Mapping[str, NDArray]
@@ -134,6 +136,7 @@ def record_clips(workdir: pathlib.Path, datasets: Mapping[str, Dataset]) -> None
             "fps": dataset.fps,
             "is_pixels": dataset.is_pixels,
             "encoders": {name: dict(facts) for name, facts in dataset.encoders.items()},
+            "captions": dataset.captions,
             "counts": {split: dataset.num_clips(split) for split in ("train", "test")},
             "facts": dict(dataset.fingerprint()),
             "num_requests": requests.num_videos,
