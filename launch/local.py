@@ -3,9 +3,9 @@ r"""Train in several processes of this machine, as several machines would.
     python -m launch.local --processes=2 --devices=4 -- --config=configs/flow.py --workdir=runs/two
 
 What follows `--` is the trainer's command line. Every process gets its number and the address of
-the first one. --devices is for CPUs: so many forced host devices in each process. A SIGTERM goes
-on to all of them, and they stop after the same step. When one dies, the others, which would wait
-for it, are ended too: the same command resumes the run.
+the first one. --devices is for CPUs: so many forced host devices in each process. A SIGTERM or one
+Ctrl-C goes on to all of them, and they stop after the same step. When one dies, the others, which
+would wait for it, are ended too: the same command resumes the run.
 
 Exit codes: the trainer's; of several failures the first; 3 where SIGTERM ended a process, however
 early; 128 + any other signal that did.
@@ -67,7 +67,7 @@ def run_all(lines: Sequence[Sequence[str]], extra: Mapping[str, str]) -> int:
     """Run the commands side by side; return 0, or the exit code of the first that failed."""
     processes = [subprocess.Popen(line, env=os.environ | extra) for line in lines]
     try:
-        with _forwarded_sigterm(processes):
+        with _forwarded_signals(processes):
             return _wait(processes)
     finally:
         for process in processes:
@@ -91,17 +91,21 @@ def _wait(processes: Sequence[subprocess.Popen]) -> int:
 
 
 @contextlib.contextmanager
-def _forwarded_sigterm(processes: Sequence[subprocess.Popen]) -> Iterator[None]:
-    def forward(*_: object) -> None:
+def _forwarded_signals(processes: Sequence[subprocess.Popen]) -> Iterator[None]:
+    def forward(number: int, *_: object) -> None:
+        if number == signal.SIGINT:  # the second one ends all
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         for process in processes:
             if process.poll() is None:
                 process.terminate()
 
-    previous = signal.signal(signal.SIGTERM, forward)
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    previous = {number: signal.signal(number, forward) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def launch(options: argparse.Namespace) -> int:

@@ -27,7 +27,7 @@ from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.files.json_files import read_json, write_json
 from tpdiff_jax.types import CondShapes
 
-FOLDER, FACTS_FILE = "clips", "clips.json"
+CLIPS_FOLDER, FACTS_FILE = "clips", "clips.json"
 _MAX_REQUESTS = 16
 
 
@@ -41,6 +41,7 @@ class RecordedClips:
         fps: frames a second, of the decoded ones for latents.
         is_pixels: whether clips are pixels.
         encoders: facts of the encoders "video" and "text".
+        captions: how many clips have a caption, in words.
         counts: clips of each split.
         facts: the fingerprint.
         null_cond: the encoded empty prompt.
@@ -52,6 +53,7 @@ class RecordedClips:
     fps: float
     is_pixels: bool
     encoders: Mapping[str, Mapping[str, Any]]
+    captions: str
     counts: Mapping[str, int]
     facts: Mapping[str, Any]
     null_cond: Mapping[str, NDArray]
@@ -118,7 +120,7 @@ def record_clips(workdir: pathlib.Path, datasets: Mapping[str, Dataset]) -> None
         workdir: the run's folder.
         datasets: stored clips of each bucket, by its name; "" where clips have one shape.
     """
-    folder, entries = workdir / FOLDER, {}
+    folder, entries = workdir / CLIPS_FOLDER, {}
     for number, (bucket, dataset) in enumerate(datasets.items()):
         requests = dataset.requests(_MAX_REQUESTS)
         records = {"null": ClipRecord("", "", dict(dataset.null_cond))}
@@ -134,6 +136,7 @@ def record_clips(workdir: pathlib.Path, datasets: Mapping[str, Dataset]) -> None
             "fps": dataset.fps,
             "is_pixels": dataset.is_pixels,
             "encoders": {name: dict(facts) for name, facts in dataset.encoders.items()},
+            "captions": dataset.captions,
             "counts": {split: dataset.num_clips(split) for split in ("train", "test")},
             "facts": dict(dataset.fingerprint()),
             "num_requests": requests.num_videos,
@@ -151,7 +154,7 @@ def read_recorded_clips(workdir: pathlib.Path) -> dict[str, RecordedClips]:
     Raises:
         ValueError: naming a file that is not as it was written.
     """
-    folder = workdir / FOLDER
+    folder = workdir / CLIPS_FOLDER
     if not (folder / FACTS_FILE).is_file():
         return {}
     try:

@@ -27,7 +27,7 @@ from tpdiff_jax.weights.weight_hash import hash_tensors
 def main(argv: Sequence[str] | None = None) -> int:
     """Convert; return the exit code."""
     arguments = sys.argv[1:] if argv is None else list(argv)
-    if len(arguments) != 2 or arguments[0] in ("-h", "--help"):
+    if len(arguments) != 2 or any(word.startswith("-") for word in arguments):
         print(__doc__, file=sys.stderr)
         return ExitCode.BAD_INPUT
     source, target = map(pathlib.Path, arguments)

@@ -251,10 +251,11 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m tpdiff_jax.evals.vbench",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("prompts", "check"):
-        command = commands.add_parser(name)
+        command = commands.add_parser(name, allow_abbrev=False)
         command.add_argument("--info", required=True, type=pathlib.Path)
         command.add_argument("--dimensions", default="", help="joined by commas; all for none")
         if name == "prompts":

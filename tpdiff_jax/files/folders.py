@@ -16,6 +16,6 @@ def visible_names(folder: pathlib.Path) -> list[str]:
     return sorted(n for n in names if not n.startswith(".") and n not in _OF_FILE_SYSTEMS)
 
 
-def some_names(names: list[str]) -> str:
+def first_names(names: list[str]) -> str:
     """Return the first few names, for a message."""
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -13,7 +13,7 @@ import jax
 
 from tpdiff_jax.devices.processes import is_true_at_main
 from tpdiff_jax.files.durable import write_durably
-from tpdiff_jax.files.folders import some_names, visible_names
+from tpdiff_jax.files.folders import first_names, visible_names
 
 UNFINISHED_FILE = ".unfinished_samples"
 NUMBERED = re.compile(r"\d{4,}(_[a-z0-9_-]*)?\.(mp4|npy)|grid\.gif")
@@ -58,7 +58,7 @@ def _open(folder: pathlib.Path) -> None:
         remove_videos(folder, _WRITTEN)
     if names := visible_names(folder):
         raise ValueError(
-            f"--out={folder} is not empty ({some_names(names)}): old and new videos would mix; "
+            f"--out={folder} is not empty ({first_names(names)}): old and new videos would mix; "
             "name another folder with --out, or empty this one"
         )
     write_durably(folder / UNFINISHED_FILE, "the videos here are not complete\n")

@@ -239,7 +239,8 @@ def words_beside_digits(caption: str) -> str:
     Args:
         caption: names digits as "digit N".
     """
-    return " ".join(re.sub(r"\b(the\s+)?digit\s+\w+", " ", caption.lower()).split())
+    words = re.sub(r"\b((a|the)\s+)?digit\s+\w+", " ", caption.lower()).split()
+    return " ".join(words) if set(words) - {"and"} else ""
 
 
 def _parse_label(dataset: Dataset, entry: str) -> list[int]:

@@ -12,7 +12,7 @@ from tpdiff_jax.files.json_files import read_json, write_json
 from tpdiff_jax.run_folder.run_config import flat_fields
 from tpdiff_jax.weights.weight_hash import hash_folders
 
-WEIGHTS_FILE = "weights.json"
+KNOWN_WEIGHTS_FILE = "weights.json"
 _RECORDED = (
     *("model.weights", "adaptation.weights"),
     *("measure.fvd_weights", "measure.clip_folder"),
@@ -31,7 +31,7 @@ def record_weights(workdir: pathlib.Path, config: Any) -> None:
     new = {name: fields[name] for name in _RECORDED if fields.get(name) and name not in known}
     found = {name: hash_weights(pathlib.Path(place)) for name, place in new.items()}
     if found := {name: value for name, value in found.items() if value is not None}:
-        write_json(workdir / WEIGHTS_FILE, {**known, **found})
+        write_json(workdir / KNOWN_WEIGHTS_FILE, {**known, **found})
 
 
 def same_places(workdir: pathlib.Path, changed: Mapping[str, str]) -> set[str]:
@@ -68,5 +68,5 @@ def hash_weights(path: pathlib.Path) -> str | None:
 
 
 def _read(workdir: pathlib.Path) -> dict[str, Any]:
-    path = workdir / WEIGHTS_FILE
+    path = workdir / KNOWN_WEIGHTS_FILE
     return read_json(path) if path.is_file() else {}

@@ -13,7 +13,7 @@ from tpdiff_jax.devices.processes import is_true_at_main, wait_for_others
 from tpdiff_jax.experiment.build import Experiment
 from tpdiff_jax.files import file_lock
 from tpdiff_jax.files.durable import FULL_DISK_ERRORS, WriteError
-from tpdiff_jax.files.folders import some_names, visible_names
+from tpdiff_jax.files.folders import first_names, visible_names
 from tpdiff_jax.run_folder import checkpoint_folder, run_config
 from tpdiff_jax.run_folder.checkpoint_manifest import differences
 from tpdiff_jax.training.known_weights import record_weights, same_places
@@ -78,7 +78,7 @@ def open_workdir(experiment: Experiment, workdir: pathlib.Path) -> Any:
         raise ValueError(f"{workdir} holds checkpoints but no {run_config.FILE_NAME}")
     elif foreign := [name for name in visible_names(workdir) if not _OWN.fullmatch(name)]:
         raise ValueError(
-            f"--workdir={workdir} is no run's folder and not empty ({some_names(foreign)}): a run "
+            f"--workdir={workdir} is no run's folder and not empty ({first_names(foreign)}): a run "
             "would mix its files with others; name a new folder"
         )
     wait_for_others("the workdir is read")
