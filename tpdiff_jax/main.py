@@ -79,9 +79,13 @@ def run_prepare(command: Command, workdir: pathlib.Path) -> None:
     from tpdiff_jax import prepare as preparation
     from tpdiff_jax.encoders import make_clip_encoder
     from tpdiff_jax.experiment.build import build_prepare
+    from tpdiff_jax.preparation.ray_shards import make_engine
 
     spec = build_prepare(command.values["config"])
-    preparation.prepare(spec, workdir, make_clip_encoder(spec))
+    engine = make_engine(
+        spec, command.values["engine"], command.values["engine_address"], make_clip_encoder
+    )
+    preparation.prepare(spec, workdir, make_clip_encoder(spec), engine)
 
 
 def run_plan(command: Command, workdir: pathlib.Path) -> None:

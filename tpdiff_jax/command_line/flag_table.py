@@ -132,6 +132,18 @@ FLAGS: Mapping[str, Flag] = {
         default="float32",
         allowed=("float32", "bfloat16", "float16"),
     ),
+    "engine": Flag(
+        ("prepare",),
+        "who makes the shards: this process, or a ray cluster (requirements-ray.txt)",
+        default="local",
+        allowed=("local", "ray"),
+    ),
+    "engine_address": Flag(
+        ("prepare",),
+        "the ray cluster, as in auto or HOST:PORT; default RAY_ADDRESS, or else a ray of this "
+        "process with prepare.num_workers CPUs",
+        default="",
+    ),
     "trust_step": Flag(
         ("doctor",),
         "write the manifest of this checkpoint, which has none",

@@ -59,8 +59,8 @@ PIXELS = ClipEncoder({"video": {"name": "pixels"}, "text": {"name": "none"}}, ke
 class _OpenShard:
     """One ArrayRecord file in the making."""
 
-    def __init__(self, path: pathlib.Path) -> None:
-        self._path, self._temporary = path, path.with_name(f".{path.name}.tmp")
+    def __init__(self, path: pathlib.Path, attempt: str) -> None:
+        self._path, self._temporary = path, path.with_name(f".{path.name}{attempt}.tmp")
         path.parent.mkdir(exist_ok=True)
         self._writer = ArrayRecordWriter(str(self._temporary), WRITER_OPTIONS)
         self._arrays: dict[str, Any] = {}
@@ -77,9 +77,9 @@ class _OpenShard:
         self._writer.close()
 
     def publish(self, job: ShardJob, skipped: Sequence[SkippedClip]) -> dict[str, Any]:
-        """Give the file its name; write and return its note."""
+        """Give the file its name; return its note."""
         publish(self._temporary, self._path)
-        note = {
+        return {
             "name": job.name,
             "split": job.split,
             "num_clips": self._num_clips,
@@ -88,8 +88,6 @@ class _OpenShard:
             "arrays": self._arrays,
             "skipped": [vars(clip) for clip in skipped],
         }
-        write_durably(note_path(self._path.parent, job.name), to_json(note))
-        return note
 
 
 def write_shard(
@@ -107,13 +105,40 @@ def write_shard(
         encode: what to store of a clip.
 
     Returns:
+        The note of every bucket.
+
+    Raises:
+        ValueError: when `encode` returns arrays of varying types or shapes, or no "video".
+    """
+    notes = store_clips(folders, job, outcomes, encode)
+    write_notes(folders, notes)
+    return notes
+
+
+def store_clips(
+    folders: Mapping[Bucket, pathlib.Path],
+    job: ShardJob,
+    outcomes: Iterable[tuple[ClipSource, Outcome]],
+    encode: Encode,
+    attempt: str = "",
+) -> list[dict[str, Any]]:
+    """Write a shard into the folder of each bucket; it counts once its notes are written.
+
+    Args:
+        folders: where clips of each shape go.
+        job: what the shard is called and of which videos its clips are.
+        outcomes: the clips of these videos, in order.
+        encode: what to store of a clip.
+        attempt: part of the unfinished files' names, where two may be at work at the same time.
+
+    Returns:
         The note of every bucket: a shard's manifest entry with `arrays` (dtype and shape of each)
         and `skipped`, which videos of the job have no clip in any bucket.
 
     Raises:
         ValueError: when `encode` returns arrays of varying types or shapes, or no "video".
     """
-    shards = {bucket: _OpenShard(folder / job.name) for bucket, folder in folders.items()}
+    shards = {bucket: _OpenShard(folder / job.name, attempt) for bucket, folder in folders.items()}
     skipped: list[SkippedClip] = []
     try:
         for clip, outcome in outcomes:
@@ -130,6 +155,12 @@ def write_shard(
         for shard in shards.values():
             shard.close()
     return [shard.publish(job, skipped) for shard in shards.values()]
+
+
+def write_notes(folders: Mapping[Bucket, pathlib.Path], notes: Sequence[Mapping[str, Any]]) -> None:
+    """Write the note of every bucket, which makes the shard a finished one."""
+    for folder, note in zip(folders.values(), notes, strict=True):
+        write_durably(note_path(folder, note["name"]), to_json(note))
 
 
 def same_arrays(facts: dict[str, Any], record: ClipRecord) -> dict[str, Any]:
