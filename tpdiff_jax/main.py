@@ -5,6 +5,7 @@ imports what it needs: a mistake on the command line should not wait for the who
 exception is one exit code.
 """
 
+import contextlib
 import os
 import pathlib
 import sys
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 from absl import app, flags, logging
 
 from tpdiff_jax import command_line
+from tpdiff_jax.checks import is_bucket_address
 from tpdiff_jax.command_line import Command, ExitCode
 from tpdiff_jax.run_log.console import set_up_console
 
@@ -25,6 +27,7 @@ STOPS = {
     "tpdiff_jax.train.Preempted": ExitCode.PREEMPTED,
     "tpdiff_jax.optim.guard.TooManyBadSteps": ExitCode.BAD_STEPS,
     "tpdiff_jax.run_folder.checkpoints.SaveError": ExitCode.SAVE_FAILED,
+    "tpdiff_jax.run_folder.working_copy.SendError": ExitCode.SAVE_FAILED,
     "tpdiff_jax.planning.program_cost.DoesNotFit": ExitCode.DOES_NOT_FIT,
     "tpdiff_jax.clips.bad_clips.TooManyBadClipsError": ExitCode.TOO_MANY_BAD_CLIPS,
 }
@@ -82,9 +85,8 @@ def run_prepare(command: Command, workdir: pathlib.Path) -> None:
     from tpdiff_jax.preparation.ray_shards import make_engine
 
     spec = build_prepare(command.values["config"])
-    engine = make_engine(
-        spec, command.values["engine"], command.values["engine_address"], make_clip_encoder
-    )
+    name, address = command.values["engine"], command.values["engine_address"]
+    engine = make_engine(spec, name, address, make_clip_encoder)
     preparation.prepare(spec, workdir, make_clip_encoder(spec), engine)
 
 
@@ -166,8 +168,25 @@ def run_mode(command: Command) -> int:
     """Do what a command line asks for; return the exit code."""
     if command.mode in command_line.DEVICE_MODES:
         set_up_jax(command)
-    workdir = pathlib.Path(command.values["workdir"])
-    return RUN[command.mode](command, workdir) or ExitCode.DONE
+    with _workdir(command) as workdir:
+        return RUN[command.mode](command, workdir) or ExitCode.DONE
+
+
+def _workdir(command: Command) -> contextlib.AbstractContextManager[pathlib.Path]:
+    """Return the folder to work in: --workdir itself, or a copy of the address that it is."""
+    if not is_bucket_address(address := command.values["workdir"]):
+        return contextlib.nullcontext(pathlib.Path(address))
+    from tpdiff_jax.run_folder.working_copy import working_copy
+
+    if command.mode in command_line.DEVICE_MODES:
+        import jax
+
+        if (number := jax.process_count()) > 1:
+            raise ValueError(
+                f"--workdir={address}: {number} processes need a folder that all share, such as "
+                "NFS or a mounted bucket"
+            )
+    return working_copy(address, command.mode, command.values.get("step"))
 
 
 def main(argv: Sequence[str]) -> None:

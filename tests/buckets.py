@@ -1,0 +1,46 @@
+"""Buckets on this machine: servers that speak the protocols of S3 and of Google Cloud Storage."""
+
+import contextlib
+from collections.abc import Iterator
+
+import fsspec
+import pytest
+
+SCHEMES = ("s3", "gs")
+BUCKET = "clips-and-runs"
+
+
+@contextlib.contextmanager
+def bucket(scheme: str) -> Iterator[str]:
+    """Serve an empty bucket and set the variables by which libraries find it.
+
+    Args:
+        scheme: "s3" or "gs".
+
+    Yields:
+        Its address, as in s3://BUCKET.
+    """
+    with contextlib.ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        if scheme == "s3":
+            from moto.server import ThreadedMotoServer
+
+            s3_server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+            s3_server.start()
+            stack.callback(s3_server.stop)
+            patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{s3_server._server.server_port}")
+            for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+                patch.setenv(name, "anything")
+            patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        else:
+            from gcp_storage_emulator.server import create_server
+
+            gs_server = create_server("127.0.0.1", 0, in_memory=True)
+            gs_server.start()
+            stack.callback(gs_server.stop)
+            port = gs_server._api._httpd.server_port
+            patch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+        files = fsspec.filesystem(scheme)
+        files.clear_instance_cache()
+        fsspec.filesystem(scheme).mkdir(BUCKET)
+        yield f"{scheme}://{BUCKET}"
+        files.clear_instance_cache()
