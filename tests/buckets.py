@@ -1,13 +1,13 @@
 """Buckets on this machine: servers that speak the protocols of S3 and of Google Cloud Storage."""
 
 import contextlib
+import uuid
 from collections.abc import Iterator
 
 import fsspec
 import pytest
 
 SCHEMES = ("s3", "gs")
-BUCKET = "clips-and-runs"
 
 
 @contextlib.contextmanager
@@ -18,7 +18,7 @@ def bucket(scheme: str) -> Iterator[str]:
         scheme: "s3" or "gs".
 
     Yields:
-        Its address, as in s3://BUCKET.
+        Its address, as in s3://NAME.
     """
     with contextlib.ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
         if scheme == "s3":
@@ -39,8 +39,9 @@ def bucket(scheme: str) -> Iterator[str]:
             stack.callback(gs_server.stop)
             port = gs_server._api._httpd.server_port
             patch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
-        files = fsspec.filesystem(scheme)
+        files = fsspec.get_filesystem_class(scheme)
         files.clear_instance_cache()
-        fsspec.filesystem(scheme).mkdir(BUCKET)
-        yield f"{scheme}://{BUCKET}"
+        name = f"bucket-{uuid.uuid4().hex}"  # servers of one process share their buckets
+        fsspec.filesystem(scheme).mkdir(name)
+        yield f"{scheme}://{name}"
         files.clear_instance_cache()

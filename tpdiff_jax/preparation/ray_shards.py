@@ -89,6 +89,12 @@ def make_engine(
 ) -> RayEngine | None:
     """Return what --engine and --engine_address ask for; None makes shards here.
 
+    Args:
+        spec: the config group `prepare`.
+        name: "local" or "ray".
+        address: of the cluster; "" leaves it to ray.
+        make_encoder: as in `RayEngine`.
+
     Raises:
         ValueError: when they do not fit together or with the split of hosts.
     """

@@ -12,6 +12,7 @@ set once its manifest is. What was not sent is made again, bit for bit.
 
 import contextlib
 import itertools
+import os
 import pathlib
 import re
 import shutil
@@ -40,7 +41,7 @@ OWNING_MODES = ("train", "prepare")  # of which one at a time may work on an add
 _LIVES = 3.5  # periods without a sign of life after which an owner is taken for dead
 _TRIES, _PAUSE = 4, 2.0  # of the last sending, in seconds, doubled each time
 _CHECKPOINT = re.compile(r"checkpoints/(\d+)/.+")
-_ONE_CHECKPOINT = ("sample", "evaluate", "export")
+_ONE_CHECKPOINT, _NO_CHECKPOINT = ("sample", "evaluate", "export"), ("plan", "prepare")
 _COPIES, _LOCK = "tpdiff_jax-", ".lock"
 _FIRST = ("config.json", "prepare.json")  # what a folder is, before anything in it
 
@@ -101,25 +102,31 @@ class Copy:
     def fetch(self, mode: str, step: int | None) -> None:
         """Fetch what a mode needs; where it needs one checkpoint, until one is intact."""
         names = [n for n in self._store.sizes() if not _is_hidden(n) and "tensorboard/" not in n]
-        self._fetch_all([name for name in names if not _CHECKPOINT.fullmatch(name)])
-        steps = sorted({int(m[1]) for name in names if (m := _CHECKPOINT.fullmatch(name))})
-        for number in reversed(steps):
-            if mode in _ONE_CHECKPOINT and step not in (None, number):
+        for name in names:
+            if not _CHECKPOINT.fullmatch(name):
+                self._fetch(name)
+        if mode in _NO_CHECKPOINT:
+            return
+        steps = {m[1] for name in names if (m := _CHECKPOINT.fullmatch(name))}
+        # Newest first, those that are half sent last.
+        for found in sorted(steps, key=lambda s: (_manifest_of(s) in names, int(s)), reverse=True):
+            if mode in _ONE_CHECKPOINT and step not in (None, int(found)):
                 continue
-            prefix = f"checkpoints/{number}/"
-            self._fetch_all([name for name in names if name.startswith(prefix)])
-            if mode in _ONE_CHECKPOINT and self._is_intact(number):
+            for name in names:
+                if name.startswith(f"checkpoints/{found}/"):
+                    with contextlib.suppress(FileNotFoundError):  # removed in this moment
+                        self._fetch(name)
+            if mode in _ONE_CHECKPOINT and self._is_intact(found):
                 break
 
-    def _fetch_all(self, names: list[str]) -> None:
-        for name in names:
-            path = self._folder / name
-            self._store.fetch_to(name, path)
-            self._sent[name] = _state(path)
+    def _fetch(self, name: str) -> None:
+        path = self._folder / name
+        self._store.fetch_to(name, path)
+        self._sent[name] = _state(path)
 
-    def _is_intact(self, step: int) -> bool:
+    def _is_intact(self, step: str) -> bool:
         try:
-            verify(self._folder / "checkpoints" / str(step))
+            verify(self._folder / "checkpoints" / step)
         except CheckpointError:
             return False
         return True
@@ -164,18 +171,20 @@ class Copy:
                 time.sleep(_PAUSE * 2**attempt)
 
     def _finished(self) -> Iterator[tuple[str, _State]]:
-        for path in sorted(self._folder.rglob("*")):
-            name = path.relative_to(self._folder).as_posix()
-            if _is_hidden(name):
-                continue
-            if name.startswith("checkpoints/"):
-                found = _CHECKPOINT.fullmatch(name)
-                manifest = self._folder / "checkpoints" / (found[1] if found else "")
-                if not found or not (manifest / CHECKPOINT_MANIFEST_FILE).is_file():
-                    continue
-            with contextlib.suppress(FileNotFoundError):
-                if path.is_file():
-                    yield name, _state(path)
+        """Yield all files that a kill now would leave to the next start."""
+        for where, _, names in os.walk(self._folder):  # says nothing of folders that go away
+            for path in (pathlib.Path(where, name) for name in names):
+                name = path.relative_to(self._folder).as_posix()
+                if not _is_hidden(name) and self._is_published(name):
+                    with contextlib.suppress(FileNotFoundError):
+                        yield name, _state(path)
+
+    def _is_published(self, name: str) -> bool:
+        """Whether a file is of a checkpoint that has its final name, or of none."""
+        if not name.startswith("checkpoints/"):
+            return True
+        step = _CHECKPOINT.fullmatch(name)
+        return step is not None and (self._folder / _manifest_of(step[1])).is_file()
 
 
 def _order(name: str) -> tuple[bool, int, int, str]:
@@ -184,6 +193,10 @@ def _order(name: str) -> tuple[bool, int, int, str]:
     rank = 2 if path.name == CHECKPOINT_MANIFEST_FILE else int(name.endswith(".array_record.json"))
     rank = -1 if name in _FIRST else rank
     return name.startswith("checkpoints/"), rank, -len(path.parts), name
+
+
+def _manifest_of(step: str) -> str:
+    return f"checkpoints/{step}/{CHECKPOINT_MANIFEST_FILE}"
 
 
 def _is_hidden(name: str) -> bool:
