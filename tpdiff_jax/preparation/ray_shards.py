@@ -187,7 +187,7 @@ def _connected(address: str, num_cpus: int) -> Iterator[Any]:
         return
     address = address or os.environ.get("RAY_ADDRESS", "") or _LOCAL
     _check_answers(address)
-    local = {"num_cpus": max(1, num_cpus), "object_store_memory": _STORE_BYTES}
+    local: dict[str, Any] = {"num_cpus": max(1, num_cpus), "object_store_memory": _STORE_BYTES}
     try:
         context = ray.init(
             address=address,
@@ -228,7 +228,8 @@ def _made(
     task = ray.remote(make_on_node)
     common = [ray.put(value) for value in (spec, folders, made_of, make_encoder)]
     spec_ref, folders_ref, made_of_ref, make_encoder_ref = common
-    rest, flying = iter(jobs), {}
+    rest = iter(jobs)
+    flying: dict[Any, ShardJob] = {}
     while True:
         ahead = max(_LEAST_AHEAD, _AHEAD_PER_CPU * int(ray.cluster_resources().get("CPU", 0)))
         while len(flying) < ahead and (job := next(rest, None)) is not None:
