@@ -57,6 +57,34 @@ def test_a_path_is_no_address(path: str) -> None:
     checks.check_no_address("--out", path)
 
 
+@pytest.mark.parametrize(
+    ("text", "is_bucket"),
+    [
+        ("gs://bucket/run", True),
+        ("s3://my.bucket/a/b-c/run_1/", True),
+        ("gs://bucket", False),
+        ("gs://bucket/", False),
+        ("gs:///run", False),
+        ("gs://bucket//run", False),
+        ("gs:/bucket/run", False),
+        ("GS://bucket/run", False),
+        ("az://bucket/run", False),
+        ("https://a.org/x", False),
+        ("runs/gs://bucket/run", False),
+        ("runs/a", False),
+        ("", False),
+    ],
+)
+def test_a_folder_in_a_bucket_is_known_by_its_address(text: str, is_bucket: bool) -> None:
+    assert checks.is_bucket_address(text) == is_bucket
+    is_path = "://" not in text.removeprefix("runs/gs://") and text != "gs:/bucket/run"
+    if is_bucket or is_path:
+        checks.check_path_or_bucket("--workdir", text)
+    else:
+        with pytest.raises(ValueError, match=f"^--workdir={text} is an address; allowed: a path, "):
+            checks.check_path_or_bucket("--workdir", text)
+
+
 def test_the_method_and_the_networks_use_the_same_check() -> None:
     assert method.check_choice is checks.check_choice
     with pytest.raises(ValueError, match=r"^model\.remat is 'yes'; allowed: 'none', "):

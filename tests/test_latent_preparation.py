@@ -16,6 +16,7 @@ from tests.test_prepare import contents, make_spec
 from tests.tiny import REPO
 from tpdiff_jax.encoders import make_clip_encoder
 from tpdiff_jax.preparation.prepare_spec import PrepareSpec
+from tpdiff_jax.preparation.ray_shards import make_engine
 from tpdiff_jax.preparation.shard_writer import ClipEncoder
 from tpdiff_jax.prepare import prepare
 
@@ -90,6 +91,17 @@ def test_two_hosts_with_decoding_processes_write_what_one_writes(
     hosts = [dataclasses.replace(spec, host_index=i, host_count=2, num_workers=i) for i in (0, 1)]
     assert prepare(hosts[1], tmp_path, encoder) is None
     assert prepare(hosts[0], tmp_path, encoder) is not None
+    assert contents(tmp_path) == contents(prepared)
+
+
+@pytest.mark.slow
+def test_encoders_in_the_tasks_of_a_ray_write_what_one_process_writes(
+    spec: PrepareSpec, encoder: ClipEncoder, prepared: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    pytest.importorskip("ray", reason="ray has no wheel for this Python or platform")
+    two = dataclasses.replace(spec, num_workers=2)
+    engine = make_engine(two, "ray", "", make_clip_encoder)
+    assert prepare(two, tmp_path, encoder, engine) is not None
     assert contents(tmp_path) == contents(prepared)
 
 

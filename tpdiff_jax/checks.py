@@ -14,6 +14,7 @@ from typing import Any
 
 # A scheme of two letters or more, so that a Windows drive is none; pathlib makes `gs:/` of `gs://`.
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+_BUCKET = re.compile(r"(gs|s3)://[^/]+(/[^/]+)+/?")
 
 
 def check_choice(field: str, value: object, allowed: Iterable[object]) -> None:
@@ -92,6 +93,28 @@ def check_no_address(field: str, path: object) -> None:
         raise ValueError(
             f"{field}={path} is an address, not a path: only mounted file systems are read and "
             "written (NFS such as Filestore, or a bucket mounted by gcsfuse)"
+        )
+
+
+def is_bucket_address(text: object) -> bool:
+    """Whether a text is the address of a folder in a bucket, such as gs://bucket/run."""
+    return _BUCKET.fullmatch(str(text)) is not None
+
+
+def check_path_or_bucket(field: str, value: object) -> None:
+    """Refuse an address other than that of a folder in a bucket.
+
+    Args:
+        field: full config name or flag.
+        value: what the user gave.
+
+    Raises:
+        ValueError: naming the field, the address and the kinds that are allowed.
+    """
+    if _ADDRESS.match(str(value)) and not is_bucket_address(value):
+        raise ValueError(
+            f"{field}={value} is an address; allowed: a path, gs://BUCKET/FOLDER or "
+            "s3://BUCKET/FOLDER"
         )
 
 

@@ -5,6 +5,7 @@ imports what it needs: a mistake on the command line should not wait for the who
 exception is one exit code.
 """
 
+import contextlib
 import errno
 import os
 import sys
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 from absl import app, flags, logging
 
 from tpdiff_jax import command_line
+from tpdiff_jax.checks import is_bucket_address
 from tpdiff_jax.command_line import Command, ExitCode
 from tpdiff_jax.devices.early_stop import leave_at_sigterm, leaving_at_ctrl_c
 from tpdiff_jax.files.durable import DISK_ERRORS
@@ -33,6 +35,7 @@ STOPS = {
     "tpdiff_jax.optim.guard.TooManyBadSteps": ExitCode.BAD_STEPS,
     "tpdiff_jax.run_folder.checkpoints.SaveError": ExitCode.SAVE_FAILED,
     "tpdiff_jax.files.durable.WriteError": ExitCode.SAVE_FAILED,
+    "tpdiff_jax.run_folder.working_copy.SendError": ExitCode.SAVE_FAILED,
     "tpdiff_jax.planning.program_cost.DoesNotFit": ExitCode.DOES_NOT_FIT,
     "tpdiff_jax.clips.bad_clips.TooManyBadClipsError": ExitCode.TOO_MANY_BAD_CLIPS,
 }
@@ -100,9 +103,12 @@ def run_prepare(command: Command, workdir: pathlib.Path) -> None:
     from tpdiff_jax import prepare as preparation
     from tpdiff_jax.encoders import make_clip_encoder
     from tpdiff_jax.experiment.build import build_prepare
+    from tpdiff_jax.preparation.ray_shards import make_engine
 
     spec = build_prepare(command.values["config"])
-    preparation.prepare(spec, workdir, make_clip_encoder(spec))
+    name, address = command.values["engine"], command.values["engine_address"]
+    engine = make_engine(spec, name, address, make_clip_encoder)
+    preparation.prepare(spec, workdir, make_clip_encoder(spec), engine)
 
 
 def run_plan(command: Command, workdir: pathlib.Path) -> None:
@@ -191,8 +197,25 @@ def run_mode(command: Command) -> int:
     """Do what a command line asks for; return the exit code."""
     if command.mode in command_line.DEVICE_MODES:
         set_up_jax(command)
-    workdir = pathlib.Path(command.values["workdir"])
-    return RUN[command.mode](command, workdir) or ExitCode.DONE
+    with _workdir(command) as workdir:
+        return RUN[command.mode](command, workdir) or ExitCode.DONE
+
+
+def _workdir(command: Command) -> contextlib.AbstractContextManager[pathlib.Path]:
+    """Return the folder to work in: --workdir itself, or a copy of the address that it is."""
+    if not is_bucket_address(address := command.values["workdir"]):
+        return contextlib.nullcontext(pathlib.Path(address))
+    from tpdiff_jax.run_folder.working_copy import working_copy
+
+    if command.mode in command_line.DEVICE_MODES:
+        import jax
+
+        if (number := jax.process_count()) > 1:
+            raise ValueError(
+                f"--workdir={address}: {number} processes need a folder that all share, such as "
+                "NFS or a mounted bucket"
+            )
+    return working_copy(address, command.mode, command.values.get("step"))
 
 
 def main(argv: Sequence[str]) -> None:

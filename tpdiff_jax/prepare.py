@@ -7,7 +7,6 @@ bytes. A bad clip never stops it: it is skipped, counted by reason and listed in
 only too many of them do.
 """
 
-import functools
 import importlib.metadata
 import itertools
 import pathlib
@@ -31,7 +30,7 @@ from tpdiff_jax.files.folders import visible_names
 from tpdiff_jax.files.json_files import read_json
 from tpdiff_jax.preparation.caption_tables import read_sources
 from tpdiff_jax.preparation.clip_source import ClipSource, SkippedClip
-from tpdiff_jax.preparation.decode_pool import DecodePool, Outcome, decode_source
+from tpdiff_jax.preparation.decode_pool import DecodePool, Outcome, decoding
 from tpdiff_jax.preparation.finished_clips import (
     count_clips,
     tell_clips,
@@ -40,8 +39,15 @@ from tpdiff_jax.preparation.finished_clips import (
 )
 from tpdiff_jax.preparation.frame_resize import RESIZE_KERNEL
 from tpdiff_jax.preparation.prepare_spec import PrepareSpec
-from tpdiff_jax.preparation.shard_plan import Plan, make_plan
-from tpdiff_jax.preparation.shard_writer import PIXELS, ClipEncoder, read_notes, write_shard
+from tpdiff_jax.preparation.ray_shards import RayEngine
+from tpdiff_jax.preparation.shard_plan import Plan, ShardJob, make_plan
+from tpdiff_jax.preparation.shard_writer import (
+    PIXELS,
+    ClipEncoder,
+    read_notes,
+    write_notes,
+    write_shard,
+)
 from tpdiff_jax.preparation.skipped_clips import (
     SKIPPED_FILE,
     SkippedClips,
@@ -55,7 +61,10 @@ DECODING_PACKAGES = ("av", "pillow", "array_record")  # another version may give
 
 
 def prepare(
-    spec: PrepareSpec, folder: pathlib.Path, encoder: ClipEncoder = PIXELS
+    spec: PrepareSpec,
+    folder: pathlib.Path,
+    encoder: ClipEncoder = PIXELS,
+    engine: RayEngine | None = None,
 ) -> ClipManifest | None:
     """Prepare a folder of clips to train from.
 
@@ -63,6 +72,7 @@ def prepare(
         spec: sources, clips and limits.
         folder: output; a folder of the same preparation is gone on with.
         encoder: what to store of a clip; by default its pixels.
+        engine: what makes the shards; None makes them here. Its encoder is the same one.
 
     Returns:
         The folder's manifest, or None while other hosts have shards to make.
@@ -105,7 +115,7 @@ def prepare(
     logging.info("%d of %d videos chosen, %d shards", plan.num_videos, len(clips), len(plan.jobs))
     lock_file = folder / f".host-{spec.host_index}-of-{spec.host_count}.lock"
     with file_lock.hold(lock_file, f"--workdir={folder} is being prepared by another process"):
-        make_shards(spec, folder, plan, encoder, skipped)
+        make_shards(spec, folder, plan, encoder, skipped, engine)
 
     # ---- manifest
     return finish(spec, folder, plan, encoder, skipped)
@@ -176,7 +186,12 @@ def open_output_folder(folder: pathlib.Path, wanted: Mapping[str, Any]) -> None:
 
 
 def make_shards(
-    spec: PrepareSpec, folder: pathlib.Path, plan: Plan, encoder: ClipEncoder, skipped: SkippedClips
+    spec: PrepareSpec,
+    folder: pathlib.Path,
+    plan: Plan,
+    encoder: ClipEncoder,
+    skipped: SkippedClips,
+    engine: RayEngine | None = None,
 ) -> None:
     """Make this host's shards that are not there yet.
 
@@ -186,6 +201,7 @@ def make_shards(
         plan: sources and shards.
         encoder: makes arrays of frames and captions.
         skipped: gets the videos left out, earlier sessions' too.
+        engine: what makes them; None makes them here.
 
     Raises:
         TooManyBadClipsError: when more than `prepare.max_bad_share` of the videos are bad.
@@ -195,27 +211,44 @@ def make_shards(
     todo = [job for job in mine if notes[job.name] is None]
     skipped.videos = skipped_of(note for note in notes.values() if note)
     total, rest = (sum(len(job.clips) for job in jobs) for jobs in (mine, todo))
+    with Progress(total, initial=total - rest, label="prepare", unit="video") as progress:
+        if engine is None:
+            _make_here(spec, folders, todo, encoder, skipped, plan.num_videos, progress)
+            return
+        made_of, done = identity(spec, plan, encoder), total - rest
+        for job, made in engine.shards(spec, folders, todo, made_of):
+            write_notes(folders, made)
+            notes[job.name], done = made, done + len(job.clips)
+            skipped.videos = skipped_of(note for note in notes.values() if note)
+            progress.update(done, bad=len(skipped.videos))
+            skipped.check("videos", plan.num_videos)
+
+
+def _make_here(
+    spec: PrepareSpec,
+    folders: Mapping[Bucket, pathlib.Path],
+    jobs: Sequence[ShardJob],
+    encoder: ClipEncoder,
+    skipped: SkippedClips,
+    num_videos: int,
+    progress: Progress,
+) -> None:
+    """Make shards in this process, one after the other, with `prepare.num_workers` to decode."""
     root = pathlib.Path(spec.source).resolve()
-    also = tuple(pathlib.Path(allowed).resolve() for allowed in spec.also_allowed)
-    decode = functools.partial(decode_source, also=also)
-    with (
-        DecodePool(root, spec.clip_format, spec.num_workers, decode) as pool,
-        Progress(total, initial=total - rest, label="prepare", unit="video") as progress,
-    ):
-        done = itertools.count(total - rest + 1)
+    with DecodePool(root, spec.clip_format, spec.num_workers, decoding(spec.also_allowed)) as pool:
 
         def watched(outcomes: Iterable[tuple[ClipSource, Outcome]]) -> Iterator[Any]:
             for clip, outcome in outcomes:
                 if isinstance(outcome, BadClipError):
                     skipped.videos.append(SkippedClip(path=clip.path, **vars(outcome)))
                     logging.warning("video left out: %s", shown_skip(skipped.videos[-1]))
-                    skipped.check("videos", plan.num_videos)
-                progress.update(next(done), bad=len(skipped.videos))
+                    skipped.check("videos", num_videos)
+                progress.update(progress.done + 1, bad=len(skipped.videos))
                 yield clip, outcome
 
         # One stream through all shards: workers read ahead into the next one.
-        stream = watched(pool.outcomes(clip for job in todo for clip in job.clips))
-        for job in todo:
+        stream = watched(pool.outcomes(clip for job in jobs for clip in job.clips))
+        for job in jobs:
             outcomes = itertools.islice(stream, len(job.clips))
             write_shard(folders, job, outcomes, encoder, spec.captions_per_video)
 

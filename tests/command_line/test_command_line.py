@@ -89,15 +89,19 @@ def test_a_mistake_is_one_line_that_names_it(words: list[str], named: str) -> No
     assert named in str(error.value) and "\n" not in str(error.value)
 
 
-PATHS = [name for name, flag in FLAGS.items() if flag.kind == "path"]
+PATHS = [name for name, flag in FLAGS.items() if flag.kind in ("path", "workdir")]
 
 
 @pytest.mark.parametrize("name", PATHS)
-def test_no_flag_that_names_a_path_takes_an_address(name: str) -> None:
+@pytest.mark.parametrize("address", ["gs://bucket/x", "file:///x", "gs:/bucket/x", "gs://bucket"])
+def test_no_flag_that_names_a_path_takes_an_address(name: str, address: str) -> None:
     mode = FLAGS[name].modes[0]
     words = [word for word in arguments(mode) if not word.startswith(f"--{name}=")]
-    with pytest.raises(ValueError, match=f"^--{name}=gs://bucket/x is an address, not a path"):
-        parse([*words, f"--{name}=gs://bucket/x"])
+    if name == "workdir" and address == "gs://bucket/x":  # the one kind for the one flag
+        assert parse([*words, f"--{name}={address}"]).values[name] == address
+        return
+    with pytest.raises(ValueError, match=f"^--{name}={address} is an address"):
+        parse([*words, f"--{name}={address}"])
 
 
 def test_flags_that_hold_paths_are_known_to() -> None:

@@ -39,8 +39,9 @@ class Flag(NamedTuple):
     Attributes:
         modes: those that own it.
         text: its help.
-        kind: "text", "path" (no address such as gs://), "integer", "list" (joined by commas),
-            "repeated", "switch" (--NAME and --noNAME) or "config".
+        kind: "text", "path" (no address such as gs://), "workdir" (a path or an address of a
+            bucket), "integer", "list" (joined by commas), "repeated", "switch" (--NAME and
+            --noNAME) or "config".
         default: value where it is not given.
         allowed: its words, where they are few.
         least: smallest number.
@@ -58,7 +59,12 @@ class Flag(NamedTuple):
 
 FLAGS: Mapping[str, Flag] = {
     "mode": Flag(_ALL, "what to do", default="train", allowed=_ALL),
-    "workdir": Flag(_ALL, "folder of the run", "path", needed_by=_ALL),
+    "workdir": Flag(
+        _ALL,
+        "folder of the run, or gs://BUCKET/RUN or s3://BUCKET/RUN (requirements-bucket.txt)",
+        "workdir",
+        needed_by=_ALL,
+    ),
     "config": Flag(
         ("train", "sample", "evaluate", "export", "prepare", "plan"),
         "config file; its fields are overridden by --config.GROUP.FIELD=VALUE. sample, evaluate "
@@ -155,6 +161,18 @@ FLAGS: Mapping[str, Flag] = {
         "stored type",
         default="float32",
         allowed=("float32", "bfloat16", "float16"),
+    ),
+    "engine": Flag(
+        ("prepare",),
+        "who makes the shards: this process, or a ray cluster (requirements-ray.txt)",
+        default="local",
+        allowed=("local", "ray"),
+    ),
+    "engine_address": Flag(
+        ("prepare",),
+        "the ray cluster, as in auto or HOST:PORT; default RAY_ADDRESS, or else a ray of this "
+        "process with prepare.num_workers CPUs",
+        default="",
     ),
     "trust_step": Flag(
         ("doctor",),

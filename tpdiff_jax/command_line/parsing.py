@@ -11,7 +11,12 @@ from typing import Any, NamedTuple
 from absl import flags
 from ml_collections import config_flags
 
-from tpdiff_jax.checks import check_at_least, check_choice, check_no_address
+from tpdiff_jax.checks import (
+    check_at_least,
+    check_choice,
+    check_no_address,
+    check_path_or_bucket,
+)
 from tpdiff_jax.command_line.flag_table import (
     FLAGS,
     MODES,
@@ -123,6 +128,7 @@ def _define(owned: Mapping[str, Flag], argv: Sequence[str]) -> flags.FlagValues:
     define: dict[str, Callable[..., Any]] = {
         "text": flags.DEFINE_string,
         "path": flags.DEFINE_string,
+        "workdir": flags.DEFINE_string,
         "integer": flags.DEFINE_integer,
         "list": flags.DEFINE_list,
         "repeated": flags.DEFINE_multi_string,
@@ -146,6 +152,8 @@ def _check(mode: str, name: str, flag: Flag, value: Any) -> None:
         return
     if flag.kind == "path":
         check_no_address(f"--{name}", value)
+    if flag.kind == "workdir":
+        check_path_or_bucket(f"--{name}", value)
     if flag.allowed:
         check_choice(f"--{name}", value, flag.allowed)
     if flag.least is not None:

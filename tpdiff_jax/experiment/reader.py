@@ -7,8 +7,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from tpdiff_jax.checks import check_choice, check_no_address
+from tpdiff_jax.checks import check_choice, check_no_address, check_path_or_bucket
 from tpdiff_jax.run_folder.run_config import flat_fields
+
+_MAY_BE_BUCKETS = ("data.folder",)
 
 
 class ConfigReader:
@@ -33,7 +35,7 @@ class ConfigReader:
         if any(isinstance(entry, float) and not math.isfinite(entry) for entry in entries):
             raise ValueError(f"{name}={value} must be finite")
         if isinstance(value, str):  # here, so that no field that names a folder can be left out
-            check_no_address(name, value)
+            (check_path_or_bucket if name in _MAY_BE_BUCKETS else check_no_address)(name, value)
         return value
 
     def choice(self, name: str, allowed: Collection[str]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from tpdiff_jax import method
 from tpdiff_jax.checks import naming
+from tpdiff_jax.clips.clip_copy import local_clips
 from tpdiff_jax.data import (
     DATASETS,
     ClipFacts,
@@ -90,7 +91,9 @@ def build_datasets(
         }
     places = {"": fields}
     if "folder" in fields:
-        folders = bucket_folders(fields["folder"])
+        with naming("data.folder"):
+            here = local_clips(fields["folder"])
+        folders = bucket_folders(here)
         places = {bucket: fields | {"folder": folder} for bucket, folder in folders.items()}
     datasets = {b: _construct(name, DATASETS[name], f) for b, f in places.items()}
     if frame_shape is None:

@@ -1,1 +1,1 @@
-"""The only room that touches a disk: durable files, JSON, locks, media."""
+"""The only room that touches a disk or a bucket: durable files, JSON, locks, media, objects."""

@@ -7,6 +7,7 @@ tried again one at a time, and one that crashes alone is bad for that reason.
 
 import collections
 import concurrent.futures
+import functools
 import itertools
 import multiprocessing
 import os
@@ -50,6 +51,12 @@ def decode_source(
         return bad
     except OSError as error:  # unreadable by this user, or gone
         return BadClipError("unreadable", type(error).__name__)
+
+
+def decoding(also_allowed: Sequence[str]) -> Callable[[str, ClipSource, ClipFormat], Outcome]:
+    """Return `decode_source` for videos that may lie in these folders too."""
+    also = tuple(pathlib.Path(allowed).resolve() for allowed in also_allowed)
+    return functools.partial(decode_source, also=also)
 
 
 def end_with_parent() -> None:

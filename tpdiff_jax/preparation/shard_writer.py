@@ -78,8 +78,8 @@ PIXELS = ClipEncoder({"video": {"name": "pixels"}, "text": {"name": "none"}}, ke
 class _OpenShard:
     """One ArrayRecord file in the making."""
 
-    def __init__(self, path: pathlib.Path) -> None:
-        self._path, self._temporary = path, path.with_name(f".{path.name}.tmp")
+    def __init__(self, path: pathlib.Path, attempt: str) -> None:
+        self._path, self._temporary = path, path.with_name(f".{path.name}{attempt}.tmp")
         with naming_write_errors(path):
             path.parent.mkdir(exist_ok=True)
             self._writer = ArrayRecordWriter(str(self._temporary), WRITER_OPTIONS)
@@ -105,10 +105,10 @@ class _OpenShard:
         self._temporary.unlink(missing_ok=True)
 
     def publish(self, job: ShardJob, skipped: Sequence[SkippedClip]) -> dict[str, Any]:
-        """Give the file its name; write and return its note."""
+        """Give the file its name; return its note."""
         with naming_write_errors(self._path):
             publish(self._temporary, self._path)
-        note = {
+        return {
             "name": job.name,
             "split": job.split,
             "num_clips": self._num_clips,
@@ -119,8 +119,6 @@ class _OpenShard:
             "arrays": self._arrays,
             "skipped": [vars(clip) for clip in skipped],
         }
-        write_durably(note_path(self._path.parent, job.name), to_json(note))
-        return note
 
 
 def write_shard(
@@ -140,6 +138,36 @@ def write_shard(
         captions_per_video: captions that a clip has room for.
 
     Returns:
+        The note of every bucket.
+
+    Raises:
+        ValueError: when the encoder returns arrays of varying types or shapes, or no "video".
+        WriteError: when the disk is full or broken.
+    """
+    notes = store_clips(folders, job, outcomes, encoder, captions_per_video)
+    write_notes(folders, notes)
+    return notes
+
+
+def store_clips(
+    folders: Mapping[Bucket, pathlib.Path],
+    job: ShardJob,
+    outcomes: Iterable[tuple[ClipSource, Outcome]],
+    encoder: ClipEncoder,
+    captions_per_video: int = 1,
+    attempt: str = "",
+) -> list[dict[str, Any]]:
+    """Write a shard into the folder of each bucket; it counts once its notes are written.
+
+    Args:
+        folders: where clips of each shape go.
+        job: what the shard is called and of which videos its clips are.
+        outcomes: the clips of these videos, in order.
+        encoder: what to store of a clip.
+        captions_per_video: captions that a clip has room for.
+        attempt: part of the unfinished files' names, where two may be at work at the same time.
+
+    Returns:
         The note of every bucket: a shard's manifest entry with `arrays` (dtype and shape of each),
         clips with a caption, captions that are cut, and `skipped`, which videos of the job have no
         clip in any bucket.
@@ -148,7 +176,7 @@ def write_shard(
         ValueError: when the encoder returns arrays of varying types or shapes, or no "video".
         WriteError: when the disk is full or broken.
     """
-    shards = {bucket: _OpenShard(folder / job.name) for bucket, folder in folders.items()}
+    shards = {bucket: _OpenShard(folder / job.name, attempt) for bucket, folder in folders.items()}
     try:
         skipped = _fill(shards, outcomes, encoder, captions_per_video)
         return [shard.publish(job, skipped) for shard in shards.values()]
@@ -206,6 +234,12 @@ def encode_clip(
     texts = [arrays, *map(encode_text, clip.other_captions)]
     alone = [{name: a for name, a in text.items() if name != "video"} for text in texts]
     return {"video": arrays["video"], **stack_captions(alone, captions_per_video)}
+
+
+def write_notes(folders: Mapping[Bucket, pathlib.Path], notes: Sequence[Mapping[str, Any]]) -> None:
+    """Write the note of every bucket, which makes the shard a finished one."""
+    for folder, note in zip(folders.values(), notes, strict=True):
+        write_durably(note_path(folder, note["name"]), to_json(note))
 
 
 def same_arrays(facts: dict[str, Any], record: ClipRecord) -> dict[str, Any]:

@@ -78,6 +78,11 @@ class Progress:
                 self._is_last_written = done >= self._total
                 self._write(self._line(now - self._start, shown))
 
+    @property
+    def done(self) -> int:
+        """Units done so far."""
+        return self._done
+
     def message(self, text: str) -> None:
         """Writes one line without tearing the bar."""
         if self._bar is not None:
