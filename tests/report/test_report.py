@@ -279,3 +279,17 @@ def test_costs_are_relative_to_the_full_rate_stage():
     assert weighted_mean([0.25, 0.5, 1.0], [1, 1, 1]) == pytest.approx(7 / 12)
     assert weighted_mean([0.25, None], [1, 1]) is None
     assert weighted_mean([0.25, 0.5], [1, None]) is None
+
+
+def test_captions_and_notes_on_the_evaluation_stand_at_the_head(tmp_path):
+    workdir = make_run(tmp_path / "run")
+    results = json.loads((workdir / "results.json").read_text())
+    results["data"] = {"train_clips": 29, "test_clips": 1, "captions": "28 of 30 clips"}
+    results["notes"] = ["generated videos are compared with TRAINING clips", "12 clips are too few"]
+    (workdir / "results.json").write_text(json.dumps(results))
+    page = write_report(workdir).read_text()
+    head, _, rest = page.partition("<h2>")
+    assert "28 of 30 clips" in head and "captions" in head
+    for note in results["notes"]:
+        assert f"Evaluation: {note}." in head
+    assert "Data" in rest and "29" in rest

@@ -67,3 +67,7 @@ class TextModel:
             mask=tokens.attention_mask.cpu().numpy() != 0,
             pooled=None if pooled is None else pooled.cpu().numpy(),
         )
+
+    def num_tokens_of(self, prompt: str) -> int:
+        """Tokens of a prompt with those that mark its ends, however many are encoded."""
+        return len(self._opened.tokenizer(prompt, truncation=False).input_ids)

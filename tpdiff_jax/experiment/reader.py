@@ -1,14 +1,35 @@
 """Fields of a ConfigDict by name, checked, and none of them left unread."""
 
+import contextlib
 import difflib
 import math
-from collections.abc import Collection
+import pathlib
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from tpdiff_jax.checks import check_choice, check_no_address
 from tpdiff_jax.run_folder.run_config import flat_fields
+
+
+@contextlib.contextmanager
+def refusing_odd_fields(path: pathlib.Path) -> Iterator[None]:
+    """Say which saved config does not fit, whatever its fields break inside.
+
+    A config from the command line has the types of its defaults; a file may hold anything.
+
+    Args:
+        path: config.json, for the message.
+
+    Raises:
+        ValueError: in one line, for what a field of a wrong type raises.
+    """
+    try:
+        yield
+    except (TypeError, KeyError, AttributeError, OverflowError, ZeroDivisionError) as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise ValueError(f"{path} holds a field that does not fit: {reason}") from error
 
 
 class ConfigReader:

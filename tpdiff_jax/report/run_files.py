@@ -1,10 +1,10 @@
 """Reads what a run left in its directory; every part may be missing."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tpdiff_jax.files.json_files import MAX_JSON_BYTES, parse_json, read_small_file
 from tpdiff_jax.run_log.goodput import GOODPUT_FILE, summarise
 from tpdiff_jax.run_log.json_lines import METRICS_FILE, read_metrics
 
@@ -101,7 +101,7 @@ def _read_json(path: Path, problems: list[str]) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        content = json.loads(path.read_text())
+        content = parse_json(read_small_file(path, MAX_JSON_BYTES))
     except (OSError, ValueError) as error:
         problems.append(f"{path.name} could not be read: {error}")
         return {}

@@ -16,6 +16,7 @@ import numpy as np
 
 from tpdiff_jax.run_log.cost_meter import CostMeter
 from tpdiff_jax.run_log.goodput import Goodput
+from tpdiff_jax.run_log.lost_lines import LOGGED_STEP
 from tpdiff_jax.run_log.metric_writers import MetricWriter
 from tpdiff_jax.run_log.progress import Progress
 from tpdiff_jax.run_log.step_window import StepWindow
@@ -47,6 +48,7 @@ class RunLog:
         goodput: Goodput,
         writer: MetricWriter,
         progress: Progress,
+        logged_step: int = 0,
     ) -> None:
         """Take over the ledgers.
 
@@ -56,7 +58,9 @@ class RunLog:
             goodput: the session's clock.
             writer: takes the lines of metrics.
             progress: the terminal.
+            logged_step: completed steps of the last line of an earlier session that is kept.
         """
+        self._logged_step = logged_step
         self._window, self._meter, self._goodput = window, meter, goodput
         self._writer, self._progress = writer, progress
 
@@ -87,6 +91,7 @@ class RunLog:
         means = self._window.close()
         rates = self._meter.rates() | self._meter.spent()
         self._writer.write_scalars(done, {**place, **means, **rates, **counts})
+        self._logged_step = done
         self._progress.update(done, loss=means["loss"], **place)
         self._end_span(done)
 
@@ -111,7 +116,7 @@ class RunLog:
 
     def totals(self) -> dict[str, Any]:
         """Wait, then return what the log of a resumed run goes on from; JSON can hold it."""
-        return self._window.totals()
+        return {**self._window.totals(), LOGGED_STEP: self._logged_step}
 
     def measured(self, done: int, scalars: Mapping[str, Any]) -> None:
         """Write a line of an evaluation, beside what the run had spent by then.
