@@ -18,8 +18,7 @@ from tpdiff_jax.models.layers.basic import (
     EPSILON,
     FeedForward,
     Linear,
-    layer_norm,
-    modulate,
+    modulated_norm,
     over_tokens,
     zero_linear,
 )
@@ -126,7 +125,7 @@ class WanHead(nnx.Module):
 
 def _modulated(x: Array, shift: Array, scale: Array) -> Array:
     """Return norm(x) (1 + scale) + shift in float32, back in x's type; [b, ..., d] by [b, d]."""
-    return modulate(layer_norm(x.astype(jnp.float32)), shift, scale).astype(x.dtype)
+    return modulated_norm(x.astype(jnp.float32), shift, scale).astype(x.dtype)
 
 
 def _add_gated(x: Array, gate: Array, y: Array) -> Array:
