@@ -1,0 +1,79 @@
+"""`tpdiff_jax.open_run`: the same videos as `--mode=sample` writes, from three lines of Python."""
+
+import pathlib
+import subprocess
+import sys
+
+import av
+import numpy as np
+import pytest
+
+import tpdiff_jax
+from tests.tiny import REPO, tiny_config
+from tpdiff_jax.experiment.build import build_experiment
+from tpdiff_jax.files.media import to_uint8
+from tpdiff_jax.generation.from_checkpoint import open_run as open_checkpoint
+from tpdiff_jax.generation.prompts import SampleFlags
+from tpdiff_jax.generation.requested_videos import request_videos
+from tpdiff_jax.train import train
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("run")
+    config = tiny_config(train__num_steps=2, train__checkpoint_every_steps=1)
+    train(build_experiment(config), folder)
+    return folder
+
+
+def test_three_lines_give_the_videos_that_the_command_writes(
+    workdir: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    run = tpdiff_jax.open_run(workdir)
+    videos = run.sample(labels=[3, 1, 4], seed=5)
+    run.save(videos, tmp_path / "clips")
+
+    assert (videos.dtype, videos.shape) == (np.uint8, (3, 8, 32, 32, 1))
+    opened = open_checkpoint(workdir)
+    asked = request_videos(opened, SampleFlags(labels=("3", "1", "4")), num_videos=None, seed=5)
+    (batch,) = (made for made, _ in asked.batches())
+    np.testing.assert_array_equal(videos, to_uint8(batch))
+    assert run.step == 2 and run.fps == opened.experiment.dataset.fps
+    assert (tmp_path / "clips" / "grid.gif").is_file()
+    (first, *others) = sorted((tmp_path / "clips").glob("*.mp4"))
+    assert len(others) == 2
+    with av.open(str(first)) as container:
+        frames = [frame.to_ndarray(format="gray") for frame in container.decode(video=0)]
+    assert len(frames) == 8
+    shown = np.stack(frames)[:, 4::8, 4::8].astype(float)  # enlarged eight times
+    assert np.abs(shown - videos[0, ..., 0]).mean() < 4.0
+
+
+def test_seeds_steps_and_numbers_are_arguments(workdir: pathlib.Path) -> None:
+    run = tpdiff_jax.open_run(workdir, step=1, guidance_scale=2, steps_per_stage=(1, 1, 1))
+    assert run.step == 1
+    videos = run.sample(labels=["7"], num_videos=3, seed=1)
+    assert videos.shape[0] == 3
+    np.testing.assert_array_equal(videos, run.sample(labels=[7, 7, 7], seed=1))
+    assert (videos != run.sample(labels=[7, 7, 7], seed=2)).any()
+
+
+def test_what_does_not_fit_is_said(workdir: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    with pytest.raises(ValueError, match="no argument 'guidance'; allowed: step, .*guidance_scale"):
+        tpdiff_jax.open_run(workdir, guidance=3.0)
+    with pytest.raises(ValueError, match="is not a run folder"):
+        tpdiff_jax.open_run(tmp_path)
+    run = tpdiff_jax.open_run(workdir)
+    with pytest.raises(ValueError, match="'12' must be 1 number"):
+        run.sample(labels=[12])
+    with pytest.raises(ValueError, match="give --labels or --caption, not both"):
+        run.sample(labels=[1], captions=["the digit 1"])
+    with pytest.raises(AttributeError, match="no attribute 'opne_run'"):
+        _ = tpdiff_jax.opne_run
+
+
+def test_importing_the_package_imports_no_jax() -> None:
+    code = "import sys, tpdiff_jax; assert 'jax' not in sys.modules; print(tpdiff_jax.__version__)"
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == tpdiff_jax.__version__

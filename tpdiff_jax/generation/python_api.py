@@ -1,0 +1,118 @@
+"""Sampling from Python: `tpdiff_jax.open_run`."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tpdiff_jax.files.media import to_uint8
+from tpdiff_jax.generation import from_checkpoint
+from tpdiff_jax.generation.from_checkpoint import GenerateFlags, OpenedRun
+from tpdiff_jax.generation.prompts import SampleFlags
+from tpdiff_jax.generation.requested_videos import request_videos
+from tpdiff_jax.generation.sample_files import SampleWriter, open_decoder
+
+
+class SamplingRun:
+    """A trained run, opened to be sampled from; what `tpdiff_jax.open_run` returns.
+
+    Attributes:
+        opened: the experiment and its parameters, for everything else.
+    """
+
+    def __init__(self, opened: OpenedRun) -> None:
+        self.opened = opened
+
+    @property
+    def step(self) -> int:
+        """Completed steps of the checkpoint."""
+        return self.opened.step
+
+    @property
+    def fps(self) -> float:
+        """Frames per second of the videos."""
+        return self.opened.experiment.dataset.fps
+
+    def sample(
+        self,
+        *,
+        labels: Sequence[int | str] = (),
+        captions: Sequence[str] = (),
+        num_videos: int | None = None,
+        seed: int | None = None,
+        text_weights: str | pathlib.Path = "",
+    ) -> np.ndarray:
+        """Generate videos.
+
+        Args:
+            labels: one a video, as 3 or, for several digits, "3-7"; for data with labels.
+            captions: one a video.
+            num_videos: how many; by default one a label or caption, else the config's number.
+            seed: the same seed and request give the same video; by default the config's.
+            text_weights: folder of the text encoder, for captions of prepared clips.
+
+        Returns:
+            uint8 [n, f, h, w, c], c = 1 (grey) or 3.
+
+        Raises:
+            ValueError: when what is asked for does not fit the run, or its videos are latents and
+                `open_run` was given no `video_weights`.
+        """
+        experiment, spec = self.opened.experiment, self.opened.experiment.sample
+        decode = open_decoder(experiment.dataset, spec.video_weights)
+        if decode is None:
+            raise ValueError("open_run needs video_weights: the run generates latents")
+        flags = SampleFlags(
+            labels=tuple(map(str, labels)), captions=captions, text_weights=str(text_weights)
+        )
+        asked = request_videos(
+            self.opened, flags, num_videos=num_videos, seed=spec.seed if seed is None else seed
+        )
+        return np.concatenate([to_uint8(decode(videos)) for videos, _ in asked.batches()])
+
+    def save(self, videos: np.ndarray, folder: str | pathlib.Path) -> None:
+        """Write videos as MP4 files and a grid.
+
+        Args:
+            videos: what `sample` returned.
+            folder: made when it is missing; files of the same names are replaced.
+        """
+        writer = SampleWriter(pathlib.Path(folder), self.fps, lambda pixels: pixels / 127.5 - 1.0)
+        writer.write(videos, ())
+        writer.finish()
+
+
+def open_sampling_run(
+    workdir: str | pathlib.Path, *, step: int | None = None, **overrides: Any
+) -> SamplingRun:
+    """Open a run to sample from it; known as `tpdiff_jax.open_run`.
+
+        run = tpdiff_jax.open_run("runs/flow")
+        videos = run.sample(labels=[3, 1, 4])
+        run.save(videos, "clips")
+
+    Args:
+        workdir: a folder that training has made.
+        step: checkpoint to read; None takes the newest that can be read.
+        **overrides: as the flags of `--mode=sample`: `guidance_scale`, a number or one a stage,
+            `steps_per_stage`, `video_weights`, `bucket`, `adapter`, `adapter_scale`.
+
+    Returns:
+        The run, with the moving average of the parameters.
+
+    Raises:
+        ValueError: when the folder is no run, an override is unknown or no checkpoint can be read.
+    """
+    if unknown := set(overrides) - set(GenerateFlags._fields):
+        known = ", ".join(GenerateFlags._fields)
+        raise ValueError(f"open_run has no argument {min(unknown)!r}; allowed: step, {known}")
+    for name in ("guidance_scale", "steps_per_stage"):
+        if (value := overrides.get(name)) is not None:
+            values = [value] if isinstance(value, int | float) else value
+            overrides[name] = [str(number) for number in values]
+    for name in ("video_weights", "adapter", "data_folder"):
+        if overrides.get(name) is not None:
+            overrides[name] = str(overrides[name])
+    flags = GenerateFlags(**overrides)
+    return SamplingRun(from_checkpoint.open_run(pathlib.Path(workdir), step=step, overrides=flags))
