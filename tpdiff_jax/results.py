@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tpdiff_jax.clips.record_manifest import SPLITS
-from tpdiff_jax.data import ENDLESS, VideoRecordsSpec
+from tpdiff_jax.data import ENDLESS
 from tpdiff_jax.devices.facts import device_facts, package_versions
 from tpdiff_jax.evals.measures import Evaluation
 from tpdiff_jax.experiment.build import Experiment
@@ -80,12 +80,8 @@ def data_facts(experiment: Experiment) -> dict[str, Any]:
         counts = [clips.dataset.num_clips(split) for clips in shapes]
         if max(counts) < ENDLESS:
             facts[f"{split}_clips"] = sum(counts)
-    captions = {
-        clips.bucket: clips.dataset.captions
-        for clips in shapes
-        if isinstance(clips.dataset, VideoRecordsSpec)
-    }
-    told = [f"{name}: {text}" if name else text for name, text in captions.items()]
+    captions = {clips.bucket: clips.dataset.captions for clips in shapes}
+    told = [f"{name}: {text}" if name else text for name, text in captions.items() if text]
     return facts | ({"captions": ", ".join(told)} if told else {})
 
 

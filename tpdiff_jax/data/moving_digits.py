@@ -10,7 +10,7 @@ and is clipped at one, so mass is exactly conserved except in overlaps.
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +70,7 @@ class MovingDigitsSpec:
     num_digits: int = 1
     speed_stratum: str = "all"
     digit_scale: int = 0
+    captions: ClassVar[str] = ""  # of `Dataset`: labels alone, no text to count
 
     def __post_init__(self) -> None:
         if self.num_frames < 1:

@@ -16,7 +16,7 @@ import pathlib
 import re
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from absl import logging
@@ -72,6 +72,7 @@ class TfdsFolderSpec:
     fps: float = 8.0
     horizontal_flip: bool = False
     max_bad_share: float = 0.01
+    captions: ClassVar[str] = ""  # of `Dataset`: TFDS does not count them
 
     def __post_init__(self) -> None:
         if not self.fps > 0:
