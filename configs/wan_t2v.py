@@ -1,6 +1,6 @@
 """Wan2.1 text-to-video on a temporal pyramid: low-rank fine-tuning at 832x480, 1.4 billion.
 
-Paper:    TPDiff, arXiv 2503.09566, on a third network; Wan, arXiv 2503.20314.
+Paper:    TPDiff, arXiv 2503.09566, its third system; Wan, arXiv 2503.20314.
 Clips:    --mode=prepare --config=configs/wan_clips.py makes CLIPS: 21 latents of 60x104.
 Command:  python -m tpdiff_jax.main --config=configs/wan_t2v.py --workdir=runs/wan \
             --config.data.folder=CLIPS --config.model.weights=WEIGHTS/transformer
@@ -68,7 +68,6 @@ def get_config() -> ConfigDict:
     config.train.num_steps = 10_000
     config.train.batch_size = 8
     config.train.eval_every_steps = 0  # no exact evaluators for such clips
-    config.sample.num_steps = 51
     config.sample.guidance_scale = 5.0
     config.sample.batch_size = 8
     config.eval.batch_size = 8
