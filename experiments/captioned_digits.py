@@ -4,7 +4,7 @@
     python -m experiments.captioned_digits --config=configs/captioned_digits_ddim.py \
       --out=runs/captioned_ddim --arms=pyramid,vanilla
     python -m experiments.captioned_digits --config=configs/captioned_digits_wan.py \
-      --out=runs/captioned_wan --arms=pyramid,vanilla
+      --out=runs/captioned_wan --num_clips=2000 --arms=pyramid,vanilla --seeds=0,1,2
 
 Moving Digits become MP4 files with captions in text files; language models of random weights with a
 tokenizer of the captions' words stand for published text encoders, and an autoencoder trained on

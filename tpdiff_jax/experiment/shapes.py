@@ -220,8 +220,8 @@ def _check_first_latent(read: ConfigReader, clips: ClipsOfShape) -> None:
     name = clips.facts.encoders["video"]["name"]
     if name in FIRST_LATENT_APART and read("pyramid.upsample") == "nearest":
         raise ValueError(
-            "pyramid.upsample='nearest' would copy the first latent, which has statistics of its "
-            f"own where prepare.video_encoder={name!r}; allowed: nearest_next, linear"
+            "pyramid.upsample='nearest' would copy the first latent, the code of one frame and not "
+            f"of several where prepare.video_encoder={name!r}; allowed: nearest_next, linear"
         )
 
 

@@ -41,9 +41,9 @@ def samples_content(run: RunRecord) -> dict[str, Any]:
         if path.stat().st_size > room:
             break
         room -= path.stat().st_size
-        earlier.insert(0, {"step": step, "address": _data_uri(path)})
+        earlier.append({"step": step, "address": _data_uri(path)})
     left_out = len(run.videos) - len(clips)
-    found = {"grid": grid, "clips": clips, "left_out": left_out, "earlier": earlier}
+    found = {"grid": grid, "clips": clips, "left_out": left_out, "earlier": earlier[::-1]}
     return found if grid or clips or left_out or earlier else {}
 
 

@@ -44,9 +44,8 @@ class WanDownLevel(nnx.Module):
         self.downsample_space = (
             None if is_last else frame_conv(d, d, dtype, rngs, stride=2, padding=AFTER)
         )
-        over_time = {"kernel": OVER_TIME, "strides": (2, 1, 1), "starts_inside": True}
         self.downsample_time = (
-            CausalConv(d, d, dtype, rngs, **over_time)
+            CausalConv(d, d, dtype, rngs, kernel=OVER_TIME, strides=(2, 1, 1), starts_inside=True)
             if not is_last and config.halves_time[index]
             else None
         )
