@@ -2,6 +2,7 @@
 
 import logging
 import pathlib
+import shutil
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ from tests.forced_devices import last_line_on
 from tests.models.adapter_cases import ANIMATEDIFF
 from tests.test_export import tiny_animatediff
 from tests.tiny import tiny_config
-from tpdiff_jax import command_line, train
+from tpdiff_jax import command_line, main, train
 from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.export import export_adapter
 from tpdiff_jax.generation import from_checkpoint
@@ -141,6 +142,31 @@ def test_only_runs_of_low_rank_changes_are_written_as_adapters(
     assert folder == run.workdir / "export" / "step_00000003_peft"
     names = set(load_file(folder / "adapter_model.safetensors"))
     assert "base_model.model.blocks.1.attention.space.qkv.lora_A.weight" in names
+
+
+def test_the_command_writes_adapters(run: OpenedRun, tmp_path: pathlib.Path) -> None:
+    out = tmp_path / "adapter"
+    argv = ["tpdiff", "--mode=export", "--what=adapter", "--layout=diffusers", f"--out={out}"]
+    command = command_line.parse([*argv, f"--workdir={run.workdir}", "--dtype=float16"])
+    assert main.run_mode(command) == 0
+    tensors = load_file(out / "pytorch_lora_weights.safetensors")
+    assert {tensor.dtype for tensor in tensors.values()} == {np.dtype(np.float16)}
+    name = "transformer.blocks.1.feed_forward.inner.lora_{}.weight"
+    low = run.low_rank["blocks"]["feed_forward"]["inner"]  # type: ignore[index]
+    expected = 1.5 * np.asarray(low["lora_a"][1] @ low["lora_b"][1]).T
+    found = np.float32(tensors[name.format("B")]) @ np.float32(tensors[name.format("A")])
+    np.testing.assert_allclose(found, expected, rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_run_needs_its_adapter_only_once(run: OpenedRun, tmp_path: pathlib.Path) -> None:
+    folder = export_adapter(run, "native", "float32", tmp_path / "adapter")
+    fields = LOW_RANK | {"adaptation__weights": str(folder), "train__num_steps": 1}
+    train.train(build_experiment(tiny_config(**fields)), tmp_path / "run")
+    shutil.rmtree(folder)
+    longer = fields | {"train__num_steps": 2}
+    train.train(build_experiment(tiny_config(**longer)), tmp_path / "run")
+    assert open_run(tmp_path / "run").step == 2
 
 
 def test_published_weights_are_sampled_with_an_adapter_where_there_is_no_run(

@@ -409,6 +409,9 @@ def test_alpha_of_kohya_is_exact_whatever_the_type(tmp_path: pathlib.Path) -> No
     stored = load_file(tmp_path / "adapter.safetensors")
     assert stored["lora_unet_mid_block_x.alpha"] == np.float32(0.7)
     assert stored["lora_unet_mid_block_x.lora_up.weight"].dtype == ml_dtypes.bfloat16
+    (read,) = read_adapter(tmp_path).pairs.values()
+    assert read.scale == pytest.approx(0.7 / 3, rel=1e-6)
+    np.testing.assert_array_equal(read.low_b, pair.low_b)
 
 
 def test_tensors_that_wans_loader_reads_twice_keep_their_strength(tmp_path: pathlib.Path) -> None:

@@ -18,7 +18,7 @@ from tpdiff_jax.models.adapter_names import KERNEL_ENDING
 from tpdiff_jax.models.adapters import AdaptedNetwork, Orders, layer_and_columns, orders_of
 from tpdiff_jax.models.layers.basic import LOW_RANK_NAMES
 from tpdiff_jax.types import Params
-from tpdiff_jax.weights.adapter_files import LowRankPair, some_names
+from tpdiff_jax.weights.adapter_files import LowRankPair, quoted_names
 from tpdiff_jax.weights.key_table import Place, flatten_params
 
 
@@ -120,11 +120,11 @@ def _check_trained(
     missing = [owner + KERNEL_ENDING for owner in trained if not changed.get(owner)]
     if extra:
         raise ValueError(
-            f"adaptation.trained leaves out what the adapter changes: {some_names(extra)}"
+            f"adaptation.trained leaves out what the adapter changes: {quoted_names(extra)}"
         )
     if missing:
         raise ValueError(
-            f"adaptation.trained takes in what the adapter does not change: {some_names(missing)}"
+            f"adaptation.trained takes in what the adapter does not change: {quoted_names(missing)}"
         )
 
 

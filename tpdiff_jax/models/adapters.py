@@ -16,7 +16,7 @@ from flax.traverse_util import unflatten_dict
 from tpdiff_jax.models.adapter_names import KERNEL_ENDING, AdapterNames
 from tpdiff_jax.models.layers.basic import LOW_RANK_NAMES
 from tpdiff_jax.types import Params
-from tpdiff_jax.weights.adapter_files import AdapterFile, LowRankPair, some_names
+from tpdiff_jax.weights.adapter_files import AdapterFile, LowRankPair, quoted_names
 from tpdiff_jax.weights.key_table import LAYER, Place, flatten_params, places
 
 WEIGHT = ".weight"
@@ -129,7 +129,7 @@ def named_pairs(file: AdapterFile, network: AdaptedNetwork) -> dict[str, LowRank
     unknown = [name for name in file.pairs if name not in aliases]
     if unknown:
         raise ValueError(
-            f"{file.path} changes {some_names(unknown)}, which are no matrices of this network "
+            f"{file.path} changes {quoted_names(unknown)}, which are no matrices of this network "
             f"({len(unknown)} of {len(file.pairs)} in all)"
         )
     found: dict[str, LowRankPair] = {}
@@ -144,7 +144,7 @@ def named_pairs(file: AdapterFile, network: AdaptedNetwork) -> dict[str, LowRank
         if _without_ones(_change_shape(pair)) != _without_ones(modules[name].shape)
     ]
     if wrong:
-        raise ValueError(f"{file.path} changes matrices of other shapes: {some_names(wrong)}")
+        raise ValueError(f"{file.path} changes matrices of other shapes: {quoted_names(wrong)}")
     return found
 
 

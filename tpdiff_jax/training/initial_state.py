@@ -24,7 +24,7 @@ from tpdiff_jax.optim.adaptation import union
 from tpdiff_jax.run_folder.checkpoints import Restored
 from tpdiff_jax.train_state import TrainState, init_state, state_of_params
 from tpdiff_jax.types import Params, PRNGKey
-from tpdiff_jax.weights.adapter_files import read_adapter, some_names
+from tpdiff_jax.weights.adapter_files import quoted_names, read_adapter
 
 
 def run_keys(seed: int) -> tuple[PRNGKey, PRNGKey]:
@@ -66,7 +66,7 @@ def _from_adapter(experiment: Experiment, state: TrainState) -> TrainState:
         low, fresh = fill_low_rank(state.params, pairs, network, file.layout, scale)
     logging.info("low-rank changes start from %s", file)
     if fresh:
-        logging.warning("it lacks %s: they start from nothing", some_names(fresh))
+        logging.warning("it lacks %s: they start from nothing", quoted_names(fresh))
     placed = jax.tree.map(placed_like, state.params, low)
     return state._replace(params=placed, ema_params=jax.tree.map(jnp.copy, placed))
 

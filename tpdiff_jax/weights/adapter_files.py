@@ -110,7 +110,7 @@ class AdapterFile(NamedTuple):
         return f"{self.path} (layout {self.layout}: {of})"
 
 
-def some_names(names: Iterable[str]) -> str:
+def quoted_names(names: Iterable[str]) -> str:
     """Join names for a message; of many, the first and how many more."""
     listed = list(names)
     more = f" and {len(listed) - _FEW} more" if len(listed) > _FEW else ""
@@ -141,12 +141,12 @@ def read_adapter(path: pathlib.Path) -> AdapterFile:
         found.setdefault(module, {})[side] = tensor
     if foreign:
         raise ValueError(
-            f"{file} holds {some_names(foreign)}: no matrices A and B of a low-rank change, which "
-            "are all that is read (no DoRA, LoHa, LoKr, biases or whole weights)"
+            f"{file} holds {quoted_names(foreign)}: no matrices A and B of a low-rank change, and "
+            "nothing else is read (no DoRA, LoHa, LoKr, biases or whole weights)"
         )
     half = [name for name, sides in found.items() if not {"a", "b"} <= set(sides)]
     if half or not found:
-        what = f"lacks A or B of {some_names(half)}" if half else "holds no tensors"
+        what = f"lacks A or B of {quoted_names(half)}" if half else "holds no tensors"
         raise ValueError(f"{file} {what}")
     _check_shapes(file, found)
     layout = next(name for name in ("peft", "comfyui", "native", "diffusers") if name in layouts)
@@ -166,7 +166,7 @@ def _file_of(path: pathlib.Path) -> pathlib.Path:
                 return path / name
         files = sorted(path.glob("*.safetensors"))
         if len(files) != 1:
-            what = f"{len(files)} ({some_names(f.name for f in files)})" if files else "none"
+            what = f"{len(files)} ({quoted_names(f.name for f in files)})" if files else "none"
             raise ValueError(
                 f"{path} must hold one .safetensors file, it holds {what}; other formats are not "
                 "read"
@@ -187,7 +187,7 @@ def _read_all(file: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{file} is not a readable safetensors file: {error}") from error
     if wrong := [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()]:
-        raise ValueError(f"{file} holds numbers that are not finite in {some_names(wrong)}")
+        raise ValueError(f"{file} holds numbers that are not finite in {quoted_names(wrong)}")
     return tensors, metadata
 
 
@@ -284,4 +284,6 @@ def _check_shapes(file: pathlib.Path, found: Mapping[str, Mapping[str, np.ndarra
         if min(len(low_a), len(low_b)) < 2 or low_a[0] != low_b[1] or 0 in low_a + low_b
     ]
     if wrong:
-        raise ValueError(f"{file}: the shapes of A and B do not fit together: {some_names(wrong)}")
+        raise ValueError(
+            f"{file}: the shapes of A and B do not fit together: {quoted_names(wrong)}"
+        )
