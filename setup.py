@@ -32,6 +32,7 @@ setup(
         "tpu": accelerated("tpu"),
         "cuda": accelerated("cuda12"),
         "text": [line.replace("==", ">=") for line in text_encoders()],
+        "wandb": [line for line in requirements("requirements-test.txt") if "wandb" in line],
         "test": requirements("requirements-test.txt"),
     },
 )

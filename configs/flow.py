@@ -111,7 +111,8 @@ def get_config() -> ConfigDict:
     config.train.keep_checkpoints = 3
 
     config.log = ConfigDict()
-    config.log.sinks = ("jsonl", "tensorboard")  # where metrics go; jsonl is read by reports
+    # Where metrics go: jsonl (read by reports) | tensorboard | wandb (pip install wandb).
+    config.log.sinks = ("jsonl", "tensorboard")
 
     config.guard = ConfigDict()
     # Meant for faults, not for hard batches, which stay below 5 times the median.
@@ -131,6 +132,8 @@ def get_config() -> ConfigDict:
     config.sample.batch_size = 16
     config.sample.seed = 0
     config.sample.video_weights = ""  # autoencoder that decodes latents; "" stores latents
+    config.sample.prompts = ""  # file of prompts, one a line, to show while training
+    config.sample.text_weights = ""  # text encoder of the clips, for these prompts
 
     config.eval = ConfigDict()
     config.eval.num_videos = 128

@@ -5,6 +5,7 @@ imports what it needs: a mistake on the command line should not wait for the who
 exception is one exit code.
 """
 
+import errno
 import os
 import sys
 
@@ -39,6 +40,8 @@ STOPS = {
 
 # A path on the command line that is something else, or not ours; other OSErrors may pass.
 _WRONG_PATHS = (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
+
+_WRONG_NAMES = (errno.ENAMETOOLONG, errno.ELOOP)
 
 _STARTED_AT = time.time()  # before the slow imports: they are part of what a restart costs
 
@@ -217,6 +220,8 @@ def exit_code(error: Exception) -> ExitCode | None:
             return code
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:
         return ExitCode.SAVE_FAILED
+    if isinstance(error, OSError) and error.errno in _WRONG_NAMES:
+        return ExitCode.BAD_INPUT
     return ExitCode.BAD_INPUT if isinstance(error, (ValueError, *_WRONG_PATHS)) else None
 
 

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 import jax
 from absl import logging
 
+from tpdiff_jax.data import Requests
 from tpdiff_jax.evals.measures import Evaluation
 from tpdiff_jax.evaluate import Evaluator, format_table
 from tpdiff_jax.experiment.build import Experiment
 from tpdiff_jax.files.json_files import write_json
 from tpdiff_jax.generation.output_folder import NUMBERED, remove_videos
-from tpdiff_jax.generation.sample_files import SampleWriter, open_decoder
+from tpdiff_jax.generation.sample_files import GRID_SIZE, SampleWriter, open_decoder
 from tpdiff_jax.generation.sampler import Sampler
 from tpdiff_jax.report import write_report
 from tpdiff_jax.results import make_results
@@ -47,6 +48,7 @@ class Milestones:
         self._experiment = experiment
         self._workdir = workdir
         self._log = log
+        self._requests = experiment.dataset.requests(experiment.sample.num_videos)
         self._sampler = Sampler(experiment)
         self._decode = open_decoder(experiment.dataset, experiment.sample.video_weights)
         self._should_stop = should_stop
@@ -54,6 +56,10 @@ class Milestones:
             experiment, self._sampler, self._decode, on_progress=self._stop_where_asked
         )
         self._is_main = jax.process_index() == 0
+
+    def show_requests(self, requests: Requests) -> None:
+        """Let samples show these requests, not the data set's own."""
+        self._requests = requests
 
     def is_due(self, done: int) -> bool:
         """Whether something is to be shown after `done` steps (the last step has `finish`)."""
@@ -132,8 +138,7 @@ class Milestones:
         return True
 
     def _write_samples(self, done: int, params: Params, folder: pathlib.Path) -> None:
-        spec, dataset = self._experiment.sample, self._experiment.dataset
-        requests = dataset.requests(spec.num_videos)
+        spec, requests = self._experiment.sample, self._requests
         videos = self._sampler(
             params,
             requests.cond,
@@ -144,11 +149,16 @@ class Milestones:
         if not self._is_main:
             return
         remove_videos(folder, NUMBERED)  # of a life before: by then perhaps latents, or more
-        writer = SampleWriter(folder, dataset.fps, self._decode)
+        writer = SampleWriter(folder, self._experiment.dataset.fps, self._decode)
         frames = writer.write(videos, requests.captions)
         writer.finish()
-        if frames is not None:
-            self._log.shown(done, {"samples": frames})
+        if frames is None:
+            return
+        shown = {"samples": frames}
+        if spec.prompts:
+            for name, video in zip(writer.names[:GRID_SIZE], frames, strict=False):
+                shown[f"prompts/{name}"] = video[None]
+        self._log.shown(done, shown)
 
     def _evaluate(self, done: int, params: Params) -> Evaluation:
         evaluation = self._evaluator(params)

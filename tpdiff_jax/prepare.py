@@ -10,7 +10,6 @@ only too many of them do.
 import functools
 import importlib.metadata
 import itertools
-import json
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -29,10 +28,16 @@ from tpdiff_jax.clips.record_manifest import (
 from tpdiff_jax.files import file_lock
 from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.files.folders import visible_names
+from tpdiff_jax.files.json_files import read_json
 from tpdiff_jax.preparation.caption_tables import read_sources
 from tpdiff_jax.preparation.clip_source import ClipSource, SkippedClip
 from tpdiff_jax.preparation.decode_pool import DecodePool, Outcome, decode_source
-from tpdiff_jax.preparation.finished_clips import count_clips, write_clip_manifest, write_index
+from tpdiff_jax.preparation.finished_clips import (
+    count_clips,
+    tell_clips,
+    write_clip_manifest,
+    write_index,
+)
 from tpdiff_jax.preparation.frame_resize import RESIZE_KERNEL
 from tpdiff_jax.preparation.prepare_spec import PrepareSpec
 from tpdiff_jax.preparation.shard_plan import Plan, make_plan
@@ -46,7 +51,6 @@ from tpdiff_jax.preparation.skipped_clips import (
 from tpdiff_jax.run_log.progress import Progress
 
 IDENTITY_FILE = "prepare.json"
-SHOWN_ROWS = 10
 DECODING_PACKAGES = ("av", "pillow", "array_record")  # another version may give other bytes
 
 
@@ -89,11 +93,13 @@ def prepare(
 
     # ---- curate, plan the shards
     plan = make_plan(clips, spec)
-    open_output_folder(folder, identity(spec, plan, encoder))
+    made_of = identity(spec, plan, encoder)
+    check_output_folder(folder, made_of)
     skipped.check("rows", len(clips) + len(skipped.rows))
-    tell_rows(skipped)
+    skipped.tell_rows()
     if not plan.num_videos:
         raise ValueError(f"prepare.source={spec.source!r}: no video is left to prepare")
+    open_output_folder(folder, made_of)
 
     # ---- decode, encode, write
     logging.info("%d of %d videos chosen, %d shards", plan.num_videos, len(clips), len(plan.jobs))
@@ -103,17 +109,6 @@ def prepare(
 
     # ---- manifest
     return finish(spec, folder, plan, encoder, skipped)
-
-
-def tell_rows(skipped: SkippedClips) -> None:
-    """Log the rows that are left out, the first of them by name."""
-    for row in skipped.rows[:SHOWN_ROWS]:
-        logging.warning("row left out: %s", shown_skip(row))
-    if (more := len(skipped.rows) - SHOWN_ROWS) > 0:
-        logging.warning("and %d more rows; %s will list them", more, SKIPPED_FILE)
-    if skipped.left_out:
-        first = shown_skip(skipped.left_out[0])
-        logging.warning("%d rows have no file, such as %s", len(skipped.left_out), first)
 
 
 def output_folders(spec: PrepareSpec, folder: pathlib.Path) -> dict[Bucket, pathlib.Path]:
@@ -142,20 +137,23 @@ def identity(spec: PrepareSpec, plan: Plan, encoder: ClipEncoder) -> dict[str, A
     }
 
 
-def open_output_folder(folder: pathlib.Path, wanted: Mapping[str, Any]) -> None:
-    """Make the output folder, or check that it is of the same preparation.
+def check_output_folder(folder: pathlib.Path, wanted: Mapping[str, Any]) -> None:
+    """Check that a folder is new, empty or of the same preparation; nothing there is changed.
+
+    Args:
+        folder: the output.
+        wanted: what `identity` returns.
 
     Raises:
         ValueError: with one line for each difference, or when the folder holds something else.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / IDENTITY_FILE
     if not path.exists():
-        if others := visible_names(folder):
+        others = [name for name in visible_names(folder) if name != SKIPPED_FILE]
+        if others:
             raise ValueError(f"--workdir={folder} is no prepared folder and not empty: {others[0]}")
-        write_durably(path, to_json(wanted))
         return
-    before, now = dict(_flat(json.loads(path.read_text()))), dict(_flat(wanted))
+    before, now = dict(_flat(read_json(path))), dict(_flat(wanted))
     lines = [
         f"  {name}: was {before.get(name)!r}, now {now.get(name)!r}"
         for name in sorted(before.keys() | now.keys())
@@ -163,6 +161,18 @@ def open_output_folder(folder: pathlib.Path, wanted: Mapping[str, Any]) -> None:
     ]
     if lines:
         raise ValueError(f"{folder} holds another preparation:\n" + "\n".join(lines))
+
+
+def open_output_folder(folder: pathlib.Path, wanted: Mapping[str, Any]) -> None:
+    """Make the output folder, or check that it is of the same preparation.
+
+    Raises:
+        ValueError: as `check_output_folder`.
+    """
+    check_output_folder(folder, wanted)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (path := folder / IDENTITY_FILE).exists():
+        write_durably(path, to_json(wanted))
 
 
 def make_shards(
@@ -255,24 +265,6 @@ def finish(
     logging.info("skipped: %s", count_reasons(skipped.rows + skipped.videos) or "none")
     logging.info("manifest: %s, SHA-256 %s", folder / CLIP_MANIFEST_FILE, manifest.fingerprint)
     return manifest
-
-
-def tell_clips(manifest: ClipManifest) -> None:
-    """Log how many clips have a caption, whole or cut, and that none is held out."""
-    counts = manifest.fields["counts"]
-    is_whole = counts["captions"] == counts["clips"]
-    level = logging.INFO if is_whole else logging.WARNING
-    logging.log(level, "captions: %d of %d clips", counts["captions"], counts["clips"])
-    if counts["captions_cut"]:
-        logging.warning(
-            "%d captions are longer than the text encoder's tokens (prepare.text_tokens) and cut",
-            counts["captions_cut"],
-        )
-    if not manifest.num_clips("test"):
-        logging.warning(
-            "no clip is held out: evaluation will compare with training clips; "
-            "prepare.test_share or a column `split` holds some out"
-        )
 
 
 def skipped_of(notes: Iterable[Sequence[Mapping[str, Any]]]) -> list[SkippedClip]:

@@ -13,6 +13,7 @@ import jax
 from absl import logging
 
 from tpdiff_jax.experiment.build import build_experiment
+from tpdiff_jax.files.json_files import refusing_odd_fields
 from tpdiff_jax.run_folder import run_config
 from tpdiff_jax.run_folder.checkpoints import Checkpoints
 from tpdiff_jax.run_log.json_lines import METRICS_FILE, read_metrics
@@ -67,7 +68,8 @@ def replay(workdir: pathlib.Path, step: int, *, data_folder: str | None = None) 
         if "folder" not in config.data:
             raise ValueError(f"--data_folder: data.name={config.data.name!r} reads no folder")
         config.data.folder = data_folder
-    experiment = build_experiment(config)
+    with refusing_odd_fields(workdir / run_config.FILE_NAME):
+        experiment = build_experiment(config)
     if data_folder is not None:
         check_same_clips(experiment, workdir)
     spec = experiment.train

@@ -1,6 +1,5 @@
 """results.json: the figures a run ended with, and everything needed to judge them."""
 
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -8,11 +7,13 @@ from typing import Any
 import numpy as np
 
 from tpdiff_jax.clips.record_manifest import SPLITS
-from tpdiff_jax.data import ENDLESS
+from tpdiff_jax.data import ENDLESS, VideoRecordsSpec
 from tpdiff_jax.devices.facts import device_facts, package_versions
 from tpdiff_jax.evals.measures import Evaluation
 from tpdiff_jax.experiment.build import Experiment
 from tpdiff_jax.experiment.shapes import ClipsOfShape
+from tpdiff_jax.files.json_files import read_json
+from tpdiff_jax.files.json_schema import COUNT
 
 _CURVE_POINTS = 201
 
@@ -79,8 +80,12 @@ def data_facts(experiment: Experiment) -> dict[str, Any]:
         counts = [clips.dataset.num_clips(split) for clips in shapes]
         if max(counts) < ENDLESS:
             facts[f"{split}_clips"] = sum(counts)
-    captions = {clips.bucket: clips.dataset.captions for clips in shapes}
-    told = [f"{name}: {text}" if name else text for name, text in captions.items() if text]
+    captions = {
+        clips.bucket: clips.dataset.captions
+        for clips in shapes
+        if isinstance(clips.dataset, VideoRecordsSpec)
+    }
+    told = [f"{name}: {text}" if name else text for name, text in captions.items()]
     return facts | ({"captions": ", ".join(told)} if told else {})
 
 
@@ -128,6 +133,7 @@ def is_complete(workdir: pathlib.Path, num_steps: int) -> bool:
     A damaged one does not: the run's last steps write it again.
     """
     try:
-        return json.loads((workdir / "results.json").read_text())["counts"]["steps"] == num_steps
-    except (FileNotFoundError, ValueError, LookupError, TypeError):
+        results = read_json(workdir / "results.json", schema={"counts": {"steps": COUNT}})
+    except ValueError:
         return False
+    return results["counts"]["steps"] == num_steps

@@ -7,7 +7,7 @@ import jax
 from tpdiff_jax.generation.from_checkpoint import OpenedRun
 from tpdiff_jax.generation.output_folder import only_these_videos
 from tpdiff_jax.generation.prompts import SampleFlags, read_requests
-from tpdiff_jax.generation.sample_files import SampleWriter, open_decoder
+from tpdiff_jax.generation.sample_files import SampleWriter, check_names, open_decoder
 from tpdiff_jax.generation.sampler import Sampler
 from tpdiff_jax.run_log.progress import Progress
 
@@ -25,8 +25,9 @@ def sample_run(run: OpenedRun, flags: SampleFlags, out: pathlib.Path | None) -> 
         The folder written.
 
     Raises:
-        ValueError: when what is asked for does not fit the data set, weights not its clips, or
-            the folder is not empty.
+        ValueError: when what is asked for does not fit the data set, weights not its clips, a
+            prompt cannot be the name of a file, or the folder is not empty; nothing is sampled.
+        WriteError: when the disk is full or broken.
     """
     experiment, spec = run.experiment, run.experiment.sample
     decode = open_decoder(experiment.dataset, spec.video_weights)
@@ -35,6 +36,8 @@ def sample_run(run: OpenedRun, flags: SampleFlags, out: pathlib.Path | None) -> 
         experiment, flags, num_videos, is_number_given=run.num_videos is not None
     )
     folder = out or run.workdir / "samples" / f"step_{run.step:08d}_seed_{spec.seed}"
+    captions = requests.captions
+    check_names(folder, [captions[i] if captions else "" for i in rows], flags.naming)
     sampler = Sampler(experiment, null_cond=null_cond)
     with only_these_videos(folder), Progress(len(rows), label="sample", unit="video") as progress:
         writer = SampleWriter(folder, experiment.dataset.fps, decode, flags.naming)

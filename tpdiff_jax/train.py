@@ -17,10 +17,18 @@ from tpdiff_jax import results
 from tpdiff_jax.devices.peak import measure_matmul_flops
 from tpdiff_jax.devices.stop_signal import StopSignal
 from tpdiff_jax.experiment.build import Experiment
+from tpdiff_jax.generation.validation_prompts import encode_prompts, settle_prompts
 from tpdiff_jax.milestones import Milestones
+from tpdiff_jax.report import write_report
+from tpdiff_jax.report.page import REPORT_FILE
 from tpdiff_jax.run_folder.checkpoints import Checkpoints, Restored
 from tpdiff_jax.run_log.cost_meter import CostMeter
 from tpdiff_jax.run_log.goodput import GOODPUT_FILE, Goodput
+from tpdiff_jax.run_log.lost_lines import (
+    describe_lost_lines,
+    drop_evaluation,
+    last_logged_step,
+)
 from tpdiff_jax.run_log.metric_writers import open_line_writer, open_metric_writer
 from tpdiff_jax.run_log.progress import Progress
 from tpdiff_jax.run_log.run_log import RunLog
@@ -64,6 +72,7 @@ def train(
 
     # ---- open the workdir
     goodput = open_goodput(workdir, started_at)
+    prompts = encode_prompts(experiment, workdir)
     saved_config = open_workdir(experiment, workdir)
     checkpoints = Checkpoints(
         workdir, identity=experiment.identity, keep=spec.keep_checkpoints, later=True
@@ -91,7 +100,9 @@ def train(
 
     # ---- nothing refuses the command any more: from here on the workdir changes
     keep_config(experiment, workdir)
+    milestones.show_requests(settle_prompts(experiment, workdir, prompts))
     checkpoints.make_ready()
+    tidy_metrics(experiment, workdir, restored)
     batches = goodput.timed("data", iterate_batches(experiment, first_step))
     stop_report = bundle_on_stop(
         experiment, workdir, key_steps, lambda step: next(iterate_batches(experiment, step))
@@ -161,6 +172,8 @@ def is_at_its_end(experiment: Experiment, workdir: pathlib.Path, step: int) -> b
     if step < num_steps or not results.is_complete(workdir, step):
         return False
     logging.info("the run is complete: %s", workdir / "results.json")
+    if jax.process_index() == 0 and not (workdir / REPORT_FILE).is_file():
+        write_report(workdir)  # the disk was full, or someone has removed it
     return True
 
 
@@ -173,6 +186,23 @@ def open_goodput(workdir: pathlib.Path, started_at: float | None) -> Goodput:
     """
     lines = open_line_writer(workdir / GOODPUT_FILE, process_index=jax.process_index())
     return Goodput(lines, started_at=started_at)
+
+
+def tidy_metrics(experiment: Experiment, workdir: pathlib.Path, restored: Restored | None) -> None:
+    """Say which lines of metrics were lost, and drop those that the end of the run writes again.
+
+    Args:
+        experiment: the run.
+        workdir: its folder.
+        restored: where it goes on; None at its start.
+    """
+    if restored is None or jax.process_index() != 0:
+        return
+    step, logged_step = restored.step, last_logged_step(restored.totals)
+    if text := describe_lost_lines(workdir, step=step, logged_step=logged_step):
+        logging.warning("%s", text)
+    if step == experiment.train.num_steps:
+        drop_evaluation(workdir, step)
 
 
 def open_run_log(
@@ -209,4 +239,5 @@ def open_run_log(
             initial=restored.step if restored else 0,
             is_quiet=process_index != 0,
         ),
+        logged_step=last_logged_step(restored.totals) if restored else 0,
     )

@@ -124,5 +124,5 @@ def test_the_wheel_holds_what_a_run_reads(tmp_path) -> None:
     lines = (REPO / "requirements.txt").read_text().splitlines()
     for line in (line for line in lines if line and not line.startswith("#")):
         assert f"Requires-Dist: {line.replace(' ', '')}" in facts.replace(" >", ">")
-    for extra in ("cuda", "test", "text", "tpu"):
+    for extra in ("cuda", "test", "text", "tpu", "wandb"):
         assert f"Provides-Extra: {extra}" in facts

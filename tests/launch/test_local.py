@@ -73,6 +73,16 @@ def test_a_wish_to_stop_goes_on_to_all_processes(number, tmp_path):
     assert local.run_all([[*python(wait), str(path)] for path in ready], {}) == 3
 
 
+@pytest.mark.parametrize(
+    ("name", "code"), [("SIGTERM", 3), ("SIGKILL", 137), ("SIGINT", 130), ("SIGABRT", 134)]
+)
+def test_sigterm_however_early_is_an_interruption_and_no_other_signal(name, code, monkeypatch):
+    monkeypatch.setattr(local, "_GRACE_SECONDS", 0.1)
+    kill = "import os, signal; signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
+    kill += f"os.kill(os.getpid(), signal.{name}); os.abort()"
+    assert local.run_all([python(kill)], {}) == code
+
+
 def test_variables_reach_the_processes():
     code = "import os; raise SystemExit(os.environ['JAX_PLATFORMS'] != 'cpu')"
     assert local.run_all([python(code)], local.extra_environment(2)) == 0

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from peft import LoraConfig, inject_adapter_in_model
 
 from tests.models.animatediff import animatediff_reference
 from tests.models.flux import flux_reference
 from tests.models.full_size import at
-from tpdiff_jax.models import AnimateDiff, Flux
+from tests.models.wan import wan_reference
+from tpdiff_jax.models import AnimateDiff, Flux, Wan
 from tpdiff_jax.models.adapter_names import adapter_names
 from tpdiff_jax.models.adapters import AdaptedNetwork
 from tpdiff_jax.models.flux.weights import abstract_flux_params, flux_rows
@@ -35,7 +35,6 @@ class AdapterCase(NamedTuple):
         to_params: (tensors of the reference) -> our parameters.
         inputs: x, t and condition.
         run: runs the reference.
-        attention: ending of the names of its attentions' modules, for peft.
     """
 
     name: str
@@ -58,11 +57,6 @@ class AdapterCase(NamedTuple):
     def reference_output(self, model: torch.nn.Module) -> np.ndarray:
         with torch.no_grad():
             return self.run(model.eval())
-
-
-@jax.jit
-def _nothing(x: Any) -> Any:
-    return x
 
 
 def _apply(network: Any, params: Any, x: Any, t: Any, cond: Any) -> Any:
@@ -118,6 +112,21 @@ def _animatediff() -> AdapterCase:
     )
 
 
+def _wan() -> AdapterCase:
+    x, t, cond = wan_reference.make_inputs(FRAMES)
+    return AdapterCase(
+        "wan",
+        Wan(wan_reference.CONFIG),
+        wan_reference.make_reference,
+        wan_reference.to_params,
+        (x, t, cond),
+        lambda model: wan_reference.run_reference(
+            model, torch.from_numpy(x), t, POSITIONS, cond
+        ).numpy(),
+    )
+
+
+WAN = _wan()
 FLUX, FLUX_NATIVE, ANIMATEDIFF = _flux("c p q"), _flux("p q c"), _animatediff()
 
 
@@ -139,9 +148,8 @@ def strong_low_rank(params: Any, adaptation: Adaptation, seed: int = 0) -> Any:
     return jax.tree_util.tree_map_with_path(draw, low)
 
 
-def with_peft(model: torch.nn.Module, config: LoraConfig, seed: int = 1) -> torch.nn.Module:
-    """Inject an adapter of peft's and draw its A and B, each module's its own."""
-    model = inject_adapter_in_model(config, model, adapter_name="default")
+def draw_adapter(model: torch.nn.Module, seed: int = 1) -> torch.nn.Module:
+    """Draw A and B of an adapter of peft's anew, each module's its own."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -149,5 +157,5 @@ def with_peft(model: torch.nn.Module, config: LoraConfig, seed: int = 1) -> torc
                 gain = float(np.prod(parameter.shape[1:])) ** -0.5
                 parameter.copy_(gain * torch.randn(parameter.shape, generator=generator))
             if "lora_B" in name:
-                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+                parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
     return model

@@ -25,6 +25,7 @@ REASONS = {
     "empty_file": "zero bytes",
     "unreadable": "no container format that is read here, or its header is damaged or cut off",
     "no_video_stream": "only sound, subtitles or cover art",
+    "still_image": "one picture, or an animation in a format that is not read, such as WebP",
     "no_timestamps": "the stream does not say when its frames are shown, or not truthfully",
     "too_long": "longer than prepare.max_seconds",
     "too_large": "more pixels than prepare.max_pixels, over all frames",
@@ -32,6 +33,8 @@ REASONS = {
     "rate_too_low": "the video's own rate is too low for prepare.fps: frames would repeat",
     "truncated": "the file ends before the duration that its header states",
     "corrupt": "a frame that is needed cannot be decoded without errors",
+    "unknown_colours": "its matrix, primaries or transfer curve cannot be converted",
+    "interlaced_fields": "each picture is one field, as in interlaced HEVC",
     "size_changes": "the frame size changes within the video",
     "crashed": "the decoder brought its process down",
 }

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tpdiff_jax.files.json_files import parse_json
+
 MAGIC = b"TPDC"
 PREFIX = struct.Struct("<4sI")
 STORED_DTYPES = ("uint8", "bool", "int32", "float16", "float32")
@@ -85,7 +87,7 @@ def record_from_bytes(data: bytes) -> ClipRecord:
     _, header_size = PREFIX.unpack_from(data)
     start = PREFIX.size + header_size
     try:
-        header = json.loads(data[PREFIX.size : start])
+        header = parse_json(data[PREFIX.size : start])
         name, caption = str(header["name"]), str(header["caption"])
         others = tuple(map(str, header.get("other_captions", ())))
         facts = [(n, str(f["dtype"]), tuple(f["shape"])) for n, f in header["arrays"].items()]

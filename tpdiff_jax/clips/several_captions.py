@@ -16,7 +16,7 @@ SETTING = "captions_per_video"
 
 def captions_per_video(manifest_fields: Mapping[str, Any]) -> int:
     """Return k of a data set, 1 or more, from its manifest."""
-    return int(manifest_fields.get("settings", {}).get(SETTING, 1))
+    return max(1, int(manifest_fields.get("settings", {}).get(SETTING, 1)))
 
 
 def stack_captions(texts: Sequence[Mapping[str, np.ndarray]], k: int) -> dict[str, np.ndarray]:
@@ -55,7 +55,18 @@ def take_caption(arrays: Mapping[str, np.ndarray], number: int, k: int) -> Mappi
 
 
 def facts_of_one(facts: Mapping[str, Mapping[str, Any]], k: int) -> dict[str, Mapping[str, Any]]:
-    """Return dtype and shape of the arrays of a clip with one caption, from those stored."""
+    """Return dtype and shape of the arrays of a clip with one caption, from those stored.
+
+    Args:
+        facts: of each stored array by name, "video" among them.
+        k: captions that a clip of the data set has room for.
+
+    Raises:
+        ValueError: for arrays without an axis of k captions.
+    """
+    for name, fact in facts.items():
+        if k > 1 and name != "video" and list(fact["shape"][:1]) != [k]:
+            raise ValueError(f"array {name!r} is {fact['shape']}; need {k} captions in front")
     return {
         name: fact if name == "video" or k == 1 else {**fact, "shape": list(fact["shape"][1:])}
         for name, fact in facts.items()

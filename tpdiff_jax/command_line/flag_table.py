@@ -40,7 +40,7 @@ class Flag(NamedTuple):
         modes: those that own it.
         text: its help.
         kind: "text", "path" (no address such as gs://), "integer", "list" (joined by commas),
-            "repeated", "number", "switch" (--NAME and --noNAME) or "config".
+            "repeated", "switch" (--NAME and --noNAME) or "config".
         default: value where it is not given.
         allowed: its words, where they are few.
         least: smallest number.
@@ -99,7 +99,7 @@ FLAGS: Mapping[str, Flag] = {
         "see docs/adapters.md",
         "path",
     ),
-    "adapter_scale": Flag(_GENERATE, "strength of --adapter", "number", default=1.0),
+    "adapter_scale": Flag(_GENERATE, "strength of --adapter, a number; default 1"),
     "labels": Flag(
         ("sample",),
         "one label a video, digits joined by '-', as in 3,7 or 3-7,0-1",

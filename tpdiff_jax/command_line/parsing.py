@@ -124,7 +124,6 @@ def _define(owned: Mapping[str, Flag], argv: Sequence[str]) -> flags.FlagValues:
         "text": flags.DEFINE_string,
         "path": flags.DEFINE_string,
         "integer": flags.DEFINE_integer,
-        "number": flags.DEFINE_float,
         "list": flags.DEFINE_list,
         "repeated": flags.DEFINE_multi_string,
         "switch": flags.DEFINE_bool,

@@ -133,11 +133,6 @@ class Dataset(ClipFacts, NumberedClips, Protocol):
         ...
 
     @property
-    def captions(self) -> str:
-        """How many clips have a caption, as in "28 of 30 clips"; "" where clips have no text."""
-        ...
-
-    @property
     def world(self) -> DigitWorld | None:
         """Geometry of Moving Digits, by which videos are measured exactly; None for other clips."""
         ...

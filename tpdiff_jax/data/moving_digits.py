@@ -83,11 +83,6 @@ class MovingDigitsSpec:
         _ = self.world
 
     @property
-    def captions(self) -> str:
-        """No text: labels alone."""
-        return ""
-
-    @property
     def world(self) -> DigitWorld:
         """Walls and speeds, as the evaluators want them."""
         scale = self.digit_scale or max(1, self.frame_size // 32)
@@ -196,7 +191,8 @@ def draw_speeds(uniforms: FloatArray, stratum: str, scale: int) -> FloatArray:
     """
     bands = np.asarray(SPEED_BANDS[stratum])
     lengths = bands[:, 1] - bands[:, 0]
-    measure = uniforms * (ends := np.cumsum(lengths))[-1]
+    ends = np.cumsum(lengths)
+    measure = uniforms * ends[-1]
     band = np.minimum(np.searchsorted(ends, measure, side="right"), len(bands) - 1)
     return scale * (bands[band, 0] + measure - (ends[band] - lengths[band]))
 
@@ -230,7 +226,8 @@ def draw_clip(spec: MovingDigitsSpec, split: str, seed: int, index: int) -> dict
             'data.speed_stratum "held_out" exists only in the test split; '
             "allowed in train: all, slow, fast"
         )
-    world, glyphs, count = spec.world, load_glyphs(split), spec.num_digits
+    world, glyphs = spec.world, load_glyphs(split)
+    count = spec.num_digits
     draws = uniform_draws(seed, split, index, DRAWS_PER_DIGIT * count)
     which, speeds, angles, rows, columns = draws.reshape(count, DRAWS_PER_DIGIT).T
     glyph = (which * len(glyphs.labels)).astype(np.int64)
@@ -242,9 +239,10 @@ def draw_clip(spec: MovingDigitsSpec, split: str, seed: int, index: int) -> dict
     ink = np.zeros((spec.num_frames, spec.frame_size, spec.frame_size))
     for j in range(count):
         ink += splat(glyphs.images[glyph[j]], glyphs.centroids[glyph[j]], path[:, j], world)
+    video = 2.0 * np.minimum(ink, 1.0) - 1.0
     label = glyphs.labels[glyph]
     return {
-        "video": (2.0 * np.minimum(ink, 1.0) - 1.0)[..., None].astype(np.float32),
+        "video": video[..., None].astype(np.float32),
         "label": label,
         "caption": caption(label, velocity / world.digit_scale),
         "path": path,

@@ -15,10 +15,16 @@ from absl import logging
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from numpy.typing import NDArray
 
+from tpdiff_jax.checks import naming
 from tpdiff_jax.clips.clip_records import ClipRecord, RecordError, array_facts, record_from_bytes
 from tpdiff_jax.clips.empty_prompt import read_empty_prompt
-from tpdiff_jax.clips.record_manifest import ClipManifest, read_clip_manifest
+from tpdiff_jax.clips.record_manifest import (
+    ClipManifest,
+    check_says_what_clips_are,
+    read_clip_manifest,
+)
 from tpdiff_jax.clips.several_captions import captions_per_video, facts_of_one, take_caption
+from tpdiff_jax.clips.shard_hashes import check_shard_hashes
 from tpdiff_jax.data.requests import Requests
 from tpdiff_jax.data.stored_clips import (
     ClipNumber,
@@ -64,6 +70,8 @@ class VideoRecordsSpec:
     def __post_init__(self) -> None:
         if names := list(self.manifest.buckets):
             raise ValueError(f"data.folder={self.folder!r} has buckets; open one: {names}")
+        with naming("data.folder"):
+            check_says_what_clips_are(pathlib.Path(self.folder), self.manifest)
         check_folder(self.folder, self.num_clips("train"), self.max_bad_share)
         check_flip(self.horizontal_flip, self.is_pixels)
 
@@ -87,9 +95,8 @@ class VideoRecordsSpec:
     @property
     def captions(self) -> str:
         """How many clips have a caption, as in "28 of 30 clips"."""
-        counts = self.manifest.fields["counts"]
-        known = counts.get("captions", "an unknown number")
-        return f"{known} of {counts['clips']} clips"
+        counts = self.manifest.fields.get("counts", {})
+        return f"{counts.get('captions', '?')} of {counts.get('clips', '?')} clips"
 
     @property
     def is_pixels(self) -> bool:
@@ -139,7 +146,8 @@ class VideoRecordsSpec:
     @property
     def encoders(self) -> Mapping[str, Mapping[str, Any]]:
         """What clips were made with: facts of the encoders "video" and "text"."""
-        return self.manifest.fields["encoder"]
+        video = {"name": "pixels" if self.is_pixels else "unknown"}
+        return {"video": video, "text": {"name": "none"}, **self.manifest.fields["encoder"]}
 
     @property
     def fps(self) -> float:
@@ -190,15 +198,19 @@ class VideoRecordsSpec:
             Further arrays that an encoder stored, such as text embeddings.
 
         Raises:
-            ValueError: for an unknown split, one without clips, or a negative seed or index.
+            ValueError: for an unknown split, one without clips, a negative seed or index, or a
+                shard that is another file than the manifest names.
             TooManyBadClipsError: when too many records cannot be read.
         """
+        check_shard_hashes(self.folder, self.manifest)
         number, num_clips = ClipNumber(split, seed, index), self.num_clips(split)
 
         def read(place: int) -> ClipRecord:
             record = record_from_bytes(open_shards(self.folder, self.manifest, split)[place])
             if array_facts(record.arrays) != self._arrays:
                 raise RecordError(f"record {record.name!r} has other arrays")
+            if len(record.captions) > self._captions_per_video:
+                raise RecordError(f"record {record.name!r} has {len(record.captions)} captions")
             return record
 
         # ArrayRecord raises RuntimeError where a checksum does not match.

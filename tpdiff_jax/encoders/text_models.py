@@ -1,6 +1,7 @@
 """One text encoder and its tokenizer: prompts to hidden states."""
 
 import pathlib
+import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,6 +11,13 @@ from tpdiff_jax.weights.language_models import open_model
 
 SEEING_PADDING = ("CLIPTextModel",)
 """Models that published pipelines run without a mask: a padded place sees the padding before it."""
+
+
+def free_device_memory() -> None:
+    """Give back what torch keeps of a GPU's memory once its models are gone; jax needs it."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 class TextOutput(NamedTuple):

@@ -7,6 +7,8 @@ here. Nothing compiles before `build_experiment` has returned.
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 import jax
 import optax
@@ -81,7 +83,7 @@ def build_experiment(
         train=train,
         log=LogSpec(**read.given_of_group("log", *_names(LogSpec))),
         sampler=_build_sampler(read, pyramid.num_stages),
-        sample=_build_generate(read, "sample", "video_weights"),
+        sample=_build_sample(read),
         evaluation=_build_generate(read, "eval"),
         measure=MeasureSpec(**read.given_of_group("measure", *_names(MeasureSpec))),
         mesh=mesh,
@@ -145,7 +147,7 @@ def check_fields(config: ConfigDict) -> None:
     _build_guard(read)
     LogSpec(**read.given_of_group("log", *_names(LogSpec)))
     _build_sampler(read, num_stages)
-    _build_generate(read, "sample", "video_weights")
+    _build_sample(read)
     _build_generate(read, "eval")
 
 
@@ -262,9 +264,17 @@ def _build_sampler(read: ConfigReader, num_stages: int) -> method.SamplerSpec:
     )
 
 
-def _build_generate(read: ConfigReader, group: str, *more: str) -> GenerateSpec:
-    fields = read.group(group, "num_videos", "batch_size", "seed", *more)
-    return GenerateSpec(group=group, **fields)
+def _build_sample(read: ConfigReader) -> GenerateSpec:
+    fields = read.group("sample", "video_weights")
+    fields |= read.given_of_group("sample", "prompts", "text_weights")
+    return _build_generate(read, "sample", fields)
+
+
+def _build_generate(
+    read: ConfigReader, group: str, more: Mapping[str, Any] = MappingProxyType({})
+) -> GenerateSpec:
+    fields = read.group(group, "num_videos", "batch_size", "seed")
+    return GenerateSpec(group=group, **fields, **more)
 
 
 def _names(spec: type) -> list[str]:

@@ -18,12 +18,16 @@ import shutil
 from collections.abc import Iterator
 
 _DIGITS = 16
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_ERRORS = (*FULL_DISK_ERRORS, errno.EROFS, errno.EIO)
 """A disk that is full or broken; other errors of the system say that a path is wrong."""
 
 
 class WriteError(OSError):
     """A file could not be written: the disk is full or broken."""
+
+    def __str__(self) -> str:
+        return str(self.args[-1])
 
 
 def is_disk_error(error: BaseException) -> bool:

@@ -4,11 +4,12 @@ All JSON that comes from a disk passes `parse_json`: bounded in size and depth, 
 ends in a traceback. What its members must be, `json_schema` says.
 """
 
+import contextlib
 import hashlib
 import json
 import pathlib
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,25 @@ def read_small_file(path: pathlib.Path, max_bytes: int) -> bytes:
     return path.read_bytes()  # of a folder: the system's own words
 
 
+@contextlib.contextmanager
+def refusing_odd_fields(path: pathlib.Path) -> Iterator[None]:
+    """Say which file's fields do not fit, whatever they break inside.
+
+    A config from the command line has the types of its defaults; a file may hold anything.
+
+    Args:
+        path: such as a config.json, for the message.
+
+    Raises:
+        ValueError: in one line, for what a field of a wrong type raises.
+    """
+    try:
+        yield
+    except (TypeError, KeyError, AttributeError, OverflowError, ZeroDivisionError) as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise ValueError(f"{path} holds a field that does not fit: {reason}") from error
+
+
 def sha256_of_lines(lines: Sequence[str]) -> str:
     """Hash a list of texts; a line's end cannot be forged, as each is written as JSON."""
     digest = hashlib.sha256()
@@ -103,12 +123,12 @@ def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
 
 def _is_deeper(value: Any, depth: int) -> bool:
     level = [value]
-    for _ in range(depth + 1):
+    for _ in range(depth):
         level = [v for v in level if isinstance(v, dict | list)]
         level = [item for v in level for item in (v.values() if isinstance(v, dict) else v)]
         if not level:
             return False
-    return True
+    return any(isinstance(v, dict | list) for v in level)
 
 
 def _plain(value: Any) -> Any:

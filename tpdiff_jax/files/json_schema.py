@@ -49,8 +49,9 @@ Schema: TypeAlias = Leaf | TableOf | ListOf | Maybe | Closed | Mapping[str, Any]
 
 
 def _is_finite(value: Any) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) < 2**63 if isinstance(value, int) else math.isfinite(value)
 
 
 ANY = Leaf("anything", lambda _: True)
@@ -72,7 +73,7 @@ def check_json(value: Any, schema: Schema, where: str) -> None:
         ValueError: naming the first place that does not fit, what is there and what is allowed.
     """
     if isinstance(schema, Leaf):
-        if not _fits(schema, value):
+        if not schema.is_valid(value):
             _refuse_value(where, value, schema.allowed)
     elif isinstance(schema, Maybe):
         if value is not None:
@@ -102,13 +103,6 @@ def _check_object(value: Any, schema: TableOf | Closed | Mapping[str, Any], wher
             raise ValueError(f"{where} lacks {name!r}")
     if isinstance(schema, Closed) and (unknown := sorted(value.keys() - known.keys())):
         raise ValueError(f"{where} has {_shown(unknown[0])}, which nobody here has written")
-
-
-def _fits(leaf: Leaf, value: Any) -> bool:
-    try:
-        return leaf.is_valid(value)
-    except (ValueError, OverflowError):  # as a whole number too large for a float
-        return False
 
 
 def _refuse_value(where: str, value: Any, allowed: str) -> None:

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from tpdiff_jax.checks import naming
 from tpdiff_jax.experiment.build import Experiment, build_experiment
+from tpdiff_jax.files.json_files import refusing_odd_fields
 from tpdiff_jax.generation.clips_of_run import clips_of_run
 from tpdiff_jax.models.adapter_names import adapter_names
 from tpdiff_jax.models.adapters import AdaptedNetwork, merge_adapter, named_pairs
@@ -37,7 +38,7 @@ class GenerateFlags(NamedTuple):
     clip_folder: str | None = None
     bucket: str | None = None
     adapter: str | None = None
-    adapter_scale: float | None = None
+    adapter_scale: str | float | None = None
     data_folder: str | None = None
 
 
@@ -92,19 +93,20 @@ def open_run(
     if config is not None and _is_of_weights(workdir, config):
         return _open_weights(workdir, config, overrides)
     saved, is_place_given = run_config.load_config(workdir), overrides.data_folder is not None
-    if config is not None:
-        run_config.check_same_run(saved, config, free_groups=run_config.GENERATE_GROUPS)
-        is_place_given |= "data.folder" in run_config.changed_places(saved, config)
-        free = (*run_config.GENERATE_GROUPS, "mesh")
-        for group in (group for group in free if group in config):
-            saved[group] = config[group].copy_and_resolve_references()
-        if "folder" in config.data:
-            saved.data.folder = config.data.folder
-    elif not is_measured:
-        _leave_out_what_is_gone(saved)
-    asked = _override(saved, overrides)
-    clips = clips_of_run(workdir, asked, is_place_given=is_place_given)
-    experiment = build_experiment(asked, clips=clips)
+    with refusing_odd_fields(workdir / run_config.FILE_NAME):
+        if config is not None:
+            run_config.check_same_run(saved, config, free_groups=run_config.GENERATE_GROUPS)
+            is_place_given |= "data.folder" in run_config.changed_places(saved, config)
+            free = (*run_config.GENERATE_GROUPS, "mesh")
+            for group in (group for group in free if group in config):
+                saved[group] = config[group].copy_and_resolve_references()
+            if "folder" in config.data:
+                saved.data.folder = config.data.folder
+        elif not is_measured:
+            _leave_out_what_is_gone(saved)
+        asked = _override(saved, overrides)
+        clips = clips_of_run(workdir, asked, is_place_given=is_place_given)
+        experiment = build_experiment(asked, clips=clips)
     checkpoints = Checkpoints(workdir, identity=experiment.identity, create=False)
     restored = checkpoints.restore(abstract_train_state(experiment), step)
     if restored is None:
@@ -143,6 +145,8 @@ def _opened(
     bucket = experiment.shapes[0].bucket if overrides.bucket is None else overrides.bucket
     shown = experiment.of_bucket(bucket)
     params = averaged_params(experiment.task, state)
+    if overrides.adapter is None and overrides.adapter_scale is not None:
+        raise ValueError(f"--adapter_scale={overrides.adapter_scale} needs --adapter")
     if overrides.adapter is not None:
         params = _with_adapter(experiment, params, overrides)
     low_rank = state.ema_params if experiment.task.adaptation.rank else None
@@ -151,9 +155,7 @@ def _opened(
 
 def _with_adapter(experiment: Experiment, params: Params, overrides: GenerateFlags) -> Params:
     """Add the adapter of --adapter to the parameters."""
-    scale = 1.0 if overrides.adapter_scale is None else overrides.adapter_scale
-    if not math.isfinite(scale):
-        raise ValueError(f"--adapter_scale is {scale}; allowed: finite numbers")
+    scale = _strength(overrides.adapter_scale)
     names = adapter_names(experiment.config.model.name)
     network = AdaptedNetwork(names, experiment.network.config, params)
     with naming("--adapter"):
@@ -161,6 +163,16 @@ def _with_adapter(experiment: Experiment, params: Params, overrides: GenerateFla
         pairs = named_pairs(file, network)
     logging.info("adds %g times %s", scale, file)
     return merge_adapter(params, pairs, network, file.layout, scale)
+
+
+def _strength(given: str | float | None) -> float:
+    try:
+        scale = 1.0 if given is None else float(given)
+    except ValueError:
+        scale = math.nan
+    if not math.isfinite(scale):
+        raise ValueError(f"--adapter_scale is {given}; allowed: finite numbers")
+    return scale
 
 
 def _override(config: ConfigDict, overrides: GenerateFlags) -> ConfigDict:

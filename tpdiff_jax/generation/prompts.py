@@ -62,19 +62,23 @@ class SampleFlags:
         return list(self.captions) if self.prompts is None else read_prompts(self.prompts)
 
 
-def read_prompts(name: str) -> list[str]:
+def read_prompts(name: str, field: str = "--prompts") -> list[str]:
     """Return the lines of a file of prompts, empty ones left out; see `files.text_files`.
+
+    Args:
+        name: of the file.
+        field: what has named it, for errors.
 
     Raises:
         ValueError: when it cannot be read, is no text or holds no prompt.
     """
     path = pathlib.Path(name)
     if not path.is_file() or path.stat().st_size > MAX_PROMPT_FILE_BYTES:
-        raise ValueError(f"--prompts={name} must be a file of at most {MAX_PROMPT_FILE_BYTES} B")
-    with naming(f"--prompts={name}"):
+        raise ValueError(f"{field}={name} must be a file of at most {MAX_PROMPT_FILE_BYTES} B")
+    with naming(f"{field}={name}"):
         lines = [line.strip() for line in text_lines(decode_text(path.read_bytes()))]
     if not (prompts := [line for line in lines if line]):
-        raise ValueError(f"--prompts={name} holds no prompt")
+        raise ValueError(f"{field}={name} holds no prompt")
     return prompts
 
 
@@ -123,14 +127,30 @@ def read_requests(
         null_cond = make_null_cond(experiment.network, negative)
     if not (captions := flags.texts):
         return dataset.requests(num_videos), np.arange(num_videos), null_cond
-    if cut := sum(map(text.is_cut, captions)):
+    rows = np.repeat(np.arange(len(captions)), flags.videos_per_prompt)
+    return requests_of_captions(dataset, text, captions), rows, null_cond
+
+
+def requests_of_captions(
+    dataset: Dataset, encoder: TextEncoder, captions: Sequence[str]
+) -> Requests:
+    """Encode captions; says how many are too long for the encoder.
+
+    Args:
+        dataset: clips with encoded captions.
+        encoder: theirs.
+        captions: one a request.
+
+    Raises:
+        ValueError: when an embedding has no place in its type.
+    """
+    if cut := sum(map(encoder.is_cut, captions)):
         logging.warning(
             "%d of %d prompts are longer than the text encoder's %d tokens and cut",
-            *(cut, len(captions), text.facts["text_tokens"]),
+            *(cut, len(captions), encoder.facts["text_tokens"]),
         )
     label = {"label": np.zeros((len(captions), dataset.num_digits), np.int32)}
-    rows = np.repeat(np.arange(len(captions)), flags.videos_per_prompt)
-    return Requests({**label, **text(captions)}, captions), rows, null_cond
+    return Requests({**label, **encoder(captions)}, captions)
 
 
 def _check_all_are_read(dataset: Dataset, flags: SampleFlags, is_number_given: bool) -> None:
@@ -165,20 +185,34 @@ def _open_encoder(dataset: Dataset, flags: SampleFlags) -> TextEncoder | None:
     is_asked = bool(flags.captions or flags.prompts or flags.negative_prompt)
     if not is_asked or dataset.num_digits:
         return None
-    facts = dataset.encoders["text"]
-    if facts["name"] == "none":
+    if dataset.encoders["text"]["name"] == "none":
         raise ValueError(
             "--caption, --prompts and --negative_prompt: the run was trained without captions; "
             "leave them out"
         )
-    if not flags.text_weights:
-        raise ValueError(f"--text_weights must be the folder of the text encoder {facts['name']!r}")
-    folder = pathlib.Path(flags.text_weights)
-    with naming("--text_weights"):
+    return open_encoder_of_clips(dataset, flags.text_weights, "--text_weights")
+
+
+def open_encoder_of_clips(dataset: Dataset, weights: str, field: str) -> TextEncoder:
+    """Read the text encoder that a data set's captions were encoded with.
+
+    Args:
+        dataset: clips with encoded captions.
+        weights: folder of the encoder.
+        field: what has named the folder, for errors.
+
+    Raises:
+        ValueError: when the folder does not hold that encoder.
+    """
+    facts = dataset.encoders["text"]
+    if not weights:
+        raise ValueError(f"{field} must be the folder of the text encoder {facts['name']!r}")
+    folder = pathlib.Path(weights)
+    with naming(field):
         encoder = open_text_encoder(facts["name"], folder, facts["text_tokens"])
     if encoder.facts["weights_sha256"] != facts["weights_sha256"]:
         raise ValueError(
-            f"--text_weights={folder} does not hold the {facts['name']!r} that encoded the captions"
+            f"{field}={folder} does not hold the {facts['name']!r} that encoded the captions"
         )
     return encoder
 

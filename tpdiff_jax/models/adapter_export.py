@@ -1,9 +1,9 @@
 """Writing adapters in every layout, so that no reader changes their strength.
 
-Where all readers of a layout find alpha (peft's JSON file, ComfyUI's tensors) it is written as it
-is. diffusers loses the metadata of its own file when the file is given by its path, and ignores
-`.alpha` tensors; so there, and in the layout "native", B is multiplied by alpha / r, and the alpha
-that is stated, or taken where none is, is r.
+Where all readers of a layout find alpha (peft's JSON file, kohya's tensors for a U-Net) it is
+written as it is. diffusers loses the metadata of its own file when the file is given by its path,
+ignores `.alpha` tensors beside its own names, and scales Wan's where they lie; so everywhere else
+B is multiplied by alpha / r, and the alpha that is stated, or taken where none is, is r.
 """
 
 import json
@@ -13,12 +13,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from tpdiff_jax.checks import check_choice
-from tpdiff_jax.files.durable import write_durably, writing
+from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.models.adapter_names import AdapterNames
-from tpdiff_jax.models.flux.weights import STORED_TYPES
 from tpdiff_jax.weights.adapter_files import (
     ADAPTER_LAYOUTS,
     DIFFUSERS_FILE,
@@ -27,6 +25,7 @@ from tpdiff_jax.weights.adapter_files import (
     PEFT_FILE,
     LowRankPair,
 )
+from tpdiff_jax.weights.tensor_files import STORED_TYPES, save_tensors
 
 FILES = {"peft": PEFT_FILE, "diffusers": DIFFUSERS_FILE}
 OTHER_FILE = "adapter.safetensors"
@@ -76,8 +75,7 @@ def save_adapter(
         text = json.dumps({f"{names.component}.{k}": v for k, v in fields.items()}, sort_keys=True)
         metadata = {DIFFUSERS_METADATA: text}
     file = folder / FILES.get(layout, OTHER_FILE)
-    with writing(file) as temporary:
-        save_file(stored, temporary, metadata)
+    save_tensors(file, stored, metadata)
     if layout == "peft":
         fields = _settings(pairs, is_baked=False) | {
             "base_model_name_or_path": base or None,

@@ -4,16 +4,18 @@ One name stands for a module everywhere here: the one in diffusers' class of the
 network that nobody else has, its path. Other layouts have other names for the same module.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from tpdiff_jax.models.animatediff.weight_rows import MOTION, animatediff_rows, original_names
 from tpdiff_jax.models.flux.weights import flux_rows
+from tpdiff_jax.models.wan.weights import WAN_LINEARS, wan_rows
 from tpdiff_jax.types import Params
 from tpdiff_jax.weights.frame_rows import CONVOLUTION
 from tpdiff_jax.weights.key_table import LAYER, TRANSPOSED, KeyRow, flatten_params
 
-KERNEL = "/kernel"
+KERNEL_ENDING = "/kernel"
 """Ending of the path of a matrix that can have a low-rank change."""
 CONVOLUTION_NDIM = 4
 
@@ -65,8 +67,8 @@ def _own_rows(config: Any, shapes: Params, layout: str) -> list[KeyRow]:
     del config, layout
     rows = []
     for path, leaf in flatten_params(shapes).items():
-        if path.endswith(KERNEL):
-            first, _, rest = path.removesuffix(KERNEL).replace("/", ".").partition(".")
+        if path.endswith(KERNEL_ENDING):
+            first, _, rest = path.removesuffix(KERNEL_ENDING).replace("/", ".").partition(".")
             name = f"{first}.{LAYER}.{rest}" if leaf.ndim == 3 else f"{first}.{rest}"
             transform = CONVOLUTION if leaf.ndim == CONVOLUTION_NDIM else TRANSPOSED
             rows.append(KeyRow(f"{name.removesuffix('.')}.weight", path, transform))
@@ -94,6 +96,27 @@ def _animatediff_in_comfyui(module: str) -> KohyaName:
     if last.startswith("to_"):
         stem = f"{owner}.processor.{last}"
     return KohyaName(stem, "_lora.down.weight", "_lora.up.weight", has_alpha=False, is_baked=True)
+
+
+_WAN_NATIVE = {in_diffusers: native for _, in_diffusers, native in WAN_LINEARS}
+
+
+def _native_wan_name(module: str) -> str:
+    layer = re.match(r"blocks\.(\d+)\.", module)
+    number = layer[1] if layer else ""
+    template = re.sub(r"^blocks\.\d+\.", f"blocks.{LAYER}.", module)
+    return _WAN_NATIVE.get(template, template).replace(LAYER, number)
+
+
+def _wan_in_comfyui(module: str) -> KohyaName:
+    """Wan's own names; B is baked.
+
+    diffusers' reader of these refuses an alpha outside of the blocks, and scales what it was given
+    in place: tensors that are loaded twice would be scaled twice.
+    """
+    native = _native_wan_name(module)
+    has_alpha = native.startswith("blocks.")
+    return KohyaName(f"diffusion_model.{native}", has_alpha=has_alpha, is_baked=True)
 
 
 _DOUBLE, _SINGLE = f"transformer_blocks.{LAYER}", f"single_transformer_blocks.{LAYER}"
@@ -134,6 +157,12 @@ ADAPTER_NAMES: Mapping[str, AdapterNames] = {
         native=str,
         comfyui=lambda module: KohyaName(f"transformer.{module}", is_baked=True),
         fused=_FLUX_FUSED,
+    ),
+    "wan": AdapterNames(
+        component="transformer",
+        rows=lambda config, shapes, layout: wan_rows(config, "diffusers"),
+        native=_native_wan_name,
+        comfyui=_wan_in_comfyui,
     ),
 }
 OWN_NAMES = AdapterNames(

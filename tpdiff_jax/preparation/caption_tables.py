@@ -5,7 +5,6 @@ Columns are found by name. A row that cannot be used is skipped and listed with 
 What is found, and how many videos have a caption, is in the log.
 """
 
-import dataclasses
 import itertools
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -13,10 +12,12 @@ from typing import Any
 
 from absl import logging
 
+from tpdiff_jax.checks import naming
 from tpdiff_jax.clips.bad_clips import BadClipError
 from tpdiff_jax.preparation.beside_videos import find_tables, sidecar_rows
-from tpdiff_jax.preparation.clip_source import SkippedClip, check_contained, to_split
+from tpdiff_jax.preparation.clip_source import SkippedClip, check_contained
 from tpdiff_jax.preparation.column_names import Columns, shown_names
+from tpdiff_jax.preparation.folder_splits import with_folder_splits
 from tpdiff_jax.preparation.folder_walk import FoundFiles, is_video_name, walk_folder
 from tpdiff_jax.preparation.row_checks import RowReader, SourceRow, SourceRules, Sources
 from tpdiff_jax.preparation.table_files import OpenTable, open_table
@@ -76,8 +77,8 @@ def read_sources(
         reader.add(row)
     reader.tell()
     if found is not None:
-        sources = _told_by_folder(found, sources)
-    return sources
+        _tell_rest(found, sources)
+    return sources._replace(clips=with_folder_splits(sources.clips))
 
 
 def _rows_of_table(
@@ -156,26 +157,14 @@ def _rows_of_folder(
     for name in tables:
         own = pathlib.PurePosixPath(name).parent.as_posix()
         folders = tuple(dict.fromkeys((own, ".")))
-        parts.append(_rows_of_table(root, root / name, columns, rules, folders))
+        with naming("found in prepare.source (prepare.table='sidecar' takes no table)"):
+            parts.append(_rows_of_table(root, root / name, columns, rules, folders))
     return itertools.chain(*parts)
 
 
-def _told_by_folder(found: FoundFiles, sources: Sources) -> Sources:
-    """The sources with the splits that top folders name, once files without a row are told."""
+def _tell_rest(found: FoundFiles, sources: Sources) -> None:
+    """Say which videos of the folder its tables do not name."""
     clips, skipped = sources
     named = {clip.path for clip in clips} | {clip.path for clip in skipped}
     if rest := [path for path in found.videos if path not in named]:
         logging.warning("%d videos are in no row of the table, such as %s", len(rest), rest[0])
-    tops = {clip.path.split("/")[0] for clip in clips if "/" in clip.path}
-    is_told = clips and all("/" in clip.path and not clip.split for clip in clips)
-    try:
-        splits = {top: to_split(top) for top in tops} if is_told else {}
-    except BadClipError:
-        splits = {}
-    if not splits:
-        return sources
-    logging.info("splits are those of the folders %s", ", ".join(sorted(splits)))
-    with_splits = [
-        dataclasses.replace(clip, split=splits[clip.path.split("/")[0]]) for clip in clips
-    ]
-    return Sources(with_splits, skipped)

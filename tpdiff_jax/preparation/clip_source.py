@@ -148,6 +148,11 @@ def to_score(value: object) -> float | None:
     return score if abs(score) < float("inf") else None  # NaN compares false
 
 
+def split_key(name: str) -> str:
+    """Return a split's name as `SPLIT_NAMES` has it: without case, blanks, `-` and `_`."""
+    return _SEPARATORS.sub("", name).lower()
+
+
 def to_split(value: object) -> str:
     """Return "train", "test" (validation splits too) or "" where the table says nothing.
 
@@ -155,7 +160,7 @@ def to_split(value: object) -> str:
         BadClipError: unknown_split; nobody can say whether such a clip may be trained on.
     """
     is_missing = value is None or value != value  # as NaN does
-    name = "" if is_missing else _SEPARATORS.sub("", str(value)).lower()
+    name = "" if is_missing else split_key(str(value))
     if name and name not in SPLIT_NAMES:
         allowed = ", ".join(SPLIT_NAMES)
         raise BadClipError("unknown_split", f"{str(value)[:60]!r}; known: {allowed}, or nothing")

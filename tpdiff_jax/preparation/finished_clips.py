@@ -5,12 +5,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from tpdiff_jax.clips.empty_prompt import write_empty_prompt
 from tpdiff_jax.clips.record_manifest import (
     CLIP_MANIFEST_FILE,
     SCHEMA,
     SPLITS,
+    ClipManifest,
     Shard,
     read_clip_manifest,
     to_json,
@@ -128,3 +130,21 @@ def common_fields(
 def count_clips(notes: Iterable[Mapping[str, Any]], split: str) -> int:
     """Return the clips of a split."""
     return sum(note["num_clips"] for note in notes if note["split"] == split)
+
+
+def tell_clips(manifest: ClipManifest) -> None:
+    """Log how many clips have a caption, whole or cut, and that none is held out."""
+    counts = manifest.fields["counts"]
+    is_whole = counts["captions"] == counts["clips"]
+    level = logging.INFO if is_whole else logging.WARNING
+    logging.log(level, "captions: %d of %d clips", counts["captions"], counts["clips"])
+    if counts["captions_cut"]:
+        logging.warning(
+            "%d captions are longer than the text encoder's tokens (prepare.text_tokens) and cut",
+            counts["captions_cut"],
+        )
+    if not manifest.num_clips("test"):
+        logging.warning(
+            "no clip is held out: evaluation will compare with training clips; "
+            "prepare.test_share or a column `split` holds some out"
+        )

@@ -10,7 +10,9 @@ import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ts")
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ts", ".gif", ".apng"),
+)
 SYSTEM_NAMES = {
     "__macosx",  # a Mac's ZIP archive
     "@eadir",  # network drives: thumbnails, bins, snapshots

@@ -5,12 +5,12 @@ Clips of several shapes go to one such file for each, in the folders of their bu
 without, whatever a killed run has left of it, is made from the start. Files appear in one step.
 """
 
-import json
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from tpdiff_jax.clips.bad_clips import BadClipError
@@ -25,10 +25,17 @@ from tpdiff_jax.files.durable import (
     sha256_of_file,
     write_durably,
 )
+from tpdiff_jax.files.json_files import read_json
+from tpdiff_jax.files.json_schema import COUNT, TABLE, TEXT, Closed, ListOf, Schema
 from tpdiff_jax.preparation.clip_source import ClipSource, SkippedClip
 from tpdiff_jax.preparation.decode_pool import Outcome
 from tpdiff_jax.preparation.shard_plan import ShardJob
 
+_NOTE: dict[str, Schema] = {
+    **{"name": TEXT, "split": TEXT, "num_clips": COUNT, "num_bytes": COUNT, "sha256": TEXT},
+    "arrays": TABLE,
+    "skipped": ListOf(Closed({"path": TEXT, "reason": TEXT, "detail": TEXT})),
+}
 WRITER_OPTIONS = "group_size:1,zstd:3"
 """One clip a group: reading a clip at random decompresses no other."""
 
@@ -230,5 +237,9 @@ def _read_note(folder: pathlib.Path, shard_name: str) -> dict[str, Any] | None:
     note, shard = note_path(folder, shard_name), folder / shard_name
     if not note.is_file() or not shard.is_file():
         return None
-    content = json.loads(note.read_text())
+    try:
+        content = read_json(note, schema=_NOTE)
+    except ValueError as error:
+        logging.warning("the shard is made again: %s", error)
+        return None
     return content if shard.stat().st_size == content["num_bytes"] else None

@@ -6,12 +6,15 @@ import json
 import pathlib
 from collections.abc import Sequence
 
+from absl import logging
+
 from tpdiff_jax.clips.bad_clips import REASONS, TooManyBadClipsError
 from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.preparation.clip_source import SkippedClip
 
 SKIPPED_FILE = "skipped.jsonl"
 SHOWN_CHARACTERS = 400
+SHOWN_ROWS = 10
 
 
 @dataclasses.dataclass
@@ -46,6 +49,16 @@ class SkippedClips:
                 f"{self.max_bad_share}: {counts}; the first: {shown_skip(bad[0])}; listed in "
                 f"{self.folder / SKIPPED_FILE}"
             )
+
+    def tell_rows(self) -> None:
+        """Log the rows that are left out, the first of them by name."""
+        for row in self.rows[:SHOWN_ROWS]:
+            logging.warning("row left out: %s", shown_skip(row))
+        if (more := len(self.rows) - SHOWN_ROWS) > 0:
+            logging.warning("and %d more rows; %s will list them", more, SKIPPED_FILE)
+        if self.left_out:
+            first = shown_skip(self.left_out[0])
+            logging.warning("%d rows have no file, such as %s", len(self.left_out), first)
 
     def write(self) -> None:
         """Write `skipped.jsonl`: one JSON object a row or video, in the order of the input."""

@@ -1,7 +1,7 @@
 """Opening a table of captions: which form it has, what its columns are called, its rows.
 
     .csv .tsv            a header and rows; separated by comma, tab, semicolon or bar
-    .jsonl .ndjson       one JSON object a line
+    .jsonl .ndjson       one JSON object a line; in .json too
     .json                a list of objects (or {"data": [...]}), {video: caption or captions}, or
                          MSR-VTT's videos and sentences
     videos.txt           one path a line, and prompt.txt beside it: one caption a line
@@ -80,7 +80,9 @@ def open_table(path: pathlib.Path, columns: Columns, is_path: Callable[[str], bo
         hint = "; write it as CSV or JSON lines" if suffix in (".parquet", ".xlsx") else ""
         raise ValueError(f"prepare.table={str(path)!r} must end in {', '.join(READERS)}{hint}")
     if not path.is_file():
-        raise ValueError(f"prepare.table={str(path)!r} is not a file")
+        raise ValueError(
+            f"prepare.table={str(path)!r} is not a file (seen from {pathlib.Path.cwd()})"
+        )
     with naming(f"prepare.table={str(path)!r}"):
         return READERS[suffix](path, columns, is_path)
 
@@ -131,6 +133,10 @@ def _open_json(path: pathlib.Path, wanted: Columns, is_path: Callable[[str], boo
         content = json.loads(read_text(path), object_pairs_hook=_once_each)
     except RecursionError as error:
         raise ValueError(f"it is not JSON that can be read: {_short(error)}") from error
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":  # behind a first line that is whole
+            return _open_json_lines(path, wanted, is_path)
+        raise
     if isinstance(content, Mapping) and {"videos", "sentences"} <= content.keys():
         return _msr_vtt(content)
     if isinstance(content, Mapping) and list(content) == ["data"]:

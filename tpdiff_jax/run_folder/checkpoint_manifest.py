@@ -37,7 +37,7 @@ CHECKPOINT_MANIFEST_FILE = "manifest.json"
 FORMAT_VERSION = 2
 """Changes whenever checkpoints of the version before can no longer be read."""
 
-_FORMAT = {"format_version": COUNT, "versions": TableOf(TEXT)}
+_FORMAT: dict[str, Schema] = {"format_version": COUNT, "versions": TableOf(TEXT)}
 # Closed: a member that this version does not know was not written by it.
 _BODY = Closed(
     {

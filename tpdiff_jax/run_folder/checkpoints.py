@@ -92,8 +92,7 @@ class Checkpoints:
             CheckpointError: when the folder is missing and `create` is false.
         """
         self.path = pathlib.Path(workdir).resolve() / "checkpoints"
-        self.num_rejected = 0
-        self.num_failed_removals = 0
+        self.num_rejected = self.num_failed_removals = 0
         self._identity, self._keep = identity, keep
         self._rejected: dict[int, str] = {}  # step -> what is wrong with it
         self._checkpointer = open_checkpointer()
@@ -193,13 +192,9 @@ class Checkpoints:
             self._checkpointer.wait_until_finished()
             if jax.process_index() != 0:
                 return
-            write_checkpoint_manifest(
-                self._saving(step),
-                step=step,
-                identity=self._identity,
-                arrays=arrays,
-                usable_cores=usable_cores(),
-            )
+            facts: dict[str, Any] = {"identity": self._identity, "arrays": arrays}
+            facts["usable_cores"] = usable_cores()
+            write_checkpoint_manifest(self._saving(step), step=step, **facts)
             checkpoint_folder.publish_checkpoint(self.path, step)
         self._rejected.pop(step, None)
         for old in checkpoint_folder.steps_to_remove(
@@ -216,8 +211,7 @@ class Checkpoints:
             yield
         except Exception as error:  # orbax raises many types on a full disk
             checkpoint_folder.clear_leftovers(self.path)
-            reason = first_line(error)
-            text = checkpoint_folder.describe_failed_save(self.path, step, reason)
+            text = checkpoint_folder.describe_failed_save(self.path, step, first_line(error))
             raise SaveError(text) from error
 
     @contextlib.contextmanager
@@ -283,11 +277,11 @@ class Checkpoints:
     def _agreed_step(self, steps: list[int]) -> int | None:
         """Let process 0 verify and choose; every process takes its choice."""
         choice, failure = _NO_STEP, CheckpointError("process 0 found no intact checkpoint")
-        if jax.process_index() == 0 and steps:
-            try:
+        try:
+            if jax.process_index() == 0 and steps:
                 choice = self._newest_intact(steps)
-            except CheckpointError as error:
-                choice, failure = _NONE_INTACT, error
+        except CheckpointError as error:
+            choice, failure = _NONE_INTACT, error
         if jax.process_count() > 1:
             choice = int(multihost_utils.broadcast_one_to_all(np.int32(choice)))
         if choice == _NONE_INTACT:
@@ -302,5 +296,5 @@ class Checkpoints:
             except DamagedCheckpointError as error:
                 self._rejected[step] = f"step {step}: {error}"
                 logging.warning("checkpoint rejected, %s", self._rejected[step])
-        problems = list(self._rejected.values())
-        raise CheckpointError(checkpoint_folder.describe_none_intact(self.path, problems))
+        told = checkpoint_folder.describe_none_intact(self.path, list(self._rejected.values()))
+        raise CheckpointError(told)

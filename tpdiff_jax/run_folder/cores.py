@@ -13,6 +13,8 @@ def usable_cores() -> int | None:
     """Return how many cores this process may use; None where no CPU computes the steps."""
     if jax.default_backend() != "cpu":
         return None
+    if (told := os.environ.get("NPROC", "")).isdecimal() and int(told):  # which XLA asks first
+        return int(told)
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count()

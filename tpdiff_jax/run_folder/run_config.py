@@ -12,6 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from tpdiff_jax.files.durable import write_durably
+from tpdiff_jax.files.json_files import read_json
 from tpdiff_jax.run_folder.free_fields import PLACES, is_place, may_change
 
 FILE_NAME = "config.json"
@@ -39,10 +40,7 @@ def load_config(workdir: pathlib.Path) -> ConfigDict:
     path = workdir / FILE_NAME
     if not path.is_file():
         raise ValueError(f"{workdir} is not a run folder: {path} does not exist")
-    try:
-        fields = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    fields = read_json(path)
     return ConfigDict(_lists_to_tuples(fields))
 
 

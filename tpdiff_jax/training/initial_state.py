@@ -14,9 +14,9 @@ from tpdiff_jax.checks import naming
 from tpdiff_jax.devices.param_sharding import state_shardings
 from tpdiff_jax.experiment.build import Experiment
 from tpdiff_jax.models.adapter_names import adapter_names
+from tpdiff_jax.models.adapter_start import fill_low_rank
 from tpdiff_jax.models.adapters import (
     AdaptedNetwork,
-    fill_low_rank,
     named_pairs,
     placed_like,
 )

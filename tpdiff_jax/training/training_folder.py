@@ -12,6 +12,7 @@ from tpdiff_jax.data import BucketedClips, read_recorded_clips, record_clips
 from tpdiff_jax.devices.processes import is_true_at_main, wait_for_others
 from tpdiff_jax.experiment.build import Experiment
 from tpdiff_jax.files import file_lock
+from tpdiff_jax.files.durable import FULL_DISK_ERRORS, WriteError
 from tpdiff_jax.files.folders import first_names, visible_names
 from tpdiff_jax.run_folder import checkpoint_folder, run_config
 from tpdiff_jax.run_folder.checkpoint_manifest import differences
@@ -32,8 +33,10 @@ def only_trainer(workdir: pathlib.Path) -> Iterator[None]:
 
     Raises:
         ValueError: in every process, when another run is training there or it cannot be written.
+        WriteError: in process 0, when that is because the disk is full.
     """
-    busy, refusal = f"--workdir={workdir} is being trained in by another process", None
+    busy = f"--workdir={workdir} is being trained in by another process"
+    refusal: Exception | None = None
     with contextlib.ExitStack() as stack:
         if jax.process_index() == 0:
             lock = file_lock.hold(workdir / LOCK_FILE, busy, patience=_LOCK_PATIENCE)
@@ -43,7 +46,9 @@ def only_trainer(workdir: pathlib.Path) -> Iterator[None]:
             except ValueError as error:
                 refusal = error
             except OSError as error:
-                refusal = ValueError(f"--workdir={workdir} cannot be written: {error}")
+                text = f"--workdir={workdir} cannot be written: {error}"
+                is_full = error.errno in FULL_DISK_ERRORS
+                refusal = WriteError(error.errno, text) if is_full else ValueError(text)
         if is_true_at_main(refusal is not None):
             raise refusal or ValueError(f"process 0 cannot train in --workdir={workdir}")
         yield

@@ -12,7 +12,6 @@ pair, or nowhere, which means alpha = r. Which network's names they are is not k
 Source: Hu et al., LoRA, arXiv 2106.09685; the layouts are those of peft 0.21 and diffusers 0.42.
 """
 
-import json
 import math
 import pathlib
 import re
@@ -22,7 +21,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from tpdiff_jax.files.json_files import read_json
+from tpdiff_jax.files.json_files import parse_json, read_json
+from tpdiff_jax.files.json_schema import (
+    COUNT,
+    NUMBER,
+    TABLE,
+    TEXT,
+    Maybe,
+    Schema,
+    TableOf,
+    check_json,
+)
+from tpdiff_jax.weights.tensor_files import check_readable
 
 ADAPTER_LAYOUTS = ("peft", "diffusers", "native", "comfyui")
 PEFT_FILE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -40,14 +50,23 @@ PREFIXES = {
 }
 """How names begin -> the layout; names without any of these are diffusers' too."""
 _SIDES = tuple(
-    re.compile(rf"(?P<module>.+){side}\.weight")
+    re.compile(rf"(?P<module>.+?){side}\.weight")
     for side in (
-        r"\.lora_(?P<side>A|B)(?:\.default)?",
-        r"\.lora_(?P<side>down|up)",
-        r"\.lora\.(?P<side>down|up)",
-        r"(?P<old>_lora)\.(?P<side>down|up)",
+        r"\.lora_(?P<side>A|B)(?:\.default)?(?P<kohya>)(?P<old>)",
+        r"\.(?P<kohya>lora)_(?P<side>down|up)(?P<old>)",
+        r"\.lora\.(?P<side>down|up)(?P<kohya>)(?P<old>)",
+        r"(?P<old>_lora)\.(?P<side>down|up)(?P<kohya>)",
     )
 )
+"""How names end: with the side, A or B, after what is called so today, by kohya and of old."""
+_SETTINGS: Schema = {
+    "r": COUNT,
+    "lora_alpha": NUMBER,
+    "rank_pattern?": Maybe(TableOf(COUNT)),
+    "alpha_pattern?": Maybe(TableOf(NUMBER)),
+    "peft_type?": Maybe(TEXT),
+}
+"""What is read of an adapter_config.json, and of diffusers' metadata."""
 _FEW = 8
 
 
@@ -117,7 +136,7 @@ def read_adapter(path: pathlib.Path) -> AdapterFile:
             foreign.append(name)
             continue
         layout, module, side = part
-        layouts.add("comfyui" if layout == "native" and side in ("down", "up") else layout)
+        layouts.add(layout)
         side = {"A": "a", "down": "a", "B": "b", "up": "b"}.get(side, side)
         found.setdefault(module, {})[side] = tensor
     if foreign:
@@ -129,10 +148,10 @@ def read_adapter(path: pathlib.Path) -> AdapterFile:
     if half or not found:
         what = f"lacks A or B of {some_names(half)}" if half else "holds no tensors"
         raise ValueError(f"{file} {what}")
+    _check_shapes(file, found)
     layout = next(name for name in ("peft", "comfyui", "native", "diffusers") if name in layouts)
     scales = _scales(file, layout, metadata, found)
     pairs = {name: LowRankPair(x["a"], x["b"], scales[name]) for name, x in found.items()}
-    _check_ranks(file, pairs)
     return AdapterFile(file, layout, pairs)
 
 
@@ -162,27 +181,29 @@ def _read_all(file: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]
     try:
         with safe_open(file, framework="numpy") as opened:
             names = list(opened.keys())
+            check_readable(file, {name: opened.get_slice(name).get_dtype() for name in names})
             tensors = {name: opened.get_tensor(name).astype(np.float32) for name in names}
-            return tensors, dict(opened.metadata() or {})
+            metadata = dict(opened.metadata() or {})
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{file} is not a readable safetensors file: {error}") from error
+    if wrong := [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()]:
+        raise ValueError(f"{file} holds numbers that are not finite in {some_names(wrong)}")
+    return tensors, metadata
 
 
 def _part_of(name: str) -> tuple[str, str, str] | None:
     """Return (layout, module, side) of a tensor's name; None for one that is no part of a pair."""
-    layout, rest = "diffusers", name
-    for prefix, owner in PREFIXES.items():
-        if name.startswith(prefix):
-            layout, rest = owner, name.removeprefix(prefix)
-            break
+    prefix = next((prefix for prefix in PREFIXES if name.startswith(prefix)), "")
+    layout, rest = PREFIXES.get(prefix, "diffusers"), name.removeprefix(prefix)
     if rest.endswith(".alpha"):
         return layout, rest.removesuffix(".alpha"), "alpha"
     for pattern in _SIDES:
         if match := pattern.fullmatch(rest):
-            module = match["module"].replace(".processor.", ".")
-            if "old" in match.groupdict() and module.endswith(".to_out"):
+            module, is_old = match["module"].replace(".processor.", "."), bool(match["old"])
+            if is_old and module.endswith(".to_out"):
                 module += ".0"
-            return layout, module, match["side"]
+            is_comfyui = bool(match["kohya"]) or (is_old and not prefix)
+            return "comfyui" if is_comfyui else layout, module, match["side"]
     return None
 
 
@@ -199,70 +220,68 @@ def _scales(
         config = file.parent / PEFT_CONFIG
         if not config.is_file():
             raise ValueError(f"{file} has no {PEFT_CONFIG} beside it, where its alpha would stand")
-        stated = {
-            name: _stated_scale(config, read_json(config), name, r) for name, r in ranks.items()
-        }
+        fields = read_json(config, schema=_SETTINGS)
+        stated = {name: _stated_scale(config, fields, name, rank) for name, rank in ranks.items()}
     elif DIFFUSERS_METADATA in metadata:
         fields = _fields_of_metadata(file, metadata[DIFFUSERS_METADATA])
-        stated = {name: _stated_scale(file, fields, name, r) for name, r in ranks.items()}
+        stated = {name: _stated_scale(file, fields, name, rank) for name, rank in ranks.items()}
     scales = {name: stated.get(name, 1.0) for name in found}
     for name, sides in found.items():
-        if "alpha" in sides:
-            scale = float(sides["alpha"].reshape(-1)[0]) / ranks[name]
-            if name in stated and not math.isclose(stated[name], scale, rel_tol=1e-3):
-                raise ValueError(
-                    f"{file}: the alpha of {name!r} is {scale * ranks[name]:g} in a tensor and "
-                    f"{stated[name] * ranks[name]:g} in the file's settings"
-                )
-            scales[name] = scale
+        if "alpha" not in sides:
+            continue
+        if sides["alpha"].size != 1:
+            raise ValueError(f"{file}: the alpha of {name!r} is of shape {sides['alpha'].shape}")
+        scales[name] = scale = float(sides["alpha"].item()) / ranks[name]
+        if name in stated and not math.isclose(stated[name], scale, rel_tol=1e-3):
+            raise ValueError(
+                f"{file}: the alpha of {name!r} is {scale * ranks[name]:g} in a tensor and "
+                f"{stated[name] * ranks[name]:g} in the file's settings"
+            )
     return scales
 
 
 def _fields_of_metadata(file: pathlib.Path, text: str) -> dict[str, Any]:
-    try:
-        fields = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{file}: its metadata {DIFFUSERS_METADATA} is no JSON: {error}"
-        ) from error
+    where = f"{file}: {DIFFUSERS_METADATA}"
+    fields = parse_json(text, TABLE, where)
     owners = [prefix for prefix, layout in PREFIXES.items() if layout == "diffusers"]
-    return {
+    fields = {
         name.removeprefix(next((o for o in owners if name.startswith(o)), "")): value
-        for name, value in dict(fields).items()
+        for name, value in fields.items()
     }
+    check_json(fields, _SETTINGS, where)
+    return fields
 
 
 def _stated_scale(where: pathlib.Path, fields: Mapping[str, Any], module: str, rank: int) -> float:
     """Return alpha / r of a module, as peft works it out of these settings."""
-    kind = fields.get("peft_type") or "LORA"
-    if kind != "LORA" or fields.get("use_dora"):
-        raise ValueError(
-            f"{where} describes {'DoRA' if fields.get('use_dora') else kind}, not LoRA"
-        )
-    for name in ("r", "lora_alpha"):
-        if not isinstance(fields.get(name), int | float):
-            raise ValueError(f"{where}: {name} is {fields.get(name)!r}; allowed: a number")
-    expected = _of_pattern(fields.get("rank_pattern"), module, fields["r"])
+    kind = "DoRA" if fields.get("use_dora") else fields.get("peft_type") or "LORA"
+    if kind != "LORA":
+        raise ValueError(f"{where} describes {kind}, not LoRA")
+    expected = _of_pattern(where, fields.get("rank_pattern"), module, fields["r"])
     if expected != rank:
         raise ValueError(
             f"{where} says rank {expected} of {module!r}, its matrix A has {rank} rows"
         )
-    alpha = _of_pattern(fields.get("alpha_pattern"), module, fields["lora_alpha"])
+    alpha = _of_pattern(where, fields.get("alpha_pattern"), module, fields["lora_alpha"])
     return float(alpha) / (math.sqrt(rank) if fields.get("use_rslora") else rank)
 
 
-def _of_pattern(pattern: Any, module: str, default: float) -> float:
-    for key, value in dict(pattern or {}).items():
-        if re.match(rf"(.*\.)?({key})$", module):
-            return value
+def _of_pattern(where: pathlib.Path, pattern: Any, module: str, default: float) -> float:
+    for key, value in (pattern or {}).items():
+        try:
+            if re.match(rf"(.*\.)?({key})$", module):
+                return value
+        except re.error as error:
+            raise ValueError(f"{where}: {key!r} is no pattern of modules: {error}") from error
     return default
 
 
-def _check_ranks(file: pathlib.Path, pairs: Mapping[str, LowRankPair]) -> None:
+def _check_shapes(file: pathlib.Path, found: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+    shapes = {name: (sides["a"].shape, sides["b"].shape) for name, sides in found.items()}
     wrong = [
-        f"{name} A {low_a.shape} B {low_b.shape}"
-        for name, (low_a, low_b, _) in pairs.items()
-        if low_a.ndim < 2 or low_b.ndim < 2 or low_a.shape[0] != low_b.shape[1]
+        f"{name} A {low_a} B {low_b}"
+        for name, (low_a, low_b) in shapes.items()
+        if min(len(low_a), len(low_b)) < 2 or low_a[0] != low_b[1] or 0 in low_a + low_b
     ]
     if wrong:
         raise ValueError(f"{file}: the shapes of A and B do not fit together: {some_names(wrong)}")

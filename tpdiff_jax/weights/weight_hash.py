@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from tpdiff_jax.files.durable import sha256_of_file
 from tpdiff_jax.files.json_files import parse_json, sha256_of_lines
-from tpdiff_jax.files.json_schema import ANY, COUNT, TEXT, ListOf, TableOf, check_json
+from tpdiff_jax.files.json_schema import ANY, COUNT, TEXT, ListOf, Schema, TableOf, check_json
 
 SUFFIXES = (".json", ".txt", ".model")
 """Configs and vocabularies beside the weights; what else a published folder holds is not read."""
@@ -22,7 +22,7 @@ _WEIGHTS, _INDEX = ".safetensors", ".safetensors.index.json"
 _METADATA = "__metadata__"
 _HEADER_BYTES = 10**8  # of a header, at most: the format's own limit
 _CHUNK = 2**20
-_TENSOR = {"dtype": TEXT, "shape": ListOf(COUNT), "data_offsets": ListOf(COUNT)}
+_TENSOR: dict[str, Schema] = {"dtype": TEXT, "shape": ListOf(COUNT), "data_offsets": ListOf(COUNT)}
 
 
 def hash_folders(root: pathlib.Path, names: Iterable[str] = (".",)) -> str:

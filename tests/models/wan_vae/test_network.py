@@ -33,6 +33,7 @@ def relative(result, expected):
     return np.linalg.norm(np.asarray(result) - expected) / np.linalg.norm(expected)
 
 
+MORE_TILES = ((16, 8), (32, 16), (32, 0))
 VIDEO, LATENTS = normal(2, 17, 16, 24, 3), normal(2, 5, 2, 3, 4)
 
 
@@ -99,10 +100,7 @@ def test_gradients_of_every_parameter_equal_diffusers(reference, params):
 
 @pytest.mark.parametrize(
     ("side", "overlap"),
-    [
-        (24, 8),
-        *(pytest.param(*tiles, marks=pytest.mark.slow) for tiles in ((16, 8), (32, 16), (32, 0))),
-    ],
+    [(24, 8), *(pytest.param(*sides, marks=pytest.mark.slow) for sides in MORE_TILES)],
 )
 def test_tiles_equal_the_published_ones(reference, params, side, overlap):
     """Tiles of every size that the frame's end leaves, and sides that do not."""

@@ -80,7 +80,15 @@ def causal_conv(
     rngs: nnx.Rngs,
     strides: tuple[int, int, int] = (1, 1, 1),
 ) -> CausalConv:
-    """Return a 3 x 3 x 3 convolution."""
+    """Return a 3 x 3 x 3 convolution.
+
+    Args:
+        channels: c of what goes in.
+        out_channels: d of what comes out.
+        config: of the autoencoder.
+        rngs: random streams.
+        strides: over time, rows and columns.
+    """
     return CausalConv(channels, out_channels, DTYPES[config.dtype], rngs, strides=strides)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from tpdiff_jax.files.json_files import read_json
+from tpdiff_jax.files.json_files import read_json, refusing_odd_fields
 from tpdiff_jax.models.causal_video_vae.config import CausalVideoVAEConfig
 from tpdiff_jax.models.causal_video_vae.network import CausalVideoVAE
 from tpdiff_jax.types import Params
@@ -68,6 +68,11 @@ def read_vae_config(folder: pathlib.Path) -> CausalVideoVAEConfig:
     path = folder / "config.json"
     if not path.exists():
         return CausalVideoVAEConfig()
+    with refusing_odd_fields(path):
+        return CausalVideoVAEConfig(**_shape_of(path))
+
+
+def _shape_of(path: pathlib.Path) -> dict[str, Any]:
     fields = read_json(path)
     shape: dict[str, Any] = {}
     for name, ours, is_per_level in CAUSAL_VAE_FIELDS:
@@ -80,7 +85,7 @@ def read_vae_config(folder: pathlib.Path) -> CausalVideoVAEConfig:
             found = tuple(value) if isinstance(value, list) else value
             if shape.setdefault(ours, found) != found:
                 raise ValueError(f"{path} says {name}={value}, elsewhere {shape[ours]}")
-    return CausalVideoVAEConfig(**shape)
+    return shape
 
 
 def load_causal_video_vae(folder: pathlib.Path, config: CausalVideoVAEConfig) -> Params:
