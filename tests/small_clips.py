@@ -16,8 +16,8 @@ from tpdiff_jax.prepare import prepare
 
 FRAMES, TOKENS, WIDTH = 4, 3, 8
 KINDS = ("pixels", "latents", "tfds")
-NUM_CLIPS = 12
-"""More than a batch, and no two alike: equal clips of a group may change their noise for rounding."""
+NUM_CLIPS = 16
+"""A batch or more in every bucket, no two alike: rounding decides which noise equal clips get."""
 _RUN: dict[str, Any] = {
     **{name: value for name, value in SIZES.items() if not name.startswith(("data.", "model."))},
     "pyramid.frame_strides": (1,),
