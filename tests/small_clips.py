@@ -16,7 +16,8 @@ from tpdiff_jax.prepare import prepare
 
 FRAMES, TOKENS, WIDTH = 4, 3, 8
 KINDS = ("pixels", "latents", "tfds")
-NUM_CLIPS = 6
+NUM_CLIPS = 16
+"""A batch or more in every bucket, no two alike: rounding decides which noise equal clips get."""
 _RUN: dict[str, Any] = {
     **{name: value for name, value in SIZES.items() if not name.startswith(("data.", "model."))},
     "pyramid.frame_strides": (1,),
@@ -74,7 +75,7 @@ def prepare_clips(folder: pathlib.Path, kind: str) -> pathlib.Path:
     videos.mkdir(parents=True)
     for i in range(NUM_CLIPS):
         size = (48, 32) if kind == "buckets" and i % 2 else (32, 48)
-        write_video(videos / f"{i}.mp4", 24, size=size)
+        write_video(videos / f"{i}.mp4", 24 + 6 * i, size=size)  # other frames in its middle
         (videos / f"{i}.txt").write_text("stripes" * (i + 1))
     encoder = (
         PIXELS if kind != "latents" else ClipEncoder(FACTS, encode_clip, lambda: encode_text(""))

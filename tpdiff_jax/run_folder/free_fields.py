@@ -10,10 +10,12 @@ PLACES = (
     "model.weights",
     "adaptation.weights",
     "sample.video_weights",
+    "sample.text_weights",
+    "sample.prompts",
     "measure.fvd_weights",
     "measure.clip_folder",
 )
-"""Fields that name a file or folder whose content has a hash."""
+"""Fields that name a file or folder whose content has a hash, or is kept by the run itself."""
 
 _LENGTHS = ("train.num_steps", SCHEDULE_LENGTH)
 _GROUPS = ("mesh.", "log.")  # where arrays lie and lines go, not what they hold

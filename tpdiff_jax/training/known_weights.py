@@ -17,7 +17,8 @@ _RECORDED = (
     *("model.weights", "adaptation.weights"),
     *("measure.fvd_weights", "measure.clip_folder"),
 )
-_KNOWN_OTHERWISE = ("data.folder", "sample.video_weights")  # by the clips' own manifest
+_KNOWN_OTHERWISE = ("data.folder", "sample.video_weights", "sample.text_weights", "sample.prompts")
+"""By the clips' own manifest; prompts are kept encoded in the run's folder."""
 
 
 def record_weights(workdir: pathlib.Path, config: Any) -> None:
@@ -37,8 +38,7 @@ def record_weights(workdir: pathlib.Path, config: Any) -> None:
 def same_places(workdir: pathlib.Path, changed: Mapping[str, str]) -> set[str]:
     """Return those of the changed places at which the same lies as before.
 
-    Clips and autoencoders are not looked at here: their own manifest is compared by whoever opens
-    them.
+    Clips, their encoders and prompts are not looked at here: whoever opens them does.
 
     Args:
         workdir: the run's folder.
