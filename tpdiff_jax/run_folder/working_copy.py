@@ -171,13 +171,20 @@ class Copy:
                 time.sleep(_PAUSE * 2**attempt)
 
     def _finished(self) -> Iterator[tuple[str, _State]]:
-        """Yield all files that a kill now would leave to the next start."""
-        for where, _, names in os.walk(self._folder):  # says nothing of folders that go away
-            for path in (pathlib.Path(where, name) for name in names):
-                name = path.relative_to(self._folder).as_posix()
-                if not _is_hidden(name) and self._is_published(name):
-                    with contextlib.suppress(FileNotFoundError):
-                        yield name, _state(path)
+        """Yield all files that a kill now would leave to the next start.
+
+        Checkpoints come first: a line of the log that is older than one of them is then seen too.
+        """
+        checkpoints = self._folder / "checkpoints"
+        for place in (checkpoints, self._folder):
+            for where, folders, names in os.walk(place):  # says nothing of folders that go away
+                if place != checkpoints and "checkpoints" in folders:
+                    folders.remove("checkpoints")
+                for path in (pathlib.Path(where, name) for name in names):
+                    name = path.relative_to(self._folder).as_posix()
+                    if not _is_hidden(name) and self._is_published(name):
+                        with contextlib.suppress(FileNotFoundError):
+                            yield name, _state(path)
 
     def _is_published(self, name: str) -> bool:
         """Whether a file is of a checkpoint that has its final name, or of none."""
