@@ -155,6 +155,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m bench.checkpoint",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--out", required=True, type=output_folder, help="output folder")
     parser.add_argument("--megabytes", type=int, default=1000, help="size of the state")

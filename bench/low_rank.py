@@ -12,7 +12,6 @@ and low_rank.md. Exit codes: 0 done; 2 bad input.
 
 import argparse
 import dataclasses
-import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,7 +23,7 @@ from bench.cost_page import spread
 from bench.report_files import facts, write_report
 from bench.step_case import step_case
 from bench.timing import CLOCK_NAMES, CLOCKS, add_clock_flag, quartiles, time_interleaved
-from experiments.command_line import command_parser
+from experiments.command_line import command_parser, output_folder
 from experiments.grid.overrides import merge_overrides, parse_overrides, read_config
 from experiments.pages.markdown import number, table
 from tpdiff_jax.experiment.build import Experiment, build_experiment
@@ -160,7 +159,7 @@ def write_page(report: Mapping[str, Any]) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("bench.low_rank", __doc__)
     parser.add_argument("--config", default="configs/flow.py", help="config file")
-    parser.add_argument("--out", required=True, type=pathlib.Path, help="output folder")
+    parser.add_argument("--out", required=True, type=output_folder, help="output folder")
     parser.add_argument("--rank", type=int, default=16, help="of the low-rank changes")
     parser.add_argument("--trained", default="blocks/.*", help="pattern of the changed matrices")
     parser.add_argument("--stages", type=int, nargs="*", help="stages to time; default all")

@@ -1,14 +1,18 @@
-"""The same network here and in PyTorch: diffusers' Flux or AnimateDiff, eager and compiled.
+"""The same network here and in PyTorch, eager and compiled: the video DiT, Flux or AnimateDiff.
 
     python -m bench.pytorch --out=runs/pytorch
+    python -m bench.pytorch --out=runs/pytorch_dit --network=video_dit --heads=2 --blocks 2 2 \
+      --frames=16 --frame_size=32 --batch=8         # the last stage of configs/flow.py
 
-Forward passes and training steps (forward and backward of the mean square of the output) take
-turns in one run, on the same device and as many threads; first both networks must agree on outputs
-and on the gradient's norm. Needs requirements-test.txt; on a GPU, a CUDA build of PyTorch beside
+Forward passes, steps (forward and backward of the mean square of the output) and whole training
+steps (a step, clipping, the optimizer of the network's config and the moving average) take turns in
+one run, on the same device and as many threads; first both networks must agree on outputs and on
+the gradient's norm. Needs requirements-test.txt; on a GPU, a CUDA build of PyTorch beside
 JAX's. Writes pytorch.json and pytorch.md. Exit codes: 0 done; 1 the networks differ; 2 bad input.
 """
 
 import argparse
+import copy
 import functools
 import os
 import sys
@@ -23,9 +27,11 @@ import torch
 from bench.animatediff_twin import ANIMATEDIFF
 from bench.cost_page import spread
 from bench.flux_twin import FLUX
+from bench.pytorch_optimizer import our_update, their_update
 from bench.pytorch_twin import Inputs, Twin, make_inputs, make_params
 from bench.report_files import facts, write_report
 from bench.timing import CLOCK_NAMES, CLOCKS, add_clock_flag, quartiles, time_interleaved
+from bench.video_dit_twin import VIDEO_DIT
 from experiments.command_line import command_parser, output_folder
 from experiments.pages.markdown import number, table
 from tpdiff_jax.devices.facts import package_versions
@@ -35,9 +41,9 @@ from tpdiff_jax.types import Array, Params, Strides
 
 EXIT_DIFFERENT, EXIT_BAD_INPUT = 1, 2
 TOLERANCES = {"float32": 1e-4, "bfloat16": 0.05}
-WORKS = ("forward", "step")
+WORKS = ("forward", "step", "train")
 FULL: Strides = (1, 1, 1)
-TWINS: dict[str, Twin] = {"flux": FLUX, "animatediff": ANIMATEDIFF}
+TWINS: dict[str, Twin] = {"flux": FLUX, "animatediff": ANIMATEDIFF, "video_dit": VIDEO_DIT}
 Case = Callable[[], Any]
 
 
@@ -71,14 +77,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     inputs = make_inputs(twin, config, options.batch, shape)
     model = twin.make_model(config, params).to(device)
     given = twin.arguments(config, inputs, device)
-    ours = our_cases(network, params, inputs)
-    theirs = their_cases(model, given, config.dtype)
+    ours = our_cases(network, params, inputs, twin.optimizer)
+    theirs = their_cases(model, given, config.dtype, twin.optimizer)
     differences = compare(twin, network, inputs, ours, theirs, model)
     cases = {f"{work}/tpdiff_jax": ours[work] for work in WORKS}
     cases |= {f"{work}/PyTorch, eager": theirs[work] for work in WORKS}
     if not options.nocompile:
         print("compiling with torch.compile", file=sys.stderr)
-        compiled = their_cases(torch.compile(model), given, config.dtype)
+        compiled = their_cases(torch.compile(model), given, config.dtype, twin.optimizer)
         cases |= {f"{work}/PyTorch, compiled": compiled[work] for work in WORKS}
     is_different = max(differences.values()) > TOLERANCES[config.dtype]
     report = {
@@ -106,8 +112,15 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     return report
 
 
-def our_cases(network: Network, params: Params, inputs: Inputs) -> dict[str, Case]:
-    """Return our forward pass and training step; the step returns the gradient."""
+def our_cases(network: Network, params: Params, inputs: Inputs, optimizer: str) -> dict[str, Case]:
+    """Return our forward pass, step, which returns the gradient, and training step.
+
+    Args:
+        network: ours.
+        params: of the network.
+        inputs: a batch.
+        optimizer: "adamw" or "muon".
+    """
 
     def forward(params: Params, inputs: Inputs) -> Array:
         x_t, t, positions, cond = inputs
@@ -119,11 +132,23 @@ def our_cases(network: Network, params: Params, inputs: Inputs) -> dict[str, Cas
     return {
         "forward": functools.partial(jax.jit(forward), params, inputs),
         "step": functools.partial(jax.jit(jax.grad(loss)), params, inputs),
+        "train": our_update(optimizer, jax.grad(loss), params, inputs),
     }
 
 
-def their_cases(model: Any, given: Mapping[str, Any], dtype: str) -> dict[str, Case]:
-    """Return the same of PyTorch; both wait for the device, the step leaves gradients behind."""
+def their_cases(
+    model: Any, given: Mapping[str, Any], dtype: str, optimizer: str
+) -> dict[str, Case]:
+    """Return the same of PyTorch; all wait for the device, the step leaves gradients behind.
+
+    The training step trains a copy, so that the other cases keep the parameters that were compared.
+
+    Args:
+        model: the network, compiled or not.
+        given: its arguments.
+        dtype: of the products.
+        optimizer: "adamw" or "muon".
+    """
     kind = given["timestep"].device.type
     in_bfloat16 = torch.autocast(kind, torch.bfloat16, enabled=dtype == "bfloat16")
     synchronize = torch.cuda.synchronize if kind == "cuda" else lambda: None
@@ -134,14 +159,25 @@ def their_cases(model: Any, given: Mapping[str, Any], dtype: str) -> dict[str, C
         synchronize()
         return output
 
-    def step() -> None:
+    def backward(model: Any) -> None:
         model.zero_grad(set_to_none=True)
         with in_bfloat16:
             output = model(**given).sample
         output.float().square().mean().backward()
+
+    def step() -> None:
+        backward(model)
         synchronize()
 
-    return {"forward": forward, "step": step}
+    trained = copy.deepcopy(model)
+    update = their_update(optimizer, trained)
+
+    def train() -> None:
+        backward(trained)
+        update()
+        synchronize()
+
+    return {"forward": forward, "step": step, "train": train}
 
 
 def compare(
@@ -202,7 +238,8 @@ def write_page(report: Mapping[str, Any]) -> str:
         return "\n\n".join([*lines, "**The networks differ: nothing was timed.**"]) + "\n"
     lines += [
         "All cases took turns; ratios are taken within a round. Medians [quartiles]; a ratio above "
-        "1 means that PyTorch takes longer. A step is forward and backward, without an optimizer.",
+        "1 means that PyTorch takes longer. A step is forward and backward, `train` a step with "
+        "clipping, optimizer and moving average (its FLOPs are those of the step).",
         table(["", "", "ms", "GFLOP/s", "time over ours"], _rows(report)),
     ]
     return "\n\n".join(lines) + "\n"
@@ -213,7 +250,7 @@ def _rows(report: Mapping[str, Any]) -> list[list[str]]:
     for name, seconds in report["seconds"].items():
         work, _, who = name.partition("/")
         time = quartiles(np.array(seconds))
-        flops = report["forward_flops"] * (3.0 if work == "step" else 1.0)
+        flops = report["forward_flops"] * (1.0 if work == "forward" else 3.0)
         ratio = quartiles(np.array(seconds) / np.array(report["seconds"][f"{work}/tpdiff_jax"]))
         rows.append(
             [

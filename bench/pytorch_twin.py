@@ -1,7 +1,7 @@
 """What the same network here and in PyTorch needs: one draw of parameters and of inputs.
 
 Latents, text and times are drawn once; `flux_twin` and `animatediff_twin` hand them to diffusers'
-networks in the form that those take.
+networks in the form that those take, `video_dit_twin` to one written for the purpose.
 """
 
 import argparse
@@ -28,7 +28,7 @@ class Inputs(NamedTuple):
     x_t: Array
     t: Array
     positions: Positions
-    cond: dict[str, Array]
+    cond: dict[str, Array] | None
 
 
 class Twin(NamedTuple):
@@ -41,14 +41,16 @@ class Twin(NamedTuple):
         make_model: diffusers' network with these parameters.
         arguments: diffusers' arguments for a batch, on a device.
         to_video: diffusers' output of a video's shape as ours, [b, f, h, w, c].
+        optimizer: of a whole training step, as in the network's own config: "adamw" or "muon".
     """
 
     title: str
     network: Callable[[argparse.Namespace], Network]
-    cond: Callable[[Any, Normal], dict[str, Array]]
+    cond: Callable[[Any, Normal], dict[str, Array] | None]
     make_model: Callable[[Any, Params], torch.nn.Module]
     arguments: Callable[[Any, Inputs, torch.device], dict[str, Any]]
     to_video: Callable[[Any, torch.Tensor, Shape], np.ndarray]
+    optimizer: str = "adamw"
 
 
 def make_inputs(twin: Twin, config: Any, batch_size: int, shape: Shape, seed: int = 0) -> Inputs:

@@ -66,6 +66,7 @@ def get_config() -> ConfigDict:
     config.pyramid.target_unit = "time"  # flow only: time (dx/dt) | stage (dx/du)
     config.pyramid.time_conditioning = "noise_time"  # noise_time | stage_slices
     config.pyramid.stage_weighting = "raw"  # data prediction: raw | equal, every stage's mean is 1
+    config.pyramid.time_shift = 1.0  # s: times are even in u with t = s u / (1 + (s - 1) u)
 
     config.alignment = ConfigDict()
     config.alignment.mode = "nearest"  # nearest | hungarian | candidates | none
@@ -77,6 +78,7 @@ def get_config() -> ConfigDict:
     config.optim.name = "muon"  # adamw | muon
     config.optim.learning_rate = 4.5e-3
     config.optim.schedule = "cosine"  # constant | cosine
+    config.optim.schedule_steps = 0  # its length; 0 is train.num_steps. A longer run may keep it
     config.optim.warmup_steps = 100
     # muon: of the learning rate, for what it leaves to Adam (vectors, embeddings, patches). Muon
     # moves a parameter by 0.2 of its rate an update; Adam at the full rate let stages throw each
@@ -92,6 +94,7 @@ def get_config() -> ConfigDict:
     config.adaptation.trained = ""  # pattern of the paths of what is trained; "" is all
     config.adaptation.rank = 0  # of low-rank changes to its matrices; 0 trains what matches itself
     config.adaptation.alpha = 1.0  # low-rank changes are scaled by alpha / rank
+    config.adaptation.weights = ""  # an adapter (LoRA) that they start from; "" is nothing
 
     config.train = ConfigDict()
     config.train.num_steps = 7000
@@ -108,7 +111,8 @@ def get_config() -> ConfigDict:
     config.train.keep_checkpoints = 3
 
     config.log = ConfigDict()
-    config.log.sinks = ("jsonl", "tensorboard")  # where metrics go; jsonl is read by reports
+    # Where metrics go: jsonl (read by reports) | tensorboard | wandb (pip install wandb).
+    config.log.sinks = ("jsonl", "tensorboard")
 
     config.guard = ConfigDict()
     # Meant for faults, not for hard batches, which stay below 5 times the median.
@@ -128,6 +132,8 @@ def get_config() -> ConfigDict:
     config.sample.batch_size = 16
     config.sample.seed = 0
     config.sample.video_weights = ""  # autoencoder that decodes latents; "" stores latents
+    config.sample.prompts = ""  # file of prompts, one a line, to show while training
+    config.sample.text_weights = ""  # text encoder of the clips, for these prompts
 
     config.eval = ConfigDict()
     config.eval.num_videos = 128

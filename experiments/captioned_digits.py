@@ -3,6 +3,8 @@
     python -m experiments.captioned_digits --out=runs/captioned
     python -m experiments.captioned_digits --config=configs/captioned_digits_ddim.py \
       --out=runs/captioned_ddim --arms=pyramid,vanilla
+    python -m experiments.captioned_digits --config=configs/captioned_digits_wan.py \
+      --out=runs/captioned_wan --arms=pyramid,vanilla
 
 Moving Digits become MP4 files with captions in text files; language models of random weights with a
 tokenizer of the captions' words stand for published text encoders, and an autoencoder trained on
@@ -30,7 +32,7 @@ from experiments.grid.overrides import merge_overrides, parse_overrides, read_co
 from experiments.grid.plan import equal_flops_steps, mean_step_flops
 from experiments.pages.markdown import number, table
 from experiments.tiny_image_vae import write_image_vae
-from experiments.tiny_text_encoders import write_text_encoders
+from experiments.tiny_text_encoders import write_text_encoders, write_umt5_encoder
 from tpdiff_jax.data import MovingDigitsSpec
 from tpdiff_jax.devices.facts import device_facts, package_versions
 from tpdiff_jax.digits.figures import DIGIT_METRICS, evaluate_videos
@@ -65,10 +67,12 @@ class Material(NamedTuple):
     video_encoder: str
 
 
-# A U-Net has no patches: it sees small frames, behind an autoencoder as it is meant to.
+# A U-Net has no patches: it sees small frames, behind an autoencoder as it is meant to. Wan attends
+# over all frames at once: four patches each keep a run at minutes.
 MATERIALS = {
     "flux": Material(frame_size=32, text_encoder="t5_clip", video_encoder="pixels"),
     "animatediff": Material(frame_size=16, text_encoder="clip", video_encoder="image_vae"),
+    "wan": Material(frame_size=16, text_encoder="umt5", video_encoder="pixels"),
 }
 
 
@@ -90,9 +94,12 @@ def write_encoders(
     out: pathlib.Path, digits: MovingDigitsSpec, captions: Sequence[str], model: ConfigDict
 ) -> None:
     """Write the text encoders and, where clips are latents, the autoencoder, once."""
+    material = MATERIALS[model.name]
     if not (out / "text_encoders").is_dir():
-        write_text_encoders(out / "text_encoders", captions, width=model.text_dim)
-    if MATERIALS[model.name].video_encoder == "pixels" or (out / "image_vae").is_dir():
+        is_umt5 = material.text_encoder == "umt5"
+        write = write_umt5_encoder if is_umt5 else write_text_encoders
+        write(out / "text_encoders", captions, width=model.text_dim)
+    if material.video_encoder == "pixels" or (out / "image_vae").is_dir():
         return
     clips = [digits.clip("train", 0, i)["video"] for i in range(AUTOENCODER_CLIPS)]
     frames = np.concatenate(clips).repeat(3, axis=-1)

@@ -28,7 +28,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from experiments.command_line import command_parser, output_folder, split_names
-from experiments.grid.overrides import overrides_to_flags, parse_overrides
+from experiments.grid.overrides import overrides_to_flags, parse_overrides, read_config
 from experiments.pages.soak_page import write_page
 from experiments.soak_runs import KINDS, LOG_FILE, Kill, Life, live, memory_growth
 from tpdiff_jax.files.durable import write_durably
@@ -56,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         jax.config.update("jax_platforms", "cpu")  # accelerators are for the training processes
         kinds = check_kinds(options.kinds)
         overrides = {**parse_overrides(rest), "train.log_every_steps": "1"}
+        read_config(options.config, overrides)  # before anything is written
         reference = options.reference or options.out / "undisturbed"
         if options.reference and not (reference / "results.json").is_file():
             raise ValueError(f"--reference={reference} holds no finished run")

@@ -41,18 +41,42 @@ def write_text_encoders(
         pad_token_id=0,
     )
     transformers.CLIPTextModel(clip).save_pretrained(folder / "text_encoder")
-    t5 = transformers.T5Config(
-        vocab_size=words,
-        d_model=width,
-        d_kv=width // 4,
-        d_ff=2 * width,
-        num_layers=2,
-        num_heads=4,
-        feed_forward_proj="gated-gelu",
-        pad_token_id=0,
-        eos_token_id=END,
-    )
+    t5 = transformers.T5Config(**_t5_shape(words, width))
     transformers.T5EncoderModel(t5).save_pretrained(folder / "text_encoder_2")
+
+
+def write_umt5_encoder(
+    folder: pathlib.Path, captions: Sequence[str], *, width: int = 32, seed: int = 0
+) -> None:
+    """Write what `prepare.text_encoder="umt5"` reads: one model, one tokenizer.
+
+    Args:
+        folder: made if it is not there.
+        captions: texts whose words the tokenizer knows.
+        width: channels of a token, a multiple of 4.
+        seed: of the weights.
+    """
+    import torch
+    import transformers
+
+    words = write_tokenizer(folder / "tokenizer", captions)
+    torch.manual_seed(seed)
+    umt5 = transformers.UMT5Config(**_t5_shape(words, width))
+    transformers.UMT5EncoderModel(umt5).save_pretrained(folder / "text_encoder")
+
+
+def _t5_shape(words: int, width: int) -> dict[str, Any]:
+    return {
+        "vocab_size": words,
+        "d_model": width,
+        "d_kv": width // 4,
+        "d_ff": 2 * width,
+        "num_layers": 2,
+        "num_heads": 4,
+        "feed_forward_proj": "gated-gelu",
+        "pad_token_id": 0,
+        "eos_token_id": END,
+    }
 
 
 def write_tokenizer(folder: pathlib.Path, captions: Sequence[str]) -> int:

@@ -31,6 +31,7 @@ import yaml
 
 from launch.job import job_parser, parse_job
 from launch.jobset import ACCELERATORS, CONTAINER, Pods, make_jobset
+from launch.names import check_job_name, check_label, check_place
 from launch.runner import EXIT_FAILED, Runner, run_program
 
 PROGRAM = "launch.gke"
@@ -43,6 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _act(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    check_job_name(options.name)
+    check_place("--context", options.context)
+    check_label("--namespace", options.namespace, "a namespace")
     runner = Runner(is_dry_run=options.dry_run)
     kubectl = ["kubectl"]
     kubectl += [f"--context={options.context}"] if options.context else []

@@ -3,12 +3,16 @@
 import argparse
 import dataclasses
 import pathlib
-import re
+import signal
 from collections.abc import Mapping, Sequence
 
 from experiments.grid.overrides import overrides_to_flags, parse_overrides
+from launch.archive import check_inside
+from launch.names import check_job_name, check_no_control
 from tpdiff_jax.checks import check_no_address
-from tpdiff_jax.command_line import ExitCode
+from tpdiff_jax.command_line import ExitCode, parse
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 # Started again, the same command would end the same way: someone has to act first.
 FINAL_CODES = (
@@ -18,9 +22,9 @@ FINAL_CODES = (
     ExitCode.TOO_MANY_BAD_CLIPS,
 )
 
-# Names of TPU slices and of Kubernetes objects are labels of RFC 1123; pods append to them.
-_NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+# Stopped from outside: the same command goes on. Python needs a moment to start, in which SIGTERM
+# ends a trainer as it ends any process; shells and containers say 128 + 15 of that, subprocess -15.
+INTERRUPTED_CODES = (ExitCode.PREEMPTED, 128 + signal.SIGTERM, -signal.SIGTERM)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,7 +33,7 @@ class Job:
 
     Attributes:
         name: what the cluster calls it: lower-case letters, digits and hyphens, at most 40.
-        config: config file, from the repository root.
+        config: config file, from the repository root, and no link that leaves it.
         workdir: the run's folder, as the machines that train see it.
         overrides: `group.field` -> text on the command line.
 
@@ -44,20 +48,15 @@ class Job:
     overrides: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
-            raise ValueError(
-                f"--name={self.name!r} must be lower-case letters, digits and hyphens, begin with "
-                "a letter, end with no hyphen and have at most 40 characters"
-            )
-        for text in (self.config, self.workdir, *self.overrides, *self.overrides.values()):
-            if _CONTROL.search(text):
-                raise ValueError(f"{text!r} holds a control character")
+        check_job_name(self.name)
+        check_no_control((self.config, self.workdir, *self.overrides, *self.overrides.values()))
         if not self.workdir:
             raise ValueError("--workdir is empty")
         check_no_address("--workdir", self.workdir)
         path = pathlib.PurePosixPath(self.config)
-        if path.is_absolute() or ".." in path.parts or not pathlib.Path(path).is_file():
+        if path.is_absolute() or ".." in path.parts or not (ROOT / path).is_file():
             raise ValueError(f"--config={self.config} must be a file below the repository root")
+        check_inside(ROOT, ROOT / path, f"--config={self.config}")
 
     def command(self, python: str = "python") -> list[str]:
         """Return the command that starts the run, or resumes it from its newest checkpoint."""
@@ -100,13 +99,38 @@ def parse_job(options: argparse.Namespace, rest: Sequence[str]) -> Job:
         rest: what the parser left: `--config.GROUP.FIELD=VALUE`.
 
     Raises:
-        ValueError: for anything that is no such override, and as `Job`.
+        ValueError: for anything that is no such override, one that the config does not take, and
+            as `Job`.
     """
     if options.workdir is None:
         raise ValueError("--workdir is required")
-    return Job(
+    job = Job(
         name=options.name,
         config=options.config,
         workdir=options.workdir,
         overrides=parse_overrides(rest),
     )
+    check_config(job)
+    return job
+
+
+def check_config(job: Job) -> None:
+    """Refuse what the trainer would refuse, before machines are asked for.
+
+    Data and devices are the workers'; what can be known without them is checked.
+
+    Args:
+        job: its config file is run, as by the trainer.
+
+    Raises:
+        ValueError: naming the field, for one that does not exist or a value that is not allowed.
+    """
+    arguments = [
+        f"--config={ROOT / job.config}",
+        f"--workdir={job.workdir}",
+        *overrides_to_flags(job.overrides),
+    ]
+    config = parse(["tpdiff_jax", *arguments]).values["config"]
+    from tpdiff_jax.experiment.build import check_fields  # imports jax, which no other verb needs
+
+    check_fields(config)

@@ -15,6 +15,7 @@ import re
 from typing import Any
 
 from launch.job import FINAL_CODES, Job
+from launch.names import check_label
 from tpdiff_jax.checks import check_at_least, check_choice
 
 # version -> (label of its nodes, dimensions of its topologies)
@@ -28,7 +29,6 @@ ACCELERATORS = {
 CONTAINER = "train"
 _MOST_CHIPS = 4  # of a machine in a slice of several; single machines may have 8
 _RUNTIME_PORTS = (8471, 8431)  # between the machines of a slice, and metrics
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,8 +71,7 @@ class Pods:
                 f"--chips-per-pod={self.chips_per_pod} must divide the {self.num_chips} chips of "
                 f"--topology={self.topology}"
             )
-        if not _LABEL.fullmatch(self.claim):
-            raise ValueError(f"--claim={self.claim} is not the name of a PersistentVolumeClaim")
+        check_label("--claim", self.claim, "a PersistentVolumeClaim")
         if not self.mount.startswith("/") or self.mount == "/":
             raise ValueError(f"--mount={self.mount} must be an absolute path below /")
         if not self.image or re.search(r"\s", self.image):

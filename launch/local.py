@@ -3,16 +3,18 @@ r"""Train in several processes of this machine, as several machines would.
     python -m launch.local --processes=2 --devices=4 -- --config=configs/flow.py --workdir=runs/two
 
 What follows `--` is the trainer's command line. Every process gets its number and the address of
-the first one. --devices is for CPUs: so many forced host devices in each process. A SIGTERM goes
-on to all of them, and they stop after the same step. When one dies, the others, which would wait
-for it, are ended too: the same command resumes the run.
+the first one. --devices is for CPUs: so many forced host devices in each process. A SIGTERM or one
+Ctrl-C goes on to all of them, and they stop after the same step. When one dies, the others, which
+would wait for it, are ended too: the same command resumes the run.
 
-Exit codes: the trainer's; of several failures the first; 128 + the signal that ended a process.
+Exit codes: the trainer's; of several failures the first; 3 where SIGTERM ended a process, however
+early; 128 + any other signal that did.
 """
 
 import argparse
 import contextlib
 import os
+import pathlib
 import shlex
 import signal
 import socket
@@ -21,9 +23,12 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
+from launch.job import INTERRUPTED_CODES
 from launch.runner import run_program
 from tpdiff_jax.checks import check_at_least
+from tpdiff_jax.command_line import ExitCode, parse
 
+_TRAINER = "tpdiff_jax.main"
 _POLL_SECONDS = 0.2
 # Bad input ends every process by itself; what still runs then waits for one that is gone.
 _GRACE_SECONDS = 10.0
@@ -40,7 +45,7 @@ def commands(num_processes: int, port: int, trainer_args: Sequence[str]) -> list
     """Return the command line of every process."""
     return [
         [
-            *(sys.executable, "-m", "tpdiff_jax.main", *trainer_args),
+            *(sys.executable, "-m", _TRAINER, *trainer_args),
             f"--coordinator_address=localhost:{port}",
             f"--num_processes={num_processes}",
             f"--process_id={process_id}",
@@ -62,7 +67,7 @@ def run_all(lines: Sequence[Sequence[str]], extra: Mapping[str, str]) -> int:
     """Run the commands side by side; return 0, or the exit code of the first that failed."""
     processes = [subprocess.Popen(line, env=os.environ | extra) for line in lines]
     try:
-        with _forwarded_sigterm(processes):
+        with _forwarded_signals(processes):
             return _wait(processes)
     finally:
         for process in processes:
@@ -80,28 +85,34 @@ def _wait(processes: Sequence[subprocess.Popen]) -> int:
             deadline = time.monotonic() + _GRACE_SECONDS
         time.sleep(_POLL_SECONDS)
     code = first_failure or next((p.returncode for p in processes if p.returncode), 0)
+    if code in INTERRUPTED_CODES:
+        return ExitCode.PREEMPTED
     return code if code >= 0 else 128 - code
 
 
 @contextlib.contextmanager
-def _forwarded_sigterm(processes: Sequence[subprocess.Popen]) -> Iterator[None]:
-    def forward(*_: object) -> None:
+def _forwarded_signals(processes: Sequence[subprocess.Popen]) -> Iterator[None]:
+    def forward(number: int, *_: object) -> None:
+        if number == signal.SIGINT:  # the second one ends all
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         for process in processes:
             if process.poll() is None:
                 process.terminate()
 
-    previous = signal.signal(signal.SIGTERM, forward)
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    previous = {number: signal.signal(number, forward) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def launch(options: argparse.Namespace) -> int:
     """Run, or print, what the options ask for.
 
     Raises:
-        ValueError: for a number below 1 or a trainer without arguments.
+        ValueError: for a number below 1, or a command line that the trainer would refuse.
     """
     for name in ("processes", "devices"):
         value = getattr(options, name)
@@ -110,6 +121,7 @@ def launch(options: argparse.Namespace) -> int:
     if not options.trainer_args:
         raise ValueError("the trainer's arguments are missing: put them after --")
     lines = commands(options.processes, free_port(), options.trainer_args)
+    _check_trainer_args(lines[0][lines[0].index(_TRAINER) + 1 :])
     extra = extra_environment(options.devices)
     if options.dry_run:
         shown = [f"{name}={shlex.quote(value)}" for name, value in extra.items()]
@@ -117,6 +129,16 @@ def launch(options: argparse.Namespace) -> int:
             print(" ".join(["$", *shown, shlex.join(line), "&"]))
         return 0
     return run_all(lines, extra)
+
+
+def _check_trainer_args(arguments: Sequence[str]) -> None:
+    """Raise ValueError for what every process would refuse, before any is started.
+
+    A config file that is not here is the trainer's to refuse: a dry run may be for elsewhere.
+    """
+    configs = [word.partition("=")[2] for word in arguments if word.startswith("--config=")]
+    if all(pathlib.Path(config).is_file() for config in configs):
+        parse(["tpdiff_jax", *arguments])
 
 
 def main(argv: Sequence[str]) -> int:

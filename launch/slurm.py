@@ -26,6 +26,7 @@ import sys
 from collections.abc import Sequence
 
 from launch.job import Job, job_parser, parse_job
+from launch.names import check_options, check_place
 from launch.runner import Runner, run_program
 from tpdiff_jax.checks import check_at_least
 
@@ -102,6 +103,9 @@ def _submit(options: argparse.Namespace, rest: Sequence[str]) -> int:
     job = parse_job(options, rest)
     job.check_workdir_is_absolute()
     sites = {"--partition": options.partition, "--account": options.account, "--qos": options.qos}
+    for flag, value in {**sites, "--time": options.time}.items():
+        check_place(flag, value)
+    check_options("--sbatch-flag", tuple(options.sbatch_flag))
     flags = [f"{flag}={value}" for flag, value in sites.items() if value]
     allocation = Allocation(
         nodes=options.nodes,

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # The batch script of launch/slurm.py:  sbatch OPTIONS slurm_job.sh MAX_RESTARTS COMMAND...
-# Runs COMMAND on all tasks. When it ends with code 3 (stopped, checkpoint saved), the job goes back
-# into the queue and the same COMMAND resumes there; a job that was cancelled does not.
+# Runs COMMAND on all tasks. When it ends with code 3 (stopped by SIGTERM) or 143 (the same, before
+# its Python had started), the job goes back into the queue and the same COMMAND resumes there; a job
+# that was cancelled does not.
 set -uo pipefail
 
 readonly exit_preempted=3
+readonly exit_sigterm=143
 max_restarts=$1
 shift
 
@@ -12,7 +14,7 @@ code=0
 # One dead task is found by the others, which end themselves; killing them here would hide the 3.
 srun --kill-on-bad-exit=0 "$@" || code=$?
 
-if ((code == exit_preempted)); then
+if ((code == exit_preempted || code == exit_sigterm)); then
   state=$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)
   restarts=${SLURM_RESTART_COUNT:-0}
   if [[ $state != RUNNING ]]; then

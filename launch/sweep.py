@@ -57,6 +57,7 @@ from experiments.grid.plan import (
 from experiments.grid.run_queue import LOG_FILE, Stopped, run_all
 from experiments.pages.figures import draw_curves
 from launch import gke, slurm, tpu_vm
+from launch.names import check_job_name
 from launch.runner import Runner
 from launch.sweep_points import (
     Point,
@@ -127,6 +128,7 @@ def plan_sweep(options: argparse.Namespace, base: Mapping[str, str]) -> Sweep:
             another run than the planned one.
     """
     check_metrics([*split_names(options.metrics), options.sort_by], ())
+    check_job_name(f"{options.name}-000")
     use_cpu_for_planning()
     points = read_points(options)
     runs = []

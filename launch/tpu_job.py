@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from launch.job import FINAL_CODES, Job
+from launch.job import FINAL_CODES, INTERRUPTED_CODES, Job
 from launch.runner import CommandFailed, Runner
 from launch.tpu_slice import TpuSlice, is_lost
 from tpdiff_jax.command_line import ExitCode
@@ -58,7 +58,8 @@ def judge(statuses: Sequence[WorkerStatus], num_workers: int) -> Outcome | None:
     codes = [status.code for status in statuses if status.code is not None]
     if final := [code for code in codes if code in FINAL_CODES]:
         return Outcome("ended", final[0])
-    if any(s.state in ("lost", "absent") for s in statuses) or ExitCode.PREEMPTED in codes:
+    is_interrupted = any(code in INTERRUPTED_CODES for code in codes)
+    if is_interrupted or any(s.state in ("lost", "absent") for s in statuses):
         return Outcome("interrupted", ExitCode.PREEMPTED)
     if failed := [code for code in codes if code != ExitCode.DONE]:
         return Outcome("ended", failed[0])
@@ -106,7 +107,7 @@ def install(
     """
     worker = WorkerCommands(job.name)
     if setup is not None:
-        runner.run(tpu.copy(str(setup), f"{job.name}-setup.sh"))
+        runner.run(tpu.copy(str(setup.absolute()), f"{job.name}-setup.sh"))
         runner.run(tpu.ssh(["bash", f"{job.name}-setup.sh"]))
     runner.run(tpu.copy(str(archive), f"{job.name}.tar.gz"))
     code = f"{worker.folder}/code"

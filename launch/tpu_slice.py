@@ -13,6 +13,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
+from launch.names import check_job_name, check_options, check_place
 from launch.runner import CommandFailed, Runner
 
 ABSENT = "ABSENT"
@@ -59,6 +60,9 @@ class TpuSlice:
         project: None for gcloud's own default.
         is_spot: cheaper, and may be taken away at any time.
         create_flags: further flags of `queued-resources create`.
+
+    Raises:
+        ValueError: for a name that the cloud does not take, or takes for an option.
     """
 
     name: str
@@ -68,6 +72,13 @@ class TpuSlice:
     project: str | None = None
     is_spot: bool = False
     create_flags: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_job_name(self.name)
+        places = {"--zone": self.zone, "--project": self.project}
+        for option, value in (places | {"--runtime-version": self.runtime_version}).items():
+            check_place(option, value)
+        check_options("--create-flag", self.create_flags)
 
     def create(self) -> list[str]:
         """Return the command that asks for the slice."""

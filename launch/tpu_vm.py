@@ -31,7 +31,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
-from launch.archive import pack_code
+from launch.archive import is_packed, pack_code
 from launch.job import Job, job_parser, parse_job
 from launch.runner import EXIT_FAILED, CommandFailed, Runner, run_program
 from launch.tpu_job import (
@@ -73,6 +73,8 @@ def _act(options: argparse.Namespace, rest: Sequence[str]) -> int:
     if options.action == "run":
         job = parse_job(options, rest)
         job.check_workdir_is_absolute()
+        if not is_packed(pathlib.PurePath(job.config)):
+            raise ValueError(f"--config={job.config} must lie in configs/: no other goes along")
         return run_job(tpu, job, runner, options)
     if rest:
         raise ValueError(f"{' '.join(rest)}: only `run` takes config overrides")

@@ -7,6 +7,9 @@ forcing it here would make every other test pay for it and hide single-device bu
 
 import importlib.metadata
 import os
+import pathlib
+
+import pytest
 
 # Compile time dominates these tests. LLVM's optimiser more than doubles it and changes no claim;
 # the newer emitter of fused loops, the only one of later jaxlibs, triples it again.
@@ -17,3 +20,12 @@ os.environ.setdefault("XLA_FLAGS", flags)
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
+
+
+@pytest.fixture(scope="session")
+def small_clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pathlib.Path]:
+    """A folder of clips of every kind, made once for all tests that only read them."""
+    from tests.small_clips import KINDS, prepare_clips  # imports jax
+
+    root = tmp_path_factory.mktemp("small_clips")
+    return {kind: prepare_clips(root / kind, kind) for kind in (*KINDS, "buckets")}

@@ -1,4 +1,4 @@
-"""The paper's two systems as a user runs them, small: videos to latents, training, videos back."""
+"""The paper's two systems and Wan as a user runs them, small: from videos to videos of prompts."""
 
 import json
 import pathlib
@@ -10,8 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.tiny_text_encoders import write_text_encoders
-from tests.encoders.tiny_autoencoders import write_causal_video_vae, write_image_vae
+from experiments.tiny_text_encoders import write_text_encoders, write_umt5_encoder
+from tests.encoders.tiny_autoencoders import write_causal_video_vae, write_image_vae, write_wan_vae
 from tests.preparation.video_files import write_video
 from tpdiff_jax import main
 from tpdiff_jax.command_line import parse
@@ -51,6 +51,8 @@ class System(NamedTuple):
     model: dict[str, Any]
     num_latents: int
     stage_frames: list[int]
+    text: str = "text"
+    more: dict[str, Any] = {}
 
 
 SYSTEMS = {
@@ -79,6 +81,24 @@ SYSTEMS = {
         num_latents=4,
         stage_frames=[2, 4],
     ),
+    "wan": System(
+        clips_config="configs/wan_clips.py",
+        config="configs/wan_t2v.py",
+        num_frames=9,
+        text_tokens=7,
+        model={
+            "patch_size": 1,
+            "num_heads": 1,
+            "head_dim": 12,
+            "depth": 1,
+            "feed_forward_dim": 16,
+            "num_text_tokens": 7,
+        },
+        num_latents=3,
+        stage_frames=[2, 3],
+        text="umt5",
+        more={"adaptation.rank": 0, "adaptation.trained": ""},
+    ),
 }
 
 
@@ -100,7 +120,9 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
         write_video(folder / "videos" / f"{i}.mp4", 60)
         (folder / "videos" / f"{i}.txt").write_text(caption)
     write_text_encoders(folder / "text", captions, width=16)
+    write_umt5_encoder(folder / "umt5", captions, width=16)
     write_causal_video_vae(folder / "miniflux")
+    write_wan_vae(folder / "wan")
     write_image_vae(folder / "animatediff")
     write_causal_video_vae(folder / "others", seed=1)
     return folder
@@ -108,7 +130,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 def prepare(system: System, sources: pathlib.Path, vae: pathlib.Path, out: pathlib.Path) -> None:
     fields = {
-        "source": sources / "videos", "video_weights": vae, "text_weights": sources / "text",
+        "source": sources / "videos", "video_weights": vae, "text_weights": sources / system.text,
         "num_frames": system.num_frames, "fps": FPS, "height": HEIGHT, "width": WIDTH,
         "text_tokens": system.text_tokens, "test_share": 0.4, "num_workers": 0,
     }  # fmt: skip
@@ -129,7 +151,7 @@ def shown(path: pathlib.Path) -> tuple[int, float, float]:
 def test_from_videos_to_videos_of_prompts(
     name: str, sources: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    system, vae, text = SYSTEMS[name], sources / name, sources / "text"
+    system, vae, text = SYSTEMS[name], sources / name, sources / SYSTEMS[name].text
     clips, run, videos = tmp_path / "clips", tmp_path / "run", tmp_path / "videos"
 
     # ---- prepare
@@ -139,10 +161,10 @@ def test_from_videos_to_videos_of_prompts(
     assert dataset.fps == FPS
 
     # ---- train
-    fields = {**TRAINING, **{f"model.{k}": v for k, v in system.model.items()}}
+    fields = {**TRAINING, **{f"model.{k}": v for k, v in system.model.items()}, **system.more}
     training = {"config": system.config, "config.data.folder": clips}
     training |= {f"config.{k}": v for k, v in fields.items()}
-    if name == "miniflux":
+    if name != "animatediff":
         training["config.mesh.fsdp"] = 1
         with pytest.raises(ValueError, match="'nearest' would copy the first latent"):
             command("train", workdir=run, **training, **{"config.pyramid.upsample": "nearest"})

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 from typing import Any
@@ -14,12 +15,14 @@ from experiments.captioned_digits import arm_overrides, main, prepare_clips, wri
 from experiments.grid.overrides import read_config
 from experiments.grid.plan import mean_step_flops
 from experiments.tiny_text_encoders import write_text_encoders
+from tests.test_prepare import make_spec
 from tests.tiny import REPO, SIZES, set_field
 from tpdiff_jax.data import MovingDigitsSpec, VideoRecordsSpec
-from tpdiff_jax.encoders import open_text_encoder
+from tpdiff_jax.encoders import make_clip_encoder, open_text_encoder
 from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.generation.from_checkpoint import open_run
-from tpdiff_jax.generation.prompts import SampleFlags
+from tpdiff_jax.generation.prompts import SampleFlags, read_requests
+from tpdiff_jax.prepare import prepare
 from tpdiff_jax.sample import sample_run
 from tpdiff_jax.train import train
 
@@ -91,6 +94,38 @@ def test_a_network_that_takes_other_text_is_refused_before_compilation(
     message = r"takes 'text' of shape \(8, 16\) with every clip, the data has \(9, 16\)"
     with pytest.raises(ValueError, match=message):
         build_experiment(make_config(folder, **{"model.num_text_tokens": 8}))
+
+
+def test_prompts_that_are_cut_are_counted_in_the_log(
+    folder: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    experiment, weights = build_experiment(make_config(folder)), str(folder / "text_encoders")
+    for prompts, said in ((PROMPTS, ""), ([PROMPTS[0], PROMPTS[1] + " fast"], "1 of 2 prompts")):
+        caplog.clear()
+        read_requests(experiment, SampleFlags(captions=prompts, text_weights=weights), 2)
+        assert (said or "prompts are longer") in caplog.text or not said
+        assert bool(said) == ("longer than the text encoder's 9 tokens" in caplog.text)
+
+
+def test_clips_without_captions_need_a_word_of_the_user(
+    folder: pathlib.Path, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With a text encoder no caption is an error; `keep` stores the empty prompt."""
+    (tmp_path / "videos").mkdir()
+    for video in sorted((folder / "videos").glob("*.mp4"))[:2]:
+        shutil.copy(video, tmp_path / "videos")
+    encoders = str(folder / "text_encoders")
+    fields = {"text_encoder": "t5_clip", "text_weights": encoders, "text_tokens": NUM_TOKENS}
+    spec = make_spec(tmp_path / "videos", **fields)
+    with pytest.raises(ValueError, match=r"captions: 0 of 2 videos; prepare\.text_encoder"):
+        prepare(spec, tmp_path / "refused", make_clip_encoder(spec))
+    assert not (tmp_path / "refused").exists()
+    spec = make_spec(tmp_path / "videos", missing_captions="keep", **fields)
+    prepare(spec, tmp_path / "kept", make_clip_encoder(spec))
+    assert "captions: 0 of 2 clips" in caplog.text
+    dataset = VideoRecordsSpec(folder=str(tmp_path / "kept"))
+    for name, array in dataset.null_cond.items():
+        np.testing.assert_array_equal(dataset.clip("train", 0, 0)[name], array)
 
 
 def test_the_vanilla_arm_trains_for_the_flops_of_the_pyramid(folder: pathlib.Path) -> None:

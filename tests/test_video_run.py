@@ -47,7 +47,10 @@ def test_prepare_train_and_sample_end_to_end(tmp_path: pathlib.Path) -> None:
     assert results["counts"]["steps"] == 2 and set(results["metrics"]) == {"statistics"}
     assert set(results["references"]) == {"ceiling", "frozen", "shuffled"}
     assert results["measurement"]["clips_in_every_set"] == results["counts"]["eval_videos"] >= 2
-    assert "Measurement" in (workdir / "report.html").read_text()
+    page = (workdir / "report.html").read_text()
+    assert "Measurement" in page and "6 of 6 clips" in page
+    assert results["data"] == {"train_clips": 6, "test_clips": 0, "captions": "6 of 6 clips"}
+    assert "TRAINING clips" in results["notes"][0] and "TRAINING clips" in page
     assert (workdir / "samples" / "0000.mp4").is_file()
     metrics = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in metrics if line.get("loss", 0) > 0] == [2]

@@ -9,7 +9,8 @@ Needs nothing but Python, so that everything, the method included, can use it.
 import contextlib
 import operator
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 # A scheme of two letters or more, so that a Windows drive is none; pathlib makes `gs:/` of `gs://`.
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
@@ -42,7 +43,7 @@ def check_at_least(field: str, value: float, least: float) -> None:
     Raises:
         ValueError: naming the field, the value and the bound.
     """
-    if not value >= least:
+    if not _holds(operator.ge, value, least):
         _refuse(field, value, f"at least {least}")
 
 
@@ -57,7 +58,7 @@ def check_above(field: str, value: float, bound: float) -> None:
     Raises:
         ValueError: naming the field, the value and the bound.
     """
-    if not value > bound:
+    if not _holds(operator.gt, value, bound):
         _refuse(field, value, f"above {bound}")
 
 
@@ -74,8 +75,8 @@ def check_range(field: str, value: float, least: float, most: float, ends: str =
     Raises:
         ValueError: naming the field, the value and the range; NaN lies in none.
     """
-    is_above = value >= least if ends[0] == "[" else value > least
-    is_below = value <= most if ends[1] == "]" else value < most
+    is_above = _holds(operator.ge if ends[0] == "[" else operator.gt, value, least)
+    is_below = _holds(operator.le if ends[1] == "]" else operator.lt, value, most)
     if not (is_above and is_below):
         _refuse(field, value, f"{ends[0]}{least}, {most}{ends[1]}")
 
@@ -157,6 +158,14 @@ def as_tuple(field: str, value: object, of: str) -> tuple:
     if isinstance(value, str | bytes) or not hasattr(value, "__iter__"):
         raise ValueError(f"{field} is {value!r}; allowed: {of}")
     return tuple(value)
+
+
+def _holds(compare: Callable[[Any, Any], Any], value: object, bound: float) -> bool:
+    """Whether a comparison holds; none does of what is no number, such as text."""
+    try:
+        return bool(compare(value, bound))
+    except TypeError:
+        return False
 
 
 def _refuse(field: str, value: object, allowed: str) -> None:

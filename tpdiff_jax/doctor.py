@@ -4,11 +4,14 @@ Reads JSON and hashes files; needs neither a device nor the config file, and cha
 asked to trust a checkpoint.
 """
 
+import contextlib
 import pathlib
 import shutil
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from tpdiff_jax.checks import naming, whole_number
+from tpdiff_jax.files.json_files import read_json
 from tpdiff_jax.results import is_complete
 from tpdiff_jax.run_folder import checkpoint_folder, run_config
 from tpdiff_jax.run_folder.checkpoint_manifest import (
@@ -21,6 +24,7 @@ from tpdiff_jax.run_folder.checkpoint_manifest import (
     verify,
     write_checkpoint_manifest,
 )
+from tpdiff_jax.run_log.lost_lines import describe_lost_lines, last_logged_step
 
 _SECONDS = (("d", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0))
 _SHOWN_DIGITS = 12
@@ -45,28 +49,61 @@ def examine(workdir: pathlib.Path) -> int:
     Raises:
         ValueError: when the folder is no run, or has checkpoints but no intact one of this config.
     """
-    config = run_config.load_config(workdir)
+    num_steps, log_every_steps = read_lengths(workdir)
     folder = workdir / "checkpoints"
     findings = [look_at(folder, step) for step in checkpoint_folder.list_steps(folder)]
-    print(f"{workdir}: to be trained to step {config.train.num_steps}")
+    print(f"{workdir}: to be trained to step {num_steps}")
     for finding in findings:
         print(describe_finding(finding))
     for path in checkpoint_folder.list_leftovers(folder):
         size = checkpoint_folder.size_of(path)
         print(f"  leftover {path.name}, {format_bytes(size)}: removed by the next start")
-    has_results = is_complete(workdir, config.train.num_steps)
+    for path in checkpoint_folder.list_foreign(folder):
+        print(f"  {path.name}: no checkpoint; left alone")
+    has_results = is_complete(workdir, num_steps)
     print(f"  results.json: {'complete' if has_results else 'not there yet for this length'}")
     print(f"  free space: {format_bytes(shutil.disk_usage(workdir).free)}")
     step = step_to_resume(workdir, findings)
-    is_done = has_results and step == config.train.num_steps
+    if text := describe_lost_metrics(workdir, step, log_every_steps):
+        print(f"  {text}")
+    is_done = has_results and step == num_steps
     print("nothing is left to do" if is_done else describe_next(step, findings))
     return step
+
+
+def read_lengths(workdir: pathlib.Path) -> tuple[int, int]:
+    """Return `train.num_steps` and `train.log_every_steps` of config.json.
+
+    Raises:
+        ValueError: when the folder is no run, or one of them is no such number.
+    """
+    fields = dict(run_config.flat_fields(run_config.load_config(workdir)))
+    names = ("train.num_steps", "train.log_every_steps")
+    with naming(str(workdir / run_config.FILE_NAME)):
+        num_steps, log_every_steps = (whole_number(name, fields.get(name)) for name in names)
+    return num_steps, log_every_steps
+
+
+def describe_lost_metrics(workdir: pathlib.Path, step: int, log_every_steps: int) -> str | None:
+    """Return which lines of metrics before a checkpoint are not there any more.
+
+    Args:
+        workdir: of the run.
+        step: the checkpoint's, known to be intact; 0 for none.
+        log_every_steps: tells the last line where the checkpoint does not.
+    """
+    totals: dict[str, Any] = {}
+    with contextlib.suppress(ValueError):
+        totals = read_json(workdir / "checkpoints" / str(step) / "totals" / "metadata")
+    logged_step = last_logged_step(totals) or step // log_every_steps * log_every_steps
+    return describe_lost_lines(workdir, step=step, logged_step=logged_step)
 
 
 def look_at(folder: pathlib.Path, step: int) -> Finding:
     """Verify one checkpoint."""
     path = folder / str(step)
-    size, age = checkpoint_folder.size_of(path), time.time() - path.stat().st_mtime
+    # Of a link itself: what it leads to may be gone.
+    size, age = checkpoint_folder.size_of(path), time.time() - path.lstat().st_mtime
     try:
         return Finding(step, size, age, verify(path), None)
     except CheckpointError as error:

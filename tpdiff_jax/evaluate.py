@@ -1,7 +1,7 @@
 """Measuring a network: its videos, the real data's ceiling and the floors, by the same code."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
@@ -43,7 +43,11 @@ class Evaluator:
     """Evaluates parameters of one experiment: generates videos and has them measured."""
 
     def __init__(
-        self, experiment: Experiment, sampler: Sampler, decode: Decode | None = None
+        self,
+        experiment: Experiment,
+        sampler: Sampler,
+        decode: Decode | None = None,
+        on_progress: Callable[[int], None] = lambda _: None,
     ) -> None:
         """Prepare; nothing is generated or measured yet.
 
@@ -51,7 +55,9 @@ class Evaluator:
             experiment: what the parameters belong to.
             sampler: generates the videos.
             decode: what `open_decoder` returns; latents cannot be measured without.
+            on_progress: called with the number of finished videos; may raise, to end it.
         """
+        self._on_progress = on_progress
         self._experiment = experiment
         self._sampler = sampler
         self._measures = choose_measures(experiment, decode)
@@ -73,26 +79,37 @@ class Evaluator:
             params: network parameters.
 
         Returns:
-            Figures and references; `NO_EVALUATION` where evaluation is not possible.
+            Figures and references, with notes on them where there is something to know; those of
+            `NO_EVALUATION` where evaluation is not possible.
 
         Raises:
             ValueError: when clips are too short to be measured.
         """
+        notes = list(self._measures.notes)
+        if jax.process_index() == 0:
+            for note in notes:
+                logging.warning("evaluation: %s", note)
+        more: Evaluation = {**NO_EVALUATION, "notes": notes} if notes else NO_EVALUATION
         if not self.is_possible:
-            return NO_EVALUATION
-        return self._measures(self._generate(params, self._measures.conditions()))
+            return more
+        return {**more, **self._measures(self._generate(params, self._measures.conditions()))}
 
     def _generate(self, params: Params, cond: Mapping[str, np.ndarray]) -> np.ndarray:
         spec, is_quiet = self._experiment.evaluation, jax.process_index() != 0
         with Progress(
             self.num_videos, label="evaluate", unit="video", is_quiet=is_quiet
         ) as progress:
+
+            def report(num_finished: int) -> None:
+                progress.update(num_finished)
+                self._on_progress(num_finished)
+
             return self._sampler(
                 params,
                 cond,
                 seed=spec.seed,
                 batch_size=spec.batch_size,
-                on_progress=progress.update,
+                on_progress=report,
             )
 
 

@@ -1,7 +1,7 @@
 """A checkpoint's averaged parameters as published weights, for diffusers and what reads its files.
 
-Whatever was trained, all of the network is written: frozen parameters as they came, low-rank
-changes merged into their matrices.
+As weights, all of the network is written, whatever was trained: frozen parameters as they came,
+low-rank changes merged into their matrices. As an adapter, low-rank changes alone.
 """
 
 import pathlib
@@ -9,8 +9,13 @@ import pathlib
 from absl import logging
 
 from tpdiff_jax.checks import check_choice
+from tpdiff_jax.files.durable import WriteError
 from tpdiff_jax.generation.from_checkpoint import OpenedRun
+from tpdiff_jax.models.adapter_export import BAKED_LAYOUTS, save_adapter
+from tpdiff_jax.models.adapter_names import adapter_names
+from tpdiff_jax.models.adapters import AdaptedNetwork, pairs_of_low_rank
 from tpdiff_jax.models.published import PUBLISHED
+from tpdiff_jax.weights.adapter_files import ADAPTER_LAYOUTS
 
 
 def export_run(
@@ -30,6 +35,7 @@ def export_run(
     Raises:
         ValueError: for a network without published weights, a layout it lacks, or a folder that
             already holds weights.
+        WriteError: when the disk is full or broken; no weights are left then.
     """
     experiment, name = run.experiment, run.experiment.config.model.name
     if name not in PUBLISHED:
@@ -38,11 +44,67 @@ def export_run(
     if layout is not None:
         check_choice("--layout", layout, published.layouts)
     folder = out or run.workdir / "export" / f"step_{run.step:08d}"
+    if _weights_in(folder):
+        raise ValueError(f"{folder} already holds safetensors; choose another folder")
     source = experiment.weights.folder if experiment.weights else None
     if source is not None and not source.is_dir():
         logging.info("%s is not here: what is copied from it is computed instead", source)
         source = None
     config = experiment.network.config
-    published.save(folder, run.params, config, layout or published.layouts[0], dtype, source)
+    try:
+        published.save(folder, run.params, config, layout or published.layouts[0], dtype, source)
+    except WriteError:  # half of them helps nobody and would refuse the next attempt
+        for path in _weights_in(folder):
+            path.unlink(missing_ok=True)
+        raise
     logging.info("wrote the weights of step %d to %s", run.step, folder)
     return folder
+
+
+def export_adapter(
+    run: OpenedRun, layout: str | None, dtype: str, out: pathlib.Path | None = None
+) -> pathlib.Path:
+    """Write the low-rank changes of an opened checkpoint as an adapter.
+
+    Args:
+        run: the opened checkpoint.
+        layout: one of `ADAPTER_LAYOUTS`; None takes the first, peft's.
+        dtype: stored type, float32, bfloat16 or float16.
+        out: folder; by default one named by step and layout in the run's `export/`.
+
+    Returns:
+        The folder written.
+
+    Raises:
+        ValueError: for a run without low-rank changes, an unknown layout, or a folder that already
+            holds weights.
+    """
+    experiment, adaptation = run.experiment, run.experiment.task.adaptation
+    if run.low_rank is None:
+        raise ValueError(
+            "--what=adapter is for runs of low-rank changes: adaptation.rank is 0; allowed: at "
+            "least 1"
+        )
+    layout = layout or ADAPTER_LAYOUTS[0]
+    check_choice("--layout", layout, ADAPTER_LAYOUTS)
+    names = adapter_names(experiment.config.model.name)
+    network = AdaptedNetwork(names, experiment.network.config, run.params)
+    pairs = pairs_of_low_rank(run.low_rank, network, layout, adaptation.scale)
+    folder = out or run.workdir / "export" / f"step_{run.step:08d}_{layout}"
+    base = str(experiment.weights.folder) if experiment.weights else ""
+    file = save_adapter(folder, pairs, names, layout, dtype, base)
+    strength = (
+        f"B holds alpha / rank = {adaptation.scale:g}, readers take 1"
+        if layout in BAKED_LAYOUTS
+        else f"alpha {adaptation.alpha:g}"
+    )
+    logging.info(
+        "wrote the adapter of step %d to %s: %d matrices, rank %d, %s",
+        *(run.step, file, len(pairs), adaptation.rank, strength),
+    )
+    return folder
+
+
+def _weights_in(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The weights of a folder and of its parts."""
+    return [*folder.glob("*.safetensors*"), *folder.glob("*/*.safetensors*")]

@@ -6,9 +6,14 @@ exception is one exit code.
 """
 
 import contextlib
+import errno
 import os
-import pathlib
 import sys
+
+if not __package__:  # run as a file: `types.py` beside it would stand for the standard library's
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -18,6 +23,8 @@ from absl import app, flags, logging
 from tpdiff_jax import command_line
 from tpdiff_jax.checks import is_bucket_address
 from tpdiff_jax.command_line import Command, ExitCode
+from tpdiff_jax.devices.early_stop import leave_at_sigterm, leaving_at_ctrl_c
+from tpdiff_jax.files.durable import DISK_ERRORS
 from tpdiff_jax.run_log.console import set_up_console
 
 if TYPE_CHECKING:
@@ -27,6 +34,7 @@ STOPS = {
     "tpdiff_jax.train.Preempted": ExitCode.PREEMPTED,
     "tpdiff_jax.optim.guard.TooManyBadSteps": ExitCode.BAD_STEPS,
     "tpdiff_jax.run_folder.checkpoints.SaveError": ExitCode.SAVE_FAILED,
+    "tpdiff_jax.files.durable.WriteError": ExitCode.SAVE_FAILED,
     "tpdiff_jax.run_folder.working_copy.SendError": ExitCode.SAVE_FAILED,
     "tpdiff_jax.planning.program_cost.DoesNotFit": ExitCode.DOES_NOT_FIT,
     "tpdiff_jax.clips.bad_clips.TooManyBadClipsError": ExitCode.TOO_MANY_BAD_CLIPS,
@@ -35,6 +43,8 @@ STOPS = {
 
 # A path on the command line that is something else, or not ours; other OSErrors may pass.
 _WRONG_PATHS = (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
+
+_WRONG_NAMES = (errno.ENAMETOOLONG, errno.ELOOP)
 
 _STARTED_AT = time.time()  # before the slow imports: they are part of what a restart costs
 
@@ -45,9 +55,19 @@ def run_train(command: Command, workdir: pathlib.Path) -> None:
     from tpdiff_jax.experiment.build import build_experiment
     from tpdiff_jax.training.training_folder import only_trainer
 
-    experiment = build_experiment(command.values["config"])
-    with only_trainer(workdir):
-        training.train(experiment, workdir, started_at=_STARTED_AT)
+    with leaving_at_ctrl_c(ExitCode.PREEMPTED, lambda: _what_ctrl_c_leaves(workdir)):
+        experiment = build_experiment(command.values["config"])
+        with only_trainer(workdir):
+            training.train(experiment, workdir, started_at=_STARTED_AT)
+
+
+def _what_ctrl_c_leaves(workdir: pathlib.Path) -> str:
+    """Say from where the same command goes on when its training loop does not run."""
+    from tpdiff_jax.run_folder.checkpoint_folder import list_steps
+
+    steps = list_steps(workdir / "checkpoints")
+    where = f"goes on from step {steps[-1]}" if steps else "starts anew: nothing is saved yet"
+    return f"tpdiff_jax: stopped by Ctrl-C; the same command {where}"
 
 
 def run_sample(command: Command, workdir: pathlib.Path) -> None:
@@ -70,11 +90,12 @@ def run_evaluate(command: Command, workdir: pathlib.Path) -> None:
 
 
 def run_export(command: Command, workdir: pathlib.Path) -> None:
-    """Write a checkpoint's parameters as published weights."""
-    from tpdiff_jax.export import export_run
+    """Write a checkpoint's parameters as published weights, or its low-rank changes alone."""
+    from tpdiff_jax.export import export_adapter, export_run
 
+    write = export_adapter if command.values["what"] == "adapter" else export_run
     layout, dtype = command.values["layout"], command.values["dtype"]
-    export_run(_open_run(command, workdir), layout, dtype, _out(command))
+    write(_open_run(command, workdir), layout, dtype, _out(command))
 
 
 def run_prepare(command: Command, workdir: pathlib.Path) -> None:
@@ -119,7 +140,9 @@ def run_replay(command: Command, workdir: pathlib.Path) -> int:
     """Take a step again; return the exit code."""
     from tpdiff_jax import replay as replaying
 
-    is_equal = replaying.replay(workdir, command.values["step"])
+    is_equal = replaying.replay(
+        workdir, command.values["step"], data_folder=command.values["data_folder"]
+    )
     return ExitCode.DONE if is_equal else ExitCode.DIFFERS
 
 
@@ -146,7 +169,13 @@ def _open_run(command: Command, workdir: pathlib.Path) -> "OpenedRun":
 
     config, step = command.values["config"], command.values["step"]
     overrides = GenerateFlags(**command.of(*GenerateFlags._fields))
-    return open_run(workdir, config=config, step=step, overrides=overrides)
+    return open_run(
+        workdir,
+        config=config,
+        step=step,
+        overrides=overrides,
+        is_measured=command.mode == "evaluate",
+    )
 
 
 def set_up_jax(command: Command) -> None:
@@ -194,7 +223,7 @@ def main(argv: Sequence[str]) -> None:
     try:
         sys.exit(run_mode(command_line.parse(argv)))
     except KeyboardInterrupt:
-        logging.warning("interrupted; training goes on from its newest checkpoint when asked again")
+        logging.warning("interrupted; what is on the disk is whole")
         sys.exit(ExitCode.INTERRUPTED)
     except Exception as error:
         if (code := exit_code(error)) is None:
@@ -212,6 +241,10 @@ def exit_code(error: Exception) -> ExitCode | None:
     for kind in type(error).__mro__:
         if code := STOPS.get(f"{kind.__module__}.{kind.__qualname__}"):
             return code
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        return ExitCode.SAVE_FAILED
+    if isinstance(error, OSError) and error.errno in _WRONG_NAMES:
+        return ExitCode.BAD_INPUT
     return ExitCode.BAD_INPUT if isinstance(error, (ValueError, *_WRONG_PATHS)) else None
 
 
@@ -231,8 +264,16 @@ def keep_from_libraries(argv: Sequence[str]) -> list[str]:
     return list(argv)
 
 
+def run_command() -> None:
+    """Entry point of the installed command: `tpdiff_jax sample --workdir=...` names the mode."""
+    if sys.argv[1:2] and sys.argv[1] in command_line.MODES:
+        sys.argv[1] = f"--mode={sys.argv[1]}"
+    run()
+
+
 def run() -> None:
     """Entry point."""
+    leave_at_sigterm(ExitCode.PREEMPTED)
     print_help_when_asked(sys.argv)
     set_up_console()
     app.run(main, flags_parser=keep_from_libraries)

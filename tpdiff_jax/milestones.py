@@ -1,16 +1,18 @@
 """What a run shows on its way and at its end: sample videos, evaluation, results, report."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 from absl import logging
 
+from tpdiff_jax.data import Requests
 from tpdiff_jax.evals.measures import Evaluation
 from tpdiff_jax.evaluate import Evaluator, format_table
 from tpdiff_jax.experiment.build import Experiment
 from tpdiff_jax.files.json_files import write_json
-from tpdiff_jax.generation.sample_files import SampleWriter, open_decoder
+from tpdiff_jax.generation.output_folder import NUMBERED, remove_videos
+from tpdiff_jax.generation.sample_files import GRID_SIZE, SampleWriter, open_decoder
 from tpdiff_jax.generation.sampler import Sampler
 from tpdiff_jax.report import write_report
 from tpdiff_jax.results import make_results
@@ -21,24 +23,43 @@ from tpdiff_jax.train_state import TrainState, averaged_params
 from tpdiff_jax.types import Params
 
 
+class _Dropped(Exception):
+    """The run is to stop before all is shown."""
+
+
 class Milestones:
     """Periodic and final samples and evaluations; every process computes, process 0 writes."""
 
-    def __init__(self, experiment: Experiment, workdir: pathlib.Path, log: RunLog) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        workdir: pathlib.Path,
+        log: RunLog,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Prepare; the sampler compiles when it is first used.
 
         Args:
             experiment: the run.
             workdir: its folder.
             log: takes what is measured and shown, and counts the time of it at the end.
+            should_stop: asked between two batches of videos; what is under way is then dropped.
         """
         self._experiment = experiment
         self._workdir = workdir
         self._log = log
+        self._requests = experiment.dataset.requests(experiment.sample.num_videos)
         self._sampler = Sampler(experiment)
         self._decode = open_decoder(experiment.dataset, experiment.sample.video_weights)
-        self._evaluator = Evaluator(experiment, self._sampler, self._decode)
+        self._should_stop = should_stop
+        self._evaluator = Evaluator(
+            experiment, self._sampler, self._decode, on_progress=self._stop_where_asked
+        )
         self._is_main = jax.process_index() == 0
+
+    def show_requests(self, requests: Requests) -> None:
+        """Let samples show these requests, not the data set's own."""
+        self._requests = requests
 
     def is_due(self, done: int) -> bool:
         """Whether something is to be shown after `done` steps (the last step has `finish`)."""
@@ -52,28 +73,45 @@ class Milestones:
     def _is_period(done: int, period: int) -> bool:
         return period > 0 and done % period == 0
 
-    def show(self, done: int, params: Params) -> None:
-        """Write what is due after `done` steps."""
-        spec = self._experiment.train
-        if self._is_period(done, spec.sample_every_steps):
-            self._write_samples(done, params, self._workdir / "samples" / f"step_{done:08d}")
-        if self._is_period(done, spec.eval_every_steps):
-            self._evaluate(done, params)
+    def show(self, done: int, params: Params) -> bool:
+        """Write what is due after `done` steps; return whether all of it was shown.
 
-    def finish(self, state: TrainState, checkpoint_counts: Mapping[str, int]) -> None:
-        """Write the final samples, results.json and report.html.
+        Args:
+            done: completed steps.
+            params: the network's, averaged.
+        """
+        spec = self._experiment.train
+        try:
+            if self._is_period(done, spec.sample_every_steps):
+                self._write_samples(done, params, self._workdir / "samples" / f"step_{done:08d}")
+            if self._is_period(done, spec.eval_every_steps):
+                self._evaluate(done, params)
+        except _Dropped:
+            return False
+        return True
+
+    def _stop_where_asked(self, _: int) -> None:
+        if self._should_stop():
+            raise _Dropped
+
+    def finish(self, state: TrainState, checkpoint_counts: Mapping[str, int]) -> bool:
+        """Write the final samples, results.json and report.html; return whether all of it was.
 
         Args:
             state: after the last step.
             checkpoint_counts: what the checkpoints of this session have counted.
         """
         spec = self._experiment.train
-        with self._log.spend("evaluation", ends_at=spec.num_steps):
-            params = averaged_params(self._experiment.task, state)
-            self._write_samples(spec.num_steps, params, self._workdir / "samples")
-            evaluation = self._evaluate(spec.num_steps, params)
+        try:
+            with self._log.spend("evaluation", ends_at=spec.num_steps):
+                self._stop_where_asked(0)
+                params = averaged_params(self._experiment.task, state)
+                self._write_samples(spec.num_steps, params, self._workdir / "samples")
+                evaluation = self._evaluate(spec.num_steps, params)
+        except _Dropped:
+            return False
         if not self._is_main:
-            return
+            return True
         figures = self._log.figures()
         counts = {
             "steps": spec.num_steps,
@@ -97,18 +135,30 @@ class Milestones:
         if self._evaluator.is_possible:
             logging.info("results:\n%s", format_table(evaluation))
         logging.info("report: %s", self._workdir / "report.html")
+        return True
 
     def _write_samples(self, done: int, params: Params, folder: pathlib.Path) -> None:
-        spec, dataset = self._experiment.sample, self._experiment.dataset
-        requests = dataset.requests(spec.num_videos)
-        videos = self._sampler(params, requests.cond, seed=spec.seed, batch_size=spec.batch_size)
+        spec, requests = self._experiment.sample, self._requests
+        videos = self._sampler(
+            params,
+            requests.cond,
+            seed=spec.seed,
+            batch_size=spec.batch_size,
+            on_progress=self._stop_where_asked,
+        )
         if not self._is_main:
             return
-        writer = SampleWriter(folder, dataset.fps, self._decode)
+        remove_videos(folder, NUMBERED)  # of a life before: by then perhaps latents, or more
+        writer = SampleWriter(folder, self._experiment.dataset.fps, self._decode)
         frames = writer.write(videos, requests.captions)
         writer.finish()
-        if frames is not None:
-            self._log.shown(done, {"samples": frames})
+        if frames is None:
+            return
+        shown = {"samples": frames}
+        if spec.prompts:
+            for name, video in zip(writer.names[:GRID_SIZE], frames, strict=False):
+                shown[f"prompts/{name}"] = video[None]
+        self._log.shown(done, shown)
 
     def _evaluate(self, done: int, params: Params) -> Evaluation:
         evaluation = self._evaluator(params)

@@ -9,7 +9,6 @@ only too many of them do.
 
 import importlib.metadata
 import itertools
-import json
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -27,10 +26,17 @@ from tpdiff_jax.clips.record_manifest import (
 )
 from tpdiff_jax.files import file_lock
 from tpdiff_jax.files.durable import write_durably
+from tpdiff_jax.files.folders import visible_names
+from tpdiff_jax.files.json_files import read_json
 from tpdiff_jax.preparation.caption_tables import read_sources
 from tpdiff_jax.preparation.clip_source import ClipSource, SkippedClip
-from tpdiff_jax.preparation.decode_pool import DecodePool, Outcome
-from tpdiff_jax.preparation.finished_clips import count_clips, write_clip_manifest, write_index
+from tpdiff_jax.preparation.decode_pool import DecodePool, Outcome, decoding
+from tpdiff_jax.preparation.finished_clips import (
+    count_clips,
+    tell_clips,
+    write_clip_manifest,
+    write_index,
+)
 from tpdiff_jax.preparation.frame_resize import RESIZE_KERNEL
 from tpdiff_jax.preparation.prepare_spec import PrepareSpec
 from tpdiff_jax.preparation.ray_shards import RayEngine
@@ -38,12 +44,16 @@ from tpdiff_jax.preparation.shard_plan import Plan, ShardJob, make_plan
 from tpdiff_jax.preparation.shard_writer import (
     PIXELS,
     ClipEncoder,
-    Encode,
     read_notes,
     write_notes,
     write_shard,
 )
-from tpdiff_jax.preparation.skipped_clips import SkippedClips, count_reasons
+from tpdiff_jax.preparation.skipped_clips import (
+    SKIPPED_FILE,
+    SkippedClips,
+    count_reasons,
+    shown_skip,
+)
 from tpdiff_jax.run_log.progress import Progress
 
 IDENTITY_FILE = "prepare.json"
@@ -73,21 +83,33 @@ def prepare(
     """
     # ---- read the table
     root, table = pathlib.Path(spec.source), pathlib.Path(spec.table) if spec.table else None
-    clips, left = read_sources(root, table, spec.columns, max_caption_bytes=spec.max_caption_bytes)
+    clips, left = read_sources(
+        root,
+        table,
+        spec.columns,
+        max_caption_bytes=spec.max_caption_bytes,
+        also_allowed=spec.also_allowed,
+        captions_per_video=spec.captions_per_video,
+        needs_captions=spec.needs_captions,
+    )
     is_left_out = [c.reason == "missing_file" and spec.missing_files != "bad" for c in left]
     skipped = SkippedClips(
         folder,
         spec.max_bad_share,
+        spec.bad_allowed,
         left_out=list(itertools.compress(left, is_left_out)),
         rows=[c for c, is_out in zip(left, is_left_out, strict=True) if not is_out],
     )
 
     # ---- curate, plan the shards
     plan = make_plan(clips, spec)
-    open_output_folder(folder, identity(spec, plan, encoder))
+    made_of = identity(spec, plan, encoder)
+    check_output_folder(folder, made_of)
     skipped.check("rows", len(clips) + len(skipped.rows))
+    skipped.tell_rows()
     if not plan.num_videos:
         raise ValueError(f"prepare.source={spec.source!r}: no video is left to prepare")
+    open_output_folder(folder, made_of)
 
     # ---- decode, encode, write
     logging.info("%d of %d videos chosen, %d shards", plan.num_videos, len(clips), len(plan.jobs))
@@ -125,21 +147,23 @@ def identity(spec: PrepareSpec, plan: Plan, encoder: ClipEncoder) -> dict[str, A
     }
 
 
-def open_output_folder(folder: pathlib.Path, wanted: Mapping[str, Any]) -> None:
-    """Make the output folder, or check that it is of the same preparation.
+def check_output_folder(folder: pathlib.Path, wanted: Mapping[str, Any]) -> None:
+    """Check that a folder is new, empty or of the same preparation; nothing there is changed.
+
+    Args:
+        folder: the output.
+        wanted: what `identity` returns.
 
     Raises:
         ValueError: with one line for each difference, or when the folder holds something else.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / IDENTITY_FILE
     if not path.exists():
-        others = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
+        others = [name for name in visible_names(folder) if name != SKIPPED_FILE]
         if others:
             raise ValueError(f"--workdir={folder} is no prepared folder and not empty: {others[0]}")
-        write_durably(path, to_json(wanted))
         return
-    before, now = dict(_flat(json.loads(path.read_text()))), dict(_flat(wanted))
+    before, now = dict(_flat(read_json(path))), dict(_flat(wanted))
     lines = [
         f"  {name}: was {before.get(name)!r}, now {now.get(name)!r}"
         for name in sorted(before.keys() | now.keys())
@@ -147,6 +171,18 @@ def open_output_folder(folder: pathlib.Path, wanted: Mapping[str, Any]) -> None:
     ]
     if lines:
         raise ValueError(f"{folder} holds another preparation:\n" + "\n".join(lines))
+
+
+def open_output_folder(folder: pathlib.Path, wanted: Mapping[str, Any]) -> None:
+    """Make the output folder, or check that it is of the same preparation.
+
+    Raises:
+        ValueError: as `check_output_folder`.
+    """
+    check_output_folder(folder, wanted)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (path := folder / IDENTITY_FILE).exists():
+        write_durably(path, to_json(wanted))
 
 
 def make_shards(
@@ -177,7 +213,7 @@ def make_shards(
     total, rest = (sum(len(job.clips) for job in jobs) for jobs in (mine, todo))
     with Progress(total, initial=total - rest, label="prepare", unit="video") as progress:
         if engine is None:
-            _make_here(spec, folders, todo, encoder.encode, skipped, plan.num_videos, progress)
+            _make_here(spec, folders, todo, encoder, skipped, plan.num_videos, progress)
             return
         made_of, done = identity(spec, plan, encoder), total - rest
         for job, made in engine.shards(spec, folders, todo, made_of):
@@ -192,19 +228,20 @@ def _make_here(
     spec: PrepareSpec,
     folders: Mapping[Bucket, pathlib.Path],
     jobs: Sequence[ShardJob],
-    encode: Encode,
+    encoder: ClipEncoder,
     skipped: SkippedClips,
     num_videos: int,
     progress: Progress,
 ) -> None:
     """Make shards in this process, one after the other, with `prepare.num_workers` to decode."""
     root = pathlib.Path(spec.source).resolve()
-    with DecodePool(root, spec.clip_format, spec.num_workers) as pool:
+    with DecodePool(root, spec.clip_format, spec.num_workers, decoding(spec.also_allowed)) as pool:
 
         def watched(outcomes: Iterable[tuple[ClipSource, Outcome]]) -> Iterator[Any]:
             for clip, outcome in outcomes:
                 if isinstance(outcome, BadClipError):
                     skipped.videos.append(SkippedClip(path=clip.path, **vars(outcome)))
+                    logging.warning("video left out: %s", shown_skip(skipped.videos[-1]))
                     skipped.check("videos", num_videos)
                 progress.update(progress.done + 1, bad=len(skipped.videos))
                 yield clip, outcome
@@ -212,7 +249,8 @@ def _make_here(
         # One stream through all shards: workers read ahead into the next one.
         stream = watched(pool.outcomes(clip for job in jobs for clip in job.clips))
         for job in jobs:
-            write_shard(folders, job, itertools.islice(stream, len(job.clips)), encode)
+            outcomes = itertools.islice(stream, len(job.clips))
+            write_shard(folders, job, outcomes, encoder, spec.captions_per_video)
 
 
 def finish(
@@ -256,6 +294,7 @@ def finish(
     for name, part in manifest.buckets.items() or [("clips", manifest)]:
         counts = [f"{part.num_clips(split)} {split}" for split in SPLITS]
         logging.info("%s: %s", name, ", ".join(counts))
+    tell_clips(manifest)
     logging.info("skipped: %s", count_reasons(skipped.rows + skipped.videos) or "none")
     logging.info("manifest: %s, SHA-256 %s", folder / CLIP_MANIFEST_FILE, manifest.fingerprint)
     return manifest

@@ -13,12 +13,14 @@ import jax
 from absl import logging
 
 from tpdiff_jax.experiment.build import build_experiment
+from tpdiff_jax.files.json_files import refusing_odd_fields
 from tpdiff_jax.run_folder import run_config
 from tpdiff_jax.run_folder.checkpoints import Checkpoints
 from tpdiff_jax.run_log.json_lines import METRICS_FILE, read_metrics
 from tpdiff_jax.training.batches import iterate_batches
 from tpdiff_jax.training.initial_state import abstract_train_state, make_state, run_keys
 from tpdiff_jax.training.step_programs import compile_steps
+from tpdiff_jax.training.training_folder import check_same_clips
 
 COMPARED = {"loss": "step_loss", "grad_norm": "step_grad_norm"}
 """Metric of a step -> its name in a line of `metrics.jsonl`."""
@@ -46,12 +48,13 @@ class Comparison(NamedTuple):
         return shown + verdict.get(self.is_equal, f"DIFFERS from the logged {self.logged!r}")
 
 
-def replay(workdir: pathlib.Path, step: int) -> bool:
+def replay(workdir: pathlib.Path, step: int, *, data_folder: str | None = None) -> bool:
     """Take step `step` of a run again and print what it gives.
 
     Args:
         workdir: a folder that `--mode=train` has made.
         step: numbered as in `metrics.jsonl`: completed steps, this one included.
+        data_folder: where the clips lie now; None where they are where they were.
 
     Returns:
         False when a logged figure differs.
@@ -60,7 +63,15 @@ def replay(workdir: pathlib.Path, step: int) -> bool:
         ValueError: when the folder is no run, the step is not one of it or every checkpoint
             before it is damaged.
     """
-    experiment = build_experiment(run_config.load_config(workdir))
+    config = run_config.load_config(workdir)
+    if data_folder is not None:
+        if "folder" not in config.data:
+            raise ValueError(f"--data_folder: data.name={config.data.name!r} reads no folder")
+        config.data.folder = data_folder
+    with refusing_odd_fields(workdir / run_config.FILE_NAME):
+        experiment = build_experiment(config)
+    if data_folder is not None:
+        check_same_clips(experiment, workdir)
     spec = experiment.train
     if not 1 <= step <= spec.num_steps:
         raise ValueError(f"--step={step} must lie in 1 to train.num_steps={spec.num_steps}")

@@ -1,16 +1,19 @@
 """results.json: the figures a run ended with, and everything needed to judge them."""
 
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from tpdiff_jax.clips.record_manifest import SPLITS
+from tpdiff_jax.data import ENDLESS, VideoRecordsSpec
 from tpdiff_jax.devices.facts import device_facts, package_versions
 from tpdiff_jax.evals.measures import Evaluation
 from tpdiff_jax.experiment.build import Experiment
 from tpdiff_jax.experiment.shapes import ClipsOfShape
+from tpdiff_jax.files.json_files import read_json
+from tpdiff_jax.files.json_schema import COUNT
 
 _CURVE_POINTS = 201
 
@@ -69,6 +72,23 @@ def schedule_curves(experiment: Experiment) -> dict[str, list[float]]:
     }
 
 
+def data_facts(experiment: Experiment) -> dict[str, Any]:
+    """Return how many clips the run had and how many of them with a caption, where it is known."""
+    shapes = experiment.shapes
+    facts: dict[str, Any] = {}
+    for split in SPLITS:
+        counts = [clips.dataset.num_clips(split) for clips in shapes]
+        if max(counts) < ENDLESS:
+            facts[f"{split}_clips"] = sum(counts)
+    captions = {
+        clips.bucket: clips.dataset.captions
+        for clips in shapes
+        if isinstance(clips.dataset, VideoRecordsSpec)
+    }
+    told = [f"{name}: {text}" if name else text for name, text in captions.items()]
+    return facts | ({"captions": ", ".join(told)} if told else {})
+
+
 def make_results(
     experiment: Experiment,
     evaluation: Evaluation,
@@ -90,6 +110,7 @@ def make_results(
     """
     return {
         **evaluation,
+        "data": data_facts(experiment),
         "counts": dict(counts),
         "seeds": {
             "train": experiment.train.seed,
@@ -112,6 +133,7 @@ def is_complete(workdir: pathlib.Path, num_steps: int) -> bool:
     A damaged one does not: the run's last steps write it again.
     """
     try:
-        return json.loads((workdir / "results.json").read_text())["counts"]["steps"] == num_steps
-    except (FileNotFoundError, ValueError, LookupError, TypeError):
+        results = read_json(workdir / "results.json", schema={"counts": {"steps": COUNT}})
+    except ValueError:
         return False
+    return results["counts"]["steps"] == num_steps

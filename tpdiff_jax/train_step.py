@@ -166,7 +166,9 @@ def loss_and_grads(
         return grad(params, batch, draws)
 
     def cut(x: Array) -> Array:
-        parts = x.reshape(num_parts, -1, *x.shape[1:])  # [parts, b / parts, ...]
+        # No -1 here: the label of clips without digits is [b, 0], and 0 / 0 has no answer.
+        rows = x.shape[0] // num_parts
+        parts = x.reshape(num_parts, rows, *x.shape[1:])  # [parts, b / parts, ...]
         if task.batch_sharding is None:
             return parts
         # Rows move between devices, so that every part is spread over all of them.

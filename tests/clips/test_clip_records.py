@@ -113,6 +113,7 @@ def test_a_manifest_is_identified_by_its_bytes(tmp_path):
     ("overrides", "message"),
     [
         ({"schema": 99}, "schema 99"),
+        ({"schema": 2}, "schema 2; this version reads 3: prepare the clips anew"),
         ({"shards": 3}, "no manifest"),
         ({"shard": {"num_bytes": 6}}, "the manifest says 6 bytes"),
         ({"shard": {"name": "train-00001-of-00002.array_record"}}, "no file"),

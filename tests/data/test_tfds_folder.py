@@ -213,3 +213,59 @@ def test_training_runs_on_a_folder_and_is_measured(tmp_path):
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["counts"]["steps"] == 2 and results["metrics"]["statistics"] > 0
     assert results["measurement"]["clips_in_every_set"] == 4
+
+
+def test_exchanged_or_replaced_shards_of_the_same_size_are_another_data_set(tmp_path):
+    def clips(first):
+        return [(np.full((2, 4, 4, 3), first + i, np.uint8), "a cat") for i in range(3)]
+
+    def write(name, train, test):
+        return write_tfds_folder(tmp_path / name, {"train": train, "test": test}, (2, 4, 4, 3))
+
+    def exchange(folder):
+        train, test = sorted(folder.glob("*.array_record*"), reverse=True)
+        assert train.stat().st_size == test.stat().st_size, "else the sizes would tell"
+        content = train.read_bytes()
+        train.write_bytes(test.read_bytes())
+        test.write_bytes(content)
+
+    def copy_over(folder):
+        train, test = sorted(folder.glob("*.array_record*"), reverse=True)
+        train.write_bytes(test.read_bytes())
+
+    prints = {"intact": TfdsFolderSpec(folder=str(write("a", clips(0), clips(50)))).fingerprint()}
+    prints["again"] = TfdsFolderSpec(folder=str(write("b", clips(0), clips(50)))).fingerprint()
+    for name, change in (("exchanged", exchange), ("copied", copy_over)):
+        folder = write(name, clips(0), clips(50))
+        change(folder)
+        prints[name] = TfdsFolderSpec(folder=str(folder)).fingerprint()
+    others = write("others", clips(100), clips(50))
+    prints["replaced"] = TfdsFolderSpec(folder=str(others)).fingerprint()
+    assert prints["intact"] == prints.pop("again")
+    assert len({json.dumps(facts) for facts in prints.values()}) == 4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda info: info.update(splits="train"),
+        lambda info: info.update(splits=[3]),
+        lambda info: info["splits"][0].pop("name"),
+        lambda info: info["splits"][0].update(name="../train"),
+        lambda info: info["splits"][0].update(name="tr*n"),
+        lambda info: info["splits"][0].update(shardLengths="3"),
+        lambda info: info["splits"][0].update(shardLengths=["three"]),
+        lambda info: info["splits"][0].update(shardLengths=[-3]),
+        lambda info: info["splits"][0].update(shardLengths=["1" + "0" * 17]),
+        lambda info: info["splits"][0].update(shardLengths=[10**40]),
+    ],
+)
+def test_odd_facts_of_a_folder_are_one_line(change, tmp_path):
+    video = np.zeros((2, 4, 4, 3), np.uint8)
+    folder = write_tfds_folder(tmp_path / "a", {"train": [(video, "a cat")]}, video.shape)
+    info = json.loads((folder / "dataset_info.json").read_text())
+    change(info)
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    with pytest.raises(ValueError, match=r"data\.folder") as error:
+        TfdsFolderSpec(folder=str(folder))
+    assert "\n" not in str(error.value) and len(str(error.value)) < 500

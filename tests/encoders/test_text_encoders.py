@@ -1,9 +1,11 @@
 """Text encoders: what transformers says, stored as the condition; complete weights or none."""
 
+import importlib.util
 import pathlib
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
 import transformers
 from safetensors.numpy import load_file, save_file
@@ -74,15 +76,133 @@ def test_stable_diffusion_s_condition_is_clip_s_last_hidden_states(folder):
     np.testing.assert_allclose(arrays["text"], hidden, atol=2e-3)
 
 
-def test_wan_s_text_is_zero_behind_the_prompt(tmp_path):
-    words = write_tokenizer(tmp_path / "tokenizer", CAPTIONS)
+def write_umt5(folder: pathlib.Path, seed: int = 0) -> None:
+    """A small UMT5 laid out as diffusers' Wan pipelines, weights large enough to tell a bias."""
+    words = write_tokenizer(folder / "tokenizer", CAPTIONS)
     config = transformers.UMT5Config(
         vocab_size=words, d_model=16, d_kv=4, d_ff=32, num_layers=2, num_heads=4
     )
-    transformers.UMT5EncoderModel(config).save_pretrained(tmp_path / "text_encoder")
-    text = open_text_encoder("umt5", tmp_path, 12)(CAPTIONS[:1])["text"]
-    assert text.shape == (1, 12, 16)
-    assert not np.any(text[:, 9:]) and np.all(np.any(text[:, :9], axis=-1))
+    model = transformers.UMT5EncoderModel(config)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            is_scale = "layer_norm" in name
+            parameter.copy_(1.0 + 0.1 * noise if is_scale else 0.5 * noise)
+    model.save_pretrained(folder / "text_encoder")
+
+
+@pytest.fixture(scope="module")
+def umt5(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("umt5")
+    write_umt5(folder)
+    return folder
+
+
+def umt5_tensors(folder: pathlib.Path) -> dict[str, np.ndarray]:
+    return load_file(folder / "text_encoder" / "model.safetensors")
+
+
+def with_umt5_tensors(
+    umt5: pathlib.Path, target: pathlib.Path, tensors: dict[str, np.ndarray]
+) -> pathlib.Path:
+    copy = copy_of(umt5, target)
+    save_file(tensors, copy / "text_encoder" / "model.safetensors", {"format": "pt"})
+    return copy
+
+
+def test_wan_s_text_is_umt5_s_with_its_mask_inside_and_zero_behind_the_prompt(umt5):
+    texts = [CAPTIONS[0], "digit", ""]
+    arrays = open_text_encoder("umt5", umt5, 12)(texts)
+    assert set(arrays) == {"text"} and arrays["text"].dtype == np.float16
+    tokens = tokens_of(umt5 / "tokenizer", texts, 12)
+    model = transformers.UMT5EncoderModel.from_pretrained(umt5 / "text_encoder")
+    with torch.no_grad():
+        hidden = model(tokens.input_ids, attention_mask=tokens.attention_mask)[0]
+        without = model(tokens.input_ids)[0]
+    mask = tokens.attention_mask[..., None]
+    np.testing.assert_allclose(arrays["text"], (hidden * mask).numpy(), atol=4e-3)
+    assert float((without * mask - hidden * mask).abs().max()) > 0.1, "the mask is used inside"
+    for text, count in zip(arrays["text"], (9, 2, 1), strict=True):  # words and the end
+        assert not np.any(text[count:]) and np.all(np.any(text[:count], axis=-1))
+
+
+def test_wan_s_own_number_of_tokens_is_512(umt5):
+    text = open_text_encoder("umt5", umt5)([CAPTIONS[0]])["text"]
+    assert text.shape == (1, 512, 16) and not np.any(text[:, 9:])
+
+
+def test_umt5_has_a_relative_bias_in_every_layer(umt5, tmp_path):
+    """T5 has one in its first layer; here the second's counts, and must be there."""
+    tensors = umt5_tensors(umt5)
+    name = "encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight"
+    other = with_umt5_tensors(umt5, tmp_path / "other", tensors | {name: -tensors[name]})
+    before, after = (open_text_encoder("umt5", f, 12)(CAPTIONS[:1])["text"] for f in (umt5, other))
+    assert np.abs(after - before).max() > 0.05
+    rest = {key: value for key, value in tensors.items() if key != name}
+    with pytest.raises(ValueError, match=rf"tensor '{name}' is missing"):
+        open_text_encoder("umt5", with_umt5_tensors(umt5, tmp_path / "rest", rest), 12)
+
+
+def test_umt5_s_embedding_may_stand_under_either_name_or_both(umt5, tmp_path):
+    """Published files have `shared.weight`, `encoder.embed_tokens.weight`, or the same twice."""
+    tensors, names = umt5_tensors(umt5), ("shared.weight", "encoder.embed_tokens.weight")
+    table = next(tensors[name] for name in names if name in tensors)
+    rest = {key: value for key, value in tensors.items() if key not in names}
+    expected = open_text_encoder("umt5", umt5, 12)(CAPTIONS)["text"]
+    for i, present in enumerate((names[:1], names[1:], names)):
+        given = rest | {name: table.copy() for name in present}
+        folder = with_umt5_tensors(umt5, tmp_path / str(i), given)
+        np.testing.assert_array_equal(
+            open_text_encoder("umt5", folder, 12)(CAPTIONS)["text"], expected
+        )
+
+
+@pytest.mark.parametrize("name", ["umt5", "t5_clip"])
+def test_a_tokenizer_without_a_vocabulary_is_refused(name, umt5, folder, tmp_path):
+    """Else transformers makes one of special tokens alone, and every word unknown."""
+    broken = copy_of({"umt5": umt5, "t5_clip": folder}[name], tmp_path)
+    (broken / "tokenizer" / "tokenizer.json").unlink()
+    with pytest.raises(ValueError, match=r"tokenizer holds no vocabulary \(tokenizer.json, spiece"):
+        open_text_encoder(name, broken)
+
+
+def test_a_tokenizer_of_more_words_than_the_model_embeds_is_refused(umt5, tmp_path):
+    broken = copy_of(umt5, tmp_path)
+    write_tokenizer(broken / "tokenizer", [*CAPTIONS, "more words"])
+    with pytest.raises(ValueError, match=r"has \d+ tokens, the model in .* embeds \d+"):
+        open_text_encoder("umt5", broken)
+
+
+def test_a_sentencepiece_vocabulary_alone_names_the_package_it_needs(umt5, tmp_path, monkeypatch):
+    broken = copy_of(umt5, tmp_path)
+    (broken / "tokenizer" / "tokenizer.json").rename(broken / "tokenizer" / "spiece.model")
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda n: None if n == "sentencepiece" else find_spec(n)
+    )
+    with pytest.raises(ValueError, match=r"spiece.model needs the package sentencepiece"):
+        open_text_encoder("umt5", broken)
+
+
+def test_the_words_of_tokenizer_json_decide_the_tokens(tmp_path):
+    """A Unigram vocabulary of pieces, as UMT5's: the best split of a word, the end, padding."""
+    write_umt5(tmp_path)
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    pieces += [("▁dig", -1.0), ("it", -2.0), ("▁", -3.0), ("d", -8.0), ("▁moves", -1.5)]
+    words = tokenizers.Tokenizer(tokenizers.models.Unigram(pieces, unk_id=2))
+    words.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+    words.post_processor = tokenizers.processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 1)]
+    )
+    words.save(str(tmp_path / "tokenizer" / "tokenizer.json"))
+    text = open_text_encoder("umt5", tmp_path, 6)(["digit moves"])["text"]
+    model = transformers.UMT5EncoderModel.from_pretrained(tmp_path / "text_encoder")
+    ids = torch.tensor([[3, 4, 7, 1]])  # dig it moves </s>, by hand
+    with torch.no_grad():
+        hidden = model(ids)[0].numpy()
+    np.testing.assert_allclose(text[:, :4], hidden, atol=4e-3)
+    assert not np.any(text[:, 4:])
 
 
 def test_published_clip_files_with_their_prefix_and_position_buffer_are_read(folder, tmp_path):
@@ -141,3 +261,16 @@ def test_the_identity_knows_weights_and_lengths(folder, tmp_path):
     vocabulary.write_text(vocabulary.read_text() + " ")
     assert first != open_text_encoder("t5_clip", other, 12).facts
     assert set(TEXT_ENCODERS) == {"clip", "t5_clip", "umt5"}
+
+
+@pytest.mark.parametrize("name", ["t5_clip", "clip"])
+def test_a_prompt_of_more_tokens_than_are_encoded_is_cut_and_said_to_be(folder, name):
+    """Eight words and the end."""
+    prompt, limit = CAPTIONS[0], 9
+    for num_tokens in (limit - 1, limit, limit + 1):
+        encoder = open_text_encoder(name, folder, num_tokens)
+        assert encoder.is_cut(prompt) == (num_tokens < limit)
+        assert not encoder.is_cut("")
+        assert encoder([prompt])["text"].shape[1] == num_tokens
+    whole = open_text_encoder(name, folder, limit)
+    assert whole.is_cut(f"{prompt} fast") and not whole.is_cut(prompt)

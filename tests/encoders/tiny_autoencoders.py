@@ -9,6 +9,7 @@ import jax
 from safetensors.numpy import save_file
 
 from tests.models.causal_video_vae.causal_video_vae_reference import CONFIG, random_tensors
+from tests.models.wan_vae.wan_vae_reference import make_reference
 from tpdiff_jax.models.causal_video_vae.network import CausalVideoVAE
 from tpdiff_jax.models.causal_video_vae.weights import causal_video_vae_rows
 from tpdiff_jax.models.image_vae.config import ImageVAEConfig
@@ -50,6 +51,12 @@ def write_image_vae(folder: pathlib.Path, seed: int = 0) -> pathlib.Path:
     """Write one that makes a latent of every frame, half of each side."""
     shapes = jax.eval_shape(ImageVAE(IMAGE_CONFIG).init, KEY)
     return _write(folder, image_vae_rows(IMAGE_CONFIG), shapes, IMAGE_FIELDS, seed)
+
+
+def write_wan_vae(folder: pathlib.Path, seed: int = 0) -> pathlib.Path:
+    """Write one that makes 1 + m latents of 1 + 4 m frames, an eighth of each side."""
+    make_reference(seed=seed).save_pretrained(folder)
+    return folder
 
 
 def _write(

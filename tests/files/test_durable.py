@@ -84,6 +84,7 @@ HARMLESS |= {"checkpoints", "self._checkpointer", "published"}
 HARMLESS |= {"style"}
 ALLOWED = {
     "bench/data.py": "a video that the same command makes and reads",
+    "bench/decode.py": "videos that the same command makes and reads",
     "bench/memory.py": "a switch of the kernel",
     "tpdiff_jax/files/durable.py": "the one writer",
     "tpdiff_jax/files/media.py": "into memory",

@@ -54,7 +54,8 @@ def test_when_one_is_killed_the_others_are_ended(monkeypatch):
     assert time.monotonic() - start < 300
 
 
-def test_sigterm_goes_on_to_all_processes(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_wish_to_stop_goes_on_to_all_processes(number, tmp_path):
     wait = (
         "import pathlib, signal, sys, time\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))\n"
@@ -66,10 +67,20 @@ def test_sigterm_goes_on_to_all_processes(tmp_path):
     def terminate_when_ready():
         while not all(path.exists() for path in ready):
             time.sleep(0.05)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
 
     threading.Thread(target=terminate_when_ready, daemon=True).start()
     assert local.run_all([[*python(wait), str(path)] for path in ready], {}) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [("SIGTERM", 3), ("SIGKILL", 137), ("SIGINT", 130), ("SIGABRT", 134)]
+)
+def test_sigterm_however_early_is_an_interruption_and_no_other_signal(name, code, monkeypatch):
+    monkeypatch.setattr(local, "_GRACE_SECONDS", 0.1)
+    kill = "import os, signal; signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
+    kill += f"os.kill(os.getpid(), signal.{name}); os.abort()"
+    assert local.run_all([python(kill)], {}) == code
 
 
 def test_variables_reach_the_processes():

@@ -65,7 +65,12 @@ def test_a_stopped_run_is_requeued_until_it_is_done(cloud: Cloud) -> None:
     assert "start 0" in log and "start 2" in log, "the log is continued, not replaced"
 
 
-@pytest.mark.parametrize("code", ["0", "1", *map(str, FINAL_CODES)])
+def test_a_trainer_that_sigterm_ended_before_its_python_ran_is_requeued_too(cloud: Cloud) -> None:
+    assert submit(cloud, "143 3 0").returncode == 0
+    assert codes(cloud) == ["143", "3", "0"]
+
+
+@pytest.mark.parametrize("code", ["0", "1", "137", "134", *map(str, FINAL_CODES)])
 def test_no_other_end_is_tried_again(cloud: Cloud, code: str) -> None:
     submit(cloud, f"{code} 0")
     assert codes(cloud) == [code]

@@ -175,6 +175,8 @@ def test_launchers_act_on_every_code_of_the_trainer_and_texts_name_them() -> Non
     assert acted_on | never == set(ExitCode) == set(EXIT_CODES) and not acted_on & never
     script = (REPO / "launch" / "slurm_job.sh").read_text()
     assert f"readonly exit_preempted={ExitCode.PREEMPTED.value}\n" in script
+    assert f"readonly exit_sigterm={128 + signal.SIGTERM}\n" in script
+    assert not set(job.INTERRUPTED_CODES) & set(job.FINAL_CODES)
     named = {int(code) for code in re.findall(r"\((\d+)\)", gke.__doc__ or "")}
     assert set(map(int, job.FINAL_CODES)) <= named
     readme = " ".join((REPO / "README.md").read_text().split())
@@ -193,11 +195,14 @@ def test_codes_are_asked_in_the_order_of_what_they_explain() -> None:
     assert outcome("exited 0", workers=2) is None, "one worker has not answered"
     assert outcome("exited 0", "exited 0") == ("ended", 0)
     assert outcome("exited 3", "exited 134") == ("interrupted", ExitCode.PREEMPTED)
+    assert outcome("exited 143", "exited 134") == ("interrupted", ExitCode.PREEMPTED)
+    assert outcome("exited 137", "running") == ("ended", 137)
     assert outcome("exited 134", "lost") == ("interrupted", ExitCode.PREEMPTED)
     assert outcome("exited 1", "running") == ("ended", 1)
     for code in job.FINAL_CODES:
         assert outcome("exited 134", f"exited {code}") == ("ended", code)
         assert outcome(f"exited {code}", "exited 3") == ("ended", code)
+        assert outcome("exited 143", f"exited {code}") == ("ended", code)
 
 
 def test_the_archive_holds_code_and_nothing_that_lies_about(tmp_path: pathlib.Path) -> None:

@@ -121,6 +121,12 @@ def test_paper_target_unit_samples_the_law_of_the_data():
     check_exact_in_the_limit(make_world(FLOW, target_unit="stage"))
 
 
+@pytest.mark.parametrize("shift", [0.5, 3.0])
+def test_a_time_shift_samples_the_law_of_the_data(shift):
+    """It spends the steps elsewhere; what they lead to stays."""
+    check_exact_in_the_limit(make_world(FLOW, time_shift=shift))
+
+
 def test_unequal_stage_fractions_sample_the_law_of_the_data():
     check_exact_in_the_limit(make_world(FLOW, stage_fractions=(1.0, 2.0, 1.0)))
 

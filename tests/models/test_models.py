@@ -12,6 +12,8 @@ from tpdiff_jax.models import (
     FluxConfig,
     VideoDiT,
     VideoDiTConfig,
+    Wan,
+    WanConfig,
     make_network,
 )
 from tpdiff_jax.models.layers.one_device import OneDevice
@@ -23,6 +25,7 @@ from tpdiff_jax.models.layers.one_device import OneDevice
         ("animatediff", AnimateDiff(AnimateDiffConfig(num_heads=4, channels=3))),
         ("flux", Flux(FluxConfig(num_heads=4, channels=3))),
         ("video_dit", VideoDiT(VideoDiTConfig(num_heads=4, channels=3, num_classes=7))),
+        ("wan", Wan(WanConfig(num_heads=4, channels=3))),
     ],
 )
 def test_networks_are_told_of_the_data_what_they_take(name, network):
@@ -52,8 +55,8 @@ def test_what_the_data_says_is_no_field(field):
 
 
 def test_unknown_names_and_values_of_another_type_are_refused():
-    with pytest.raises(ValueError, match=r"model.name must be one of .*'flux'.*, got 'wan'"):
-        make_network("wan", channels=3)
+    with pytest.raises(ValueError, match=r"model.name must be one of .*'flux'.*, got 'latte'"):
+        make_network("latte", channels=3)
     with pytest.raises(ValueError, match="fields of model do not fit model.name='flux'"):
         make_network("flux", fields={"rope_dims": 8}, channels=3)
     with pytest.raises(ValueError, match="model.num_heads is 0; allowed: above 0"):

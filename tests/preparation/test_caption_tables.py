@@ -229,5 +229,5 @@ def test_a_score_that_is_no_finite_number_is_missing(value):
 def test_scores_and_splits_are_read_as_written():
     assert (to_score("3.5"), to_score(0), to_score("-1e3")) == (3.5, 0.0, -1000.0)
     assert [to_split(s) for s in ("train", " VAL ", "test", "dev", None)] == [
-        *("train", "test", "test", "", "")
+        *("train", "test", "test", "test", "")
     ]

@@ -237,6 +237,25 @@ def test_periodic_samples_in_subfolders_are_not_the_final_ones(tmp_path):
     assert write_report(tmp_path).read_text().count("<video") == 2
 
 
+def test_a_run_that_shows_prompts_has_its_grids_of_every_step_in_order(tmp_path):
+    """Without prompts there are none; folders of --mode=sample are not training's."""
+    write_samples(tmp_path, num_videos=2)
+    for name in ("step_00000200", "step_00001000", "step_00001000_seed_7", "step_x"):
+        grid = tmp_path / "samples" / name / "grid.gif"
+        grid.parent.mkdir()
+        grid.write_bytes((tmp_path / "samples" / "grid.gif").read_bytes())
+    for config, steps in (
+        ({}, []),
+        ({"sample": {"prompts": ""}}, []),
+        ({"sample": {"prompts": "prompts.txt"}}, ["200", "1000"]),
+        ({"sample": "no group"}, []),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        page = write_report(tmp_path).read_text()
+        assert re.findall(r"<figcaption>step (\d+)</figcaption>", page) == steps
+        assert page.count("<video") == 2
+
+
 @pytest.mark.parametrize(
     "value, ceiling, frozen, shuffled, direction, expected",
     [
@@ -279,3 +298,17 @@ def test_costs_are_relative_to_the_full_rate_stage():
     assert weighted_mean([0.25, 0.5, 1.0], [1, 1, 1]) == pytest.approx(7 / 12)
     assert weighted_mean([0.25, None], [1, 1]) is None
     assert weighted_mean([0.25, 0.5], [1, None]) is None
+
+
+def test_captions_and_notes_on_the_evaluation_stand_at_the_head(tmp_path):
+    workdir = make_run(tmp_path / "run")
+    results = json.loads((workdir / "results.json").read_text())
+    results["data"] = {"train_clips": 29, "test_clips": 1, "captions": "28 of 30 clips"}
+    results["notes"] = ["generated videos are compared with TRAINING clips", "12 clips are too few"]
+    (workdir / "results.json").write_text(json.dumps(results))
+    page = write_report(workdir).read_text()
+    head, _, rest = page.partition("<h2>")
+    assert "28 of 30 clips" in head and "captions" in head
+    for note in results["notes"]:
+        assert f"Evaluation: {note}." in head
+    assert "Data" in rest and "29" in rest

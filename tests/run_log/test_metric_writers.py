@@ -169,6 +169,17 @@ def test_tensorboard_gets_scalars_and_a_playable_gif(tmp_path):
     assert gif.size == (image.width, image.height)
 
 
+def test_tensorboard_shows_the_config_as_text(tmp_path):
+    (tmp_path / "config.json").write_text('{"train":\n{"seed": 3}}')
+    with open_metric_writer(tmp_path, restored_step=None) as writer:
+        writer.write_scalars(7, {"loss": 0.5})
+        writer.write_scalars(8, {"loss": 0.5})
+    values = [v for e in _events(tmp_path) for v in e.summary.value]
+    assert [value.tag for value in values] == ["config/text_summary", "loss", "loss"]
+    assert values[0].metadata.plugin_data.plugin_name == "text"
+    assert values[0].tensor.string_val == [b'    {"train":\n    {"seed": 3}}']
+
+
 def test_tensorboard_hides_what_a_resumed_run_logs_again(tmp_path):
     for restored_step in (None, 5):
         with open_metric_writer(tmp_path, restored_step=restored_step) as writer:

@@ -52,10 +52,21 @@ def test_a_line_is_shown_on_the_terminal_and_ends_a_span_of_time() -> None:
     ledgers = Ledgers()
     dispatch(ledgers.log, 0, loss=0.5)
     ledgers.log.line(1, {"stage": 0}, {})
-    assert ledgers.terminal.getvalue().startswith("train step 1/10 (10 %), loss 0.5, stage 0, ")
+    assert ledgers.terminal.getvalue().startswith("train step 1/10 (10 %), loss_0 0.5, ")
     (span,) = ledgers.spans.lines
     assert (span["from_step"], span["step"]) == (0, 1)
     assert span["training_seconds"] == ledgers.window.seconds[0]
+
+
+def test_the_terminal_moves_between_lines_once_a_second_with_each_stages_loss() -> None:
+    """What is finished is shown: two steps may be in flight. Nothing is shown before there is."""
+    ledgers = Ledgers()
+    for step, seconds in enumerate((0.0, 0.5, 1.2, 1.4, 1.9, 2.3)):
+        metrics = step_metrics(loss=float(step))
+        ledgers.log.dispatched(step, step % 2, metrics, 1000.0 + seconds)
+    first, second = ledgers.terminal.getvalue().splitlines()
+    assert first.startswith("train step 1/10 (10 %), loss_0 0, ")
+    assert second.startswith("train step 4/10 (40 %), loss_0 2, loss_1 3, ")
 
 
 @pytest.mark.parametrize(

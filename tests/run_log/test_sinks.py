@@ -120,7 +120,7 @@ def test_a_sink_that_is_not_named_is_neither_written_nor_imported(tmp_path: path
 @pytest.mark.parametrize(
     ("sinks", "message"),
     [
-        (("jsonl", "wandb"), r"log\.sinks is 'wandb'; allowed: 'jsonl', 'tensorboard'"),
+        (("jsonl", "mlflow"), r"log\.sinks is 'mlflow'; allowed: 'jsonl', 'tensorboard', 'wandb'"),
         (("jsonl", 3), r"log\.sinks is 3; allowed: 'jsonl', 'tensorboard'"),
         (("jsonl", "jsonl"), r"log\.sinks=\('jsonl', 'jsonl'\) must name each sink once"),
         (("tensorboard",), r"log\.sinks=\('tensorboard',\) must hold 'jsonl': reports"),
@@ -130,6 +130,15 @@ def test_a_sink_that_is_not_named_is_neither_written_nor_imported(tmp_path: path
 def test_sinks_that_do_not_fit_are_refused(sinks: tuple[Any, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_experiment(tiny_config(log__sinks=sinks))
+
+
+def test_a_sink_whose_library_is_missing_is_told_before_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tpdiff_jax.experiment.specs.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="names 'wandb', which needs: pip install wandb"):
+        LogSpec(sinks=("jsonl", "wandb"))
+    assert LogSpec().sinks == DEFAULT_SINKS
 
 
 def test_a_text_in_place_of_a_tuple_of_names_is_refused() -> None:

@@ -2,10 +2,10 @@
 
     "TPDC" | length of the header, uint32 | header | arrays
 
-The header holds the clip's name, caption and each array's name, dtype and shape, in the order in
-which the arrays' bytes follow. Numbers are little-endian, arrays in C order. The same clip gives
-the same bytes. ArrayRecord compresses records, losslessly, and keeps the checksums that find
-damage.
+The header holds the clip's name, caption, further captions where there are any, and each array's
+name, dtype and shape, in the order in which the arrays' bytes follow. Numbers are little-endian,
+arrays in C order. The same clip gives the same bytes. ArrayRecord compresses records, losslessly,
+and keeps the checksums that find damage.
 """
 
 import json
@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from tpdiff_jax.files.json_files import parse_json
 
 MAGIC = b"TPDC"
 PREFIX = struct.Struct("<4sI")
@@ -31,12 +33,20 @@ class ClipRecord(NamedTuple):
     Attributes:
         name: of the clip: its video's path, with `#j` for the j-th of several clips.
         caption: text.
-        arrays: "video" and whatever an encoder adds, such as "text" [l, d].
+        arrays: "video" and whatever an encoder adds, such as "text" [l, d]; with an axis of
+            captions in front where the data set has room for several (`several_captions`).
+        other_captions: further captions of the same clip.
     """
 
     name: str
     caption: str
     arrays: Mapping[str, np.ndarray]
+    other_captions: tuple[str, ...] = ()
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """All captions, one or more; a single one may be empty."""
+        return (self.caption, *self.other_captions)
 
 
 def array_facts(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
@@ -56,7 +66,8 @@ def record_to_bytes(record: ClipRecord) -> bytes:
             raise ValueError(
                 f"array {name!r} is {fact['dtype']}; stored are {', '.join(STORED_DTYPES)}"
             )
-    fields = {"name": record.name, "caption": record.caption, "arrays": facts}
+    fields: dict[str, Any] = {"name": record.name, "caption": record.caption, "arrays": facts}
+    fields |= {"other_captions": record.other_captions} if record.other_captions else {}
     header = json.dumps(fields, separators=(",", ":")).encode()
     arrays = b"".join(
         np.ascontiguousarray(a).astype(a.dtype.newbyteorder("<"), copy=False).tobytes()
@@ -76,8 +87,9 @@ def record_from_bytes(data: bytes) -> ClipRecord:
     _, header_size = PREFIX.unpack_from(data)
     start = PREFIX.size + header_size
     try:
-        header = json.loads(data[PREFIX.size : start])
+        header = parse_json(data[PREFIX.size : start])
         name, caption = str(header["name"]), str(header["caption"])
+        others = tuple(map(str, header.get("other_captions", ())))
         facts = [(n, str(f["dtype"]), tuple(f["shape"])) for n, f in header["arrays"].items()]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RecordError(f"the header cannot be read: {type(error).__name__}") from error
@@ -92,4 +104,4 @@ def record_from_bytes(data: bytes) -> ClipRecord:
         start += count * dtype.itemsize
     if start != len(data):
         raise RecordError("the record goes on behind its arrays")
-    return ClipRecord(name, caption, arrays)
+    return ClipRecord(name, caption, arrays, others)

@@ -20,12 +20,14 @@ class ExitCode(enum.IntEnum):
 EXIT_CODES = {
     ExitCode.DONE: "done",
     ExitCode.BAD_INPUT: "bad input (one line says what)",
-    ExitCode.PREEMPTED: "stopped by SIGTERM with a checkpoint saved (the same command goes on)",
+    ExitCode.PREEMPTED: "stopped by SIGTERM, or training by one Ctrl-C: training with a checkpoint "
+    "saved once its loop runs, all else at once with nothing half written (the same command goes "
+    "on)",
     ExitCode.BAD_STEPS: "too many bad steps in a row (bad_steps/ holds what repeats them)",
     ExitCode.DOES_NOT_FIT: "what was planned does not fit its machine",
-    ExitCode.SAVE_FAILED: "a checkpoint could not be saved, as on a full disk (make room; the same "
-    "command goes on from the last one)",
+    ExitCode.SAVE_FAILED: "a checkpoint or another file could not be written, as on a full disk "
+    "(make room; the same command goes on from the last checkpoint)",
     ExitCode.TOO_MANY_BAD_CLIPS: "too many bad clips or table rows",
     ExitCode.DIFFERS: "a replayed step differs from the logged one",
-    ExitCode.INTERRUPTED: "stopped by Ctrl-C (the same command goes on from the newest checkpoint)",
+    ExitCode.INTERRUPTED: "stopped at once: by a second Ctrl-C, or another mode than train by one",
 }

@@ -12,7 +12,8 @@ MODES = {
     "evaluate": "measure a checkpoint of the workdir: Moving Digits with the exact evaluators, "
     "prepared clips against held-out ones (--fvd_weights, --clip_folder)",
     "export": "write a checkpoint's averaged parameters as published weights, in --layout and "
-    "--dtype: safetensors that diffusers and others read; low-rank changes are merged",
+    "--dtype: safetensors that diffusers and others read; low-rank changes are merged, or with "
+    "--what=adapter written alone",
     "prepare": "turn a folder of videos and captions into clips to train from: --config is "
     "configs/prepare.py or one like it, --workdir the folder to write; resumes",
     "plan": "compile every program of a config for the machine of --topology, which need not be "
@@ -86,12 +87,25 @@ FLAGS: Mapping[str, Flag] = {
     "steps_per_stage": Flag(_GENERATE, "solver steps of each stage, as in 10,10,10", "list"),
     "guidance_scale": Flag(_GENERATE, "guidance scale, one number or one per stage", "list"),
     "bucket": Flag(_GENERATE, "shape of clips, as in 16x96x160; default the data's first"),
+    "data_folder": Flag(
+        (*_GENERATE, "export", "replay"),
+        "where the run's clips lie now, if they have moved; other clips are refused. Sampling and "
+        "export do without clips",
+        "path",
+    ),
     "video_weights": Flag(
         _GENERATE,
         "folder of the autoencoder that the clips were prepared with, which turns latents into "
         "videos; default sample.video_weights",
         "path",
     ),
+    "adapter": Flag(
+        _GENERATE,
+        "folder or .safetensors file of an adapter (LoRA) to add to the parameters, in any layout; "
+        "see docs/adapters.md",
+        "path",
+    ),
+    "adapter_scale": Flag(_GENERATE, "strength of --adapter, a number; default 1"),
     "labels": Flag(
         ("sample",),
         "one label a video, digits joined by '-', as in 3,7 or 3-7,0-1",
@@ -131,7 +145,17 @@ FLAGS: Mapping[str, Flag] = {
         ("evaluate",), "I3D's weights for FVD, made by tpdiff_jax.evals.convert_i3d", "path"
     ),
     "clip_folder": Flag(("evaluate",), "a CLIP model for CLIPSIM", "path"),
-    "layout": Flag(("export",), "names and folders, by network; default the network's first"),
+    "what": Flag(
+        ("export",),
+        "the whole network, or the low-rank changes that were trained",
+        default="weights",
+        allowed=("weights", "adapter"),
+    ),
+    "layout": Flag(
+        ("export",),
+        "names and folders: of weights by network, default its first; of adapters peft (default), "
+        "diffusers, native or comfyui",
+    ),
     "dtype": Flag(
         ("export",),
         "stored type",

@@ -4,7 +4,6 @@ Only the flags of the mode are defined, so a flag of another one cannot go unrea
 that the mode does not read is not even opened.
 """
 
-import pathlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -26,6 +25,7 @@ from tpdiff_jax.command_line.flag_table import (
     flags_of,
     list_flags,
 )
+from tpdiff_jax.command_line.shipped_configs import find_config
 
 
 class Command(NamedTuple):
@@ -54,6 +54,7 @@ def parse(argv: Sequence[str]) -> Command:
         ValueError: naming the flag, for any mistake, those in config overrides included.
     """
     mode = _read_mode(argv)
+    argv = _with_config_file(mode, argv)
     owned = flags_of(mode)
     values = _define(owned, argv)
     try:
@@ -89,7 +90,7 @@ def _new_values() -> flags.FlagValues:
 
 
 def _read_mode(argv: Sequence[str]) -> str:
-    """Return the mode, before its flags are known, once --config is a file where it is read."""
+    """Return the mode, before its flags are known."""
     values = _new_values()
     for name in ("mode", "config"):
         flags.DEFINE_string(name, None, "", flag_values=values)
@@ -101,10 +102,25 @@ def _read_mode(argv: Sequence[str]) -> str:
     check_choice("--mode", mode, MODES)
     if any(re.match(r"--?undefok(=|$)", argument) for argument in argv):
         raise ValueError(_explain_unknown(mode, "undefok"))  # absl would leave flags unread
-    if mode in FLAGS["config"].modes and values.config is not None:
-        if not pathlib.Path(values.config).is_file():  # ml_collections would say so much later
-            raise ValueError(f"--config={values.config} is not a file")
     return mode
+
+
+def _with_config_file(mode: str, argv: Sequence[str]) -> list[str]:
+    """Put the file in place of a config's name, once it is there."""
+    values = _new_values()
+    flags.DEFINE_string("config", None, "", flag_values=values)
+    values(list(argv), known_only=True)  # --mode was read in the same way
+    if mode not in FLAGS["config"].modes or values.config is None:
+        return list(argv)
+    path = find_config(values.config)  # ml_collections would say much later that there is none
+    if str(path) == values.config:
+        return list(argv)
+    given = (f"--config={values.config}", f"-config={values.config}")
+    replaced = [f"--config={path}" if argument in given else argument for argument in argv]
+    for index, argument in enumerate(argv[:-1]):
+        if argument in ("--config", "-config"):
+            replaced[index + 1] = str(path)
+    return replaced
 
 
 def _define(owned: Mapping[str, Flag], argv: Sequence[str]) -> flags.FlagValues:

@@ -11,6 +11,7 @@ from tpdiff_jax.data.clip_shape import ClipShape, clips_at_hand, to_frame_shape
 from tpdiff_jax.data.dataset import ENDLESS, ClipFacts, Dataset, NumberedClips
 from tpdiff_jax.data.moving_digits import MovingDigitsSpec
 from tpdiff_jax.data.pipeline import make_iterator, stack_clips
+from tpdiff_jax.data.recorded_clips import RecordedClips, read_recorded_clips, record_clips
 from tpdiff_jax.data.requests import Requests, requests_of_labels
 from tpdiff_jax.data.tfds_folder import TfdsFolderSpec
 from tpdiff_jax.data.video_records import VideoRecordsSpec
@@ -30,12 +31,15 @@ __all__ = [
     "Dataset",
     "MovingDigitsSpec",
     "NumberedClips",
+    "RecordedClips",
     "Requests",
     "TfdsFolderSpec",
     "VideoRecordsSpec",
     "bucket_folders",
     "clips_at_hand",
     "make_iterator",
+    "read_recorded_clips",
+    "record_clips",
     "requests_of_labels",
     "stack_clips",
     "to_frame_shape",

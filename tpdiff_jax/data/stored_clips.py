@@ -79,6 +79,24 @@ def is_flipped(clip: ClipNumber) -> bool:
     return bool(split == "train" and uniform_draws(seed, split, index, 1)[0] < 0.5)
 
 
+def draw_caption(clip: ClipNumber, num_captions: int) -> int:
+    """Return which of its captions a clip shows.
+
+    Args:
+        clip: which; its number grows with the step, so that each epoch draws anew.
+        num_captions: captions that it has, 1 or more.
+
+    Returns:
+        A number below `num_captions`, equally likely each, a pure function of the arguments; 0 for
+        the test split, so that evaluations agree.
+    """
+    split, seed, index = clip
+    if split != "train" or num_captions == 1:
+        return 0
+    draw = uniform_draws(seed, split, index, 2)[1]  # the first one is that of the flip
+    return int(draw * num_captions)
+
+
 def to_network(video: NDArray, is_mirrored: bool) -> NDArray[np.float32]:
     """Return uint8 pixels as numbers in [-1, 1], latents as they are, [f, h, w, c]."""
     if video.dtype == np.uint8:

@@ -3,14 +3,17 @@
 Order, flips and damaged records: `stored_clips`. The folder is read through
 tensorflow_datasets, without TensorFlow, a network or the code that made it: features of fixed shape
 need no more. Its JSON names the classes of its features; only TFDS's own are accepted. TFDS keeps
-no hash of its shards, so that the fingerprint holds their names and sizes.
+no hash of its shards, so that the fingerprint holds their names, sizes and the hash of both ends of
+each: shards that were exchanged, or replaced by others, are another data set.
 """
 
 import dataclasses
 import functools
 import hashlib
 import json
+import os
 import pathlib
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -31,11 +34,17 @@ from tpdiff_jax.data.stored_clips import (
     to_network,
 )
 from tpdiff_jax.files.json_files import read_json
+from tpdiff_jax.files.json_schema import TEXT, Leaf, ListOf, Schema, check_json
 from tpdiff_jax.types import CondShapes
 
 INFO_FILE, FEATURES_FILE = "dataset_info.json", "features.json"
 _SPLIT_NAMES = {"train": ("train",), "test": ("test", "validation")}
 _FEATURE_CLASSES = "tensorflow_datasets.core.features."
+_END_BYTES = 2**17
+# Protobuf writes whole numbers of 64 bits as text.
+_LENGTH = Leaf("a count", lambda v: re.fullmatch(r"[0-9]{1,18}", str(v)) is not None)
+_NAME = Leaf("a name", lambda v: isinstance(v, str) and re.fullmatch(r"\w[\w.+-]*", v) is not None)
+_SPLIT: Schema = {"name": _NAME, "shardLengths?": ListOf(_LENGTH), "filepathTemplate?": TEXT}
 _SOURCES: dict[tuple[str, str], Any] = {}
 _SOURCES_LOCK = threading.Lock()
 
@@ -91,14 +100,17 @@ class TfdsFolderSpec:
                 "allowed: array_record"
             )
         _check_features(folder / FEATURES_FILE, features)
+        with naming("data.folder"):
+            check_json(info, {"splits?": ListOf(_SPLIT)}, str(folder / INFO_FILE))
         shards, counts = [], {}
         for split in info.get("splits", ()):
             if "/" in (template := str(split.get("filepathTemplate", ""))) or "\\" in template:
                 raise ValueError(f"{folder / INFO_FILE}: {template!r} leads out of the folder")
             counts[split["name"]] = sum(map(int, split.get("shardLengths", ())))
             shards += sorted(folder.glob(f"*-{split['name']}.array_record*"))
-        sizes = {path.name: path.stat().st_size for path in shards}
-        return {"counts": counts, "sizes": sizes}
+        if (number := sum(counts.values())) > sum(path.stat().st_size for path in shards):
+            raise ValueError(f"data.folder: {number} clips cannot lie in the shards' bytes")
+        return {"counts": counts, "shards": {p.name: _shard_facts(p) for p in shards}}
 
     @functools.cached_property
     def _reader(self) -> RecordReader:
@@ -179,7 +191,7 @@ class TfdsFolderSpec:
         folder, digest = pathlib.Path(self.folder), hashlib.sha256()
         for name in (INFO_FILE, FEATURES_FILE):
             digest.update((folder / name).read_bytes())
-        digest.update(json.dumps(self._info["sizes"], sort_keys=True).encode())
+        digest.update(json.dumps(self._info["shards"], sort_keys=True).encode())
         return {
             "tfds_sha256": digest.hexdigest(),
             "video_key": self.video_key,
@@ -223,6 +235,16 @@ class TfdsFolderSpec:
             "label": np.zeros((0,), np.int32),
             "caption": caption.decode("utf-8", "replace"),
         }
+
+
+def _shard_facts(path: pathlib.Path) -> list[Any]:
+    """Size and SHA-256 of both ends of a shard; the last bytes hold the places of all records."""
+    with path.open("rb") as file:
+        ends = hashlib.sha256(file.read(_END_BYTES))
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _END_BYTES))
+        ends.update(file.read(_END_BYTES))
+    return [size, ends.hexdigest()]
 
 
 def open_split(folder: str, split: str) -> Any:

@@ -11,18 +11,27 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from numpy.typing import NDArray
 
+from tpdiff_jax.checks import naming
 from tpdiff_jax.clips.clip_records import ClipRecord, RecordError, array_facts, record_from_bytes
 from tpdiff_jax.clips.empty_prompt import read_empty_prompt
-from tpdiff_jax.clips.record_manifest import ClipManifest, read_clip_manifest
+from tpdiff_jax.clips.record_manifest import (
+    ClipManifest,
+    check_says_what_clips_are,
+    read_clip_manifest,
+)
+from tpdiff_jax.clips.several_captions import captions_per_video, facts_of_one, take_caption
+from tpdiff_jax.clips.shard_hashes import check_shard_hashes
 from tpdiff_jax.data.requests import Requests
 from tpdiff_jax.data.stored_clips import (
     ClipNumber,
     RecordReader,
     check_flip,
     check_folder,
+    draw_caption,
     is_flipped,
     refuse_captions,
     to_network,
@@ -61,6 +70,8 @@ class VideoRecordsSpec:
     def __post_init__(self) -> None:
         if names := list(self.manifest.buckets):
             raise ValueError(f"data.folder={self.folder!r} has buckets; open one: {names}")
+        with naming("data.folder"):
+            check_says_what_clips_are(pathlib.Path(self.folder), self.manifest)
         check_folder(self.folder, self.num_clips("train"), self.max_bad_share)
         check_flip(self.horizontal_flip, self.is_pixels)
 
@@ -76,6 +87,16 @@ class VideoRecordsSpec:
     @property
     def _arrays(self) -> Mapping[str, Mapping[str, Any]]:
         return self.manifest.fields["arrays"]
+
+    @property
+    def _captions_per_video(self) -> int:
+        return captions_per_video(self.manifest.fields)
+
+    @property
+    def captions(self) -> str:
+        """How many clips have a caption, as in "28 of 30 clips"."""
+        counts = self.manifest.fields.get("counts", {})
+        return f"{counts.get('captions', '?')} of {counts.get('clips', '?')} clips"
 
     @property
     def is_pixels(self) -> bool:
@@ -112,7 +133,7 @@ class VideoRecordsSpec:
         """Shape and dtype of a clip's condition: no label, and what an encoder has stored."""
         stored = {
             name: (tuple(fact["shape"]), np.dtype(fact["dtype"]))
-            for name, fact in self._arrays.items()
+            for name, fact in facts_of_one(self._arrays, self._captions_per_video).items()
             if name != "video"
         }
         return {"label": ((0,), np.dtype(np.int32)), **stored}
@@ -125,7 +146,8 @@ class VideoRecordsSpec:
     @property
     def encoders(self) -> Mapping[str, Mapping[str, Any]]:
         """What clips were made with: facts of the encoders "video" and "text"."""
-        return self.manifest.fields["encoder"]
+        video = {"name": "pixels" if self.is_pixels else "unknown"}
+        return {"video": video, "text": {"name": "none"}, **self.manifest.fields["encoder"]}
 
     @property
     def fps(self) -> float:
@@ -135,6 +157,8 @@ class VideoRecordsSpec:
     def requests(self, num_videos: int) -> Requests:
         """What held-out clips show, or training clips where none are held out."""
         split = "test" if self.manifest.num_clips("test") else "train"
+        if split == "train":
+            logging.warning("samples show what training clips do: no clip is held out")
         num_clips = min(num_videos, self.manifest.num_clips(split))
         clips = [self.clip(split, 0, index) for index in range(num_clips)]
         cond = {name: np.stack([clip[name] for clip in clips]) for name in self.cond_shapes}
@@ -168,30 +192,36 @@ class VideoRecordsSpec:
         Returns:
             video: float32, pixels in [-1, 1] or latents, [f, h, w, c].
             label: int32 [0].
-            caption: text.
+            caption: text; where the clip has several, one drawn from (seed, index) for training,
+                and the first for the test split.
             name: of the clip.
             Further arrays that an encoder stored, such as text embeddings.
 
         Raises:
-            ValueError: for an unknown split, one without clips, or a negative seed or index.
+            ValueError: for an unknown split, one without clips, a negative seed or index, or a
+                shard that is another file than the manifest names.
             TooManyBadClipsError: when too many records cannot be read.
         """
+        check_shard_hashes(self.folder, self.manifest)
         number, num_clips = ClipNumber(split, seed, index), self.num_clips(split)
 
         def read(place: int) -> ClipRecord:
             record = record_from_bytes(open_shards(self.folder, self.manifest, split)[place])
             if array_facts(record.arrays) != self._arrays:
                 raise RecordError(f"record {record.name!r} has other arrays")
+            if len(record.captions) > self._captions_per_video:
+                raise RecordError(f"record {record.name!r} has {len(record.captions)} captions")
             return record
 
         # ArrayRecord raises RuntimeError where a checksum does not match.
         record = self._reader.read(number, num_clips, read, (RuntimeError, ValueError))
         is_mirrored = self.horizontal_flip and is_flipped(number)
+        drawn = draw_caption(number, len(record.captions))
         return {
-            **record.arrays,
+            **take_caption(record.arrays, drawn, self._captions_per_video),
             "video": to_network(record.arrays["video"], is_mirrored),
             "label": np.zeros((0,), np.int32),
-            "caption": record.caption,
+            "caption": record.captions[drawn],
             "name": record.name,
         }
 

@@ -11,7 +11,9 @@ on clean test glyphs. Another machine trains slightly different weights, hence a
 figures that do not compare: the checked-in file is the metric.
 """
 
+import argparse
 import hashlib
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -186,8 +188,10 @@ def feature_space(
     }
 
 
-def main() -> None:
-    """Train, measure, write the file and print its hash."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train, measure, write the file and print its hash; there are no options."""
+    program = "python -m tpdiff_jax.digits.make_digit_classifier"
+    argparse.ArgumentParser(prog=program, allow_abbrev=False).parse_args(argv)
     world = DigitWorld()
     weights = train_classifier(load_glyphs("train"))
     tracks, _ = real_tracks(load_glyphs("train"), NUM_FEATURE_CLIPS, world)

@@ -13,6 +13,7 @@ what was encoded. torch and transformers are imported when a text encoder is ope
 
 from tpdiff_jax.encoders.clip_encoder import make_clip_encoder
 from tpdiff_jax.encoders.text_encoders import TEXT_ENCODERS, TextEncoder, open_text_encoder
+from tpdiff_jax.encoders.text_models import free_device_memory
 from tpdiff_jax.encoders.video_encoders import (
     FIRST_LATENT_APART,
     VIDEO_ENCODERS,
@@ -27,6 +28,7 @@ __all__ = [
     "VIDEO_ENCODERS",
     "TextEncoder",
     "VideoEncoder",
+    "free_device_memory",
     "hash_folders",
     "make_clip_encoder",
     "open_text_encoder",

@@ -45,6 +45,8 @@ def make_clip_encoder(spec: PrepareSpec) -> ClipEncoder:
         },
         encode=encode,
         encode_null=lambda: encode_text(""),
+        encode_text=encode_text,
+        is_cut=text.is_cut if text else PIXELS.is_cut,
     )
 
 

@@ -46,6 +46,11 @@ class TextPart:
     entries: Mapping[str, str]
 
     @property
+    def is_text(self) -> bool:
+        """Whether the entry "text" comes from it."""
+        return "text" in self.entries
+
+    @property
     def folders(self) -> tuple[str, str]:
         """Folders of weights and tokenizer."""
         return f"text_encoder{self.number}", f"tokenizer{self.number}"
@@ -92,6 +97,13 @@ class TextEncoder:
         rows = [self._encode(prompt) for prompt in prompts]
         return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
+    def is_cut(self, prompt: str) -> bool:
+        """Whether a prompt has more tokens than the entry "text" holds; the rest is not seen.
+
+        The pooled vector of a second model may see less of it.
+        """
+        return any(m.num_tokens_of(prompt) > p.num_tokens for p, m in self._parts if p.is_text)
+
     def _encode(self, prompt: str) -> dict[str, np.ndarray]:
         arrays: dict[str, np.ndarray] = {}
         for part, model in self._parts:
@@ -120,7 +132,7 @@ def open_text_encoder(name: str, folder: pathlib.Path, num_tokens: int = 0) -> T
     parts = [_with_tokens(part, num_tokens) for part in TEXT_ENCODERS[name]]
     facts = {
         "name": name,
-        "text_tokens": next(part.num_tokens for part in parts if "text" in part.entries),
+        "text_tokens": next(part.num_tokens for part in parts if part.is_text),
         "weights_sha256": hash_folders(folder, [f for part in parts for f in part.folders]),
     }
     encoder = TextEncoder(parts, folder, facts)
@@ -134,6 +146,6 @@ def _open_model(part: TextPart, folder: pathlib.Path) -> TextModel:
 
 
 def _with_tokens(part: TextPart, num_tokens: int) -> TextPart:
-    if not num_tokens or "text" not in part.entries:
+    if not num_tokens or not part.is_text:
         return part
     return dataclasses.replace(part, num_tokens=num_tokens)

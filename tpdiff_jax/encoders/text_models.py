@@ -1,6 +1,7 @@
 """One text encoder and its tokenizer: prompts to hidden states."""
 
 import pathlib
+import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,6 +11,13 @@ from tpdiff_jax.weights.language_models import open_model
 
 SEEING_PADDING = ("CLIPTextModel",)
 """Models that published pipelines run without a mask: a padded place sees the padding before it."""
+
+
+def free_device_memory() -> None:
+    """Give back what torch keeps of a GPU's memory once its models are gone; jax needs it."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 class TextOutput(NamedTuple):
@@ -67,3 +75,7 @@ class TextModel:
             mask=tokens.attention_mask.cpu().numpy() != 0,
             pooled=None if pooled is None else pooled.cpu().numpy(),
         )
+
+    def num_tokens_of(self, prompt: str) -> int:
+        """Tokens of a prompt with those that mark its ends, however many are encoded."""
+        return len(self._opened.tokenizer(prompt, truncation=False).input_ids)

@@ -3,6 +3,7 @@
 "pixels"            none: clips are stored as they are
 "causal_video_vae"  Pyramid-Flow's: 1 + 8 m frames to 1 + m latents of an eighth of each side
 "image_vae"         Stable Diffusion's: every frame to a latent of an eighth of each side
+"wan_vae"           Wan's: 1 + 4 m frames to 1 + m latents of an eighth of each side
 """
 
 import dataclasses
@@ -19,6 +20,8 @@ from tpdiff_jax.models.causal_video_vae.weights import load_causal_video_vae, re
 from tpdiff_jax.models.image_vae.network import ImageVAE
 from tpdiff_jax.models.image_vae.weights import load_image_vae, read_image_vae_config
 from tpdiff_jax.models.layers.tiling import Tiles
+from tpdiff_jax.models.wan_vae.network import WanVAE
+from tpdiff_jax.models.wan_vae.weights import load_wan_vae, read_wan_vae_config
 from tpdiff_jax.types import Array, Params
 from tpdiff_jax.weights.weight_hash import hash_folders
 
@@ -69,7 +72,7 @@ class Autoencoder:
     """
 
     name: str
-    vae: CausalVideoVAE | ImageVAE
+    vae: CausalVideoVAE | ImageVAE | WanVAE
     params: Params
     frames_per_latent: int
     weights_sha256: str
@@ -96,10 +99,16 @@ class Autoencoder:
         """
         factor, unit = self.vae.config.factor, self.frames_per_latent
         if (num_frames - 1) % unit:
-            raise ValueError(f"prepare.num_frames={num_frames} must be 1 + a multiple of {unit}")
+            raise ValueError(
+                f"prepare.num_frames={num_frames} must be 1 + a multiple of {unit}; nearest: "
+                f"{_nearest(num_frames, unit, first=1)}"
+            )
         for name, side in (("height", height), ("width", width)):
             if side % factor:
-                raise ValueError(f"prepare.{name}={side} must be a multiple of {factor}")
+                raise ValueError(
+                    f"prepare.{name}={side} must be a multiple of {factor}; nearest: "
+                    f"{_nearest(side, factor, first=factor)}"
+                )
 
     def encode(self, frames: np.ndarray) -> np.ndarray:
         """Uint8 [f, h, w, 3] -> float16 latents [f', h', w', c], the posterior's mean, scaled."""
@@ -147,12 +156,21 @@ def open_image_vae(folder: pathlib.Path) -> Autoencoder:
     return Autoencoder("image_vae", ImageVAE(config), params, 1, hash_folders(folder))
 
 
+def open_wan_vae(folder: pathlib.Path) -> Autoencoder:
+    """Read the autoencoder; its shape is that of the folder's config.json."""
+    config = read_wan_vae_config(folder)
+    params = jax.device_put(load_wan_vae(folder, config))
+    unit = config.frames_per_latent
+    return Autoencoder("wan_vae", WanVAE(config), params, unit, hash_folders(folder))
+
+
 VIDEO_ENCODERS: Mapping[str, Callable[[pathlib.Path], VideoEncoder]] = {
     "causal_video_vae": open_causal_video_vae,
     "image_vae": open_image_vae,
+    "wan_vae": open_wan_vae,
 }
-FIRST_LATENT_APART = ("causal_video_vae",)
-"""Those whose first latent is the code of one frame, with statistics of its own."""
+FIRST_LATENT_APART = ("causal_video_vae", "wan_vae")
+"""Those whose first latent is the code of one frame, and the others of several."""
 
 
 def open_video_encoder(name: str, folder: pathlib.Path) -> VideoEncoder:
@@ -166,3 +184,9 @@ def open_video_encoder(name: str, folder: pathlib.Path) -> VideoEncoder:
         ValueError: when the folder does not hold them.
     """
     return VIDEO_ENCODERS[name](folder)
+
+
+def _nearest(value: int, unit: int, first: int) -> str:
+    """The valid values around one that is not: `first` + a multiple of `unit`."""
+    below = value - (value - first) % unit
+    return " or ".join(str(valid) for valid in (below, below + unit) if valid >= first)

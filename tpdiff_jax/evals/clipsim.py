@@ -10,7 +10,6 @@ part. transformers and torch are imported when a model is opened, never by train
 Source: Radford et al., arXiv 2103.00020; as a measure of videos Wu et al., arXiv 2104.14806.
 """
 
-import hashlib
 import pathlib
 from collections.abc import Callable, Sequence
 
@@ -19,8 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tpdiff_jax.checks import naming
-from tpdiff_jax.files.durable import sha256_of_file
 from tpdiff_jax.weights.language_models import open_model
+from tpdiff_jax.weights.weight_hash import hash_tensors
 
 MEAN = np.asarray((0.48145466, 0.4578275, 0.40821073), np.float32)
 DEVIATION = np.asarray((0.26862954, 0.26130258, 0.27577711), np.float32)
@@ -112,11 +111,8 @@ def clipsim(
 
 
 def folder_sha256(folder: pathlib.Path) -> str:
-    """Return the hash of the folder's weights: of their files' names and contents, in order."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        digest.update(f"{path.name} {sha256_of_file(path)}\n".encode())
-    return digest.hexdigest()
+    """Return the hash of the folder's weights: of their tensors, whatever files these lie in."""
+    return hash_tensors(sorted(folder.glob("*.safetensors")))
 
 
 def _normalised(rows: NDArray[np.float64]) -> NDArray[np.float64]:

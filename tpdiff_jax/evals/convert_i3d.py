@@ -3,28 +3,31 @@
     python -m tpdiff_jax.evals.convert_i3d i3d_torchscript.pt i3d.safetensors
 
 Reads a TorchScript module or a file of tensors by name (PyTorch, loaded without running code; or
-NumPy's .npz), prints the SHA-256 of both files. Needs PyTorch for the first two; nothing else in
+NumPy's .npz), prints the SHA-256 of that file and of the tensors
+written. Needs PyTorch for the first two; nothing else in
 the package does. FVD of different weights is not comparable: the TorchScript file that goes round
 is TF-hub's Kinetics-400 graph, `rgb_imagenet.pt` holds others.
 
-Exit codes: 0 done; 2 bad input.
+Exit codes: 0 done; 2 bad input; 6 the file could not be written.
 """
 
 import pathlib
 import sys
+import zipfile
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from tpdiff_jax.command_line.exit_codes import ExitCode
 from tpdiff_jax.evals.i3d_weights import params_from_tensors, save_i3d
-from tpdiff_jax.files.durable import sha256_of_file
+from tpdiff_jax.files.durable import WriteError, sha256_of_file
+from tpdiff_jax.weights.weight_hash import hash_tensors
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Convert; return the exit code."""
     arguments = sys.argv[1:] if argv is None else list(argv)
-    if len(arguments) != 2 or arguments[0] in ("-h", "--help"):
+    if len(arguments) != 2 or any(word.startswith("-") for word in arguments):
         print(__doc__, file=sys.stderr)
         return ExitCode.BAD_INPUT
     source, target = map(pathlib.Path, arguments)
@@ -33,6 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"convert_i3d: error: {error}", file=sys.stderr)
         return ExitCode.BAD_INPUT
+    except WriteError as error:
+        print(f"convert_i3d: error: {error}", file=sys.stderr)
+        return ExitCode.SAVE_FAILED
     return 0
 
 
@@ -55,7 +61,7 @@ def convert(source: pathlib.Path, target: pathlib.Path, width: float = 1.0) -> N
     origin = {"source": source.name, "source_sha256": sha256_of_file(source)}
     save_i3d(target, params, origin)
     print(f"{source}: SHA-256 {origin['source_sha256']}")
-    print(f"{target}: SHA-256 {sha256_of_file(target)}")
+    print(f"{target}: SHA-256 of its tensors {hash_tensors([target])}")
 
 
 def read_tensors(path: pathlib.Path) -> Mapping[str, np.ndarray]:
@@ -65,8 +71,11 @@ def read_tensors(path: pathlib.Path) -> Mapping[str, np.ndarray]:
         ValueError: for a file that is neither kind, or a missing PyTorch.
     """
     if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return {name: file[name] for name in file.files}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path} is no NumPy file: {error}") from error
     try:
         import torch
     except ImportError as error:
@@ -80,7 +89,10 @@ def read_tensors(path: pathlib.Path) -> Mapping[str, np.ndarray]:
             raise ValueError(f"{path} is neither TorchScript nor tensors: {error}") from error
     if isinstance(tensors, dict) and isinstance(tensors.get("state_dict"), dict):
         tensors = tensors["state_dict"]
-    return {name: tensor.numpy() for name, tensor in tensors.items()}
+    if not isinstance(tensors, dict) or not all(map(torch.is_tensor, tensors.values())):
+        raise ValueError(f"{path} must hold tensors by name")
+    # NumPy lacks bfloat16 and smaller types.
+    return {n: (t.float() if t.is_floating_point() else t).numpy() for n, t in tensors.items()}
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ Mixed_5b calls both of branch 2 `Conv3d_0a`. Convolutions may come as [out, in, 
 [t, h, w, in, out]. The file that is written holds numbers only and says what they came from.
 """
 
+import json
 import math
 import pathlib
 import re
@@ -19,11 +20,13 @@ from typing import NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from tpdiff_jax.evals.i3d import LOGITS, STEM_UNITS, UnitShape, unit_shapes
-from tpdiff_jax.files.durable import sha256_of_file, writing
+from tpdiff_jax.files.json_files import parse_json
+from tpdiff_jax.files.json_schema import TEXT, TableOf
 from tpdiff_jax.types import Params
+from tpdiff_jax.weights.tensor_files import check_readable, save_tensors
+from tpdiff_jax.weights.weight_hash import hash_tensors
 
 _LEAVES = (  # endings of a name, in lower case with dots -> what the tensor is
     (re.compile(r"\.?conv_?3d\.(weight|w)$"), "kernel"),
@@ -35,6 +38,7 @@ _LEAVES = (  # endings of a name, in lower case with dots -> what the tensor is
     (re.compile(r"\.(bn|batch3d|batch_norm)\.num_batches_tracked$"), "unused"),
 )
 _MIXED = re.compile(r"mixed_(\d[b-f])\.(?:b|branch_)(\d)")
+_ORIGIN = "origin"  # the one entry of metadata: more would be written in random order
 _NORMALISATION = ("mean", "variance", "beta")
 
 
@@ -43,7 +47,7 @@ class I3DWeights(NamedTuple):
 
     Attributes:
         params: what `i3d_logits` takes.
-        sha256: of the file they were read from.
+        sha256: of the tensors, whatever file they were read from.
         source: file name and SHA-256 of the published weights that it was made from.
     """
 
@@ -156,8 +160,7 @@ def save_i3d(path: pathlib.Path, params: Mapping[str, Params], source: Mapping[s
         source: what they were made from: text by name, such as a file's hash.
     """
     tensors = {f"{name}.{role}": a for name, unit in params.items() for role, a in unit.items()}
-    with writing(path) as temporary:
-        save_file(tensors, temporary, metadata=dict(source))
+    save_tensors(path, tensors, {_ORIGIN: json.dumps(dict(source), sort_keys=True)})
 
 
 def load_i3d(path: pathlib.Path, width: float = 1.0) -> I3DWeights:
@@ -170,8 +173,10 @@ def load_i3d(path: pathlib.Path, width: float = 1.0) -> I3DWeights:
         raise ValueError(f"{path} is not a file; tpdiff_jax.evals.convert_i3d makes one")
     try:
         with safe_open(path, framework="numpy") as file:
-            source = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            source = _read_source(path, dict(file.metadata() or {}))
+            names = list(file.keys())
+            check_readable(path, {name: file.get_slice(name).get_dtype() for name in names})
+            tensors = {name: file.get_tensor(name) for name in names}
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
     groups: dict[str, dict[str, np.ndarray]] = {}
@@ -180,4 +185,11 @@ def load_i3d(path: pathlib.Path, width: float = 1.0) -> I3DWeights:
         groups.setdefault(unit, {})[role] = tensor
     if unknown := sorted(groups.keys() - unit_shapes(width).keys()):
         raise ValueError(f"{path}: these tensors are no part of an I3D: {_listed(unknown)}")
-    return I3DWeights(_params_from_groups(groups, width), sha256_of_file(path), source)
+    return I3DWeights(_params_from_groups(groups, width), hash_tensors([path]), source)
+
+
+def _read_source(path: pathlib.Path, metadata: dict[str, str]) -> dict[str, str]:
+    """What the parameters were made from; files of earlier versions have an entry for each fact."""
+    if _ORIGIN not in metadata:
+        return metadata
+    return parse_json(metadata[_ORIGIN], TableOf(TEXT), f"{path}: its metadata")

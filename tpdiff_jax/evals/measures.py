@@ -5,7 +5,7 @@ Two families in the room `measures` do it: `DigitMeasures` by the exact physics 
 `DIGIT_METRICS` and `CLIP_METRICS`, and puts real and spoilt clips through the same code.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, NotRequired, Protocol, TypedDict
 
 import numpy as np
@@ -37,12 +37,14 @@ class Evaluation(TypedDict):
         metric_info: fields of the `Metric` of every figure.
         measurement: what has to be equal for two evaluations to be comparable, where the figures
             do not say it themselves.
+        notes: what a reader has to know about the figures, such as sets that are too small.
     """
 
     metrics: Mapping[str, float]
     references: Mapping[str, Mapping[str, float]]
     metric_info: Mapping[str, Mapping[str, str]]
     measurement: NotRequired[Mapping[str, Any]]
+    notes: NotRequired[Sequence[str]]
 
 
 class Measures(Protocol):
@@ -56,6 +58,11 @@ class Measures(Protocol):
     @property
     def num_videos(self) -> int:
         """Videos of a set, n."""
+        ...
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a reader of the figures has to know, as sentences; why there are none, if so."""
         ...
 
     def conditions(self) -> Mapping[str, np.ndarray]:

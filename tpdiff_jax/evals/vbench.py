@@ -13,7 +13,7 @@ environment, and is not needed here. The third turns its results into the paper'
     quality, semantic = weighted means of their dimensions;  total = (4 quality + semantic) / 5
 
 Source: Huang et al., arXiv 2311.17982; bounds and weights are those of its published leaderboard.
-Exit codes: 0 done; 1 videos are missing; 2 bad input.
+Exit codes: 0 done; 1 videos are missing; 2 bad input; 6 a file could not be written.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from tpdiff_jax.command_line.exit_codes import ExitCode
-from tpdiff_jax.files.durable import write_durably
+from tpdiff_jax.files.durable import WriteError, write_durably
 from tpdiff_jax.files.json_files import read_json
 
 EXIT_MISSING = 1
@@ -209,6 +209,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"vbench: error: {error}", file=sys.stderr)
         return ExitCode.BAD_INPUT
+    except WriteError as error:
+        print(f"vbench: error: {error}", file=sys.stderr)
+        return ExitCode.SAVE_FAILED
 
 
 def _write_prompts(options: argparse.Namespace) -> int:
@@ -248,10 +251,11 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m tpdiff_jax.evals.vbench",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("prompts", "check"):
-        command = commands.add_parser(name)
+        command = commands.add_parser(name, allow_abbrev=False)
         command.add_argument("--info", required=True, type=pathlib.Path)
         command.add_argument("--dimensions", default="", help="joined by commas; all for none")
         if name == "prompts":

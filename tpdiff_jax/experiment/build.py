@@ -6,20 +6,23 @@ here. Nothing compiles before `build_experiment` has returned.
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 import jax
+import optax
 from ml_collections import ConfigDict
 
 from tpdiff_jax import method
 from tpdiff_jax.checks import check_at_least
-from tpdiff_jax.data import ClipFacts
+from tpdiff_jax.data import DATASETS, ClipFacts, Dataset
 from tpdiff_jax.data.step_schedule import validate_stage_probs
 from tpdiff_jax.devices import mesh as mesh_lib
 from tpdiff_jax.experiment.experiment import Experiment
 from tpdiff_jax.experiment.null_condition import make_null_cond
 from tpdiff_jax.experiment.reader import ConfigReader
-from tpdiff_jax.experiment.shapes import build_datasets, build_shapes
+from tpdiff_jax.experiment.shapes import build_datasets, build_shapes, count_stages
 from tpdiff_jax.experiment.specs import GenerateSpec, LogSpec, TrainSpec
 from tpdiff_jax.measures.clip_measures import MeasureSpec
 from tpdiff_jax.models import MODELS, Network, make_network
@@ -35,6 +38,7 @@ def build_experiment(
     config: ConfigDict,
     devices: Sequence[jax.Device] | None = None,
     frame_shape: tuple[int, ...] | None = None,
+    clips: Mapping[str, Dataset] | None = None,
 ) -> Experiment:
     """Turn a config into typed objects.
 
@@ -43,24 +47,19 @@ def build_experiment(
         devices: what to place arrays on; by default all devices of all processes.
         frame_shape: (h, w, c) of frames to compile for in place of the data set's, or
             (f, h, w, c) without any data set at hand; such an experiment has no clips.
+        clips: data set of each bucket in place of those that the config names.
 
     Raises:
         ValueError: naming the full field, its value and what is allowed.
     """
     read = ConfigReader(config)
     mesh = mesh_lib.make_mesh(mesh_lib.MeshSpec(**read.group("mesh", *mesh_lib.MESH_AXES)), devices)
-    datasets = build_datasets(read, frame_shape)
+    datasets = build_datasets(read, frame_shape, clips)
     network = _build_network(read, next(iter(datasets.values())), mesh_lib.MeshLayout(mesh))
     shapes = build_shapes(read, datasets, network)
     pyramid = shapes[0].pyramid
     train = _build_train(read, pyramid.num_stages)
-    optimizer_spec = OptimizerSpec(
-        **read.group(
-            "optim",
-            *("name", "learning_rate", "schedule", "warmup_steps", "weight_decay"),
-            *("b1", "b2", "clip_norm", "ema_decay", "adam_ratio"),
-        )
-    )
+    optimizer_spec = _build_optimizer(read)
     schedule = make_schedule(optimizer_spec, train.num_steps)
     task = TrainTask(
         pyramid=pyramid,
@@ -71,9 +70,7 @@ def build_experiment(
         schedule=schedule,
         ema_decay=optimizer_spec.ema_decay,
         cond_dropout=train.cond_dropout,
-        guard=GuardSpec(
-            **read.group("guard", "spike_factor", "window", "warmup_steps", "max_bad_steps")
-        ),
+        guard=_build_guard(read),
         batch_sharding=mesh_lib.sharding(mesh, "batch") if mesh.size > 1 else None,
         grad_accum_steps=train.grad_accum_steps,
         adaptation=_build_adaptation(read, network),
@@ -86,12 +83,13 @@ def build_experiment(
         train=train,
         log=LogSpec(**read.given_of_group("log", *_names(LogSpec))),
         sampler=_build_sampler(read, pyramid.num_stages),
-        sample=_build_generate(read, "sample", "video_weights"),
+        sample=_build_sample(read),
         evaluation=_build_generate(read, "eval"),
         measure=MeasureSpec(**read.given_of_group("measure", *_names(MeasureSpec))),
         mesh=mesh,
         num_data_threads=_num_threads(read),
         weights=_weights(read),
+        adapter=_adapter(read),
     )
     read.check_all_known()
     _check_devices(read, experiment)
@@ -110,6 +108,47 @@ def _check_devices(read: ConfigReader, experiment: Experiment) -> None:
             for what, (axis, size) in experiment.network.axis_sizes(stage.shape).items():
                 with clips.naming():
                     mesh_lib.check_divisible(what, size, mesh, axis)
+
+
+def build_schedule(config: ConfigDict) -> optax.Schedule:
+    """Return the learning rate of a config as a function of applied updates.
+
+    Raises:
+        ValueError: naming the full field, its value and what is allowed.
+    """
+    read = ConfigReader(config)
+    return make_schedule(_build_optimizer(read), read("train.num_steps"))
+
+
+def schedule_length(config: ConfigDict) -> int:
+    """Return the steps that the learning rate's schedule of a config is made for."""
+    read = ConfigReader(config)
+    return _build_optimizer(read).schedule_steps or read("train.num_steps")
+
+
+def check_fields(config: ConfigDict) -> None:
+    """Check what a config says where neither its data nor its devices are at hand.
+
+    Args:
+        config: every field of every group, as the trainer would get it.
+
+    Raises:
+        ValueError: naming the full field, its value and what is allowed.
+    """
+    read = ConfigReader(config)
+    mesh_lib.MeshSpec(**read.group("mesh", *mesh_lib.MESH_AXES))
+    read.choice("data.name", DATASETS)
+    read.choice("model.name", MODELS)
+    num_stages = count_stages(read)
+    train = _build_train(read, num_stages)
+    optimizer = _build_optimizer(read)
+    make_schedule(optimizer, train.num_steps)
+    _build_alignment(read, train)
+    _build_guard(read)
+    LogSpec(**read.given_of_group("log", *_names(LogSpec)))
+    _build_sampler(read, num_stages)
+    _build_sample(read)
+    _build_generate(read, "eval")
 
 
 def build_prepare(config: ConfigDict) -> PrepareSpec:
@@ -136,6 +175,18 @@ def _weights(read: ConfigReader) -> PublishedWeights | None:
     return PublishedWeights(read.choice("model.name", PUBLISHED), pathlib.Path(folder))
 
 
+def _adapter(read: ConfigReader) -> pathlib.Path | None:
+    folder, rank = read.given_of_group("adaptation", "weights").get("weights"), "adaptation.rank"
+    if not folder:
+        return None
+    if not read(rank):
+        raise ValueError(
+            f"adaptation.weights={folder} is where low-rank changes start from, and {rank} is 0; "
+            "allowed: at least the adapter's rank"
+        )
+    return pathlib.Path(folder)
+
+
 def _build_network(read: ConfigReader, clips: ClipFacts, layout: mesh_lib.MeshLayout) -> Network:
     return make_network(
         read.choice("model.name", MODELS),
@@ -152,6 +203,22 @@ def _build_train(read: ConfigReader, num_stages: int) -> TrainSpec:
         read.numbers("train.stage_probs", float), num_stages
     )
     return TrainSpec(**fields)
+
+
+def _build_optimizer(read: ConfigReader) -> OptimizerSpec:
+    return OptimizerSpec(
+        **read.group(
+            "optim",
+            *("name", "learning_rate", "schedule", "warmup_steps", "weight_decay"),
+            *("b1", "b2", "clip_norm", "ema_decay", "adam_ratio"),
+        ),
+        **read.given_of_group("optim", "schedule_steps"),
+    )
+
+
+def _build_guard(read: ConfigReader) -> GuardSpec:
+    names = ("spike_factor", "window", "warmup_steps", "max_bad_steps")
+    return GuardSpec(**read.group("guard", *names))
 
 
 def _build_alignment(read: ConfigReader, train: TrainSpec) -> method.AlignmentSpec:
@@ -197,9 +264,17 @@ def _build_sampler(read: ConfigReader, num_stages: int) -> method.SamplerSpec:
     )
 
 
-def _build_generate(read: ConfigReader, group: str, *more: str) -> GenerateSpec:
-    fields = read.group(group, "num_videos", "batch_size", "seed", *more)
-    return GenerateSpec(group=group, **fields)
+def _build_sample(read: ConfigReader) -> GenerateSpec:
+    fields = read.group("sample", "video_weights")
+    fields |= read.given_of_group("sample", "prompts", "text_weights")
+    return _build_generate(read, "sample", fields)
+
+
+def _build_generate(
+    read: ConfigReader, group: str, more: Mapping[str, Any] = MappingProxyType({})
+) -> GenerateSpec:
+    fields = read.group(group, "num_videos", "batch_size", "seed")
+    return GenerateSpec(group=group, **fields, **more)
 
 
 def _names(spec: type) -> list[str]:

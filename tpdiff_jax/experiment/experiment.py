@@ -9,6 +9,7 @@ for.
 import dataclasses
 import functools
 import math
+import pathlib
 from collections.abc import Sequence
 
 from jax.sharding import Mesh
@@ -46,6 +47,7 @@ class Experiment:
         mesh: the devices.
         num_data_threads: threads that render clips.
         weights: published weights to start from; None draws them.
+        adapter: file or folder of an adapter that low-rank changes start from; None: from nothing.
     """
 
     config: ConfigDict
@@ -61,6 +63,7 @@ class Experiment:
     mesh: Mesh
     num_data_threads: int
     weights: PublishedWeights | None = None
+    adapter: pathlib.Path | None = None
 
     @property
     def clip_facts(self) -> ClipFacts:

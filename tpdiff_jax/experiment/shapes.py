@@ -67,19 +67,24 @@ def _naming(bucket: str) -> contextlib.AbstractContextManager[None]:
 
 
 def build_datasets(
-    read: ConfigReader, frame_shape: tuple[int, ...] | None
+    read: ConfigReader,
+    frame_shape: tuple[int, ...] | None = None,
+    clips: Mapping[str, Dataset] | None = None,
 ) -> Mapping[str, Dataset | ClipShape]:
     """Return the data set of each bucket; one named "" where clips have one shape.
 
     Args:
         read: the config.
         frame_shape: (h, w, c) in place of the data set's, or (f, h, w, c) without any at hand.
+        clips: taken as they are, in place of what the config names.
 
     Raises:
         ValueError: for a data set that cannot be opened, or fields that it does not have.
     """
     name = read.choice("data.name", DATASETS)
     fields = read.rest_of_group("data", "name", "num_threads")
+    if clips is not None:
+        return clips
     if frame_shape is not None and len(frame_shape) == 4:
         return {
             "": ClipShape(num_frames=frame_shape[0], frame_shape=to_frame_shape(frame_shape[1:]))
@@ -101,6 +106,19 @@ def build_datasets(
         num_classes=dataset.num_classes,
     )
     return {"": only_shape}
+
+
+def count_stages(read: ConfigReader) -> int:
+    """Return the number of stages of a config, whatever its clips.
+
+    Args:
+        read: the config.
+
+    Raises:
+        ValueError: for a path or strides that no clips could have.
+    """
+    _build_path(read)
+    return len(_strides(read))
 
 
 def build_shapes(
@@ -153,6 +171,7 @@ def _build_clips(
                 "pyramid",
                 *("frame_positions", "target_unit", "time_conditioning", "stage_weighting"),
             ),
+            **read.given_of_group("pyramid", "time_shift"),
             other_shapes=other_shapes,
         )
     return ClipsOfShape(bucket=bucket, facts=facts, pyramid=pyramid)

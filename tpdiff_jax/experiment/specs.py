@@ -1,9 +1,10 @@
 """The config groups `train`, `log`, `sample` and `eval` as objects that check themselves."""
 
 import dataclasses
+from importlib.util import find_spec
 
 from tpdiff_jax.checks import check_at_least, check_choice, check_range
-from tpdiff_jax.run_log.sinks import DEFAULT_SINKS, REQUIRED_SINK, SINKS
+from tpdiff_jax.run_log.sinks import DEFAULT_SINKS, REQUIRED_SINK, SINK_LIBRARIES, SINKS
 
 BATCHES_PER_STAGE = ("clips", "tokens")
 MAX_STEPS = 2**31 - 1  # steps are counted in int32
@@ -63,13 +64,17 @@ class LogSpec:
                 f"log.sinks={self.sinks!r} must hold {REQUIRED_SINK!r}: reports and "
                 "--mode=replay read metrics.jsonl"
             )
+        for name in self.sinks:
+            if (library := SINK_LIBRARIES.get(name)) and find_spec(library) is None:
+                raise ValueError(f"log.sinks names {name!r}, which needs: pip install {library}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GenerateSpec:
     """How many videos to generate, how many at once, from which seed (`sample`, `eval`).
 
-    `sample.video_weights` is the folder of the autoencoder that decodes latents.
+    `sample.video_weights` is the folder of the autoencoder that decodes latents, `sample.prompts` a
+    file of what a run shows on its way, `sample.text_weights` the folder of its text encoder.
     """
 
     group: str
@@ -77,6 +82,8 @@ class GenerateSpec:
     batch_size: int
     seed: int
     video_weights: str = ""
+    prompts: str = ""
+    text_weights: str = ""
 
     def __post_init__(self) -> None:
         check_at_least(f"{self.group}.num_videos", self.num_videos, 1)

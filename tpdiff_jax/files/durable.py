@@ -5,16 +5,67 @@ Everything here that a later command may read is written so, whatever writes it:
     write_durably(path, content)                 bytes or text at hand
     with writing(path) as temporary: ...         a library that wants a path
 
-Until the last step the old file is there, whole; a write that fails leaves it and nothing else.
+Until the last step the old file is there, whole; a write that fails leaves it and nothing else, and
+is a `WriteError` where the disk is full or broken, whichever library noticed.
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import pathlib
+import shutil
 from collections.abc import Iterator
 
 _DIGITS = 16
+FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_ERRORS = (*FULL_DISK_ERRORS, errno.EROFS, errno.EIO)
+"""A disk that is full or broken; other errors of the system say that a path is wrong."""
+
+
+class WriteError(OSError):
+    """A file could not be written: the disk is full or broken."""
+
+    def __str__(self) -> str:
+        return str(self.args[-1])
+
+
+def is_disk_error(error: BaseException) -> bool:
+    """Whether an error says that a disk is full or broken, in whatever words.
+
+    numpy raises an `OSError` without a number, safetensors and ArrayRecord errors of their own with
+    the system's words in them.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in DISK_ERRORS
+    text = str(error)
+    is_numpys = isinstance(error, OSError) and " requested and " in text
+    return is_numpys or any(os.strerror(number) in text for number in DISK_ERRORS)
+
+
+@contextlib.contextmanager
+def naming_write_errors(path: pathlib.Path) -> Iterator[None]:
+    """Turn what a full or broken disk raises inside into one line about a file.
+
+    Args:
+        path: what is being written.
+
+    Raises:
+        WriteError: naming it, the reason and the room that is left.
+    """
+    try:
+        yield
+    except Exception as error:  # of many types: numpy's, Rust's, the system's
+        if isinstance(error, WriteError) or not is_disk_error(error):
+            raise
+        there = next((p for p in path.parents if p.is_dir()), path.parent)
+        try:
+            free = str(shutil.disk_usage(there).free)
+        except OSError:
+            free = "unknown"
+        reason = getattr(error, "strerror", None) or str(error)
+        text = f"{path} could not be written ({reason}); free bytes there: {free}"
+        raise WriteError(getattr(error, "errno", None) or errno.ENOSPC, text) from error
 
 
 def sha256_of_file(path: pathlib.Path) -> str:
@@ -50,17 +101,21 @@ def writing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         The path to write to, hidden and beside it; gone when what is inside fails. It ends in
         `.tmp`, so that one left by a kill is taken for no video or weights: a library that
         chooses its format by the suffix must be told.
+
+    Raises:
+        WriteError: when the disk is full or broken.
     """
     path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Not made of the whole name: one that just fits the file system would not fit any more.
     name = hashlib.sha256(path.name.encode()).hexdigest()[:_DIGITS]
     temporary = path.with_name(f".{name}.tmp")
-    try:
-        yield temporary
-        publish(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with naming_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            publish(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_durably(path: str | os.PathLike[str], content: bytes | str) -> None:

@@ -1,5 +1,10 @@
-"""A finished or running workdir as sampling and evaluation need it: experiment and parameters."""
+"""What sampling, evaluation and export work on: an experiment and its network's parameters.
 
+They come from a run's checkpoint or, with a config and no run, from the published weights that it
+names; an adapter may be added to either.
+"""
+
+import math
 import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,12 +12,18 @@ from typing import NamedTuple
 from absl import logging
 from ml_collections import ConfigDict
 
+from tpdiff_jax.checks import naming
 from tpdiff_jax.experiment.build import Experiment, build_experiment
+from tpdiff_jax.files.json_files import refusing_odd_fields
+from tpdiff_jax.generation.clips_of_run import clips_of_run
+from tpdiff_jax.models.adapter_names import adapter_names
+from tpdiff_jax.models.adapters import AdaptedNetwork, merge_adapter, named_pairs
 from tpdiff_jax.run_folder import run_config
 from tpdiff_jax.run_folder.checkpoints import CheckpointError, Checkpoints
-from tpdiff_jax.train_state import averaged_params
-from tpdiff_jax.training.initial_state import abstract_train_state
+from tpdiff_jax.train_state import TrainState, averaged_params
+from tpdiff_jax.training.initial_state import abstract_train_state, make_state, run_keys
 from tpdiff_jax.types import Params
+from tpdiff_jax.weights.adapter_files import read_adapter
 
 
 class GenerateFlags(NamedTuple):
@@ -26,15 +37,29 @@ class GenerateFlags(NamedTuple):
     fvd_weights: str | None = None
     clip_folder: str | None = None
     bucket: str | None = None
+    adapter: str | None = None
+    adapter_scale: str | float | None = None
+    data_folder: str | None = None
 
 
 class OpenedRun(NamedTuple):
-    """A checkpoint opened for use."""
+    """A checkpoint opened for use.
+
+    Attributes:
+        workdir: of the run.
+        step: of the checkpoint.
+        experiment: what was trained.
+        params: the network's, averaged; low-rank changes and a given adapter are in them.
+        low_rank: averaged low-rank changes alone; None where none were trained.
+        num_videos: how many videos are asked for on the command line; None where it does not say.
+    """
 
     workdir: pathlib.Path
     step: int
     experiment: Experiment
     params: Params
+    low_rank: Params | None = None
+    num_videos: int | None = None
 
 
 def open_run(
@@ -43,15 +68,20 @@ def open_run(
     config: ConfigDict | None = None,
     step: int | None = None,
     overrides: GenerateFlags | None = None,
+    is_measured: bool = False,
 ) -> OpenedRun:
-    """Read the config and a checkpoint of `workdir`.
+    """Read the config and a checkpoint of `workdir`, or published weights where there is no run.
+
+    A run's folder is enough: where its clips have moved, what it keeps of them takes their place.
 
     Args:
         workdir: a folder that `--mode=train` has made.
         config: may differ from the saved one in the groups `sample`, `eval`, `measure` and
-            `mesh` only.
+            `mesh` only, and in where something lies. In a workdir without a run, one that names
+            `model.weights`: those are opened, as step 0.
         step: checkpoint to read; None takes the newest that can be read.
         overrides: command-line flags, applied last.
+        is_measured: whether figures are wanted, so that networks that measure must be there.
 
     Returns:
         The run, with the moving average of the parameters.
@@ -59,22 +89,90 @@ def open_run(
     Raises:
         ValueError: when the folder is no run, the config differs or no checkpoint can be read.
     """
-    saved = run_config.load_config(workdir)
-    if config is not None:
-        run_config.check_same_run(saved, config, free_groups=run_config.GENERATE_GROUPS)
-        free = (*run_config.GENERATE_GROUPS, "mesh")
-        for group in (group for group in free if group in config):
-            saved[group] = config[group].copy_and_resolve_references()
-    experiment = build_experiment(_override(saved, overrides or GenerateFlags()))
-    bucket = overrides.bucket if overrides else None
-    shown = experiment.of_bucket(experiment.shapes[0].bucket if bucket is None else bucket)
+    overrides = overrides or GenerateFlags()
+    if config is not None and _is_of_weights(workdir, config):
+        return _open_weights(workdir, config, overrides)
+    saved, is_place_given = run_config.load_config(workdir), overrides.data_folder is not None
+    with refusing_odd_fields(workdir / run_config.FILE_NAME):
+        if config is not None:
+            run_config.check_same_run(saved, config, free_groups=run_config.GENERATE_GROUPS)
+            is_place_given |= "data.folder" in run_config.changed_places(saved, config)
+            free = (*run_config.GENERATE_GROUPS, "mesh")
+            for group in (group for group in free if group in config):
+                saved[group] = config[group].copy_and_resolve_references()
+            if "folder" in config.data:
+                saved.data.folder = config.data.folder
+        elif not is_measured:
+            _leave_out_what_is_gone(saved)
+        asked = _override(saved, overrides)
+        clips = clips_of_run(workdir, asked, is_place_given=is_place_given)
+        experiment = build_experiment(asked, clips=clips)
     checkpoints = Checkpoints(workdir, identity=experiment.identity, create=False)
     restored = checkpoints.restore(abstract_train_state(experiment), step)
     if restored is None:
         raise CheckpointError(f"{workdir} holds no checkpoint yet")
     logging.info("read the checkpoint of step %d", restored.step)
-    params = averaged_params(experiment.task, restored.state)
-    return OpenedRun(workdir, restored.step, shown, params)
+    return _opened(workdir, experiment, restored.step, restored.state, overrides)
+
+
+def _leave_out_what_is_gone(config: ConfigDict) -> None:
+    """Forget what the run was measured with where it has moved: nothing is measured now."""
+    for name in ("fvd_weights", "clip_folder"):
+        if (place := config.get("measure", {}).get(name)) and not pathlib.Path(place).exists():
+            logging.warning("measure.%s=%s is not here; it is not needed now", name, place)
+            config.measure[name] = ""
+
+
+def _is_of_weights(workdir: pathlib.Path, config: ConfigDict) -> bool:
+    return not (workdir / run_config.FILE_NAME).exists() and bool(config.model.get("weights"))
+
+
+def _open_weights(workdir: pathlib.Path, config: ConfigDict, overrides: GenerateFlags) -> OpenedRun:
+    """Open the weights that training of `config` would start from."""
+    experiment = build_experiment(_override(config.copy_and_resolve_references(), overrides))
+    logging.info("%s holds no run: %s it is", workdir, config.model.weights)
+    state = make_state(experiment, run_keys(experiment.train.seed)[0])
+    return _opened(workdir, experiment, 0, state, overrides)
+
+
+def _opened(
+    workdir: pathlib.Path,
+    experiment: Experiment,
+    step: int,
+    state: TrainState,
+    overrides: GenerateFlags,
+) -> OpenedRun:
+    bucket = experiment.shapes[0].bucket if overrides.bucket is None else overrides.bucket
+    shown = experiment.of_bucket(bucket)
+    params = averaged_params(experiment.task, state)
+    if overrides.adapter is None and overrides.adapter_scale is not None:
+        raise ValueError(f"--adapter_scale={overrides.adapter_scale} needs --adapter")
+    if overrides.adapter is not None:
+        params = _with_adapter(experiment, params, overrides)
+    low_rank = state.ema_params if experiment.task.adaptation.rank else None
+    return OpenedRun(workdir, step, shown, params, low_rank, overrides.num_videos)
+
+
+def _with_adapter(experiment: Experiment, params: Params, overrides: GenerateFlags) -> Params:
+    """Add the adapter of --adapter to the parameters."""
+    scale = _strength(overrides.adapter_scale)
+    names = adapter_names(experiment.config.model.name)
+    network = AdaptedNetwork(names, experiment.network.config, params)
+    with naming("--adapter"):
+        file = read_adapter(pathlib.Path(str(overrides.adapter)))
+        pairs = named_pairs(file, network)
+    logging.info("adds %g times %s", scale, file)
+    return merge_adapter(params, pairs, network, file.layout, scale)
+
+
+def _strength(given: str | float | None) -> float:
+    try:
+        scale = 1.0 if given is None else float(given)
+    except ValueError:
+        scale = math.nan
+    if not math.isfinite(scale):
+        raise ValueError(f"--adapter_scale is {given}; allowed: finite numbers")
+    return scale
 
 
 def _override(config: ConfigDict, overrides: GenerateFlags) -> ConfigDict:
@@ -83,6 +181,10 @@ def _override(config: ConfigDict, overrides: GenerateFlags) -> ConfigDict:
             config[group].num_videos = overrides.num_videos
         if overrides.seed is not None:
             config[group].seed = overrides.seed
+    if overrides.data_folder is not None:
+        if "folder" not in config.data:
+            raise ValueError(f"--data_folder: data.name={config.data.name!r} reads no folder")
+        config.data.folder = overrides.data_folder
     if overrides.video_weights is not None:
         config.sample.video_weights = overrides.video_weights
     if overrides.steps_per_stage is not None:

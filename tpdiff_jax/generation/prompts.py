@@ -2,15 +2,18 @@
 
 import dataclasses
 import pathlib
+import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from absl import logging
 
 from tpdiff_jax.checks import check_choice, naming
 from tpdiff_jax.data import Dataset, Requests, requests_of_labels
 from tpdiff_jax.encoders import TextEncoder, open_text_encoder
 from tpdiff_jax.experiment.build import Experiment
 from tpdiff_jax.experiment.null_condition import make_null_cond
+from tpdiff_jax.files.text_files import decode_text, text_lines
 from tpdiff_jax.types import Cond
 
 NAMINGS = ("numbers", "vbench")
@@ -49,62 +52,128 @@ class SampleFlags:
             raise ValueError(f"give {' or '.join(named)}, not both")
 
     @property
+    def texts_are_given(self) -> bool:
+        """Whether captions or a file of them are given."""
+        return bool(self.captions) or self.prompts is not None
+
+    @property
     def texts(self) -> list[str]:
         """Captions of `--caption` or of the lines of `--prompts`."""
         return list(self.captions) if self.prompts is None else read_prompts(self.prompts)
 
 
-def read_prompts(name: str) -> list[str]:
-    """Return the lines of a file of prompts, empty ones left out.
+def read_prompts(name: str, field: str = "--prompts") -> list[str]:
+    """Return the lines of a file of prompts, empty ones left out; see `files.text_files`.
+
+    Args:
+        name: of the file.
+        field: what has named it, for errors.
 
     Raises:
         ValueError: when it cannot be read, is no text or holds no prompt.
     """
     path = pathlib.Path(name)
     if not path.is_file() or path.stat().st_size > MAX_PROMPT_FILE_BYTES:
-        raise ValueError(f"--prompts={name} must be a file of at most {MAX_PROMPT_FILE_BYTES} B")
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"--prompts={name} is not UTF-8: {error}") from error
+        raise ValueError(f"{field}={name} must be a file of at most {MAX_PROMPT_FILE_BYTES} B")
+    with naming(f"{field}={name}"):
+        lines = [line.strip() for line in text_lines(decode_text(path.read_bytes()))]
     if not (prompts := [line for line in lines if line]):
-        raise ValueError(f"--prompts={name} holds no prompt")
+        raise ValueError(f"{field}={name} holds no prompt")
     return prompts
 
 
 def read_requests(
-    experiment: Experiment, flags: SampleFlags, num_videos: int
+    experiment: Experiment,
+    flags: SampleFlags,
+    num_videos: int,
+    *,
+    is_number_given: bool = False,
 ) -> tuple[Requests, np.ndarray, Callable[[Cond], Cond] | None]:
     """Return what is asked for, and what guidance points away from.
 
     Args:
         experiment: its data set knows labels, or which text encoder it was prepared with.
         flags: of the command line.
-        num_videos: videos where nothing, or labels, are asked for; entries are repeated or cut.
+        num_videos: videos where nothing in particular is asked for.
+        is_number_given: whether it is asked for itself: labels, of which each is one video
+            otherwise, are then repeated or cut to it.
 
     Returns:
         Requests, each different one once; the request of every video, [n]; the map to the
         unconditional twin, None for the one of training.
 
     Raises:
-        ValueError: when an entry does not fit the data set.
+        ValueError: when an entry does not fit the data set, or a flag would go unread.
     """
     dataset = experiment.dataset
+    _check_all_are_read(dataset, flags, is_number_given)
     if flags.labels and not dataset.num_digits:
         raise ValueError("--labels: the run was trained without labels; leave it out")
     text = _open_encoder(dataset, flags)
     if text is None:
-        requests = _labels(dataset, flags) or dataset.requests(num_videos)
-        return requests, np.arange(num_videos) % requests.num_videos, None
+        if (requests := _labels(dataset, flags)) is None:
+            return dataset.requests(num_videos), np.arange(num_videos), None
+        count = num_videos if is_number_given else requests.num_videos
+        if count < requests.num_videos:
+            logging.warning(
+                "--num_videos=%d: the last %d requests are left out",
+                count,
+                requests.num_videos - count,
+            )
+        return requests, np.arange(count) % requests.num_videos, None
     null_cond = None
     if flags.negative_prompt:
         negative = {name: array[0] for name, array in text([flags.negative_prompt]).items()}
         null_cond = make_null_cond(experiment.network, negative)
     if not (captions := flags.texts):
         return dataset.requests(num_videos), np.arange(num_videos), null_cond
-    label = {"label": np.zeros((len(captions), dataset.num_digits), np.int32)}
     rows = np.repeat(np.arange(len(captions)), flags.videos_per_prompt)
-    return Requests({**label, **text(captions)}, captions), rows, null_cond
+    return requests_of_captions(dataset, text, captions), rows, null_cond
+
+
+def requests_of_captions(
+    dataset: Dataset, encoder: TextEncoder, captions: Sequence[str]
+) -> Requests:
+    """Encode captions; says how many are too long for the encoder.
+
+    Args:
+        dataset: clips with encoded captions.
+        encoder: theirs.
+        captions: one a request.
+
+    Raises:
+        ValueError: when an embedding has no place in its type.
+    """
+    if cut := sum(map(encoder.is_cut, captions)):
+        logging.warning(
+            "%d of %d prompts are longer than the text encoder's %d tokens and cut",
+            *(cut, len(captions), encoder.facts["text_tokens"]),
+        )
+    label = {"label": np.zeros((len(captions), dataset.num_digits), np.int32)}
+    return Requests({**label, **encoder(captions)}, captions)
+
+
+def _check_all_are_read(dataset: Dataset, flags: SampleFlags, is_number_given: bool) -> None:
+    """Raise ValueError for a flag that would change nothing of what is generated."""
+    if dataset.num_digits:
+        given = {
+            "--videos_per_prompt": flags.videos_per_prompt != 1,
+            "--negative_prompt": bool(flags.negative_prompt),
+            "--text_weights": bool(flags.text_weights),
+        }
+        if unread := [flag for flag, is_given in given.items() if is_given]:
+            raise ValueError(
+                f"{' and '.join(unread)}: the run was trained on labels, not on text; leave it out"
+            )
+    elif flags.texts_are_given and is_number_given:
+        raise ValueError(
+            "--num_videos: captions say how many videos there are, and --videos_per_prompt how "
+            "many of each; leave it out"
+        )
+    elif flags.videos_per_prompt != 1 and not flags.texts_are_given:
+        raise ValueError("--videos_per_prompt needs --caption or --prompts")
+    elif flags.naming == "vbench" and not (dataset.null_cond or flags.texts_are_given):
+        raise ValueError("--naming=vbench names videos after captions, and the run has none")
 
 
 def _open_encoder(dataset: Dataset, flags: SampleFlags) -> TextEncoder | None:
@@ -116,20 +185,34 @@ def _open_encoder(dataset: Dataset, flags: SampleFlags) -> TextEncoder | None:
     is_asked = bool(flags.captions or flags.prompts or flags.negative_prompt)
     if not is_asked or dataset.num_digits:
         return None
-    facts = dataset.encoders["text"]
-    if facts["name"] == "none":
+    if dataset.encoders["text"]["name"] == "none":
         raise ValueError(
             "--caption, --prompts and --negative_prompt: the run was trained without captions; "
             "leave them out"
         )
-    if not flags.text_weights:
-        raise ValueError(f"--text_weights must be the folder of the text encoder {facts['name']!r}")
-    folder = pathlib.Path(flags.text_weights)
-    with naming("--text_weights"):
+    return open_encoder_of_clips(dataset, flags.text_weights, "--text_weights")
+
+
+def open_encoder_of_clips(dataset: Dataset, weights: str, field: str) -> TextEncoder:
+    """Read the text encoder that a data set's captions were encoded with.
+
+    Args:
+        dataset: clips with encoded captions.
+        weights: folder of the encoder.
+        field: what has named the folder, for errors.
+
+    Raises:
+        ValueError: when the folder does not hold that encoder.
+    """
+    facts = dataset.encoders["text"]
+    if not weights:
+        raise ValueError(f"{field} must be the folder of the text encoder {facts['name']!r}")
+    folder = pathlib.Path(weights)
+    with naming(field):
         encoder = open_text_encoder(facts["name"], folder, facts["text_tokens"])
     if encoder.facts["weights_sha256"] != facts["weights_sha256"]:
         raise ValueError(
-            f"--text_weights={folder} does not hold the {facts['name']!r} that encoded the captions"
+            f"{field}={folder} does not hold the {facts['name']!r} that encoded the captions"
         )
     return encoder
 
@@ -139,9 +222,25 @@ def _labels(dataset: Dataset, flags: SampleFlags) -> Requests | None:
     if flags.labels:
         rows = [_parse_label(dataset, entry) for entry in flags.labels]
         return requests_of_labels(np.asarray(rows, np.int32))
-    if texts := flags.texts:
-        return requests_of_labels(dataset.captions_to_labels(texts))
-    return None
+    if not (texts := flags.texts):
+        return None
+    labels = dataset.captions_to_labels(texts)
+    for text in texts:
+        if rest := words_beside_digits(text):
+            logging.warning(
+                "of the caption %r the run knows the digits alone; without effect: %s", text, rest
+            )
+    return requests_of_labels(labels)
+
+
+def words_beside_digits(caption: str) -> str:
+    """Return what a caption says besides its digits, such as how they move; "" for nothing.
+
+    Args:
+        caption: names digits as "digit N".
+    """
+    words = re.sub(r"\b((a|the)\s+)?digit\s+\w+", " ", caption.lower()).split()
+    return " ".join(words) if set(words) - {"and"} else ""
 
 
 def _parse_label(dataset: Dataset, entry: str) -> list[int]:

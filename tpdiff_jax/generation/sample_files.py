@@ -1,8 +1,11 @@
 """Generated videos as files: decoded where they are latents, named by number or as VBench asks."""
 
 import functools
+import os
 import pathlib
 import re
+import sys
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -17,6 +20,8 @@ from tpdiff_jax.files.durable import writing
 GRID_SIZE = 16
 MAX_NAME_CHARACTERS = 60
 MAX_FILE_NAME_BYTES = 255  # of common file systems
+_NOT_IN_NAMES = re.compile(r"[/\\\x00-\x1f\x7f]")
+_SHOWN = 100
 
 Decode = Callable[[np.ndarray], np.ndarray]
 
@@ -56,7 +61,11 @@ def open_decoder(dataset: Dataset, weights: str) -> Decode | None:
 
 
 class SampleWriter:
-    """Writes videos as they come, numbered through, and a grid of the first ones at the end."""
+    """Writes videos as they come, numbered through, and a grid of the first ones at the end.
+
+    Attributes:
+        names: of the files written, without their suffix.
+    """
 
     def __init__(
         self, folder: pathlib.Path, fps: float, decode: Decode | None, naming: str = "numbers"
@@ -70,11 +79,11 @@ class SampleWriter:
             naming: "numbers" or "vbench".
         """
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder, self._fps, self._decode, self._naming = folder, fps, decode, naming
-        self._num_written = 0
-        self._seen: Counter[str] = Counter()
+        self._folder, self._fps, self._decode = folder, fps, decode
+        self._names = SampleNames(naming)
         self._grid: list[np.ndarray] = []
         self._captions: list[str] = []
+        self.names: list[str] = []
 
     def write(self, videos: np.ndarray, captions: Sequence[str]) -> np.ndarray | None:
         """Write one MP4 a video; latents without a decoder become .npy files.
@@ -86,7 +95,8 @@ class SampleWriter:
         Returns:
             The frames as written, uint8 [n, F, H, W, 3]; None for latents.
         """
-        names = [self._name(captions[j] if captions else "") for j in range(len(videos))]
+        names = [self._names.next(captions[j] if captions else "") for j in range(len(videos))]
+        self.names += names
         if self._decode is None:
             for name, latents in zip(names, videos, strict=True):
                 path = self._folder / f"{name}.npy"
@@ -110,15 +120,7 @@ class SampleWriter:
             logging.warning(
                 "sample.video_weights is empty: %s holds latents, not videos", self._folder
             )
-        logging.info("wrote %d videos to %s", self._num_written, self._folder)
-
-    def _name(self, caption: str) -> str:
-        number = self._num_written
-        self._num_written += 1
-        if self._naming == "vbench":
-            self._seen[caption] += 1
-            return vbench_name(caption, self._seen[caption] - 1)
-        return f"{number:04d}_{file_words(caption)}" if caption else f"{number:04d}"
+        logging.info("wrote %d videos to %s", self._names.num_given, self._folder)
 
 
 def file_words(caption: str) -> str:
@@ -133,6 +135,78 @@ def vbench_name(prompt: str, index: int) -> str:
         ValueError: when a file cannot have that name.
     """
     name = f"{prompt}-{index}"
-    if not prompt or "/" in name or len(f"{name}.mp4".encode()) > MAX_FILE_NAME_BYTES:
-        raise ValueError(f"--naming=vbench: no file can be named after the prompt {prompt[:300]!r}")
+    shown = f"--naming=vbench: no file can be named after the prompt {prompt[:_SHOWN]!r}"
+    if not prompt.strip() or _NOT_IN_NAMES.search(prompt):
+        raise ValueError(f"{shown}: empty, or with a slash, a backslash or a control character")
+    try:
+        size = len(f"{name}.mp4".encode())
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{shown}: it is no text") from error
+    if size > MAX_FILE_NAME_BYTES:
+        raise ValueError(f"{shown}: {size} bytes in UTF-8; allowed: {MAX_FILE_NAME_BYTES}")
     return name
+
+
+def check_names(folder: pathlib.Path, captions: Sequence[str], naming: str) -> None:
+    """Refuse what cannot be named, before any of it is sampled.
+
+    Args:
+        folder: to write to; need not be there.
+        captions: of every video, in order; "" for one without.
+        naming: "numbers" or "vbench".
+
+    Raises:
+        ValueError: naming the first prompt that cannot be the name of a file there.
+    """
+    parents = (folder.absolute(), *folder.absolute().parents)
+    there = next(path for path in parents if os.path.isdir(path))  # False for one too long
+    most_of_name, most_of_path = _limit(there, "PC_NAME_MAX"), _limit(there, "PC_PATH_MAX")
+    naming_files, prompt_of = SampleNames(naming), dict[str, str]()
+    for caption in captions:
+        name = f"{naming_files.next(caption)}.mp4"
+        size = len(name.encode()), len(os.fsencode(folder.absolute() / name))
+        if size[0] > most_of_name or size[1] >= most_of_path:
+            raise ValueError(
+                f"--naming={naming}: {name[:_SHOWN]!r} is too long for {there}: {size[0]} bytes, "
+                f"{size[1]} with its folder; allowed: {most_of_name} and {most_of_path - 1}"
+            )
+        same = unicodedata.normalize("NFC", name).casefold()
+        if same in prompt_of:
+            logging.warning(
+                "the prompts %r and %r differ in letters' case or accents' encoding only: where a "
+                "file system does not tell these apart, the later video takes the name",
+                *(prompt_of[same][:_SHOWN], caption[:_SHOWN]),
+            )
+        prompt_of[same] = caption
+
+
+class SampleNames:
+    """Names of videos without their suffix, one after the other."""
+
+    def __init__(self, naming: str) -> None:
+        """Start with the first video; `naming` is "numbers" or "vbench"."""
+        self._naming = naming
+        self._seen: Counter[str] = Counter()
+        self.num_given = 0
+
+    def next(self, caption: str) -> str:
+        """Return the name of the next video, which shows this caption; "" for none.
+
+        Raises:
+            ValueError: when VBench's name for it cannot be that of a file.
+        """
+        number = self.num_given
+        self.num_given += 1
+        if self._naming == "vbench":
+            self._seen[caption] += 1
+            return vbench_name(caption, self._seen[caption] - 1)
+        return f"{number:04d}_{file_words(caption)}" if caption else f"{number:04d}"
+
+
+def _limit(folder: pathlib.Path, name: str) -> int:
+    """A limit of a file system; far away where it names none."""
+    try:
+        limit = os.pathconf(folder, name)
+    except (OSError, ValueError):
+        limit = -1
+    return limit if limit > 0 else sys.maxsize

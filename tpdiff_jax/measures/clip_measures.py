@@ -23,11 +23,16 @@ from tpdiff_jax.checks import check_choice
 from tpdiff_jax.data import Dataset
 from tpdiff_jax.evals.clipsim import ClipScorer, clipsim
 from tpdiff_jax.evals.fvd import RESIZE_KERNELS, frechet_video_distance, i3d_features
-from tpdiff_jax.evals.i3d import MIN_I3D_FRAMES
+from tpdiff_jax.evals.i3d import MIN_I3D_FRAMES, NUM_LOGITS
 from tpdiff_jax.evals.i3d_weights import I3DWeights, load_i3d
 from tpdiff_jax.evals.measures import Evaluation, Metric
-from tpdiff_jax.evals.video_statistics import statistics_distance, video_statistics
+from tpdiff_jax.evals.video_statistics import (
+    NUM_STATISTICS,
+    statistics_distance,
+    video_statistics,
+)
 from tpdiff_jax.files.media import to_uint8
+from tpdiff_jax.measures.compared_sets import choose_sets, notes_on_sets
 
 Frames = NDArray[np.uint8]
 Videos = NDArray[np.float32]
@@ -69,29 +74,6 @@ class MeasureSpec:
             raise ValueError(f"measure.clip_folder={self.clip_folder!r} is not a folder")
 
 
-class Sets(NamedTuple):
-    """Two disjoint sets of real clips, as (split, first clip), and the clips in each."""
-
-    num_clips: int
-    real: tuple[str, int]
-    other: tuple[str, int]
-
-
-def choose_sets(num_test: int, num_train: int, num_clips: int) -> Sets:
-    """Return the sets to compare with: test clips, and further ones of the test or training split.
-
-    Args:
-        num_test: test clips that there are.
-        num_train: training clips.
-        num_clips: clips wanted; the sets are smaller where there are not as many.
-    """
-    split, count = ("test", num_test) if num_test > 1 else ("train", num_train)
-    half, across = min(num_clips, count // 2), min(num_clips, num_test, num_train)
-    if split == "test" and across > half:
-        return Sets(across, ("test", 0), ("train", 0))
-    return Sets(half, (split, 0), (split, half))
-
-
 class Features(NamedTuple):
     """What the distances need to know of n clips; `logits` is None without FVD."""
 
@@ -130,6 +112,9 @@ class ClipMeasures:
         self._decode = decode
         num_test, num_train = (dataset.num_clips(split) for split in ("test", "train"))
         self._sets = choose_sets(num_test, num_train, num_clips)
+        dimensions = {"statistics": NUM_STATISTICS}
+        dimensions |= {"fvd": NUM_LOGITS} if spec.fvd_weights else {}
+        self._notes = notes_on_sets(self._sets, num_test, num_clips, dimensions)
         self._has_captions = bool(dataset.null_cond)
 
     @property
@@ -141,6 +126,13 @@ class ClipMeasures:
     def is_possible(self) -> bool:
         """Whether there are enough clips, and pixels to be had of them."""
         return self.num_videos >= 2 and (self._dataset.is_pixels or self._decode is not None)
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a reader of the figures has to know: training clips among the sets, small sets."""
+        if not self._dataset.is_pixels and self._decode is None:
+            return ["nothing is measured: clips are latents, and no autoencoder was named"]
+        return self._notes
 
     def conditions(self) -> dict[str, np.ndarray]:
         """Return what the real clips show, and generated ones are to: name -> [n, ...]."""

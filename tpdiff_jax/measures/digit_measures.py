@@ -5,7 +5,7 @@ clips; as many others of the test split are the references.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -47,6 +47,11 @@ class DigitMeasures:
     def num_videos(self) -> int:
         """Videos of every set."""
         return self._num_videos
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """None: real clips are drawn as needed, and measured exactly."""
+        return ()
 
     def conditions(self) -> Mapping[str, np.ndarray]:
         """Return labels that go through all classes evenly, int32 [n, num_digits]."""

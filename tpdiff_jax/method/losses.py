@@ -75,7 +75,7 @@ def loss_weight(pyramid: Pyramid, stage_index: int, t: ArrayLike) -> Array:
 
 
 def mean_loss_weight(pyramid: Pyramid, stage_index: int) -> float:
-    """Mean over a stage's window of the weight 1/max(sigma_t, 0.2)^2 of data prediction.
+    """Mean over the times drawn of a stage of the weight 1/max(sigma_t, 0.2)^2 of data prediction.
 
     Args:
         pyramid: the pyramid.
@@ -87,8 +87,6 @@ def mean_loss_weight(pyramid: Pyramid, stage_index: int) -> float:
     Raises:
         ValueError: there is no such stage.
     """
-    stage = pyramid.stage(stage_index)
-    middles = (np.arange(10_000) + 0.5) / 10_000
-    times = stage.t_end + (stage.t_start - stage.t_end) * middles
+    times = np.asarray(pyramid.times_at(stage_index, (np.arange(10_000) + 0.5) / 10_000))
     sigmas = np.array([pyramid.path.host_scales(t).sigma for t in times])
     return float(np.mean(np.maximum(sigmas, MIN_SIGMA) ** -2.0))

@@ -1,18 +1,27 @@
 """What a pyramid is made of: its stages, the jumps between them, and what the network is asked.
 
-`stages` makes them. Training targets, samplers and jumps read all numbers from here: they are
+Within a stage noise times are drawn, and stepped through, evenly in u, where
+
+    t = s u / (1 + (s - 1) u)
+
+is the time shift s of flow models for large videos: above 1 it spends more of them near the noise,
+1 leaves them even in t. Windows do not move with it: their ends are noise times t.
+
+`stages` makes pyramids. Training targets, samplers and jumps read all numbers from here: they are
 computed once.
 """
 
 import dataclasses
+import math
 
 import chex
 import jax.numpy as jnp
+import numpy as np
 
-from tpdiff_jax.checks import check_choice
+from tpdiff_jax.checks import check_choice, check_range
 from tpdiff_jax.method.paths import Path
 from tpdiff_jax.method.resampling import NoiseFactor, Resampling
-from tpdiff_jax.method.scales import at_least_float32
+from tpdiff_jax.method.scales import at_least_float32, shift_time, unshift_time
 from tpdiff_jax.types import Array, ArrayLike, Positions, Shape, Strides
 
 TARGET_UNITS = ("time", "stage")
@@ -84,8 +93,10 @@ class Pyramid:
     target_unit: str = "time"
     time_conditioning: str = "noise_time"
     stage_weighting: str = "raw"
+    time_shift: float = 1.0
 
     def __post_init__(self) -> None:
+        check_range("pyramid.time_shift", self.time_shift, 0, math.inf, "()")
         check_choice("pyramid.target_unit", self.target_unit, TARGET_UNITS)
         check_choice("pyramid.time_conditioning", self.time_conditioning, TIME_CONDITIONINGS)
         check_choice("pyramid.stage_weighting", self.stage_weighting, STAGE_WEIGHTINGS)
@@ -147,6 +158,27 @@ class Pyramid:
                 "noise of standard deviation 1 is meant for, such as -1 to 1"
             )
         chex.assert_shape(x_0, (None, *self.shape, None))
+
+    def times_at(self, stage_index: int, share: ArrayLike) -> Array | np.ndarray:
+        """Noise times at shares of a stage's window, as the time shift spaces them.
+
+            u = u_e + (u_s - u_e) share,   t = s u / (1 + (s - 1) u)
+
+        Args:
+            stage_index: i.
+            share: 0 at e_i to 1 at s_i, any shape.
+
+        Returns:
+            Noise times, of the shape and library of the shares.
+
+        Raises:
+            ValueError: there is no such stage.
+
+        Source: Esser et al., arXiv 2403.03206, Eq. 23 (the shift s is sqrt(m / n) there).
+        """
+        stage, shift = self.stage(stage_index), self.time_shift
+        u_start, u_end = (unshift_time(t, shift) for t in (stage.t_start, stage.t_end))
+        return shift_time(u_end + (u_start - u_end) * share, shift)
 
     def network_time(self, stage_index: int, t: ArrayLike) -> Array:
         """What the network is told of noise time t, in the published models' unit.

@@ -20,9 +20,9 @@ class SamplerSpec:
         solver: "euler" (DDIM on the DDIM path) or "second_order" (two-step multistep).
         renoise: False is the ablation that jumps without fresh noise.
         guidance_scale: of each stage, or one number for all; kept as a tuple.
-        time_grids: noise times of each stage, falling, one more than its steps; () for uniform
-            grids from s_i to e_i. A grid ends at e_i; it starts at s_i, save stage 0's, which
-            may start later, as reference samplers' timestep lists do.
+        time_grids: noise times of each stage, falling, one more than its steps; () for grids from
+            s_i to e_i that are even but for the pyramid's time shift. A grid ends at e_i; it starts
+            at s_i, save stage 0's, which may start later, as reference samplers' timestep lists do.
 
     Raises:
         ValueError: an unknown solver, one number where a list is needed, or lengths or numbers

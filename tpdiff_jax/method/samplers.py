@@ -120,8 +120,7 @@ def _time_grids(pyramid: Pyramid, spec: SamplerSpec) -> list[np.ndarray]:
             f"the {pyramid.num_stages} stages of pyramid.strides"
         )
     if not spec.time_grids:
-        pairs = zip(pyramid.stages, spec.steps_per_stage, strict=True)
-        return [np.linspace(stage.t_start, stage.t_end, steps + 1) for stage, steps in pairs]
+        return [_even_grid(pyramid, *step) for step in enumerate(spec.steps_per_stage)]
     for stage, grid in zip(pyramid.stages, spec.time_grids, strict=True):
         is_late = stage.index == 0 and stage.t_end < grid[0] <= stage.t_start
         is_start = is_late or math.isclose(grid[0], stage.t_start, abs_tol=1e-6)
@@ -131,6 +130,14 @@ def _time_grids(pyramid: Pyramid, spec: SamplerSpec) -> list[np.ndarray]:
                 f"allowed: {stage.t_start} to {stage.t_end}"
             )
     return [np.asarray(grid, np.float64) for grid in spec.time_grids]
+
+
+def _even_grid(pyramid: Pyramid, stage_index: int, num_steps: int) -> np.ndarray:
+    """Times from s_i to e_i in steps that are even but for the time shift."""
+    stage = pyramid.stages[stage_index]
+    grid = np.asarray(pyramid.times_at(stage_index, np.linspace(1.0, 0.0, num_steps + 1)))
+    grid[0], grid[-1] = stage.t_start, stage.t_end  # rounding must not move the ends
+    return grid
 
 
 def _run_stage(

@@ -1,7 +1,7 @@
 """Signal and noise scales as numbers of the host, and times as arrays of the device."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -56,3 +56,33 @@ def make_scales(gamma: float, sigma: float) -> Scales:
         gamma, sigma and nu.
     """
     return Scales(gamma, sigma, sigma / gamma if gamma > 0.0 else math.inf)
+
+
+def shift_time(u: Any, shift: float) -> Any:
+    """Noise time of an even time, t = s u / (1 + (s - 1) u); 0 and 1 stay.
+
+    Args:
+        u: in [0, 1]; numbers or arrays.
+        shift: s, above 0; 1 changes nothing.
+
+    Returns:
+        t, in [0, 1], rising with u.
+
+    Source: arXiv 2403.03206, Eq. 23.
+    """
+    return shift * u / (1.0 + (shift - 1.0) * u)
+
+
+def unshift_time(t: Any, shift: float) -> Any:
+    """Even time of a noise time, u = t / (s - (s - 1) t): `shift_time` undone.
+
+    Args:
+        t: noise time in [0, 1]; numbers or arrays.
+        shift: s, above 0.
+
+    Returns:
+        u, in [0, 1].
+
+    Source: arXiv 2403.03206, Eq. 23.
+    """
+    return t / (shift - (shift - 1.0) * t)

@@ -30,7 +30,9 @@ class TrainingPoint(NamedTuple):
 
 
 def sample_times(pyramid: Pyramid, stage_index: int, key: PRNGKey, batch_size: int) -> Array:
-    """Noise times of a batch, uniform in [e_i, s_i), stratified: one in each b-th of the window.
+    """Noise times of a batch in [e_i, s_i), stratified: one in each b-th of the window.
+
+    Uniform in t, or in the even time u where the pyramid has a time shift (`Pyramid.times_at`).
 
     Which sample gets which b-th is random too, so that a data order that repeats cannot tie a
     sample to a noise level.
@@ -54,7 +56,7 @@ def sample_times(pyramid: Pyramid, stage_index: int, key: PRNGKey, batch_size: i
     key_order, key_offset = jax.random.split(key)
     stratum = jax.random.permutation(key_order, batch_size)
     offset = jax.random.uniform(key_offset, (batch_size,), jnp.float32)
-    t = stage.t_end + (stage.t_start - stage.t_end) * ((stratum + offset) / batch_size)
+    t = jnp.asarray(pyramid.times_at(stage_index, (stratum + offset) / batch_size))
     # Rounding must not leave the window, nor reach s_i itself.
     first, last = np.float32(stage.t_end), np.nextafter(np.float32(stage.t_start), np.float32(0.0))
     if float(first) < stage.t_end:  # a float32 would compare in float32

@@ -52,6 +52,7 @@ def make_pyramid(
     target_unit: str = "time",
     time_conditioning: str = "noise_time",
     stage_weighting: str = "raw",
+    time_shift: float = 1.0,
     other_shapes: Sequence[Sequence[int]] = (),
 ) -> Pyramid:
     """Cut a noise path into stages of rising frame rate, size, or both.
@@ -70,6 +71,8 @@ def make_pyramid(
         target_unit: flow only; "time" for dx/dt, "stage" for the paper's dx/du.
         time_conditioning: "noise_time" or "stage_slices".
         stage_weighting: of data prediction's loss, "raw" or "equal" (see `loss_weight`).
+        time_shift: s; times of training and sampling are even in u within a stage, with
+            t = s u / (1 + (s - 1) u) (see `Pyramid.times_at`).
         other_shapes: shapes that the same network serves too: each L is then the largest in use,
             so that all of them share the stage windows.
 
@@ -108,6 +111,7 @@ def make_pyramid(
         target_unit=target_unit,
         time_conditioning=time_conditioning,
         stage_weighting=stage_weighting,
+        time_shift=time_shift,
     )
 
 

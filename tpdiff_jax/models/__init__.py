@@ -12,8 +12,8 @@ All of one model stands in its folder; what a model has no use for is missing th
     axes        logical axes of its parameters, for the mesh's rules
     weights     published weights, read and written by a table of names
 
-Networks to train: `video_dit`, `flux`, `animatediff`; autoencoders of clips: `causal_video_vae`,
-`image_vae`. Parts of several stand in `layers`.
+Networks to train: `video_dit`, `flux`, `animatediff`, `wan`; autoencoders of clips:
+`causal_video_vae`, `image_vae`, `wan_vae`. Parts of several stand in `layers`.
 """
 
 import dataclasses
@@ -28,6 +28,8 @@ from tpdiff_jax.models.layers.one_device import ONE_DEVICE
 from tpdiff_jax.models.network import Network
 from tpdiff_jax.models.video_dit.config import VideoDiTConfig
 from tpdiff_jax.models.video_dit.network import VideoDiT
+from tpdiff_jax.models.wan.config import WanConfig
+from tpdiff_jax.models.wan.network import Wan
 from tpdiff_jax.types import Layout
 
 
@@ -48,6 +50,7 @@ MODELS: Mapping[str, Model] = {
     "animatediff": Model(AnimateDiffConfig, AnimateDiff),
     "flux": Model(FluxConfig, Flux),
     "video_dit": Model(VideoDiTConfig, VideoDiT),
+    "wan": Model(WanConfig, Wan),
 }
 
 
@@ -103,5 +106,7 @@ __all__ = [
     "Network",
     "VideoDiT",
     "VideoDiTConfig",
+    "Wan",
+    "WanConfig",
     "make_network",
 ]

@@ -177,3 +177,23 @@ def video_shape(x_t: Array, positions: Positions, channels: int) -> Shape:
             f"{', '.join(map(str, given))}"
         )
     return shape
+
+
+def check_cond(shapes: CondShapes, cond: Cond, batch_size: int) -> None:
+    """Check that a condition has the entries that a network takes.
+
+    Args:
+        shapes: of the entries by name, `Network.cond_shapes`.
+        cond: what the network was given.
+        batch_size: b.
+
+    Raises:
+        ValueError: naming the entries that are missing, or one of another shape.
+    """
+    missing = [name for name in shapes if cond is None or name not in cond]
+    if missing:
+        raise ValueError(f"cond must have {', '.join(shapes)}; missing {missing}")
+    for name, (shape, _) in shapes.items():
+        expected = (batch_size, *shape)
+        if cond[name].shape != expected:
+            raise ValueError(f"cond[{name!r}] must be {expected}, got {cond[name].shape}")

@@ -100,7 +100,7 @@ class Adaptation:
         """
         if self.rank:
             changes = flatten_dict(dict(trained), sep="/")
-            scaled = {p: self._scale * x for p, x in changes.items() if p.endswith(LOW_A)}
+            scaled = {p: self.scale * x for p, x in changes.items() if p.endswith(LOW_A)}
             trained = _nested(changes | scaled)
         return union(trained, frozen)
 
@@ -145,10 +145,11 @@ class Adaptation:
         }
 
     def _change(self, low_a: Array, low_b: Array) -> Array:
-        return self._scale * (low_a @ low_b)  # of a convolution: at every tap
+        return self.scale * (low_a @ low_b)  # of a convolution: at every tap
 
     @property
-    def _scale(self) -> float:
+    def scale(self) -> float:
+        """What low-rank changes are multiplied by; there are none where rank is 0."""
         return self.alpha / self.rank
 
 

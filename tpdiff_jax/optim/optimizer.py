@@ -20,8 +20,9 @@ class OptimizerSpec:
     Attributes:
         name: `adamw`, or `muon` for matrices of the blocks with AdamW for the rest.
         learning_rate: peak value.
-        schedule: `constant`, or `cosine` to zero at the last step; both after linear warm-up.
-        warmup_steps: clamped to a tenth of the run or, if less, to the run.
+        schedule: `constant`, or `cosine` to zero at its end; both after linear warm-up.
+        schedule_steps: steps until that end; 0 is the run's last step.
+        warmup_steps: clamped to a tenth of the schedule.
         weight_decay: decoupled, on matrices only.
         b1: decay of the first moment.
         b2: decay of the second moment.
@@ -40,13 +41,14 @@ class OptimizerSpec:
     clip_norm: float = 1.0
     ema_decay: float = 0.999
     adam_ratio: float = 1.0
+    schedule_steps: int = 0
 
     def __post_init__(self) -> None:
         check_choice("optim.name", self.name, OPTIMIZERS)
         check_choice("optim.schedule", self.schedule, SCHEDULES)
         for field in ("learning_rate", "clip_norm", "adam_ratio"):
             check_above(f"optim.{field}", getattr(self, field), 0)
-        for field in ("warmup_steps", "weight_decay"):
+        for field in ("warmup_steps", "weight_decay", "schedule_steps"):
             check_at_least(f"optim.{field}", getattr(self, field), 0)
         for field in ("b1", "b2", "ema_decay"):
             check_range(f"optim.{field}", getattr(self, field), 0, 1, "[)")
@@ -57,8 +59,9 @@ def make_schedule(spec: OptimizerSpec, num_steps: int) -> optax.Schedule:
 
     Args:
         spec: optimizer fields.
-        num_steps: length of the run, at least 1.
+        num_steps: length of the run, at least 1; that of the schedule unless it has its own.
     """
+    num_steps = spec.schedule_steps or num_steps
     warmup = min(spec.warmup_steps, num_steps // 10)
     rise = optax.linear_schedule(spec.learning_rate / (warmup + 1), spec.learning_rate, warmup)
     if spec.schedule == "constant":

@@ -2,7 +2,10 @@
 
     caption_tables -> clip_source         rows, checked before any file is opened
     curation, shard_plan                  which videos, in which shard
-    video_decode -> frame_times, frame_resize    the frames of a clip
+    video_decode                          the frames of a clip:
+        -> video_file, frame_times            opened, which frames
+        -> deinterlace                        one picture of two fields (video_file asks it, too)
+        -> frame_picture -> colour_tags, colour_maths, frame_resize    its colours, its size
     decode_pool                           the same on several processes
     shard_writer                          what is written, in the form of `clips`
 

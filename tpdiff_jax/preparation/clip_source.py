@@ -1,25 +1,29 @@
 """A video with its caption as a table names it, checked before any file is opened.
 
-Tables come from the network: a path in them is data, not a promise. What is absolute, climbs up,
-or leaves the data folder through a symbolic link is refused by name; captions are capped and
-stripped of control characters.
+Tables come from the network: a path in them is data, not a promise. What climbs up, or leads out
+of the data folder and of further folders that the user has named, is refused by name; captions are
+capped and stripped of control characters.
 """
 
 import dataclasses
 import os
 import pathlib
+import re
 import stat
 import unicodedata
+from collections.abc import Sequence
 
 from tpdiff_jax.clips.bad_clips import BadClipError
 
 SPLIT_NAMES = {
-    "train": "train",
-    "test": "test",
-    "val": "test",
-    "validate": "test",
-    "validation": "test",
+    **dict.fromkeys(("train", "training", "trn"), "train"),
+    **dict.fromkeys(("test", "testing", "tst", "holdout", "heldout"), "test"),
+    **dict.fromkeys(("val", "valid", "validate", "validating", "validation"), "test"),
+    **dict.fromkeys(("dev", "devel", "development", "eval", "evaluate", "evaluation"), "test"),
 }
+"""Names of splits, without case, blanks, `-` and `_`."""
+_SEPARATORS = re.compile(r"[\s_-]+")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,11 +31,13 @@ class ClipSource:
     """One video.
 
     Args:
-        path: relative to the data folder, with forward slashes; also the clip's name.
+        path: relative to the data folder, with forward slashes, or absolute where it lies in
+            another folder that is allowed; also the clip's name.
         caption: text, possibly empty.
         split: "train" or "test" as the table says, or "" where it does not.
         motion: motion score, or None.
         aesthetic: aesthetic score, or None.
+        other_captions: further captions of the same video.
     """
 
     path: str
@@ -39,6 +45,12 @@ class ClipSource:
     split: str = ""
     motion: float | None = None
     aesthetic: float | None = None
+    other_captions: tuple[str, ...] = ()
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """All captions, or none."""
+        return (self.caption, *self.other_captions) if self.caption else ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,16 +62,22 @@ class SkippedClip:
     detail: str = ""
 
 
-def check_contained(root: pathlib.Path, path: str) -> pathlib.Path:
-    """Return the file that a table's path names, once it is known to lie inside `root`.
+def check_contained(
+    root: pathlib.Path, path: str, also: Sequence[pathlib.Path] = ()
+) -> pathlib.Path:
+    """Return the file that a table's path names, once it is known to lie where it may.
 
     Args:
         root: the data folder, resolved.
         path: as the table has it.
+        also: further folders that files may lie in, resolved.
+
+    Returns:
+        The file itself, behind all links.
 
     Raises:
-        BadClipError: empty_path, nul_byte, backslash, absolute_path, parent_folder, outside_root,
-            missing_file or not_a_file.
+        BadClipError: empty_path, nul_byte, backslash, address, absolute_path, parent_folder,
+            outside_root, missing_file or not_a_file.
     """
     if not path:
         raise BadClipError("empty_path")
@@ -67,21 +85,43 @@ def check_contained(root: pathlib.Path, path: str) -> pathlib.Path:
         raise BadClipError("nul_byte")
     if "\\" in path:
         raise BadClipError("backslash")
-    parts = pathlib.PurePosixPath(path).parts
-    if path.startswith("/") or pathlib.PureWindowsPath(path).drive:
-        raise BadClipError("absolute_path")
-    if ".." in parts:
+    if _ADDRESS.match(path):
+        raise BadClipError("address")
+    if pathlib.PureWindowsPath(path).drive:
+        raise BadClipError("absolute_path", "a path of Windows")
+    if ".." in pathlib.PurePosixPath(path).parts:
         raise BadClipError("parent_folder")
     try:
-        real = (root / path).resolve()
-        if not real.is_relative_to(root):
-            raise BadClipError("outside_root")
+        real = (root / path).resolve()  # an absolute path stays what it is
+        if not any(real.is_relative_to(folder) for folder in (root, *also)):
+            reason = "absolute_path" if path.startswith("/") else "outside_root"
+            hint = f"leads to {real}; prepare.also_allowed may name {real.parent}"
+            raise BadClipError(reason, _one_line(hint))
         mode = os.stat(real).st_mode
     except (OSError, RuntimeError, ValueError) as error:  # missing, too long, a circle of links
-        raise BadClipError("missing_file", _one_line(error)) from error
+        raise BadClipError("missing_file", _one_line(f"{type(error).__name__}: {error}")) from error
     if not stat.S_ISREG(mode):
         raise BadClipError("not_a_file")
     return real
+
+
+def clip_name(root: pathlib.Path, path: str) -> str:
+    """Return what a clip is called: its path from the data folder where it lies in there.
+
+    Args:
+        root: the data folder, resolved.
+        path: as the table has it, known to be contained.
+
+    Returns:
+        With forward slashes; absolute for a file of another folder.
+    """
+    if not path.startswith("/"):
+        return pathlib.PurePosixPath(path).as_posix()
+    file = pathlib.Path(path)
+    for candidate in (file, file.parent.resolve() / file.name, file.resolve()):
+        if candidate.is_relative_to(root):
+            return candidate.relative_to(root).as_posix()
+    return file.as_posix()
 
 
 def clean_caption(text: str, max_bytes: int) -> str:
@@ -108,10 +148,24 @@ def to_score(value: object) -> float | None:
     return score if abs(score) < float("inf") else None  # NaN compares false
 
 
+def split_key(name: str) -> str:
+    """Return a split's name as `SPLIT_NAMES` has it: without case, blanks, `-` and `_`."""
+    return _SEPARATORS.sub("", name).lower()
+
+
 def to_split(value: object) -> str:
-    """Return "train", "test" (validation splits too) or "" where the table says neither."""
-    return SPLIT_NAMES.get(str(value).strip().lower(), "")
+    """Return "train", "test" (validation splits too) or "" where the table says nothing.
+
+    Raises:
+        BadClipError: unknown_split; nobody can say whether such a clip may be trained on.
+    """
+    is_missing = value is None or value != value  # as NaN does
+    name = "" if is_missing else split_key(str(value))
+    if name and name not in SPLIT_NAMES:
+        allowed = ", ".join(SPLIT_NAMES)
+        raise BadClipError("unknown_split", f"{str(value)[:60]!r}; known: {allowed}, or nothing")
+    return SPLIT_NAMES.get(name, "")
 
 
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:300]

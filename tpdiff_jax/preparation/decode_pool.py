@@ -7,12 +7,13 @@ tried again one at a time, and one that crashes alone is bad for that reason.
 
 import collections
 import concurrent.futures
+import functools
 import itertools
 import multiprocessing
 import os
 import pathlib
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 from typing import Any
@@ -29,24 +30,33 @@ Outcome = list[np.ndarray] | BadClipError
 AHEAD_PER_WORKER = 2
 
 
-def decode_source(root: str, clip: ClipSource, spec: ClipFormat) -> Outcome:
+def decode_source(
+    root: str, clip: ClipSource, spec: ClipFormat, also: Sequence[pathlib.Path] = ()
+) -> Outcome:
     """Decode one video; what is wrong with it is a value, so that it travels between processes.
 
     Args:
         root: folder that the video must lie in.
         clip: which video.
         spec: frames, rate and size of the clips.
+        also: further folders that it may lie in, resolved.
 
     Returns:
         Its clips, or why there are none.
     """
     try:
         # Again, because the file may have changed since the table was read.
-        return read_clips(check_contained(pathlib.Path(root), clip.path), spec)
+        return read_clips(check_contained(pathlib.Path(root), clip.path, also), spec)
     except BadClipError as bad:
         return bad
     except OSError as error:  # unreadable by this user, or gone
         return BadClipError("unreadable", type(error).__name__)
+
+
+def decoding(also_allowed: Sequence[str]) -> Callable[[str, ClipSource, ClipFormat], Outcome]:
+    """Return `decode_source` for videos that may lie in these folders too."""
+    also = tuple(pathlib.Path(allowed).resolve() for allowed in also_allowed)
+    return functools.partial(decode_source, also=also)
 
 
 def end_with_parent() -> None:

@@ -5,13 +5,14 @@ import math
 from fractions import Fraction
 from typing import Any
 
-from tpdiff_jax.checks import check_at_least, check_choice, check_range
+from tpdiff_jax.checks import as_tuple, check_at_least, check_choice, check_range
 from tpdiff_jax.clips.bucket import Bucket, parse_bucket
 from tpdiff_jax.preparation.caption_tables import Columns
 from tpdiff_jax.preparation.curation import CURATIONS
 from tpdiff_jax.preparation.video_decode import ClipFormat
 
 MISSING_FILES = ("bad", "leave_out")
+MISSING_CAPTIONS = ("bad", "keep")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,9 @@ class PrepareSpec:
 
     Args:
         source: folder of the videos.
-        table: file of captions and scores, or "" for text files beside the videos.
+        also_allowed: further folders that the table's paths and links may lead to.
+        table: file of captions and scores; "" looks for one in `source` and else takes the text
+            files beside the videos, "sidecar" takes these anyway.
         path_column: column of the videos' paths, relative to `source`.
         caption_column: column of the captions.
         motion_column: column of the motion scores.
@@ -28,6 +31,9 @@ class PrepareSpec:
         split_column: column that says train or test, where there is one.
         missing_files: "bad" counts rows without a file as bad, "leave_out" takes them for a part
             of a collection that was never downloaded.
+        missing_captions: with a text encoder "bad" counts videos without a caption as bad, "keep"
+            gives them the empty prompt.
+        captions_per_video: so many captions of a video are stored, and one is drawn a step.
         curation: "everything" or "paper".
         top_both: share that both scores must reach.
         top_one: share that one of them must reach.
@@ -48,6 +54,7 @@ class PrepareSpec:
         max_pixels: width x height x frames that a video may have.
         max_seconds: duration that a video may have.
         max_bad_share: the run stops when more of the rows, or of the videos, are bad.
+        bad_allowed: so many bad rows, or videos, never stop it, if no more than half are.
         videos_per_shard: a shard holds the clips of so many videos; also the unit of resuming.
         num_workers: decoding processes; 0 decodes in the main process.
         host_index: this host; hosts share the output folder and take turns at the shards.
@@ -88,19 +95,28 @@ class PrepareSpec:
     num_workers: int
     host_index: int
     host_count: int
+    also_allowed: tuple[str, ...] = ()
+    missing_captions: str = "bad"
+    captions_per_video: int = 1
+    bad_allowed: int = 2
 
     def __post_init__(self) -> None:
         if not self.source:
             raise ValueError("prepare.source must name the folder of the videos")
-        for name, allowed in (("missing_files", MISSING_FILES), ("curation", CURATIONS)):
+        for name, allowed in (
+            ("missing_files", MISSING_FILES),
+            ("missing_captions", MISSING_CAPTIONS),
+            ("curation", CURATIONS),
+        ):
             check_choice(f"prepare.{name}", getattr(self, name), allowed)
         for name in (
             *("num_frames", "height", "width", "clips_per_video", "max_pixels"),
-            *("max_caption_bytes", "videos_per_shard", "host_count"),
+            *("max_caption_bytes", "captions_per_video", "videos_per_shard", "host_count"),
         ):
             check_at_least(f"prepare.{name}", getattr(self, name), 1)
         self._check_buckets()
-        for name in ("num_workers", "text_tokens"):
+        as_tuple("prepare.also_allowed", self.also_allowed, "a tuple of folders")
+        for name in ("num_workers", "text_tokens", "bad_allowed"):
             check_at_least(f"prepare.{name}", getattr(self, name), 0)
         for name in ("fps", "max_seconds"):
             check_range(f"prepare.{name}", getattr(self, name), 0, math.inf, "()")
@@ -124,6 +140,11 @@ class PrepareSpec:
         """Shapes of clips, one or more."""
         given = tuple(map(parse_bucket, self.buckets))
         return given or (Bucket(self.num_frames, self.height, self.width),)
+
+    @property
+    def needs_captions(self) -> bool:
+        """Whether a video without a caption is bad."""
+        return self.text_encoder != "none" and self.missing_captions == "bad"
 
     @property
     def columns(self) -> Columns:
@@ -154,6 +175,7 @@ class PrepareSpec:
         Encoders are known by their own facts, down to the hash of their weights.
         """
         free = {"source", "table", "max_bad_share", "num_workers", "host_index", "host_count"}
+        free |= {"also_allowed", "bad_allowed"}
         free |= {"video_encoder", "video_weights", "text_encoder", "text_weights", "text_tokens"}
         free |= {"num_frames", "height", "width"} if self.buckets else {"buckets"}
         fields = dataclasses.asdict(self) | {"buckets": list(self.buckets)}

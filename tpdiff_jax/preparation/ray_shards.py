@@ -26,7 +26,7 @@ from absl import logging
 
 import tpdiff_jax
 from tpdiff_jax.clips.bucket import Bucket
-from tpdiff_jax.preparation.decode_pool import DecodePool
+from tpdiff_jax.preparation.decode_pool import DecodePool, decoding
 from tpdiff_jax.preparation.prepare_spec import PrepareSpec
 from tpdiff_jax.preparation.shard_plan import ShardJob
 from tpdiff_jax.preparation.shard_writer import PIXELS, ClipEncoder, store_clips
@@ -139,7 +139,8 @@ def make_on_node(
         if found != made_of[what]:
             raise ValueError(f"node {node} has other {what}: {found}, not {made_of[what]}")
     outcomes = _open_pool(spec).outcomes(job.clips)
-    notes = store_clips(folders, job, outcomes, encoder.encode, f".{uuid.uuid4().hex}")
+    attempt = f".{uuid.uuid4().hex}"
+    notes = store_clips(folders, job, outcomes, encoder, spec.captions_per_video, attempt)
     return notes, node
 
 
@@ -166,7 +167,9 @@ def _open_encoder(make: Callable[[PrepareSpec], ClipEncoder], spec: PrepareSpec)
 @functools.lru_cache(maxsize=1)
 def _open_pool(spec: PrepareSpec) -> DecodePool:
     """One decoding process, which lives as long as this one."""
-    return DecodePool(pathlib.Path(spec.source).resolve(), spec.clip_format, 1)
+    return DecodePool(
+        pathlib.Path(spec.source).resolve(), spec.clip_format, 1, decoding(spec.also_allowed)
+    )
 
 
 @contextlib.contextmanager

@@ -1,47 +1,39 @@
 """From a video file to clips of uint8 frames, exact in presentation time.
 
-    open -> scan the packets' timestamps -> choose frames -> seek, decode forward -> RGB -> resize
+    open, read the packets' times (video_file) -> choose frames (frame_times) -> seek, decode
+    forward -> one picture of two fields (deinterlace) -> RGB, resized (frame_picture)
 
-The scan reads packets without decoding them, so length, rate and damage are known from the file
-itself and not from a header that may be wrong; variable frame rates need no special case. Nothing
-is decoded before the caps on pixels and duration have been checked.
-
-Reads local containers only: playlists and other formats that name further files are not tried.
+Nothing is decoded before the caps on pixels and duration have been checked. Seeking is only the
+first way to a frame: where it fails or leads past it, decoding starts earlier, and in the end from
+the beginning of the file.
 """
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
-import av
 import numpy as np
-from av.video.reformatter import Colorspace, Interpolation
+from av.video.frame import PictureType
+from av.video.reformatter import VideoReformatter
 
 from tpdiff_jax.clips.bad_clips import BadClipError
 from tpdiff_jax.clips.bucket import Bucket
 from tpdiff_jax.preparation.clip_buckets import choose_bucket
-from tpdiff_jax.preparation.frame_resize import resize_frame
+from tpdiff_jax.preparation.deinterlace import deinterlace
+from tpdiff_jax.preparation.frame_picture import make_picture
 from tpdiff_jax.preparation.frame_times import clip_starts, nearest_frames
+from tpdiff_jax.preparation.video_file import DECODER_ERRORS, VideoFile, one_line, open_video
 
-OPEN_OPTIONS = {
-    # Demuxers whose files hold the video itself; a playlist could open other files and addresses.
-    "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg",
-    "protocol_whitelist": "file",
-}
-# A title in another encoding than UTF-8 is no reason to refuse a video; PyAV 19 needs no telling.
-LENIENT_TITLES: dict[str, Any] = (
-    {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
-)
-# What damaged files raise: besides the library's own errors LookupError, for a stream that appears
-# midway, ValueError, for a format without a way to RGB, and nonsense durations.
-DECODER_ERRORS = (av.FFmpegError, LookupError, ValueError, ArithmeticError, MemoryError)
-HD_HEIGHT = 720
-UNSPECIFIED_COLORSPACE = 2
-# The exact paths of the converter, which give the same bytes on every processor.
-CONVERSION = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
-TRUNCATION_TOLERANCE = Fraction(1, 10)  # seconds, beside two frames: headers round durations
+# H.264 says of a packet whether others build upon it, and these containers whose it is: what
+# nobody needs is not decoded. HEVC means only packets of the same temporal layer.
+SKIPPING_CODECS = ("h264",)
+SKIPPING_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
+# Of these chroma lies between the columns that share it, of others on the first.
+CENTRED_CHROMA_CODECS = ("mjpeg", "mpeg1video", "h263", "flv1")
+FIELD_CODECS = ("hevc", "vvc")  # whose interlaced pictures hold one field each
+NEVER, FLAGGED, ALL = "never", "flagged", "all"  # which frames to deinterlace
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,179 +60,191 @@ def read_clips(path: pathlib.Path, spec: ClipFormat) -> list[np.ndarray]:
     Raises:
         BadClipError: with a reason of `bad_clips.REASONS`.
     """
-    if path.stat().st_size == 0:
-        raise BadClipError("empty_file")
-    try:
-        container = av.open(str(path), options=OPEN_OPTIONS, **LENIENT_TITLES)
-    except DECODER_ERRORS as error:
-        raise BadClipError("unreadable", _one_line(error)) from error
-    with container:
-        stream = _video_stream(container)
-        # Every worker decodes one video at a time: threads would only fight over the cores.
-        stream.thread_type = "NONE"
-        pts = _presentation_times(container, stream, spec)
-        times = [p * stream.time_base for p in pts]
+    with open_video(path, spec.max_pixels, spec.max_seconds) as video:
+        pts, times = video.pts, video.times
         bucket, *others = spec.buckets
         if others:
-            width, height = _shown_size(container, stream, pts[len(pts) // 2])
+            width, height = _shown_size(video)
             size_and_span = {"width": width, "height": height, "span": times[-1] - times[0]}
             bucket = choose_bucket(spec.buckets, **size_and_span, fps=spec.fps)
         num_frames = bucket.num_frames
         clips = []
         for start in clip_starts(times[0], times[-1], num_frames, spec.fps, spec.clips_per_video):
             chosen = nearest_frames(times, start, num_frames, spec.fps)
-            frames = _decode(container, stream, [pts[i] for i in chosen], pts[0], bucket)
+            frames = _decode(video, [pts[i] for i in chosen], bucket)
             clips.append(np.stack([frames[pts[i]] for i in chosen]))
         return clips
 
 
-def _video_stream(container: Any) -> Any:
-    """The first stream that moves; cover art of a sound file does not."""
-    if not container.streams:
-        raise BadClipError("unreadable", "no stream can be found")
-    for stream in container.streams.video:
-        if not stream.disposition & av.stream.Disposition.attached_pic:
-            if stream.codec_context is None:
-                raise BadClipError("unreadable", "no decoder for its codec")
-            return stream
-    raise BadClipError("no_video_stream")
+class _InterlacedError(Exception):
+    """A frame says that it is interlaced, which was not expected."""
 
 
-def _presentation_times(container: Any, stream: Any, spec: ClipFormat) -> list[int]:
-    """Presentation times of all frames, in units of `stream.time_base`, increasing.
-
-    Raises:
-        BadClipError: too_large, too_long, no_timestamps, truncated, corrupt or unreadable.
-    """
-    pixels = stream.codec_context.width * stream.codec_context.height
-    seen: dict[int, int] = {}  # presentation time -> duration
-    try:
-        for packet in container.demux(stream):
-            if packet.size == 0 or packet.is_discard:  # the end, or cut away by an edit list
-                continue
-            if packet.pts is None:
-                raise BadClipError("no_timestamps")
-            seen[packet.pts] = packet.duration or 0
-            if pixels * len(seen) > spec.max_pixels:
-                raise BadClipError("too_large", f"{pixels} pixels a frame, {len(seen)}+ frames")
-    except DECODER_ERRORS as error:
-        raise BadClipError("corrupt", _one_line(error)) from error
-    if pixels == 0 or not seen:
-        raise BadClipError("unreadable", "no frames")
-    pts = sorted(seen)
-    gaps = np.diff(pts)
-    gap = int(np.median(gaps)) if len(gaps) else 0
-    seconds = (pts[-1] + max(seen[pts[-1]], gap) - pts[0]) * stream.time_base
-    if seconds > spec.max_seconds:
-        raise BadClipError("too_long", f"{float(seconds):.1f} s")
-    missing = _stated_seconds(container, stream) - seconds
-    if missing > TRUNCATION_TOLERANCE + 2 * gap * stream.time_base:
-        raise BadClipError("truncated", f"{float(missing):.2f} s are missing")
-    return pts
-
-
-def _stated_seconds(container: Any, stream: Any) -> Fraction:
-    """Duration of the stream as its header says; 0 where it does not."""
-    if stream.duration is not None:
-        return Fraction(stream.duration) * stream.time_base
-    if container.duration is not None and len(container.streams) == 1:
-        # Matroska states the end of the last frame, counted from zero.
-        start = container.start_time or 0
-        return Fraction(container.duration - max(start, 0), av.time_base)
-    return Fraction(0)
-
-
-def _decode(
-    container: Any, stream: Any, wanted: Sequence[int], first: int, bucket: Bucket
-) -> dict[int, np.ndarray]:
+def _decode(video: VideoFile, wanted: Sequence[int], bucket: Bucket) -> dict[int, np.ndarray]:
     """Decode the frames shown at the times `wanted`, cropped and resized, by time.
 
     Raises:
-        BadClipError: corrupt, size_changes, no_timestamps.
+        BadClipError: corrupt, size_changes, no_timestamps, interlaced_fields, unknown_colours.
     """
+    # Frames say themselves that they are interlaced; only where none does, the container is asked.
+    expected = ALL if video.stated_field else NEVER
+    try:
+        return _try_all_ways(video, set(wanted), bucket, expected)
+    except _InterlacedError:
+        if video.stream.codec_context.name in FIELD_CODECS:
+            raise BadClipError("interlaced_fields") from None
+        return _try_all_ways(video, set(wanted), bucket, FLAGGED)
+
+
+def _try_all_ways(
+    video: VideoFile, wanted: set[int], bucket: Bucket, interlaced: str
+) -> dict[int, np.ndarray]:
+    """The wanted frames, by the first way that gives them all."""
     problem = "frames are missing, or the decoder had to guess parts of them"
-    # From the nearest key frame. Where that fails from the very start: the container's index may
-    # be wrong, and an open group of pictures builds upon frames before its key frame.
-    for seek_to in dict.fromkeys((min(wanted), first)):
+    first = video.pts.index(min(wanted))
+    if interlaced != NEVER:  # to deinterlace takes the frame before
+        first = max(first - 1, 0)
+    for start in video.ways_to(video.pts[first]):
         try:
-            frames = _decode_from(container, stream, seek_to, set(wanted), bucket)
+            video.seek(start)
+            frames = dict(_pictures(video, wanted, bucket, interlaced))
         except DECODER_ERRORS as error:
-            problem = _one_line(error)
+            problem = one_line(error)
             continue
-        if len(frames) == len(set(wanted)):
+        if len(frames) == len(wanted):
             return frames
     raise BadClipError("corrupt", problem)
 
 
-def _decode_from(
-    container: Any, stream: Any, seek_to: int, wanted: set[int], bucket: Bucket
-) -> dict[int, np.ndarray]:
-    """The wanted frames up to the first that the decoder could not read in full.
+def _pictures(
+    video: VideoFile, wanted: set[int], bucket: Bucket, interlaced: str
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The wanted frames up to the first that this way does not lead to."""
+    reformatter = VideoReformatter()
+    forced = video.stated_field if interlaced == ALL else ""
+    left = len(wanted)
+    neighbours = interlaced != NEVER
+    for before, frame, after in _with_neighbours(_frames(video, wanted, interlaced), neighbours):
+        if frame.pts not in wanted:
+            continue
+        time, quarter_turns = frame.pts, _quarter_turns(frame)
+        if forced or (interlaced == FLAGGED and frame.interlaced_frame):
+            if before is None and time != video.pts[0]:
+                return
+            around = [f for f in (before, frame, after) if f is not None]
+            frame = deinterlace(around, around.index(frame), forced)
+        yield (
+            time,
+            make_picture(
+                frame,
+                reformatter,
+                aspect=_pixel_aspect(video.stream),
+                quarter_turns=quarter_turns,
+                size=(bucket.height, bucket.width),
+                is_chroma_centred=video.stream.codec_context.name in CENTRED_CHROMA_CODECS,
+                stated_tags=video.stated_tags,
+            ),
+        )
+        left -= 1
+        if not left:
+            return
+
+
+def _with_neighbours(
+    frames: Iterator[Any], is_needed: bool
+) -> Iterator[tuple[Any | None, Any, Any | None]]:
+    """Each frame with the one before and after it, or with None where nobody looks at them."""
+    if not is_needed:
+        yield from ((None, frame, None) for frame in frames)
+        return
+    before, current = None, next(frames, None)
+    while current is not None:
+        after = next(frames, None)
+        yield before, current, after
+        before, current = current, after
+
+
+def _frames(video: VideoFile, wanted: Collection[int], interlaced: str) -> Iterator[Any]:
+    """Decoded frames in the order of their times, up to the first wanted one that is unsound.
+
+    Unsound are frames that the decoder could not read in full, and those after them up to the next
+    picture that stands by itself: they build upon them, whether or not they are flagged.
 
     Raises:
         BadClipError: size_changes, no_timestamps.
+        _InterlacedError: when frames are flagged and only progressive ones are expected.
     """
-    container.seek(seek_to, stream=stream, backward=True)
-    size = (stream.codec_context.width, stream.codec_context.height)
-    frames: dict[int, np.ndarray] = {}
-    latest = None
-    for frame in container.decode(stream):
+    context = video.stream.codec_context
+    size, latest, first_wanted = (context.width, context.height), None, min(wanted)
+    is_sound = video.is_in_order  # a seek may lead between key frames, which some decoders hide
+    for frame in _decoded(video, wanted, interlaced):
         if (frame.width, frame.height) != size:
             raise BadClipError("size_changes", f"{size} to {(frame.width, frame.height)}")
-        if frame.is_corrupt:  # later frames build upon it, whether or not they are flagged
-            break
+        if frame.is_corrupt:
+            is_sound = False
+        elif frame.key_frame and frame.pict_type in (PictureType.I, PictureType.NONE):
+            is_sound = True
         if frame.pts is None:
             continue
-        if latest is not None and frame.pts <= latest:
+        is_late = latest is not None and frame.pts <= latest
+        if not video.is_in_order and (is_late or frame.pts not in video.stated_pts):
+            return  # what a seek found made up its times
+        if is_late:
             # Decoders hand out frames in the order in which they are shown: the times are made up,
             # as for H.264 with B-frames in AVI, which stores none.
             raise BadClipError("no_timestamps", "frames come in another order than their times")
+        if latest is None and frame.pts > first_wanted:  # led past it
+            return
         latest = frame.pts
-        if frame.pts in wanted:
-            frames[frame.pts] = _picture(frame, stream, bucket)
-            if len(frames) == len(wanted):
-                break
-    return frames
+        if not is_sound and frame.pts >= first_wanted:
+            return
+        if frame.interlaced_frame and interlaced != FLAGGED:
+            raise _InterlacedError
+        if is_sound:
+            yield frame
 
 
-def _shown_size(container: Any, stream: Any, near: int) -> tuple[Fraction, Fraction]:
+def _decoded(video: VideoFile, wanted: Collection[int], interlaced: str) -> Iterator[Any]:
+    """Frames as the decoder hands them out, without those that neither is wanted nor built upon."""
+    context = video.stream.codec_context
+    is_skipping = (
+        interlaced == NEVER
+        and context.name in SKIPPING_CODECS
+        and video.container.format.name in SKIPPING_CONTAINERS
+    )
+    context.skip_frame = "DEFAULT"
+    for packet in video.container.demux(video.stream):
+        if is_skipping:
+            is_needed = packet.size == 0 or packet.pts in wanted
+            context.skip_frame = "DEFAULT" if is_needed else "NONREF"
+        yield from packet.decode()
+
+
+def _shown_size(video: VideoFile) -> tuple[Fraction, Fraction]:
     """Width and height as a player shows the video, in square pixels; a frame knows its rotation.
 
     Raises:
         BadClipError: corrupt, when there is no frame to ask.
     """
-    try:
-        container.seek(near, stream=stream, backward=True)
-        frame = next(container.decode(stream), None)
-    except DECODER_ERRORS as error:
-        raise BadClipError("corrupt", _one_line(error)) from error
-    if frame is None:
-        raise BadClipError("corrupt", "no frame in its middle")
-    aspect, quarter_turns = _orientation(frame, stream)
-    if quarter_turns % 2:
-        return Fraction(frame.height) * aspect, Fraction(frame.width)
-    return Fraction(frame.width) * aspect, Fraction(frame.height)
+    problem = "no frame in its middle"
+    for start in video.ways_to(video.pts[len(video.pts) // 2]):
+        try:
+            video.seek(start)
+            frame = next(video.container.decode(video.stream), None)
+        except DECODER_ERRORS as error:
+            problem = one_line(error)
+            continue
+        if frame is not None:
+            width, height = frame.width * _pixel_aspect(video.stream), Fraction(frame.height)
+            return (height, width) if _quarter_turns(frame) % 2 else (width, height)
+    raise BadClipError("corrupt", problem)
 
 
-def _orientation(frame: Any, stream: Any) -> tuple[Fraction, int]:
-    """Aspect of a pixel once the frame is upright, and the quarter turns that make it so."""
-    aspect = Fraction(stream.sample_aspect_ratio or 1) or Fraction(1)
-    quarter_turns = round(frame.rotation / 90) % 4
-    return (1 / aspect if quarter_turns % 2 else aspect), quarter_turns
+def _pixel_aspect(stream: Any) -> Fraction:
+    """Width over height of a stored pixel."""
+    return Fraction(stream.sample_aspect_ratio or 1) or Fraction(1)
 
 
-def _picture(frame: Any, stream: Any, bucket: Bucket) -> np.ndarray:
-    """RGB as a player shows it: upright, square pixels, 8 bits, at the clip's size."""
-    is_untagged_hd = frame.colorspace == UNSPECIFIED_COLORSPACE and frame.height >= HD_HEIGHT
-    pixels = frame.reformat(
-        format="rgb24",
-        src_colorspace=Colorspace.ITU709 if is_untagged_hd else None,
-        interpolation=CONVERSION,
-        threads=1,
-    ).to_ndarray()
-    aspect, quarter_turns = _orientation(frame, stream)
-    return resize_frame(np.rot90(pixels, quarter_turns), aspect, bucket.height, bucket.width)
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error.args[1] if len(error.args) > 1 else error}"[:200]
+def _quarter_turns(frame: Any) -> int:
+    """Quarter turns anti-clockwise that make the frame upright."""
+    return round(frame.rotation / 90) % 4

@@ -22,7 +22,7 @@ from tpdiff_jax.report.training_sections import (
 )
 
 REPORT_FILE = "report.html"
-_SETTING = ("measurement", "counts", "timing", "device", "seeds", "versions")
+_SETTING = ("data", "measurement", "counts", "timing", "device", "seeds", "versions")
 
 
 def write_report(workdir: str | os.PathLike[str]) -> Path:
@@ -59,6 +59,8 @@ def report_html(run: RunRecord) -> str:
         Section("config", "Config", "config.html", _config(run)),
     ]
     notes = [Note(problem) for problem in run.problems]
+    told = run.results.get("notes")
+    notes += [Note(f"Evaluation: {text}.") for text in told or () if isinstance(text, str)]
     if not run.evaluation and not run.results.get("metrics"):
         notes.append(Note("This run has not been evaluated yet."))
     name = run.workdir.resolve().name

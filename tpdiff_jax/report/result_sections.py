@@ -27,8 +27,8 @@ _CHART_NOTES = {
 
 
 def samples_content(run: RunRecord) -> dict[str, Any]:
-    """The animated grid and the final MP4s, as addresses that hold them."""
-    room, grid, clips = _MAX_VIDEO_BYTES, "", []
+    """The animated grid, the final MP4s and the grids on the way, as addresses that hold them."""
+    room, grid, clips, earlier = _MAX_VIDEO_BYTES, "", [], []
     if run.grid is not None and run.grid.stat().st_size <= room:
         room -= run.grid.stat().st_size
         grid = _data_uri(run.grid)
@@ -37,9 +37,14 @@ def samples_content(run: RunRecord) -> dict[str, Any]:
             break
         room -= path.stat().st_size
         clips.append({"name": path.stem.replace("_", " "), "address": _data_uri(path)})
+    for step, path in reversed(run.earlier):
+        if path.stat().st_size > room:
+            break
+        room -= path.stat().st_size
+        earlier.insert(0, {"step": step, "address": _data_uri(path)})
     left_out = len(run.videos) - len(clips)
-    found = {"grid": grid, "clips": clips, "left_out": left_out}
-    return found if grid or clips or left_out else {}
+    found = {"grid": grid, "clips": clips, "left_out": left_out, "earlier": earlier}
+    return found if grid or clips or left_out or earlier else {}
 
 
 def results_content(run: RunRecord) -> dict[str, Any]:

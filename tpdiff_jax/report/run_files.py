@@ -1,10 +1,10 @@
 """Reads what a run left in its directory; every part may be missing."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tpdiff_jax.files.json_files import MAX_JSON_BYTES, parse_json, read_small_file
 from tpdiff_jax.run_log.goodput import GOODPUT_FILE, summarise
 from tpdiff_jax.run_log.json_lines import METRICS_FILE, read_metrics
 
@@ -22,6 +22,7 @@ class RunRecord:
         goodput: what the wall-clock time went into, {} when nothing tells.
         grid: the animated grid of the final samples, or None.
         videos: the final samples' MP4 files, by name.
+        earlier: steps and animated grids of the samples on the way, of a run that shows prompts.
         problems: files that could not be read, as sentences.
     """
 
@@ -33,6 +34,7 @@ class RunRecord:
     goodput: dict[str, Any]
     grid: Path | None
     videos: tuple[Path, ...]
+    earlier: tuple[tuple[int, Path], ...]
     problems: tuple[str, ...]
 
     @property
@@ -84,24 +86,41 @@ def read_run(workdir: Path) -> RunRecord:
     evaluation = [line for line in lines if any(name.startswith("eval/") for name in line)]
     samples = workdir / "samples"
     grids = sorted(samples.glob("*.gif"))
+    config = _read_json(workdir / "config.json", problems)
     return RunRecord(
         workdir=workdir,
-        config=_read_json(workdir / "config.json", problems),
+        config=config,
         results=_read_json(workdir / "results.json", problems),
         train=[line for line in lines if "loss" in line],
         evaluation=evaluation,
         goodput=summarise(spans) if spans else {},
         grid=grids[0] if grids else None,
         videos=tuple(sorted(samples.glob("*.mp4"))),
+        earlier=_earlier_grids(samples) if _shows_prompts(config) else (),
         problems=tuple(problems),
     )
+
+
+def _shows_prompts(config: dict[str, Any]) -> bool:
+    fields = config.get("sample")
+    return isinstance(fields, dict) and bool(fields.get("prompts"))
+
+
+def _earlier_grids(samples: Path) -> tuple[tuple[int, Path], ...]:
+    """Grids of `samples/step_00001000/` and the like; not of folders with a seed in their name."""
+    found = []
+    for path in sorted(samples.glob("step_*/grid.gif")):
+        number = path.parent.name.removeprefix("step_")
+        if number.isdigit():
+            found.append((int(number), path))
+    return tuple(found)
 
 
 def _read_json(path: Path, problems: list[str]) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        content = json.loads(path.read_text())
+        content = parse_json(read_small_file(path, MAX_JSON_BYTES))
     except (OSError, ValueError) as error:
         problems.append(f"{path.name} could not be read: {error}")
         return {}

@@ -180,6 +180,7 @@ def weighted_mean(values: list[float | None], weights: list[Any]) -> float | Non
 def run_facts(run: RunRecord) -> list[Fact]:
     """The head of the page: how long, how much, how fast, on what."""
     counts, device = run.results.get("counts") or {}, run.results.get("device") or {}
+    data = run.results.get("data") or {}
     newest = run.train[-1]["step"] if run.train else None
     parameters = counts.get("parameters", counts.get("num_parameters"))
     machine = " ".join(str(device[k]) for k in ("num_devices", "kind") if device.get(k))
@@ -192,6 +193,7 @@ def run_facts(run: RunRecord) -> list[Fact]:
         Fact("videos a second", figure(run.last("videos_per_second"), 3)),
         Fact("share of peak", percent(run.last("peak_share"))),
         Fact("parameters", with_prefix(parameters)),
+        Fact("captions", str(data.get("captions") or MISSING)),
         Fact("device", machine or MISSING),
     ]
     return [fact for fact in facts if fact.value != MISSING]

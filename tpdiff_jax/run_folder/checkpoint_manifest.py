@@ -20,11 +20,35 @@ from typing import Any
 
 from tpdiff_jax import __version__
 from tpdiff_jax.files.durable import flush, sha256_of_file, write_durably
+from tpdiff_jax.files.json_files import MAX_JSON_BYTES, parse_json, read_small_file
+from tpdiff_jax.files.json_schema import (
+    COUNT,
+    TABLE,
+    TEXT,
+    Closed,
+    Maybe,
+    Schema,
+    TableOf,
+    check_json,
+)
+from tpdiff_jax.run_folder.free_fields import is_place, may_change
 
 CHECKPOINT_MANIFEST_FILE = "manifest.json"
 FORMAT_VERSION = 2
 """Changes whenever checkpoints of the version before can no longer be read."""
 
+_FORMAT: dict[str, Schema] = {"format_version": COUNT, "versions": TableOf(TEXT)}
+# Closed: a member that this version does not know was not written by it.
+_BODY = Closed(
+    {
+        **_FORMAT,
+        "step": COUNT,
+        "identity": Maybe(Closed({"config": TABLE, "dataset": Maybe(TABLE)})),
+        "arrays": Maybe(TableOf(TEXT)),
+        "files": TableOf(Closed({"bytes": COUNT, "sha256": TEXT})),
+        "usable_cores?": Maybe(COUNT),
+    }
+)
 _PACKAGES = ("jax", "orbax-checkpoint")
 _HASH_THREADS = 4
 _SHOWN = 5
@@ -56,7 +80,12 @@ class Identity:
 
     def differences(self, now: "Identity") -> list[str]:
         """Return one line for each field in which `now` differs; an unknown data set fits all."""
-        lines = differences("config.", self.config, now.config)
+        # A manifest of earlier versions names places, and none of the fields added since.
+        old, new = (
+            {name: value for name, value in fields.items() if not _is_free(name)}
+            for fields in (self.config, now.config)
+        )
+        lines = differences("config.", old, new)
         if self.dataset is not None and now.dataset is not None:
             lines += differences("dataset.", self.dataset, now.dataset)
         return lines
@@ -73,6 +102,7 @@ class CheckpointManifest:
         identity: the run; None when it was not recorded.
         arrays: shape and type of every array of the state, by path; None when not recorded.
         files: size in bytes and SHA-256 of every other file, by path in the folder.
+        usable_cores: of the CPU whose bits the state holds; None where a CPU did not compute it.
     """
 
     step: int
@@ -81,6 +111,7 @@ class CheckpointManifest:
     identity: Identity | None
     arrays: Mapping[str, str] | None
     files: Mapping[str, Mapping[str, Any]]
+    usable_cores: int | None = None
 
     @property
     def num_bytes(self) -> int:
@@ -94,6 +125,7 @@ def write_checkpoint_manifest(
     step: int,
     identity: Identity | None = None,
     arrays: Mapping[str, str] | None = None,
+    usable_cores: int | None = None,
 ) -> CheckpointManifest:
     """Hash every file of `folder`, flush all to disk and write the manifest in one step.
 
@@ -102,6 +134,7 @@ def write_checkpoint_manifest(
         step: completed steps.
         identity: config and data set of the run; None where unknown.
         arrays: shape and type of every array, by path; None where unknown.
+        usable_cores: of the CPU that computed the state; None for another device.
 
     Returns:
         What was written.
@@ -114,6 +147,7 @@ def write_checkpoint_manifest(
         identity=identity,
         arrays=arrays,
         files=files,
+        usable_cores=usable_cores,
     )
     body = dataclasses.asdict(manifest)
     text = json.dumps({"manifest": body, "sha256": digest(body)}, indent=1, sort_keys=True)
@@ -130,21 +164,25 @@ def read_checkpoint_manifest(folder: pathlib.Path) -> CheckpointManifest:
         DamagedCheckpointError: when it is missing or not as written.
         CheckpointMismatchError: when another version of the format wrote it.
     """
+    path = folder / CHECKPOINT_MANIFEST_FILE
     try:
-        content = json.loads((folder / CHECKPOINT_MANIFEST_FILE).read_bytes())
+        schema = Closed({"manifest": TABLE, "sha256": TEXT})
+        content = parse_json(read_small_file(path, MAX_JSON_BYTES), schema, path.name)
         body, checksum = content["manifest"], content["sha256"]
     except FileNotFoundError as error:
         raise DamagedCheckpointError(f"{CHECKPOINT_MANIFEST_FILE} is missing") from error
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError) as error:
         raise DamagedCheckpointError(f"{CHECKPOINT_MANIFEST_FILE} is unreadable") from error
     if digest(body) != checksum:
         raise DamagedCheckpointError(f"{CHECKPOINT_MANIFEST_FILE} is not as it was written")
+    _check_body(body, _FORMAT)
     if body["format_version"] != FORMAT_VERSION:
         lines = differences("", body["versions"], checkpoint_versions())
         raise CheckpointMismatchError(
             f"{folder} has checkpoint format {body['format_version']}, this code reads and writes "
             f"{FORMAT_VERSION}; use the version that wrote it:\n" + "\n".join(lines)
         )
+    _check_body(body, _BODY)
     identity = body.pop("identity")
     return CheckpointManifest(**body, identity=Identity(**identity) if identity else None)
 
@@ -201,10 +239,21 @@ def differences(prefix: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -
     ]
 
 
+def _is_free(name: str) -> bool:
+    return may_change(name) or is_place(name)
+
+
 def checkpoint_versions() -> dict[str, str]:
     """Return the versions that decide what a checkpoint looks like and which bits a step gives."""
     packages = {name: importlib.metadata.version(name) for name in _PACKAGES}
     return {"tpdiff_jax": __version__, "python": platform.python_version(), **packages}
+
+
+def _check_body(body: Any, schema: Schema) -> None:
+    try:
+        check_json(body, schema, CHECKPOINT_MANIFEST_FILE)
+    except ValueError as error:
+        raise DamagedCheckpointError(str(error)) from error
 
 
 def _file_names(folder: pathlib.Path) -> list[str]:

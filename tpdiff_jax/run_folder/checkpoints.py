@@ -27,20 +27,19 @@ from tpdiff_jax.run_folder import checkpoint_folder
 from tpdiff_jax.run_folder.array_facts import describe_arrays
 from tpdiff_jax.run_folder.checkpoint_manifest import (
     CheckpointError,
-    CheckpointManifest,
-    CheckpointMismatchError,
     DamagedCheckpointError,
     Identity,
     checkpoint_versions,
-    differences,
     first_line,
     read_checkpoint_manifest,
     verify,
     write_checkpoint_manifest,
 )
+from tpdiff_jax.run_folder.cores import usable_cores
+from tpdiff_jax.run_folder.fit import check_fits, describe_other_machine
+from tpdiff_jax.run_folder.orbax_saver import close_checkpointer, open_checkpointer
 
 _NO_STEP, _NONE_INTACT = -1, -2
-_SHOWN = 5
 
 
 class Restored(NamedTuple):
@@ -78,6 +77,7 @@ class Checkpoints:
         identity: Identity | None = None,
         keep: int = 3,
         create: bool = True,
+        later: bool = False,
     ) -> None:
         """Open `workdir/checkpoints`.
 
@@ -86,23 +86,27 @@ class Checkpoints:
             identity: the run; None neither records nor compares it.
             keep: newest checkpoints to keep, at least 1.
             create: make the folder when it is missing, and remove what interrupted saves left.
+            later: do so in `make_ready` only, for a run that may still be refused.
 
         Raises:
             CheckpointError: when the folder is missing and `create` is false.
         """
         self.path = pathlib.Path(workdir).resolve() / "checkpoints"
-        self.num_rejected = 0
-        self.num_failed_removals = 0
+        self.num_rejected = self.num_failed_removals = 0
         self._identity, self._keep = identity, keep
         self._rejected: dict[int, str] = {}  # step -> what is wrong with it
-        self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+        self._checkpointer = open_checkpointer()
         self._background = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
         self._running: concurrent.futures.Future[None] | None = None
-        if create:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._remove_leftovers()
-        elif not self.path.is_dir():
+        if create and not later:
+            self.make_ready()
+        elif not create and not self.path.is_dir():
             raise CheckpointError(f"no checkpoints in {workdir}: {self.path} does not exist")
+
+    def make_ready(self) -> None:
+        """Make the folder and remove what interrupted saves left there, before the first save."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._remove_leftovers()
 
     def steps(self) -> list[int]:
         """Return the steps on disk, damaged ones too, oldest first."""
@@ -159,10 +163,28 @@ class Checkpoints:
             running.result()
 
     def close(self) -> None:
-        """Wait and release."""
-        self.wait()
-        self._background.shutdown()
-        self._checkpointer.close()
+        """Wait and release.
+
+        Raises:
+            SaveError: when a save that was running has failed.
+        """
+        try:
+            self.wait()
+        finally:
+            self._background.shutdown()
+            close_checkpointer(self._checkpointer)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Close; what the loop ends with is not replaced by a save that fails as well."""
+        try:
+            self.close()
+        except SaveError as error:
+            if kind is None:
+                raise
+            logging.error("%s", error)
 
     def _finish(self, step: int, arrays: Mapping[str, str]) -> None:
         """In the background: wait for the files, write the manifest, rename, remove old ones."""
@@ -170,9 +192,9 @@ class Checkpoints:
             self._checkpointer.wait_until_finished()
             if jax.process_index() != 0:
                 return
-            write_checkpoint_manifest(
-                self._saving(step), step=step, identity=self._identity, arrays=arrays
-            )
+            facts: dict[str, Any] = {"identity": self._identity, "arrays": arrays}
+            facts["usable_cores"] = usable_cores()
+            write_checkpoint_manifest(self._saving(step), step=step, **facts)
             checkpoint_folder.publish_checkpoint(self.path, step)
         self._rejected.pop(step, None)
         for old in checkpoint_folder.steps_to_remove(
@@ -188,13 +210,9 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # orbax raises many types on a full disk
-            for path in checkpoint_folder.list_leftovers(self.path):
-                shutil.rmtree(path, ignore_errors=True)
-            raise SaveError(
-                f"the checkpoint of step {step} could not be saved to {self.path} "
-                f"({first_line(error)}); free bytes there: {shutil.disk_usage(self.path).free}; "
-                f"earlier checkpoints are untouched: {self.steps() or 'none'}"
-            ) from error
+            checkpoint_folder.clear_leftovers(self.path)
+            text = checkpoint_folder.describe_failed_save(self.path, step, first_line(error))
+            raise SaveError(text) from error
 
     @contextlib.contextmanager
     def _counting_failed_removals(self) -> Iterator[None]:
@@ -235,13 +253,18 @@ class Checkpoints:
             CheckpointError: when checkpoints exist but none (or not the wanted one) is intact.
             CheckpointMismatchError: when the newest intact one is of another run or version.
         """
-        if step is not None and step not in self.steps():
-            raise CheckpointError(f"no checkpoint of step {step} in {self.path}: {self.steps()}")
-        steps = [s for s in self.steps() if before is None or s < before]
+        there = self.steps()
+        if step is not None and step not in there:
+            raise CheckpointError(f"no checkpoint of step {step} in {self.path}: {there}")
+        steps = [s for s in there if before is None or s < before]
         chosen = self._agreed_step(steps if step is None else [step])
         if chosen is None:
             return None
-        self._check_fits(read_checkpoint_manifest(self.path / str(chosen)), abstract_state)
+        manifest = read_checkpoint_manifest(self.path / str(chosen))
+        where = f"the checkpoint of step {chosen} in {self.path}"
+        check_fits(where, manifest, self._identity, describe_arrays(abstract_state))
+        for text in describe_other_machine(manifest, checkpoint_versions()):
+            logging.warning("%s %s", where, text)
         args = ocp.args.Composite(
             state=ocp.args.StandardRestore(abstract_state), totals=ocp.args.JsonRestore()
         )
@@ -254,11 +277,11 @@ class Checkpoints:
     def _agreed_step(self, steps: list[int]) -> int | None:
         """Let process 0 verify and choose; every process takes its choice."""
         choice, failure = _NO_STEP, CheckpointError("process 0 found no intact checkpoint")
-        if jax.process_index() == 0 and steps:
-            try:
+        try:
+            if jax.process_index() == 0 and steps:
                 choice = self._newest_intact(steps)
-            except CheckpointError as error:
-                choice, failure = _NONE_INTACT, error
+        except CheckpointError as error:
+            choice, failure = _NONE_INTACT, error
         if jax.process_count() > 1:
             choice = int(multihost_utils.broadcast_one_to_all(np.int32(choice)))
         if choice == _NONE_INTACT:
@@ -273,28 +296,5 @@ class Checkpoints:
             except DamagedCheckpointError as error:
                 self._rejected[step] = f"step {step}: {error}"
                 logging.warning("checkpoint rejected, %s", self._rejected[step])
-        raise CheckpointError(
-            f"no intact checkpoint in {self.path}: {'; '.join(self._rejected.values())}. "
-            "Put a good copy back or start again in another workdir; where only the manifest is "
-            f"missing and you trust the files, --mode=doctor --workdir={self.path.parent} "
-            "--trust_step=STEP writes it"
-        )
-
-    def _check_fits(self, manifest: CheckpointManifest, abstract_state: Any) -> None:
-        """Refuse another run's checkpoint; say when other versions wrote it.
-
-        Raises:
-            CheckpointMismatchError: with one line for each difference.
-        """
-        where = f"the checkpoint of step {manifest.step} in {self.path}"
-        if manifest.identity is not None and self._identity is not None:
-            lines = manifest.identity.differences(self._identity)
-            if lines:
-                raise CheckpointMismatchError(f"{where} is of another run:\n" + "\n".join(lines))
-        if manifest.arrays is not None:
-            lines = differences("", manifest.arrays, describe_arrays(abstract_state))
-            if lines:
-                shown = ";".join(lines[:_SHOWN]) + ("; ..." if len(lines) > _SHOWN else "")
-                raise CheckpointMismatchError(f"{where} holds other arrays:{shown}")
-        if lines := differences("", manifest.versions, checkpoint_versions()):
-            logging.warning("%s comes from other versions:\n%s", where, "\n".join(lines))
+        told = checkpoint_folder.describe_none_intact(self.path, list(self._rejected.values()))
+        raise CheckpointError(told)

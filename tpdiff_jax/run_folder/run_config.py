@@ -6,12 +6,14 @@ read as JSON, never executed.
 
 import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from tpdiff_jax.files.durable import write_durably
+from tpdiff_jax.files.json_files import read_json
+from tpdiff_jax.run_folder.free_fields import PLACES, is_place, may_change
 
 FILE_NAME = "config.json"
 GENERATE_GROUPS = ("sample", "eval", "measure")
@@ -38,22 +40,26 @@ def load_config(workdir: pathlib.Path) -> ConfigDict:
     path = workdir / FILE_NAME
     if not path.is_file():
         raise ValueError(f"{workdir} is not a run folder: {path} does not exist")
-    try:
-        fields = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    fields = read_json(path)
     return ConfigDict(_lists_to_tuples(fields))
 
 
 def check_same_run(
-    saved: ConfigDict, config: ConfigDict, *, free_groups: tuple[str, ...] = ()
+    saved: ConfigDict,
+    config: ConfigDict,
+    *,
+    free_groups: tuple[str, ...] = (),
+    same_places: Collection[str] = PLACES,
 ) -> None:
-    """Refuse a config that differs from the saved one in more than length, periods, log and mesh.
+    """Refuse a config that differs from the saved one in more than may change.
+
+    Length, periods, log and mesh may, and where something lies that is known by its hash.
 
     Args:
         saved: config of the existing run.
         config: config asked for now.
         free_groups: whole groups that may differ as well.
+        same_places: fields that name a place, at which the same lies as before.
 
     Raises:
         ConfigMismatchError: with one line for each field that differs.
@@ -62,28 +68,32 @@ def check_same_run(
     lines = []
     for name in sorted(old.keys() | new.keys()):
         before, after = old.get(name, _MISSING), new.get(name, _MISSING)
-        if before != after and not _may_change(name, free_groups):
+        if before != after and name not in same_places and not may_change(name, free_groups):
             lines.append(f"  {name}: saved {before!r}, now {after!r}")
     if lines:
         raise ConfigMismatchError(
-            "the workdir holds a run of another config (only train.num_steps, *_every_steps, "
-            "log.* and mesh.* may change):\n" + "\n".join(lines)
+            "the workdir holds a run of another config (only train.num_steps, "
+            "optim.schedule_steps, *_every_steps, log.*, mesh.* and the places of the same data "
+            "and weights may change):\n" + "\n".join(lines)
         )
+
+
+def changed_places(saved: ConfigDict, config: ConfigDict) -> dict[str, str]:
+    """Return the fields that name another place than the run's, with what they name now.
+
+    Args:
+        saved: config of the existing run.
+        config: config asked for now.
+    """
+    old, new = dict(flat_fields(saved)), dict(flat_fields(config))
+    return {name: new[name] for name in PLACES if name in new and new[name] != old.get(name)}
 
 
 def deciding_fields(config: ConfigDict) -> dict[str, Any]:
     """Return the fields that a checkpoint depends on, flat and as JSON holds them."""
     fields = flat_fields(config)
-    kept = {name: value for name, value in fields if not _may_change(name, GENERATE_GROUPS)}
+    kept = {n: value for n, value in fields if not (may_change(n, GENERATE_GROUPS) or is_place(n))}
     return json.loads(json.dumps(kept))
-
-
-def _may_change(name: str, free_groups: tuple[str, ...]) -> bool:
-    is_length = name == "train.num_steps" or name.endswith("_every_steps")
-    is_place = name.startswith(
-        ("mesh.", "log.")
-    )  # where arrays lie and lines go, not what they hold
-    return is_length or is_place or name.split(".", 1)[0] in free_groups
 
 
 def flat_fields(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:

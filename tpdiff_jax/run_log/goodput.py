@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from tpdiff_jax.checks import check_choice
+from tpdiff_jax.files.json_schema import COUNT, NUMBER, TEXT, Schema, check_json
 from tpdiff_jax.run_log.step_window import Busy
 
 GOODPUT_FILE = "goodput.jsonl"
@@ -27,6 +28,10 @@ REDONE = "redone"
 """Training whose steps a later session did again, because no checkpoint held them."""
 
 _SUFFIX = "_seconds"
+_LINE: dict[str, Schema] = {
+    **{"session": TEXT, "step": COUNT, "from_step": COUNT},
+    **{"ended_at": NUMBER, f"wall{_SUFFIX}": NUMBER},
+}
 T = TypeVar("T")
 
 
@@ -166,7 +171,7 @@ def summarise(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     spans: list[dict[str, Any]] = []
     redone = between = 0.0
     sessions: dict[str, float] = {}  # session -> when its last line ended
-    for line in lines:
+    for line in filter(_is_whole, lines):
         if line["session"] not in sessions:
             redone += _take_back(spans, line["from_step"])
             if sessions:
@@ -185,6 +190,15 @@ def summarise(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         "shares": {part: s / wall if wall else None for part, s in seconds.items()},
         "between_sessions_seconds": between,
     }
+
+
+def _is_whole(line: Mapping[str, Any]) -> bool:
+    """Whether a line is one of ours; what was damaged or written by hand is left out."""
+    try:
+        check_json(dict(line), _LINE, GOODPUT_FILE)
+    except ValueError:
+        return False
+    return all(NUMBER.is_valid(v) for name, v in line.items() if name.endswith(_SUFFIX))
 
 
 def _take_back(spans: list[dict[str, Any]], restored_step: int) -> float:

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from tpdiff_jax.files.durable import write_durably
+from tpdiff_jax.files.json_files import parse_json
+from tpdiff_jax.files.json_schema import COUNT, NUMBER
 from tpdiff_jax.run_log.record_file import RecordFile
 
 METRICS_FILE = "metrics.jsonl"
@@ -58,17 +60,28 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """
     if not os.path.exists(path):
         return []
-    return [record for _, record in _valid_lines(Path(path).read_bytes())]
+    return [record for _, record in valid_lines(Path(path).read_bytes())]
 
 
-def _valid_lines(content: bytes) -> Iterator[tuple[bytes, dict[str, Any]]]:
+def valid_lines(content: bytes) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Yield the whole lines of a file of metrics, each as it stands and as an object."""
     for line in content.splitlines(keepends=True):
         try:
-            record = json.loads(line)
+            record = parse_json(line)
         except ValueError:
             continue
-        if line.endswith(b"\n") and isinstance(record, dict) and type(record.get("step")) is int:
+        if line.endswith(b"\n") and isinstance(record, dict) and _is_ours(record):
             yield line, record
+
+
+def _is_ours(record: dict[str, Any]) -> bool:
+    """Whether a line is one that could have been written here: a step, and single values."""
+    is_single = all(v is None or isinstance(v, str) or NUMBER.is_valid(v) for v in record.values())
+    return COUNT.is_valid(record.get("step")) and is_single and _is_loss(record.get("loss"))
+
+
+def _is_loss(value: Any) -> bool:
+    return value is None or NUMBER.is_valid(value)
 
 
 def _drop_later_lines(path: Path, last_kept_step: int) -> None:
@@ -76,7 +89,7 @@ def _drop_later_lines(path: Path, last_kept_step: int) -> None:
     if not path.exists():
         return
     before = path.read_bytes()
-    kept = [line for line, record in _valid_lines(before) if record["step"] <= last_kept_step]
+    kept = [line for line, record in valid_lines(before) if record["step"] <= last_kept_step]
     after = b"".join(kept)
     if after != before:
         write_durably(path, after)

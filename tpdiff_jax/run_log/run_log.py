@@ -16,10 +16,13 @@ import numpy as np
 
 from tpdiff_jax.run_log.cost_meter import CostMeter
 from tpdiff_jax.run_log.goodput import Goodput
+from tpdiff_jax.run_log.lost_lines import LOGGED_STEP
 from tpdiff_jax.run_log.metric_writers import MetricWriter
 from tpdiff_jax.run_log.progress import Progress
 from tpdiff_jax.run_log.step_window import StepWindow
 from tpdiff_jax.types import Array
+
+SHOW_SECONDS = 1.0  # between two looks of the terminal at the steps
 
 
 class Figures(NamedTuple):
@@ -47,6 +50,7 @@ class RunLog:
         goodput: Goodput,
         writer: MetricWriter,
         progress: Progress,
+        logged_step: int = 0,
     ) -> None:
         """Take over the ledgers.
 
@@ -56,9 +60,12 @@ class RunLog:
             goodput: the session's clock.
             writer: takes the lines of metrics.
             progress: the terminal.
+            logged_step: completed steps of the last line of an earlier session that is kept.
         """
+        self._logged_step = logged_step
         self._window, self._meter, self._goodput = window, meter, goodput
         self._writer, self._progress = writer, progress
+        self._shown_at = 0.0
 
     def dispatched(
         self, step: int, program: int, metrics: Mapping[str, Array], dispatched_at: float
@@ -75,9 +82,13 @@ class RunLog:
             TooManyBadSteps: as all four verbs: when a finished step was the last straw.
         """
         self._window.dispatched(step, program, metrics, dispatched_at)
+        done, losses = self._window.progress()
+        if losses and dispatched_at - self._shown_at >= SHOW_SECONDS:
+            self._shown_at = dispatched_at
+            self._progress.update(done, **losses)
 
     def line(self, done: int, place: Mapping[str, int], counts: Mapping[str, int]) -> None:
-        """Wait, then write the means, rates and totals since the last line, and show the loss.
+        """Wait, then write means, rates and totals since the last line; show each stage's loss.
 
         Args:
             done: completed steps.
@@ -87,7 +98,8 @@ class RunLog:
         means = self._window.close()
         rates = self._meter.rates() | self._meter.spent()
         self._writer.write_scalars(done, {**place, **means, **rates, **counts})
-        self._progress.update(done, loss=means["loss"], **place)
+        self._logged_step = done
+        self._progress.update(done, **self._window.progress()[1])
         self._end_span(done)
 
     @contextlib.contextmanager
@@ -111,7 +123,7 @@ class RunLog:
 
     def totals(self) -> dict[str, Any]:
         """Wait, then return what the log of a resumed run goes on from; JSON can hold it."""
-        return self._window.totals()
+        return {**self._window.totals(), LOGGED_STEP: self._logged_step}
 
     def measured(self, done: int, scalars: Mapping[str, Any]) -> None:
         """Write a line of an evaluation, beside what the run had spent by then.

@@ -1,6 +1,6 @@
 """The outputs of a run's metrics, by the names that `log.sinks` takes.
 
-A further output, such as Weights & Biases, is one entry of `SINKS`. Entries import what they need
+A further output is one entry of `SINKS`. Entries import what they need
 when they are opened, so a run needs only the libraries of the sinks that it names.
 """
 
@@ -49,12 +49,22 @@ def _open_tensorboard(workdir: Path, last_kept_step: int) -> Sink:
     return TensorBoardSink(workdir / TENSORBOARD_DIR, last_kept_step)
 
 
+def _open_wandb(workdir: Path, last_kept_step: int) -> Sink:
+    from tpdiff_jax.run_log.weights_and_biases import WandbSink
+
+    return WandbSink(workdir, last_kept_step)
+
+
 SINKS: dict[str, Callable[[Path, int], Sink]] = {
     "jsonl": _open_jsonl,
     "tensorboard": _open_tensorboard,
+    "wandb": _open_wandb,
 }
 """Name -> constructor, from the run's folder and the last completed step whose lines are kept: what
 was logged after it is logged again."""
+
+SINK_LIBRARIES = {"wandb": "wandb"}
+"""Sink -> what it needs beyond the package's requirements: told before a run, not in its log."""
 
 REQUIRED_SINK = "jsonl"
 """Reports, `--mode=replay` and the experiments read `metrics.jsonl`."""

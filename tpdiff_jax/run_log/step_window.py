@@ -94,6 +94,7 @@ class StepWindow:
         self._means = {name: _Mean(*mean) for name, mean in means.items()}
         self._stage_seconds: dict[int, list[float]] = {}
         self._last: dict[str, float] = {}
+        self._last_losses: dict[int, float] = {}
         self._busy: list[Busy] = []
         self._last_bad: collections.deque[BadStep] = collections.deque(
             maxlen=min(max_bad_steps, _MAX_REPORTED)
@@ -136,7 +137,7 @@ class StepWindow:
         is_skipped, is_spike = bool(values.pop("is_skipped")), bool(values.pop("is_spike"))
         bad_in_a_row = int(values.pop("bad_in_a_row"))
         self._stage_seconds.setdefault(stage, []).append(end - start)
-        self._last = values
+        self._last, self._last_losses[stage] = values, values["loss"]
         for name, value in (values | {f"loss_stage_{stage}": values["loss"]}).items():
             self._means[name] = self._means.get(name, _Mean()).plus(value)
         self._busy.append(Busy(start, end, is_skipped))
@@ -172,6 +173,12 @@ class StepWindow:
         for name, count, seconds in zip(self._names, self.counts, self.seconds, strict=True):
             out |= {f"steps_{name}": count, f"seconds_{name}": seconds}
         return out
+
+    def progress(self) -> tuple[int, dict[str, float]]:
+        """Return, without waiting, the finished steps of the run and each stage's last loss."""
+        losses = self._last_losses
+        names = {stage: "loss" if self._num_stages == 1 else f"loss_{stage}" for stage in losses}
+        return sum(self.counts), {names[stage]: losses[stage] for stage in sorted(losses)}
 
     def mean_step_seconds(self) -> dict[int, float]:
         """Return the mean duration of a step of each program that has run."""

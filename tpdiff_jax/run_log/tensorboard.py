@@ -1,4 +1,4 @@
-"""`tensorboard/`: scalars as curves, videos as pictures that play.
+"""`tensorboard/`: scalars as curves, videos as pictures that play, the config as text.
 
 tensorboardX's own `SummaryWriter` queues events for a thread; when that thread dies of a full disk
 the queue fills and the training loop hangs, so only its messages and checksum are used here. Videos
@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboardX.proto.tensor_pb2 import TensorProto
 from tensorboardX.record_writer import masked_crc32c
 
 from tpdiff_jax.files import media
@@ -35,6 +36,7 @@ class TensorBoardSink:
         self._heading = _tf_record(
             Event(wall_time=time.time(), file_version="brain.Event:2")
         ) + _tf_record(Event(wall_time=time.time(), step=last_kept_step + 1, session_log=start))
+        self._config_path = directory.parent / "config.json"
         self._file: RecordFile | None = None
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
@@ -66,6 +68,10 @@ class TensorBoardSink:
         record = _tf_record(event)
         if self._file is None:
             self._file = RecordFile(self._path)
+            if self._config_path.is_file():  # written by then; a text of its own in every session
+                text = _text_value("config", self._config_path.read_text())
+                shown = Event(wall_time=time.time(), step=int(step), summary=Summary(value=[text]))
+                self._heading += _tf_record(shown)
         self._file.append(self._heading + record)
         self._heading = b""
 
@@ -89,3 +95,11 @@ def _image_value(name: str, video: np.ndarray, fps: int) -> Summary.Value:
     width, height = (int.from_bytes(encoded[i : i + 2], "little") for i in (6, 8))  # GIF header
     image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encoded)
     return Summary.Value(tag=name, image=image)
+
+
+def _text_value(name: str, text: str) -> Summary.Value:
+    """Text as TensorBoard's page of texts shows it: Markdown, here a block of code."""
+    block = "\n".join("    " + line for line in text.splitlines())
+    tensor = TensorProto(dtype="DT_STRING", string_val=[block.encode()])
+    metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="text"))
+    return Summary.Value(tag=f"{name}/text_summary", metadata=metadata, tensor=tensor)

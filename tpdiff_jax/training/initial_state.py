@@ -1,19 +1,30 @@
 """The train state on the mesh: its shapes, placement and first values; the keys of a run."""
 
 import functools
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from absl import logging
 from clu import parameter_overview
 
+from tpdiff_jax.checks import naming
 from tpdiff_jax.devices.param_sharding import state_shardings
 from tpdiff_jax.experiment.build import Experiment
+from tpdiff_jax.models.adapter_names import adapter_names
+from tpdiff_jax.models.adapter_start import fill_low_rank
+from tpdiff_jax.models.adapters import (
+    AdaptedNetwork,
+    named_pairs,
+    placed_like,
+)
 from tpdiff_jax.optim.adaptation import union
 from tpdiff_jax.run_folder.checkpoints import Restored
 from tpdiff_jax.train_state import TrainState, init_state, state_of_params
 from tpdiff_jax.types import Params, PRNGKey
+from tpdiff_jax.weights.adapter_files import read_adapter, some_names
 
 
 def run_keys(seed: int) -> tuple[PRNGKey, PRNGKey]:
@@ -31,11 +42,33 @@ def make_state(experiment: Experiment, key: PRNGKey) -> TrainState:
     abstract = abstract_train_state(experiment)
     shardings = jax.tree.map(lambda a: a.sharding, abstract)
     if experiment.weights is None:
-        return jax.jit(_init(experiment), out_shardings=shardings)(key)
-    config, shapes = experiment.network.config, abstract_params(experiment)
-    params = experiment.weights.load(config, shapes, key)
-    of_params = functools.partial(state_of_params, experiment.task)
-    return jax.jit(of_params, out_shardings=shardings, donate_argnums=0)(params, key)
+        state = jax.jit(_init(experiment), out_shardings=shardings)(key)
+    else:
+        config, shapes = experiment.network.config, abstract_params(experiment)
+        params = experiment.weights.load(config, shapes, key)
+        of_params = functools.partial(state_of_params, experiment.task)
+        state = jax.jit(of_params, out_shardings=shardings, donate_argnums=0)(params, key)
+    return state if experiment.adapter is None else _from_adapter(experiment, state)
+
+
+def _from_adapter(experiment: Experiment, state: TrainState) -> TrainState:
+    """Return the state with an adapter in the place of fresh low-rank changes.
+
+    Raises:
+        ValueError: when the adapter does not fit the network, or what of it is trained.
+    """
+    names, path = adapter_names(experiment.config.model.name), experiment.adapter
+    network = AdaptedNetwork(names, experiment.network.config, state.frozen)
+    with naming("adaptation.weights"):
+        file = read_adapter(pathlib.Path(str(path)))
+        pairs = named_pairs(file, network)
+        scale = experiment.task.adaptation.scale
+        low, fresh = fill_low_rank(state.params, pairs, network, file.layout, scale)
+    logging.info("low-rank changes start from %s", file)
+    if fresh:
+        logging.warning("it lacks %s: they start from nothing", some_names(fresh))
+    placed = jax.tree.map(placed_like, state.params, low)
+    return state._replace(params=placed, ema_params=jax.tree.map(jnp.copy, placed))
 
 
 def abstract_train_state(experiment: Experiment) -> TrainState:

@@ -13,6 +13,7 @@ from tpdiff_jax.checks import naming
 from tpdiff_jax.devices import mesh as mesh_lib
 from tpdiff_jax.devices.host_memory import release_free_memory
 from tpdiff_jax.experiment.experiment import Experiment, Program
+from tpdiff_jax.run_log.progress import Progress
 from tpdiff_jax.train_state import TrainState
 from tpdiff_jax.train_step import train_step
 from tpdiff_jax.types import Array, PRNGKey
@@ -41,8 +42,15 @@ def compile_steps(
 
     start, programs = time.perf_counter(), experiment.programs
     num_buckets, num_stages = len(experiment.shapes), experiment.pyramid.num_stages
-    with concurrent.futures.ThreadPoolExecutor(num_stages) as pool:
-        functions = list(pool.map(compile_program, programs))
+    is_quiet = jax.process_index() != 0
+    with (
+        Progress(len(programs), label="compile", unit="program", is_quiet=is_quiet) as progress,
+        concurrent.futures.ThreadPoolExecutor(num_stages) as pool,
+    ):
+        compiled = [pool.submit(compile_program, program) for program in programs]
+        for done, _ in enumerate(concurrent.futures.as_completed(compiled), start=1):
+            progress.update(done)
+        functions = [program.result() for program in compiled]
     release_free_memory()
     what = f"{num_stages} stages" if num_buckets == 1 else f"{num_buckets} x {num_stages} programs"
     logging.info("compiled %s in %.1f s", what, time.perf_counter() - start)

@@ -3,6 +3,7 @@
     key_table          rows "tensor -> parameter, transform, share" and what follows of them
     frame_rows         rows of tensors that hold one entry a frame
     tensor_files       folders of safetensors files, sharded or not
+    config_files       what a config.json beside them says of the network
     language_models    folders of language models, opened by transformers
     weight_hash        the identity of a folder of weights
 

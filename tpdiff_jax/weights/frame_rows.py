@@ -1,4 +1,4 @@
-"""Rows of the parts that latent-diffusion networks and autoencoders share."""
+"""Rows of the parts that latent-diffusion networks and autoencoders share, of frames and videos."""
 
 import numpy as np
 
@@ -10,6 +10,11 @@ CONVOLUTION = Transform(
 )
 # A 1 x 1 convolution is a linear layer here.
 POINTWISE = Transform(lambda x: x[:, :, 0, 0].T, lambda x: x.T[:, :, None, None])
+# The same with time in front of row and column.
+CONVOLUTION_3D = Transform(
+    lambda x: np.transpose(x, (2, 3, 4, 1, 0)), lambda x: np.transpose(x, (4, 3, 0, 1, 2))
+)
+POINTWISE_3D = Transform(lambda x: x[:, :, 0, 0, 0].T, lambda x: x.T[:, :, None, None, None])
 
 
 def convolution_rows(tensor: str, param: str) -> list[KeyRow]:
@@ -20,6 +25,16 @@ def convolution_rows(tensor: str, param: str) -> list[KeyRow]:
 def pointwise_rows(tensor: str, param: str) -> list[KeyRow]:
     """Rows of a 1 x 1 convolution with a bias."""
     return [KeyRow(f"{tensor}.weight", f"{param}/kernel", POINTWISE), *_bias(tensor, param)]
+
+
+def convolution_3d_rows(tensor: str, param: str) -> list[KeyRow]:
+    """Rows of a convolution over time, rows and columns with a bias."""
+    return [KeyRow(f"{tensor}.weight", f"{param}/kernel", CONVOLUTION_3D), *_bias(tensor, param)]
+
+
+def pointwise_3d_rows(tensor: str, param: str) -> list[KeyRow]:
+    """Rows of a 1 x 1 x 1 convolution with a bias."""
+    return [KeyRow(f"{tensor}.weight", f"{param}/kernel", POINTWISE_3D), *_bias(tensor, param)]
 
 
 def norm_rows(tensor: str, param: str) -> list[KeyRow]:

@@ -2,15 +2,20 @@
 
 transformers and torch are imported when a model is opened. Weights are read from safetensors only,
 and a tensor that is missing or left over is an error: transformers itself would go on with random
-numbers in its place.
+numbers in its place, and without a vocabulary with one of a few special tokens.
 """
 
 import importlib
+import importlib.util
 import pathlib
 from typing import Any, NamedTuple
 
 BUFFERS = ("position_ids",)
 """Left-over tensors that are no weights: older files hold the numbers 0, 1, 2, ... of positions."""
+
+FAST_VOCABULARY, SENTENCEPIECE = "tokenizer.json", "spiece.model"
+VOCABULARIES = (FAST_VOCABULARY, SENTENCEPIECE, "vocab.json")
+"""Files that hold a tokenizer's words, one of which there must be."""
 
 
 class OpenModel(NamedTuple):
@@ -44,6 +49,7 @@ def open_model(
         ValueError: when a package or a file is missing or does not fit.
     """
     transformers, torch = _import("transformers", purpose), _import("torch", purpose)
+    _check_vocabulary(tokenizer)
     try:
         words = transformers.AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
         model, info = getattr(transformers, kind).from_pretrained(
@@ -57,6 +63,11 @@ def open_model(
         folders = " and ".join(str(folder) for folder in dict.fromkeys((weights, tokenizer)))
         raise ValueError(f"{folders}: {error}") from error
     _check_complete(weights, info)
+    num_words, num_rows = len(words), model.get_input_embeddings().num_embeddings
+    if num_words > num_rows:
+        raise ValueError(
+            f"{tokenizer} has {num_words} tokens, the model in {weights} embeds {num_rows}"
+        )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return OpenModel(model.eval().requires_grad_(False).to(device), words, torch, device)
 
@@ -68,6 +79,17 @@ def _import(name: str, purpose: str) -> Any:
         raise ValueError(
             f"{purpose} needs the package {error.name}: pip install torch transformers"
         ) from error
+
+
+def _check_vocabulary(folder: pathlib.Path) -> None:
+    if not folder.is_dir() or not any((folder / name).is_file() for name in VOCABULARIES):
+        raise ValueError(f"{folder} holds no vocabulary ({', '.join(VOCABULARIES)})")
+    is_slow = not (folder / FAST_VOCABULARY).is_file() and (folder / SENTENCEPIECE).is_file()
+    if is_slow and importlib.util.find_spec("sentencepiece") is None:
+        raise ValueError(
+            f"{folder / SENTENCEPIECE} needs the package sentencepiece: pip install sentencepiece, "
+            f"or put a {FAST_VOCABULARY} beside it"
+        )
 
 
 def _check_complete(weights: pathlib.Path, info: dict[str, Any]) -> None:

@@ -79,15 +79,17 @@ def visible(text_mask, frame_of_token, is_causal):
     return result
 
 
-def run_reference(model, x, t, positions, cond, is_causal=False):
+def run_reference(model, x, t, positions, cond, is_causal=False, patch="p q c"):
     """Run the reference; its latents carry a gradient graph of the weights.
+
+    A patch is in the order `patch`: Pyramid-Flow's, or "c p q", diffusers' pipelines'.
 
     Returns:
         [b, f, h, w, c], a torch tensor.
     """
     _, num_frames, height, width, _ = x.shape
     rows, columns = height // PATCH, width // PATCH
-    tokens = rearrange(x, "b f (r p) (s q) c -> b (f r s) (p q c)", p=PATCH, q=PATCH)
+    tokens = rearrange(x, f"b f (r p) (s q) c -> b (f r s) ({patch})", p=PATCH, q=PATCH)
     grid = np.meshgrid(positions, np.arange(rows), np.arange(columns), indexing="ij")
     ids = np.stack(grid, axis=-1).reshape(-1, 3).astype(np.float32)
     mask = visible(cond["text_mask"], ids[:, 0], is_causal)
@@ -101,6 +103,6 @@ def run_reference(model, x, t, positions, cond, is_causal=False):
         joint_attention_kwargs={"attention_mask": torch.from_numpy(mask)},
     ).sample
     return rearrange(
-        output, "b (f r s) (p q c) -> b f (r p) (s q) c",
+        output, f"b (f r s) ({patch}) -> b f (r p) (s q) c",
         f=num_frames, r=rows, s=columns, p=PATCH, q=PATCH,
     )  # fmt: skip

@@ -1,12 +1,22 @@
 """Shared layers against their formulas in numpy, and where each one rounds."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 from scipy.special import erf
 
-from tpdiff_jax.models.layers.basic import ACTIVATIONS, FeedForward, RMSNorm, layer_norm, modulate
+from tpdiff_jax.models.layers.basic import (
+    ACTIVATIONS,
+    FeedForward,
+    RMSNorm,
+    layer_norm,
+    modulate,
+    modulated_norm,
+    product,
+)
+from tpdiff_jax.planning.program_flops import matmul_flops
 
 X = np.random.default_rng(0).standard_normal((2, 3, 5, 16)).astype(np.float32) * 3.0 + 1.0
 
@@ -64,3 +74,73 @@ def test_feed_forward_is_two_linear_layers_around_the_activation():
 def test_feed_forward_can_end_in_another_width():
     layer = FeedForward(16, 24, "silu", jnp.dtype("float32"), nnx.Rngs(0), out_dim=6)
     assert layer(jnp.asarray(X)).shape == (*X.shape[:-1], 6)
+
+
+def test_modulated_norm_is_both_and_keeps_its_input_alone():
+    """Of the backward pass: nothing as wide as the tokens is kept beside them."""
+    shift, scale = jnp.full((2, 16), 0.5), jnp.full((2, 16), -0.25)
+    x = jnp.asarray(X)
+    np.testing.assert_array_equal(
+        modulated_norm(x, shift, scale), modulate(layer_norm(x), shift, scale)
+    )
+    for function in (lambda x: modulated_norm(x, shift, scale), ACTIVATIONS["gelu"]):
+        _, backward = jax.vjp(function, x)
+        wide = [leaf for leaf in jax.tree.leaves(backward) if leaf.shape == x.shape]
+        assert len(wide) == 1
+        np.testing.assert_array_equal(wide[0], x)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("d_in", "d_out"), [(16, 48), (48, 16), (16, 16), (5, 1)])
+@pytest.mark.parametrize("leading", [(), (3,), (2, 3, 5)])
+def test_the_products_gradients_are_those_of_a_matrix_product(leading, d_in, d_out, dtype):
+    """In float64 numpy: dx = dy W^T, dW = x^T dy over all tokens; rounded once to the type."""
+    rng = np.random.default_rng(2)
+    x, kernel, dy = (
+        jnp.asarray(rng.standard_normal(shape), dtype)
+        for shape in ((*leading, d_in), (d_in, d_out), (*leading, d_out))
+    )
+    y, backward = jax.vjp(product, x, kernel)
+    dx, dkernel = jax.jit(backward)(dy)
+    wide = [np.asarray(a, np.float64) for a in (x, kernel, dy)]
+    rows = [a.reshape(-1, a.shape[-1]) for a in (wide[0], wide[2])]
+    expected = (wide[0] @ wide[1], wide[2] @ wide[1].T, rows[0].T @ rows[1])
+    for found, wanted in zip((y, dx, dkernel), expected, strict=True):
+        assert found.dtype == dtype and found.shape == wanted.shape
+        tolerance = 1e-5 if dtype == "float32" else 0.02
+        np.testing.assert_allclose(np.float64(found), wanted, rtol=tolerance, atol=10 * tolerance)
+
+
+def test_a_frozen_kernel_costs_no_gradient_and_keeps_no_input():
+    """And so does an input that nothing is to be learned of: the first layer's."""
+    x, kernel = jnp.ones((2, 7, 16)), jnp.ones((16, 8))
+    forward = 2.0 * 14 * 16 * 8
+
+    def flops(function, argument):
+        return matmul_flops(jax.make_jaxpr(jax.grad(lambda a: function(a).sum()))(argument).jaxpr)
+
+    assert flops(lambda x: product(x, kernel), x) == 2 * forward
+    assert flops(lambda w: product(x, w), kernel) == 2 * forward
+    both = jax.make_jaxpr(jax.grad(lambda a: product(*a).sum()))((x, kernel))
+    assert matmul_flops(both.jaxpr) == 3 * forward
+    _, backward = jax.vjp(lambda x: product(x, kernel), x)
+    assert x.shape not in [leaf.shape for leaf in jax.tree.leaves(backward)]
+
+
+def test_the_product_batches_and_is_the_same_under_recomputation_and_scan():
+    rng = np.random.default_rng(3)
+    x = jnp.asarray(rng.standard_normal((4, 6, 8)), jnp.float32)
+    kernels = jnp.asarray(rng.standard_normal((3, 8, 8)), jnp.float32)
+
+    def loss(multiply, kernels):
+        def body(y, kernel):
+            return jnp.tanh(multiply(y, kernel)), None
+
+        return jax.lax.scan(body, x, kernels)[0].sum()
+
+    plain = jax.grad(lambda w: loss(jnp.matmul, w))(kernels)
+    recomputed = jax.checkpoint(product)
+    batched = jax.vmap(product, (0, None))
+    for multiply in (product, recomputed, batched):
+        found = jax.jit(jax.grad(lambda w, m=multiply: loss(m, w)))(kernels)
+        np.testing.assert_allclose(found, plain, rtol=1e-4, atol=1e-5)

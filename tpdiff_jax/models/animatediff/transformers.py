@@ -18,7 +18,7 @@ from einops import rearrange
 from flax import nnx
 
 from tpdiff_jax.models.animatediff.config import AnimateDiffConfig
-from tpdiff_jax.models.layers.attention import Attend, dot_product_attention
+from tpdiff_jax.models.layers.attention import Attend, Attention, dot_product_attention
 from tpdiff_jax.models.layers.attention_kernels import attention_over
 from tpdiff_jax.models.layers.basic import DTYPES, EPSILON, FrameGroupNorm, Linear
 from tpdiff_jax.types import Array, ArrayLike, Layout
@@ -26,28 +26,6 @@ from tpdiff_jax.types import Array, ArrayLike, Layout
 TOKEN_NORM_EPSILON = 1e-5
 FEED_FORWARD_RATIO = 4
 POSITION_MAX_PERIOD = 10_000.0
-
-
-class Attention(nnx.Module):
-    """Multi-head attention of tokens to a context, with no bias but at its end."""
-
-    def __init__(
-        self, dim: int, context_dim: int, num_heads: int, dtype: jnp.dtype, rngs: nnx.Rngs
-    ):
-        def linear(d_in: int, use_bias: bool = False) -> Linear:
-            return Linear(d_in, dim, use_bias=use_bias, dtype=dtype, rngs=rngs)
-
-        self.q, self.k, self.v = linear(dim), linear(context_dim), linear(context_dim)
-        self.out = linear(dim, use_bias=True)
-        self.num_heads = num_heads
-
-    def __call__(self, x: Array, context: Array, attend: Attend) -> Array:
-        """[..., l, d], context [..., m, e] whose leading axes broadcast -> [..., l, d]."""
-        q, k, v = (
-            part.reshape(*part.shape[:-1], self.num_heads, -1)  # [..., n, e]
-            for part in (self.q(x), self.k(context), self.v(context))
-        )
-        return self.out(attend(q, k, v).reshape(x.shape))
 
 
 class TransformerBlock(nnx.Module):

@@ -33,7 +33,6 @@ from tpdiff_jax.models.animatediff.weight_rows import (
     original_names,
     position_names,
 )
-from tpdiff_jax.models.flux.weights import STORED_TYPES
 from tpdiff_jax.types import Params, PRNGKey
 from tpdiff_jax.weights.key_table import (
     check_tensors,
@@ -42,7 +41,7 @@ from tpdiff_jax.weights.key_table import (
     import_params,
     places,
 )
-from tpdiff_jax.weights.tensor_files import open_tensor_folder, write_folder
+from tpdiff_jax.weights.tensor_files import STORED_TYPES, open_tensor_folder, write_folder
 
 ANIMATEDIFF_LAYOUTS = ("separate", "combined", "original")
 UNET, ADAPTER = "unet", "motion_adapter"

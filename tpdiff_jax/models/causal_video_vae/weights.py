@@ -4,15 +4,14 @@ import pathlib
 from typing import Any
 
 import jax
-import numpy as np
 
-from tpdiff_jax.files.json_files import read_json
+from tpdiff_jax.files.json_files import read_json, refusing_odd_fields
 from tpdiff_jax.models.causal_video_vae.config import CausalVideoVAEConfig
 from tpdiff_jax.models.causal_video_vae.network import CausalVideoVAE
 from tpdiff_jax.types import Params
+from tpdiff_jax.weights.frame_rows import convolution_3d_rows, norm_rows, pointwise_3d_rows
 from tpdiff_jax.weights.key_table import (
     KeyRow,
-    Transform,
     check_tensors,
     import_params,
     linear_rows,
@@ -20,12 +19,6 @@ from tpdiff_jax.weights.key_table import (
 )
 from tpdiff_jax.weights.tensor_files import open_tensor_folder
 
-# PyTorch keeps [out, in, time, row, column], flax [time, row, column, in, out].
-CONVOLUTION_3D = Transform(
-    lambda x: np.transpose(x, (2, 3, 4, 1, 0)), lambda x: np.transpose(x, (4, 3, 0, 1, 2))
-)
-# A 1 x 1 x 1 convolution is a linear layer here.
-POINTWISE_3D = Transform(lambda x: x[:, :, 0, 0, 0].T, lambda x: x.T[:, :, None, None, None])
 CAUSAL_VAE_FIELDS: tuple[tuple[str, str, bool], ...] = (
     ("encoder_in_channels", "channels", False),
     ("decoder_out_channels", "channels", False),
@@ -53,7 +46,7 @@ def causal_video_vae_rows(config: CausalVideoVAEConfig) -> list[KeyRow]:
         widths = config.level_channels if part == "encoder" else config.level_channels[::-1]
         rows += _convolution(f"{part}.conv_in", f"{part}/conv_in")
         rows += _convolution(f"{part}.conv_out", f"{part}/conv_out")
-        rows += _norm(f"{part}.conv_norm_out", f"{part}/norm")
+        rows += norm_rows(f"{part}.conv_norm_out", f"{part}/norm")
         rows += _middle(f"{part}.mid_block", f"{part}/middle")
         for i in range(num_levels):
             tensor, param = f"{part}.{levels}.{i}", f"{part}/levels/{i}"
@@ -75,6 +68,11 @@ def read_vae_config(folder: pathlib.Path) -> CausalVideoVAEConfig:
     path = folder / "config.json"
     if not path.exists():
         return CausalVideoVAEConfig()
+    with refusing_odd_fields(path):
+        return CausalVideoVAEConfig(**_shape_of(path))
+
+
+def _shape_of(path: pathlib.Path) -> dict[str, Any]:
     fields = read_json(path)
     shape: dict[str, Any] = {}
     for name, ours, is_per_level in CAUSAL_VAE_FIELDS:
@@ -87,7 +85,7 @@ def read_vae_config(folder: pathlib.Path) -> CausalVideoVAEConfig:
             found = tuple(value) if isinstance(value, list) else value
             if shape.setdefault(ours, found) != found:
                 raise ValueError(f"{path} says {name}={value}, elsewhere {shape[ours]}")
-    return CausalVideoVAEConfig(**shape)
+    return shape
 
 
 def load_causal_video_vae(folder: pathlib.Path, config: CausalVideoVAEConfig) -> Params:
@@ -125,7 +123,7 @@ def _middle(tensor: str, param: str) -> list[KeyRow]:
     attention = f"{tensor}.attentions.0"
     return [
         *_residual(f"{tensor}.resnets.0", f"{param}/residual_1", has_shortcut=False),
-        *_norm(f"{attention}.group_norm", f"{param}/norm"),
+        *norm_rows(f"{attention}.group_norm", f"{param}/norm"),
         *linear_rows(f"{attention}.to_q", f"{param}/attention/qkv", (0, 3)),
         *linear_rows(f"{attention}.to_k", f"{param}/attention/qkv", (1, 3)),
         *linear_rows(f"{attention}.to_v", f"{param}/attention/qkv", (2, 3)),
@@ -136,9 +134,9 @@ def _middle(tensor: str, param: str) -> list[KeyRow]:
 
 def _residual(tensor: str, param: str, has_shortcut: bool) -> list[KeyRow]:
     rows = [
-        *_norm(f"{tensor}.norm1", f"{param}/norm_1"),
+        *norm_rows(f"{tensor}.norm1", f"{param}/norm_1"),
         *_convolution(f"{tensor}.conv1", f"{param}/conv_1"),
-        *_norm(f"{tensor}.norm2", f"{param}/norm_2"),
+        *norm_rows(f"{tensor}.norm2", f"{param}/norm_2"),
         *_convolution(f"{tensor}.conv2", f"{param}/conv_2"),
     ]
     return rows + (
@@ -147,18 +145,8 @@ def _residual(tensor: str, param: str, has_shortcut: bool) -> list[KeyRow]:
 
 
 def _convolution(tensor: str, param: str) -> list[KeyRow]:
-    return [
-        KeyRow(f"{tensor}.conv.weight", f"{param}/conv/kernel", CONVOLUTION_3D),
-        KeyRow(f"{tensor}.conv.bias", f"{param}/conv/bias"),
-    ]
+    return convolution_3d_rows(f"{tensor}.conv", f"{param}/conv")
 
 
 def _pointwise(tensor: str, param: str) -> list[KeyRow]:
-    return [
-        KeyRow(f"{tensor}.conv.weight", f"{param}/kernel", POINTWISE_3D),
-        KeyRow(f"{tensor}.conv.bias", f"{param}/bias"),
-    ]
-
-
-def _norm(tensor: str, param: str) -> list[KeyRow]:
-    return [KeyRow(f"{tensor}.weight", f"{param}/scale"), KeyRow(f"{tensor}.bias", f"{param}/bias")]
+    return pointwise_3d_rows(f"{tensor}.conv", param)

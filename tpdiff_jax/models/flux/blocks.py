@@ -24,8 +24,7 @@ from tpdiff_jax.models.layers.basic import (
     DTYPES,
     FeedForward,
     Linear,
-    layer_norm,
-    modulate,
+    modulated_norm,
     over_tokens,
     zero_linear,
 )
@@ -88,7 +87,7 @@ class DoubleBlock(nnx.Module):
         streams = (self.text, self.video)
         modulations = [jnp.split(s.modulation(condition), 6, axis=-1) for s in streams]
         normed = [
-            modulate(layer_norm(x), shift, scale)
+            modulated_norm(x, shift, scale)
             for x, (shift, scale, *_) in zip(tokens, modulations, strict=True)
         ]
         weights = [s.attention for s in streams]
@@ -103,7 +102,7 @@ class DoubleBlock(nnx.Module):
 def _feed_forward(stream: Stream, x: Array, attended: Array, modulation: list[Array]) -> Array:
     gate_attention, shift, scale, gate = modulation
     x = x + over_tokens(gate_attention, x) * attended
-    return x + over_tokens(gate, x) * stream.feed_forward(modulate(layer_norm(x), shift, scale))
+    return x + over_tokens(gate, x) * stream.feed_forward(modulated_norm(x, shift, scale))
 
 
 class SingleBlock(nnx.Module):
@@ -126,7 +125,7 @@ class SingleBlock(nnx.Module):
     ) -> Tokens:
         """Tokens, condition [b, d] and the video's rotary table [f, l, e / 2] -> tokens."""
         shift, scale, gate = jnp.split(self.modulation(condition), 3, axis=-1)
-        normed = [modulate(layer_norm(x), shift, scale) for x in tokens]
+        normed = [modulated_norm(x, shift, scale) for x in tokens]
         attended = joint_attention([self.attention] * 2, normed, (None, table), attend)
         text, video = (
             x + over_tokens(gate, x) * self._mix(y, heads)

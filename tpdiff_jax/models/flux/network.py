@@ -39,7 +39,7 @@ from tpdiff_jax.models.layers.patching import (
 )
 from tpdiff_jax.models.layers.rope import video_table
 from tpdiff_jax.models.layers.text_attention import attention_with_text, num_seen_keys
-from tpdiff_jax.models.network import attention_axis_sizes, video_shape
+from tpdiff_jax.models.network import attention_axis_sizes, check_cond, video_shape
 from tpdiff_jax.types import (
     Array,
     Cond,
@@ -138,7 +138,7 @@ class Flux:
         config, size = self.config, self.config.patch_size
         shape = video_shape(x_t, positions, config.channels)
         self.check_shape(shape, strides)
-        self._check_cond(cond, x_t.shape[0])
+        check_cond(self.cond_shapes, cond, x_t.shape[0])
         stem, head = bind(FluxStem, config, params["stem"]), bind(Head, config, params["head"])
         condition = stem.condition(t, cond["pooled"])
         patches = patch_positions(positions, size)
@@ -184,12 +184,3 @@ class Flux:
         if cond is None:
             return None
         return {**cond, **{name: jnp.zeros_like(cond[name]) for name in self.cond_shapes}}
-
-    def _check_cond(self, cond: Cond, batch_size: int) -> None:
-        missing = [name for name in self.cond_shapes if cond is None or name not in cond]
-        if missing:
-            raise ValueError(f"cond must have {', '.join(self.cond_shapes)}; missing {missing}")
-        for name, (shape, _) in self.cond_shapes.items():
-            expected = (batch_size, *shape)
-            if cond[name].shape != expected:
-                raise ValueError(f"cond[{name!r}] must be {expected}, got {cond[name].shape}")

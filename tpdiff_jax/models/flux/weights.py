@@ -12,7 +12,6 @@ import pathlib
 from typing import Any
 
 import jax
-import ml_dtypes
 import numpy as np
 from einops import rearrange
 
@@ -21,6 +20,7 @@ from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.files.json_files import read_json
 from tpdiff_jax.models import Flux, FluxConfig
 from tpdiff_jax.types import Params
+from tpdiff_jax.weights.config_files import check_config_file
 from tpdiff_jax.weights.key_table import (
     HALVES_SWAPPED,
     TRANSPOSED,
@@ -34,15 +34,10 @@ from tpdiff_jax.weights.key_table import (
     linear_rows,
     places,
 )
-from tpdiff_jax.weights.tensor_files import open_tensor_folder, write_folder
+from tpdiff_jax.weights.tensor_files import STORED_TYPES, open_tensor_folder, write_folder
 
 CLASSES = {"pyramid_flow": "PyramidFluxTransformer", "diffusers": "FluxTransformer2DModel"}
 FLUX_LAYOUTS = tuple(CLASSES)
-STORED_TYPES = {
-    "float32": np.dtype(np.float32),
-    "bfloat16": np.dtype(ml_dtypes.bfloat16),
-    "float16": np.dtype(np.float16),
-}
 Q, K, V = (0, 3), (1, 3), (2, 3)
 DOUBLE, SINGLE = "transformer_blocks.{layer}", "single_transformer_blocks.{layer}"
 
@@ -148,7 +143,7 @@ def load_flux(
     """
     layout = layout or _layout_of(folder / "config.json")
     if (folder / "config.json").exists():
-        _check_config(folder / "config.json", config)
+        check_config_file(folder / "config.json", config, FLUX_FIELDS, MADE_OF)
     shapes = params or abstract_flux_params(config)
     found, tensors = places(flux_rows(config, layout), shapes), open_tensor_folder(folder)
     check_tensors(found, tensors.shapes, str(folder))
@@ -204,15 +199,3 @@ def _layout_of(path: pathlib.Path) -> str:
         if name == found:
             return layout
     raise ValueError(f"{path} says _class_name={found!r}; read are {', '.join(CLASSES.values())}")
-
-
-def _check_config(path: pathlib.Path, config: FluxConfig) -> None:
-    fields = read_json(path)
-    for name, ours in FLUX_FIELDS:
-        value, expected = fields.get(name), getattr(config, ours)
-        value = tuple(value) if isinstance(value, list) else value
-        if name in fields and value != expected:
-            raise ValueError(
-                f"{path} says {name}={value}, the config has {ours}={expected}"
-                f"{MADE_OF.get(ours, '')}"
-            )

@@ -21,12 +21,10 @@ from tpdiff_jax.models.image_vae.config import ImageVAEConfig
 from tpdiff_jax.models.layers.attention import SelfAttention
 from tpdiff_jax.models.layers.basic import DTYPES, EPSILON, FrameGroupNorm
 from tpdiff_jax.models.layers.block_stack import bind, new_params
-from tpdiff_jax.models.layers.residual_block import ResidualBlock, frame_conv, twice
+from tpdiff_jax.models.layers.latent_moments import mean_and_log_var
+from tpdiff_jax.models.layers.residual_block import AFTER, ResidualBlock, frame_conv, twice
 from tpdiff_jax.models.layers.tiling import Tiles, in_tiles
 from tpdiff_jax.types import Array, Params, PRNGKey
-
-IMAGE_LOG_VAR_RANGE = (-30.0, 20.0)
-AFTER = ((0, 1), (0, 1))  # the encoder pads below and on the right only, before it downsamples
 
 
 class ImageMiddle(nnx.Module):
@@ -164,8 +162,7 @@ class ImageVAE:
             raise ValueError(f"tiles must be multiples of {factor}, got {tiles}")
         encoder = bind(ImageEncoder, self.config, params["encoder"])
         moments = _in_chunks(encoder, video, chunk_frames, tiles)
-        mean, log_var = jnp.split(moments, 2, axis=-1)
-        return mean, jnp.clip(log_var, *IMAGE_LOG_VAR_RANGE)
+        return mean_and_log_var(moments)
 
     def decode(
         self,

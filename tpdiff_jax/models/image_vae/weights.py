@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from tpdiff_jax.files.json_files import read_json
+from tpdiff_jax.files.json_files import read_json, refusing_odd_fields
 from tpdiff_jax.models.image_vae.config import ImageVAEConfig
 from tpdiff_jax.models.image_vae.network import ImageVAE
 from tpdiff_jax.types import Params
@@ -76,7 +76,8 @@ def read_image_vae_config(folder: pathlib.Path) -> ImageVAEConfig:
         found = tuple(value) if isinstance(value, list) else value
         if value is not None and shape.setdefault(ours, found) != found:
             raise ValueError(f"{path} says {name}={value}, elsewhere {shape[ours]}")
-    return ImageVAEConfig(**shape)
+    with refusing_odd_fields(path):
+        return ImageVAEConfig(**shape)
 
 
 def load_image_vae(folder: pathlib.Path, config: ImageVAEConfig) -> Params:

@@ -1,4 +1,4 @@
-"""Self-attention over one axis of tokens, with rotary positions and normalised queries and keys.
+"""Attention over one axis of tokens, with rotary positions and normalised queries and keys.
 
 Everything before the last two axes is batch, so the same module attends within a frame
 ([b, f, l, d]), along time ([b, l, f, d]) or over all tokens at once ([b, f l, d]). Several streams
@@ -103,6 +103,61 @@ class SelfAttention(nnx.Module):
         """[..., l, n, e] -> [..., l, d]."""
         joined = heads.reshape(*heads.shape[:-2], -1)
         return joined if self.out is None else self.out(joined)
+
+
+class Attention(nnx.Module):
+    """Multi-head attention of tokens to a context, each projection with a matrix of its own.
+
+    `qk_norm` applies RMSNorm over all heads together, before they are split and rotated. The
+    output has a bias in any case.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        context_dim: int,
+        num_heads: int,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+        *,
+        use_bias: bool = False,
+        qk_norm: bool = False,
+    ):
+        def linear(d_in: int, has_bias: bool = use_bias) -> Linear:
+            return Linear(d_in, dim, use_bias=has_bias, dtype=dtype, rngs=rngs)
+
+        self.q, self.k, self.v = linear(dim), linear(context_dim), linear(context_dim)
+        self.out = linear(dim, True)
+        self.q_norm = RMSNorm(dim) if qk_norm else None
+        self.k_norm = RMSNorm(dim) if qk_norm else None
+        self.num_heads = num_heads
+
+    def __call__(
+        self, x: Array, context: Array, attend: Attend, table: RotaryTable | None = None
+    ) -> Array:
+        """Let tokens look at a context.
+
+        Args:
+            x: [..., l, d].
+            context: [..., m, e], whose leading axes are such that `attend` takes them; x itself
+                for self-attention.
+            attend: the attention.
+            table: rotary cos and sin of tokens and context alike,
+                [..., l, d / num_heads / 2]; None: no positions.
+
+        Returns:
+            [..., l, d].
+        """
+        q, k = self.q(x), self.k(context)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k, v = (
+            part.reshape(*part.shape[:-1], self.num_heads, -1)  # [..., n, e]
+            for part in (q, k, self.v(context))
+        )
+        if table is not None:
+            q, k = rotate_pairs(q, table), rotate_pairs(k, table)
+        return self.out(attend(q, k, v).reshape(x.shape))
 
 
 def joint_attention(

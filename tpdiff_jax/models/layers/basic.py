@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.custom_derivatives import SymbolicZero
 
 from tpdiff_jax.types import Array
 
@@ -34,7 +35,7 @@ def relu_squared(x: Array) -> Array:
 
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "gelu": gelu_tanh,
+    "gelu": jax.checkpoint(gelu_tanh),  # the backward pass keeps x alone
     "silu": jax.nn.silu,
     "relu_squared": relu_squared,
 }
@@ -71,6 +72,21 @@ def modulate(x: Array, shift: Array, scale: Array) -> Array:
     return x * (1.0 + over_tokens(scale, x)) + over_tokens(shift, x)
 
 
+@jax.checkpoint
+def modulated_norm(x: Array, shift: Array, scale: Array) -> Array:
+    """`modulate` of `layer_norm`; the backward pass keeps x and computes the rest again.
+
+    Args:
+        x: tokens, [b, ..., d].
+        shift: [b, d].
+        scale: [b, d].
+
+    Returns:
+        Tokens, same shape and dtype as x.
+    """
+    return modulate(layer_norm(x), shift, scale)
+
+
 def over_tokens(per_sample: Array, tokens: Array) -> Array:
     """Reshape [b, d] so that it broadcasts over the tokens [b, ..., d], in their dtype."""
     middle = (1,) * (tokens.ndim - 2)
@@ -94,8 +110,73 @@ class LowRank(nnx.Module):
         self.lora_a, self.lora_b = nnx.Param(jnp.zeros(())), nnx.Param(jnp.zeros(()))
 
 
+def _weight_gradient_on_cpu(x: Array, dy: Array) -> Array:
+    """x^T dy summed over all tokens, in the operands' order that XLA's CPU kernels take.
+
+    The first operand is copied to its transpose, so the narrower one comes first; the barrier keeps
+    the compiler from turning the product round again.
+    """
+    over_tokens_of_both = ((tuple(range(x.ndim - 1)),) * 2, ((), ()))
+    if x.shape[-1] <= dy.shape[-1]:
+        return jax.lax.dot_general(x, dy, over_tokens_of_both)
+    return jax.lax.optimization_barrier(jax.lax.dot_general(dy, x, over_tokens_of_both)).T
+
+
+def _weight_gradient(x: Array, dy: Array) -> Array:
+    """x^T dy summed over all tokens: [..., d_in], [..., d_out] -> [d_in, d_out]."""
+    return jax.lax.dot_general(x, dy, ((tuple(range(x.ndim - 1)),) * 2, ((), ())))
+
+
+@jax.custom_vjp
+def product(x: Array, kernel: Array) -> Array:
+    """Multiply x W, with a gradient of W that is one product in the kernel's own layout.
+
+    The gradient that JAX derives is the transpose of (dy^T x), a product of two transposed
+    operands, for which XLA on CPU has no fast kernel: half the speed. A frozen kernel costs neither
+    its gradient nor the memory of x.
+
+    Args:
+        x: [..., d_in].
+        kernel: [d_in, d_out], same dtype.
+
+    Returns:
+        [..., d_out], same dtype.
+    """
+    return jax.lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
+
+
+def _product_fwd(x: Any, kernel: Any) -> tuple[Array, tuple[Array | None, Array | None]]:
+    kept_x = x.value if kernel.perturbed else None
+    kept_kernel = kernel.value if x.perturbed else None
+    return product(x.value, kernel.value), (kept_x, kept_kernel)
+
+
+def _product_bwd(kept: tuple[Array | None, Array | None], dy: Any) -> tuple[Any, Any]:
+    x, kernel = kept
+    if isinstance(dy, SymbolicZero):
+        return None, None
+    dx = None
+    if kernel is not None:
+        dx = jax.lax.dot_general(dy, kernel, (((dy.ndim - 1,), (1,)), ((), ())))
+    if x is None:
+        return dx, None
+    return dx, jax.lax.platform_dependent(
+        x, dy, cpu=_weight_gradient_on_cpu, default=_weight_gradient
+    )
+
+
+product.defvjp(_product_fwd, _product_bwd, symbolic_zeros=True)
+
+
+def _dot_general(x: Array, kernel: Array, *_: Any, **__: Any) -> Array:
+    return product(x, kernel)
+
+
 class Linear(LowRank, nnx.Linear):
     """y = x W + bias, and with a low-rank change + (x A) B."""
+
+    def __init__(self, d_in: int, d_out: int, **kwargs: Any):
+        super().__init__(d_in, d_out, dot_general=_dot_general, **kwargs)
 
     def __call__(self, inputs: Array, out_sharding: Any = None) -> Array:
         """[..., d_in] -> [..., d_out] in the compute dtype."""
@@ -104,7 +185,7 @@ class Linear(LowRank, nnx.Linear):
             return y
         low = (inputs, self.lora_a[...], self.lora_b[...])
         x, low_a, low_b = self.promote_dtype(low, dtype=self.dtype)
-        return y + (x @ low_a) @ low_b
+        return y + product(product(x, low_a), low_b)
 
 
 class Conv(LowRank, nnx.Conv):

@@ -35,16 +35,17 @@ def sinusoid_features(x: Array, num_features: int = NUM_TIME_FEATURES) -> Array:
 class ScalarEmbedding(nnx.Module):
     """Sinusoids of a scalar followed by a two-layer SiLU network: [b] -> [b, d]."""
 
-    def __init__(self, dim: int, rngs: nnx.Rngs):
-        self.inner = Linear(NUM_TIME_FEATURES, dim, rngs=rngs)
+    def __init__(self, dim: int, rngs: nnx.Rngs, num_features: int = NUM_TIME_FEATURES):
+        self.inner = Linear(num_features, dim, rngs=rngs)
         self.outer = Linear(dim, dim, rngs=rngs)
+        self.num_features = num_features
 
     def __call__(self, x: Array) -> Array:
         """Embed scalars in the sinusoids' range, 0 to 1000: [b] -> [b, d]."""
-        return self.of_features(sinusoid_features(x))
+        return self.of_features(sinusoid_features(x, self.num_features))
 
     def of_features(self, features: Array) -> Array:
-        """The network behind the sinusoids: [b, 256] -> [b, d]."""
+        """The network behind the sinusoids: [b, num_features] -> [b, d]."""
         return self.outer(jax.nn.silu(self.inner(features)))
 
 
@@ -88,6 +89,6 @@ class LabelEmbedding(nnx.Module):
         return self.table[...][labels].sum(axis=1)
 
 
-def scalar_embedding_flops(dim: int) -> float:
+def scalar_embedding_flops(dim: int, num_features: int = NUM_TIME_FEATURES) -> float:
     """Matrix-product FLOPs of one `ScalarEmbedding`."""
-    return 2.0 * NUM_TIME_FEATURES * dim + 2.0 * dim**2
+    return 2.0 * num_features * dim + 2.0 * dim**2

@@ -5,7 +5,7 @@ from typing import Protocol
 import jax.numpy as jnp
 from flax import nnx
 
-from tpdiff_jax.models.layers.basic import DTYPES, layer_norm, modulate, zero_linear
+from tpdiff_jax.models.layers.basic import DTYPES, modulated_norm, zero_linear
 from tpdiff_jax.types import Array
 
 
@@ -39,4 +39,4 @@ class Head(nnx.Module):
     def __call__(self, x: Array, condition: Array) -> Array:
         """[b, ..., l, d], [b, d] -> [b, ..., l, p] float32."""
         shift, scale = jnp.split(self.modulation(condition), 2, axis=-1)
-        return self.patch(modulate(layer_norm(x), shift, scale)).astype(jnp.float32)
+        return self.patch(modulated_norm(x, shift, scale)).astype(jnp.float32)

@@ -8,6 +8,8 @@ from tpdiff_jax.models.layers.basic import Conv, FrameGroupNorm, Linear
 from tpdiff_jax.types import Array
 
 SAME = ((1, 1), (1, 1))
+AFTER = ((0, 1), (0, 1))
+"""Padding of encoders before they halve the sides: below and on the right only."""
 
 
 def frame_conv(

@@ -1,4 +1,4 @@
-"""Attention of a video and its text to each other, on however many devices.
+"""Attention of a video and its text to each other, or of the one to the other, on any devices.
 
     every token sees the visible text and every frame; causal: no frame after its own
 
@@ -15,7 +15,7 @@ it gathers first. All of them hold the text and compute it alike.
 
 import jax.numpy as jnp
 
-from tpdiff_jax.models.layers.attention import JointAttend
+from tpdiff_jax.models.layers.attention import Attend, JointAttend
 from tpdiff_jax.models.layers.attention_kernels import KERNELS, choose_kernel
 from tpdiff_jax.types import Array, Layout
 
@@ -67,6 +67,22 @@ def attention_with_text(
         return run(*q, *k, *v, jnp.asarray(text_mask) != 0)
 
     return attend
+
+
+def attention_to_text(choice: str, layout: Layout) -> Attend:
+    """Return attention of a video [b, f, l, n, e] to all tokens of its text [b, m, n, e].
+
+    Args:
+        choice: a kernel, one of `attention_kernels.CHOICES`.
+        layout: the devices.
+    """
+
+    def on_shard(q: Array, k: Array, v: Array) -> tuple[Array]:
+        name = choose_kernel(choice, layout.platform, q.dtype.name, k.shape[1])
+        return (KERNELS[name](_flat(q), k, v).reshape(q.shape),)
+
+    run = layout.over_shards(on_shard, (VIDEO_AXES, TEXT_AXES, TEXT_AXES), (VIDEO_AXES,))
+    return lambda q, k, v: run(q, k, v)[0]
 
 
 def num_seen_keys(num_text: int, num_frames: int, num_patches: int, is_causal: bool) -> float:

@@ -5,6 +5,10 @@
 over the tiles k, with weights w_k that fall linearly towards a tile's borders. For a network whose
 outputs see no farther than the overlap allows this is exact; one that takes moments or attends over
 the whole frame gives something else in tiles, without seams.
+
+`in_blended_tiles` lays and joins tiles as diffusers' autoencoders do: they start at multiples of
+side - overlap, the last ones are cut at the frame's end, and each fades in over what its neighbours
+above and on the left, themselves so blended, give for the overlap.
 """
 
 from collections.abc import Callable
@@ -85,6 +89,65 @@ def in_tiles(apply: Callable[[Array], Array], x: Array, tiles: Tiles) -> Array:
         total = total.at[:, :, rows, columns].add(part * weights)
         weight[rows, columns] += weights
     return total / weight
+
+
+def in_blended_tiles(apply: Callable[[Array], Array], x: Array, tiles: Tiles) -> Array:
+    """Apply a network tile by tile and blend the results as diffusers does.
+
+    Args:
+        apply: [b, f, h, w, c] -> [b, f', h', w', d], the same factors h' / h and w' / w for tiles
+            of every size.
+        x: [b, f, h, w, c].
+        tiles: in rows and columns of x; one that exceeds the frame is the frame.
+
+    Returns:
+        [b, f', h', w', d].
+
+    Source: diffusers 0.42, `AutoencoderKLWan.tiled_encode` and `tiled_decode`.
+    """
+    height, width = x.shape[2:4]
+    if tiles.side >= max(height, width):
+        return apply(x)
+    step = tiles.side - tiles.overlap
+    rows, columns = range(0, height, step), range(0, width, step)
+    of_size: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for row, column in product(rows, columns):
+        size = min(tiles.side, height - row), min(tiles.side, width - column)
+        of_size.setdefault(size, []).append((row, column))
+    parts: dict[tuple[int, int], Array] = {}
+    for size, starts in of_size.items():  # one compiled tile of each size, run in turn
+
+        def of_tile(start: Array, size: tuple[int, int] = size) -> Array:
+            sizes = (*x.shape[:2], *size, x.shape[4])
+            return apply(jax.lax.dynamic_slice(x, (0, 0, start[0], start[1], 0), sizes))
+
+        parts |= zip(starts, jax.lax.map(of_tile, np.array(starts)), strict=True)
+    scale = parts[0, 0].shape[2] / min(tiles.side, height)
+    out_step, overlap = round(step * scale), round(tiles.overlap * scale)
+    for row, column in product(rows, columns):
+        if row:
+            above = parts[row - step, column]
+            parts[row, column] = _fade_in(above, parts[row, column], overlap, axis=2)
+        if column:
+            left = parts[row, column - step]
+            parts[row, column] = _fade_in(left, parts[row, column], overlap, axis=3)
+    lines = [
+        jnp.concatenate([parts[row, column][:, :, :out_step, :out_step] for column in columns], 3)
+        for row in rows
+    ]
+    return jnp.concatenate(lines, axis=2)
+
+
+def _fade_in(before: Array, tile: Array, overlap: int, axis: int) -> Array:
+    """Mix the start of a tile with the end of the one before it, linearly from the latter."""
+    overlap = min(overlap, before.shape[axis], tile.shape[axis])
+    old = jax.lax.slice_in_dim(before, before.shape[axis] - overlap, None, axis=axis)
+    new = jax.lax.slice_in_dim(tile, 0, overlap, axis=axis)
+    weight = (np.arange(overlap, dtype=np.float32) / max(overlap, 1)).reshape(
+        [-1 if i == axis else 1 for i in range(tile.ndim)]
+    )
+    rest = jax.lax.slice_in_dim(tile, overlap, None, axis=axis)
+    return jnp.concatenate([old * (1.0 - weight) + new * weight, rest], axis=axis)
 
 
 def _along(tiles: Tiles, length: int) -> tuple[list[int], int]:

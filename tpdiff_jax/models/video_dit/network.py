@@ -28,8 +28,7 @@ from tpdiff_jax.models.layers.basic import (
     DTYPES,
     FeedForward,
     Linear,
-    layer_norm,
-    modulate,
+    modulated_norm,
     over_tokens,
     zero_linear,
 )
@@ -93,7 +92,7 @@ class Block(nnx.Module):
         modulations = jnp.split(self.modulation(condition), self.num_modulations, axis=-1)
         for i, axis in enumerate((*self.axes, None)):
             shift, scale, gate = modulations[3 * i : 3 * i + 3]
-            y = modulate(layer_norm(x), shift, scale)
+            y = modulated_norm(x, shift, scale)
             if axis is None:
                 y = self.feed_forward(y)
             else:

@@ -1,0 +1,77 @@
+"""SIGTERM before there is anything to save: the process ends at once, with a code of its own.
+
+Importing, waiting for a lock, restoring and compiling take a minute or more of every start, and a
+scheduler's notice may come then as well. Whatever is written is written in one step, so ending at
+any instant is safe. The training loop puts `StopSignal` in the place of this; among several
+processes JAX does as soon as they are joined.
+
+Python runs a handler between two of its own instructions only, and compiling is one long
+instruction of the main thread. A thread of its own therefore watches for the signal's number, which
+the interpreter writes to a pipe at once.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+_MESSAGE = "tpdiff_jax: stopped by SIGTERM; the same command goes on from what is on the disk"
+
+
+def leave_at_sigterm(code: int) -> None:
+    """From now on SIGTERM ends this process at once, unless something else comes to handle it.
+
+    Args:
+        code: to end with.
+    """
+
+    def watch(reading: int) -> None:
+        while numbers := os.read(reading, 64):
+            for number in numbers:
+                if isinstance(handler := signal.getsignal(number), _Leave):
+                    handler()
+
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.signal(signal.SIGTERM, _Leave(code, lambda: _MESSAGE))
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    threading.Thread(target=watch, args=(reading,), daemon=True, name="sigterm").start()
+    os.register_at_fork(after_in_child=_forget)
+
+
+@contextlib.contextmanager
+def leaving_at_ctrl_c(code: int, say: Callable[[], str]) -> Iterator[None]:
+    """Let Ctrl-C end this process at once, while nothing else comes to handle it.
+
+    Args:
+        code: to end with.
+        say: returns one line for the user; called then.
+    """
+    previous = signal.signal(signal.SIGINT, _Leave(code, say))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+class _Leave:
+    """A handler that ends the process, from whichever thread sees the signal first."""
+
+    def __init__(self, code: int, say: Callable[[], str]) -> None:
+        self._code, self._say = code, say
+
+    def __call__(self, *_: Any) -> None:
+        sys.stderr.flush()
+        os.write(2, f"{self._say()}\n".encode())
+        os._exit(self._code)
+
+
+def _forget() -> None:
+    """Let a forked worker end as any process does, and not tell its parent's watch."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if isinstance(signal.getsignal(signal.SIGINT), _Leave):
+        signal.signal(signal.SIGINT, signal.default_int_handler)

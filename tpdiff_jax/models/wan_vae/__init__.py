@@ -1,0 +1,1 @@
+"""Wan's causal video autoencoder: config, layers, network, published weights."""

@@ -1,0 +1,35 @@
+"""Which config fields of a run may change when it goes on, and which only say where something lies.
+
+What a folder holds is known by its hash, which checkpoints and the run folder record; where it
+lies may change from machine to machine.
+"""
+
+SCHEDULE_LENGTH = "optim.schedule_steps"
+PLACES = (
+    "data.folder",
+    "model.weights",
+    "adaptation.weights",
+    "sample.video_weights",
+    "measure.fvd_weights",
+    "measure.clip_folder",
+)
+"""Fields that name a file or folder whose content has a hash."""
+
+_LENGTHS = ("train.num_steps", SCHEDULE_LENGTH)
+_GROUPS = ("mesh.", "log.")  # where arrays lie and lines go, not what they hold
+
+
+def may_change(name: str, free_groups: tuple[str, ...] = ()) -> bool:
+    """Whether a field may differ from that of the run's beginning, whatever it is now.
+
+    Args:
+        name: full name, as in `train.num_steps`.
+        free_groups: whole groups that may differ as well.
+    """
+    is_length = name in _LENGTHS or name.endswith("_every_steps")
+    return is_length or name.startswith(_GROUPS) or name.split(".", 1)[0] in free_groups
+
+
+def is_place(name: str) -> bool:
+    """Whether a field only says where something lies that is known by its hash."""
+    return name in PLACES

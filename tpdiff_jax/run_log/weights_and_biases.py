@@ -1,0 +1,93 @@
+"""Weights & Biases: curves, videos and the config of a run, under one id however often it resumes.
+
+The library's own variables say where things go: WANDB_PROJECT (here `tpdiff_jax` where it is not
+set), WANDB_ENTITY, WANDB_MODE=offline to write files that `wandb sync` sends later. The id stands
+in the workdir. A resumed run writes again what came after its checkpoint, the same numbers at the
+same steps, and the curve stays one.
+"""
+
+import io
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tpdiff_jax.files import media
+from tpdiff_jax.files.durable import write_durably
+
+ID_FILE = "wandb_id.txt"
+DEFAULT_PROJECT = "tpdiff_jax"
+INIT_SECONDS = 60.0  # a server that is away must not hold the loop for long
+
+
+class WandbSink:
+    """A run at Weights & Biases, opened with its first line: the config is in the workdir then."""
+
+    def __init__(self, workdir: Path, last_kept_step: int) -> None:
+        import wandb
+
+        self._wandb, self._workdir = wandb, workdir
+        self._is_fresh = last_kept_step < 0
+        self._run: Any = None
+
+    def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+        known = {name: value for name, value in scalars.items() if value is not None}
+        self._opened().log(known, step=step)
+
+    def write_videos(self, step: int, videos: Mapping[str, np.ndarray], fps: int) -> None:
+        """Show each set of videos as one animated grid.
+
+        Args:
+            step: number of completed steps.
+            videos: name -> uint8 [n, f, h, w, c].
+            fps: frames per second.
+        """
+        shown = {
+            name: self._wandb.Video(io.BytesIO(media.gif_grid(video, fps=fps)), format="gif")
+            for name, video in videos.items()
+        }
+        self._opened().log(shown, step=step)
+
+    def close(self) -> None:
+        """Finish; what is not yet sent is waited for."""
+        if self._run is not None:
+            self._run.finish()
+            self._run = None
+
+    def _opened(self) -> Any:
+        if self._run is None:
+            settings = self._wandb.Settings(
+                silent=True,
+                console="off",
+                init_timeout=INIT_SECONDS,
+                disable_code=True,
+                disable_git=True,
+                x_save_requirements=False,
+            )
+            self._run = self._wandb.init(
+                project=os.environ.get("WANDB_PROJECT") or DEFAULT_PROJECT,
+                id=self._id(),
+                name=self._workdir.resolve().name,
+                dir=str(self._workdir),
+                config=self._config(),
+                resume="allow",
+                settings=settings,
+            )
+        return self._run
+
+    def _id(self) -> str:
+        """The id of the run, made once: a run that starts afresh in its workdir is another."""
+        path = self._workdir / ID_FILE
+        if not self._is_fresh and path.is_file():
+            return path.read_text().strip()
+        self._is_fresh = False
+        write_durably(path, (run_id := secrets.token_hex(4)).encode())
+        return run_id
+
+    def _config(self) -> dict[str, Any]:
+        path = self._workdir / "config.json"
+        return json.loads(path.read_text()) if path.is_file() else {}

@@ -1,0 +1,43 @@
+"""The config.json beside published weights: what it says must be so here."""
+
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from tpdiff_jax.files.json_files import read_json
+
+
+def check_config_file(
+    path: pathlib.Path,
+    config: Any,
+    fields: Iterable[tuple[str, str]],
+    made_of: Mapping[str, str] | None = None,
+    fixed: Mapping[str, Any] | None = None,
+) -> None:
+    """Compare a config.json with the config of a network; entries that it lacks are not compared.
+
+    Args:
+        path: the file.
+        config: of the network.
+        fields: entries of the file, and fields or properties of `config` that they must equal.
+        made_of: what in a config decides a property, to end the error's sentence.
+        fixed: entries of the file that only ever have one value here, and that value.
+
+    Raises:
+        ValueError: naming the file, the entry, its value and what is needed.
+    """
+    found = {name: _frozen(value) for name, value in read_json(path).items()}
+    for name, ours in fields:
+        expected = getattr(config, ours)
+        if name in found and found[name] != expected:
+            raise ValueError(
+                f"{path} says {name}={found[name]}, the config has {ours}={expected}"
+                f"{(made_of or {}).get(ours, '')}"
+            )
+    for name, only in (fixed or {}).items():
+        if name in found and found[name] != only:
+            raise ValueError(f"{path} says {name}={found[name]!r}; this network has {only!r}")
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
