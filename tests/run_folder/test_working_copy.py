@@ -197,6 +197,25 @@ def test_a_checkpoint_that_comes_while_files_are_listed_is_not_sent_before_its_l
         assert {name.split("/")[1] for name in found if "checkpoints/" in name} == steps
 
 
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ("prepare.json", "16x96x160/train-0.array_record"),
+        ("config.json", "metrics.jsonl"),
+        ("train-0.array_record", "train-0.array_record.json"),
+        ("zz.array_record.json", "manifest.json"),
+        ("16x96x160/manifest.json", "manifest.json"),
+        ("clips/1.record", "clips/clips.json"),
+        ("export/z.safetensors", "export/model.safetensors.index.json"),
+        ("results.json", "checkpoints/1/_METADATA"),
+        ("checkpoints/2/state/d/z", "checkpoints/1/manifest.json"),
+    ],
+)
+def test_what_vouches_for_others_is_sent_after_them(first: str, then: str) -> None:
+    for modified in (0, 5):  # also where the clock does not tell them apart
+        assert copies._order(first, modified) < copies._order(then, 5)
+
+
 @pytest.mark.parametrize("damage", ["flip", "remove", "shorten", "manifest"])
 def test_a_damaged_checkpoint_sends_the_reader_to_the_one_before(address: str, damage: str) -> None:
     with working_copy(address, "train") as folder:
