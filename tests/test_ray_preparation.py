@@ -174,8 +174,11 @@ def test_a_crash_of_the_decoder_costs_its_video_only(
     last_first: LastFirst,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def pool(root: pathlib.Path, clip_format: ClipFormat, num_workers: int) -> DecodePool:
-        return DecodePool(root, clip_format, num_workers, decode=crash_at_fifth)
+    def pool(
+        root: pathlib.Path, clip_format: ClipFormat, num_workers: int, decode: Any
+    ) -> DecodePool:
+        del decode
+        return DecodePool(root, clip_format, num_workers, crash_at_fifth)
 
     monkeypatch.setattr(ray_shards, "DecodePool", pool)
     ray_shards._open_pool.cache_clear()
