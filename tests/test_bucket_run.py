@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.buckets import bucket
+from tests.buckets import SCHEMES, bucket
 from tests.preparation.video_files import write_video
 from tests.test_prepare import command as prepare_command
 from tests.test_train import train_lines, untimed
@@ -41,8 +41,8 @@ main.run()
 
 
 @pytest.fixture()
-def root() -> Iterator[str]:
-    with bucket("s3") as address:
+def root(request: pytest.FixtureRequest) -> Iterator[str]:
+    with bucket(getattr(request, "param", "s3")) as address:
         yield address
 
 
@@ -132,6 +132,7 @@ def test_clips_are_prepared_into_a_bucket_and_trained_on_from_it(
     assert json.loads((there / "config.json").read_text())["data"]["folder"] == address
 
 
+@pytest.mark.parametrize("root", SCHEMES, indirect=True)
 def test_a_copy_of_clips_is_made_once_and_only_of_what_the_manifest_names(
     root: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -161,7 +161,7 @@ def test_it_goes_on_with_what_either_form_has_left(
 def test_too_many_bad_videos_stop_it(
     spec: PrepareSpec, tmp_path: pathlib.Path, last_first: LastFirst
 ) -> None:
-    strict = dataclasses.replace(spec, max_bad_share=0.1)
+    strict = dataclasses.replace(spec, max_bad_share=0.1, bad_allowed=0)
     with pytest.raises(TooManyBadClipsError, match=r"2 of 10 videos are bad.*prepare\.max_bad"):
         prepare(strict, tmp_path, engine=RayEngine("", open_pixels))
     lines = [json.loads(line) for line in (tmp_path / "skipped.jsonl").read_text().splitlines()]

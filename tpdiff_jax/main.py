@@ -5,7 +5,6 @@ imports what it needs: a mistake on the command line should not wait for the who
 exception is one exit code.
 """
 
-import contextlib
 import errno
 import os
 import sys
@@ -13,6 +12,7 @@ import sys
 if not __package__:  # run as a file: `types.py` beside it would stand for the standard library's
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
+import contextlib
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence

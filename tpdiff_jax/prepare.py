@@ -22,12 +22,8 @@ from tpdiff_jax.clips.record_manifest import (
     SPLITS,
     ClipManifest,
     read_clip_manifest,
-    to_json,
 )
 from tpdiff_jax.files import file_lock
-from tpdiff_jax.files.durable import write_durably
-from tpdiff_jax.files.folders import visible_names
-from tpdiff_jax.files.json_files import read_json
 from tpdiff_jax.preparation.caption_tables import read_sources
 from tpdiff_jax.preparation.clip_source import ClipSource, SkippedClip
 from tpdiff_jax.preparation.decode_pool import DecodePool, Outcome, decoding
@@ -38,6 +34,7 @@ from tpdiff_jax.preparation.finished_clips import (
     write_index,
 )
 from tpdiff_jax.preparation.frame_resize import RESIZE_KERNEL
+from tpdiff_jax.preparation.output_folder import check_output_folder, open_output_folder
 from tpdiff_jax.preparation.prepare_spec import PrepareSpec
 from tpdiff_jax.preparation.ray_shards import RayEngine
 from tpdiff_jax.preparation.shard_plan import Plan, ShardJob, make_plan
@@ -49,14 +46,12 @@ from tpdiff_jax.preparation.shard_writer import (
     write_shard,
 )
 from tpdiff_jax.preparation.skipped_clips import (
-    SKIPPED_FILE,
     SkippedClips,
     count_reasons,
     shown_skip,
 )
 from tpdiff_jax.run_log.progress import Progress
 
-IDENTITY_FILE = "prepare.json"
 DECODING_PACKAGES = ("av", "pillow", "array_record")  # another version may give other bytes
 
 
@@ -147,44 +142,6 @@ def identity(spec: PrepareSpec, plan: Plan, encoder: ClipEncoder) -> dict[str, A
     }
 
 
-def check_output_folder(folder: pathlib.Path, wanted: Mapping[str, Any]) -> None:
-    """Check that a folder is new, empty or of the same preparation; nothing there is changed.
-
-    Args:
-        folder: the output.
-        wanted: what `identity` returns.
-
-    Raises:
-        ValueError: with one line for each difference, or when the folder holds something else.
-    """
-    path = folder / IDENTITY_FILE
-    if not path.exists():
-        others = [name for name in visible_names(folder) if name != SKIPPED_FILE]
-        if others:
-            raise ValueError(f"--workdir={folder} is no prepared folder and not empty: {others[0]}")
-        return
-    before, now = dict(_flat(read_json(path))), dict(_flat(wanted))
-    lines = [
-        f"  {name}: was {before.get(name)!r}, now {now.get(name)!r}"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name)
-    ]
-    if lines:
-        raise ValueError(f"{folder} holds another preparation:\n" + "\n".join(lines))
-
-
-def open_output_folder(folder: pathlib.Path, wanted: Mapping[str, Any]) -> None:
-    """Make the output folder, or check that it is of the same preparation.
-
-    Raises:
-        ValueError: as `check_output_folder`.
-    """
-    check_output_folder(folder, wanted)
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (path := folder / IDENTITY_FILE).exists():
-        write_durably(path, to_json(wanted))
-
-
 def make_shards(
     spec: PrepareSpec,
     folder: pathlib.Path,
@@ -219,6 +176,8 @@ def make_shards(
         for job, made in engine.shards(spec, folders, todo, made_of):
             write_notes(folders, made)
             notes[job.name], done = made, done + len(job.clips)
+            for clip in skipped_of([made]):
+                logging.warning("video left out: %s", shown_skip(clip))
             skipped.videos = skipped_of(note for note in notes.values() if note)
             progress.update(done, bad=len(skipped.videos))
             skipped.check("videos", plan.num_videos)
@@ -303,11 +262,3 @@ def finish(
 def skipped_of(notes: Iterable[Sequence[Mapping[str, Any]]]) -> list[SkippedClip]:
     """Return the videos that finished shards left out, in order; all buckets' notes say so."""
     return [SkippedClip(**clip) for first, *_ in notes for clip in first["skipped"]]
-
-
-def _flat(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in fields.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value

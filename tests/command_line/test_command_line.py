@@ -89,7 +89,7 @@ def test_a_mistake_is_one_line_that_names_it(words: list[str], named: str) -> No
     assert named in str(error.value) and "\n" not in str(error.value)
 
 
-PATHS = [name for name, flag in FLAGS.items() if flag.kind in ("path", "workdir")]
+PATHS = [name for name, flag in FLAGS.items() if flag.kind in ("path", "place")]
 
 
 @pytest.mark.parametrize("name", PATHS)
@@ -97,7 +97,8 @@ PATHS = [name for name, flag in FLAGS.items() if flag.kind in ("path", "workdir"
 def test_no_flag_that_names_a_path_takes_an_address(name: str, address: str) -> None:
     mode = FLAGS[name].modes[0]
     words = [word for word in arguments(mode) if not word.startswith(f"--{name}=")]
-    if name == "workdir" and address == "gs://bucket/x":  # the one kind for the one flag
+    # Runs and prepared clips may lie in a bucket.
+    if name in ("workdir", "data_folder") and address == "gs://bucket/x":
         assert parse([*words, f"--{name}={address}"]).values[name] == address
         return
     with pytest.raises(ValueError, match=f"^--{name}={address} is an address"):

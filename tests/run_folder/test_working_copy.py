@@ -173,6 +173,49 @@ def test_killed_between_any_two_objects_the_newest_whole_checkpoint_is_read(
     assert seen == {(2, True), (3, True), (3, False)}
 
 
+def test_a_checkpoint_that_comes_while_files_are_listed_is_not_sent_before_its_line(
+    address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    store, state = ObjectStore(address), copies._state
+    copy = copies.Copy(store, tmp_path, is_owner=True)
+    log(tmp_path, 1)
+    save(tmp_path, 1)
+    copy.send()
+
+    def looked_at(path: pathlib.Path) -> copies._State:
+        found = state(path)
+        if path.name == "metrics.jsonl" and list_steps(tmp_path / "checkpoints") == [1]:
+            log(tmp_path, 2)
+            save(tmp_path, 2)
+        return found
+
+    monkeypatch.setattr(copies, "_state", looked_at)
+    for num_lines, steps in ((1, {"1"}), (2, {"1", "2"})):
+        copy.send()
+        found = objects(address)
+        assert found["metrics.jsonl"].count(b"\n") == num_lines
+        assert {name.split("/")[1] for name in found if "checkpoints/" in name} == steps
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ("prepare.json", "16x96x160/train-0.array_record"),
+        ("config.json", "metrics.jsonl"),
+        ("train-0.array_record", "train-0.array_record.json"),
+        ("zz.array_record.json", "manifest.json"),
+        ("16x96x160/manifest.json", "manifest.json"),
+        ("clips/1.record", "clips/clips.json"),
+        ("export/z.safetensors", "export/model.safetensors.index.json"),
+        ("results.json", "checkpoints/1/_METADATA"),
+        ("checkpoints/2/state/d/z", "checkpoints/1/manifest.json"),
+    ],
+)
+def test_what_vouches_for_others_is_sent_after_them(first: str, then: str) -> None:
+    for modified in (0, 5):  # also where the clock does not tell them apart
+        assert copies._order(first, modified) < copies._order(then, 5)
+
+
 @pytest.mark.parametrize("damage", ["flip", "remove", "shorten", "manifest"])
 def test_a_damaged_checkpoint_sends_the_reader_to_the_one_before(address: str, damage: str) -> None:
     with working_copy(address, "train") as folder:

@@ -39,7 +39,7 @@ class Flag(NamedTuple):
     Attributes:
         modes: those that own it.
         text: its help.
-        kind: "text", "path" (no address such as gs://), "workdir" (a path or an address of a
+        kind: "text", "path" (no address such as gs://), "place" (a path or an address of a
             bucket), "integer", "list" (joined by commas), "repeated", "switch" (--NAME and
             --noNAME) or "config".
         default: value where it is not given.
@@ -62,7 +62,7 @@ FLAGS: Mapping[str, Flag] = {
     "workdir": Flag(
         _ALL,
         "folder of the run, or gs://BUCKET/RUN or s3://BUCKET/RUN (requirements-bucket.txt)",
-        "workdir",
+        "place",
         needed_by=_ALL,
     ),
     "config": Flag(
@@ -91,7 +91,7 @@ FLAGS: Mapping[str, Flag] = {
         (*_GENERATE, "export", "replay"),
         "where the run's clips lie now, if they have moved; other clips are refused. Sampling and "
         "export do without clips",
-        "path",
+        "place",
     ),
     "video_weights": Flag(
         _GENERATE,

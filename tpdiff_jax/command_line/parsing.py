@@ -128,7 +128,7 @@ def _define(owned: Mapping[str, Flag], argv: Sequence[str]) -> flags.FlagValues:
     define: dict[str, Callable[..., Any]] = {
         "text": flags.DEFINE_string,
         "path": flags.DEFINE_string,
-        "workdir": flags.DEFINE_string,
+        "place": flags.DEFINE_string,
         "integer": flags.DEFINE_integer,
         "list": flags.DEFINE_list,
         "repeated": flags.DEFINE_multi_string,
@@ -152,7 +152,7 @@ def _check(mode: str, name: str, flag: Flag, value: Any) -> None:
         return
     if flag.kind == "path":
         check_no_address(f"--{name}", value)
-    if flag.kind == "workdir":
+    if flag.kind == "place":
         check_path_or_bucket(f"--{name}", value)
     if flag.allowed:
         check_choice(f"--{name}", value, flag.allowed)

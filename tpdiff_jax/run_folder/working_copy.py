@@ -140,13 +140,15 @@ class Copy:
             if theirs:
                 logging.warning("left to the run at work there: %s", ", ".join(sorted(theirs)))
             changed = [name for name in changed if name not in self._sent]
-        for name in sorted(changed, key=_order):
+        for name in sorted(changed, key=lambda name: _order(name, states[name].modified)):
             with contextlib.suppress(FileNotFoundError):  # a checkpoint that was just removed
                 self._store.send(self._folder / name, name)
                 self._sent[name] = states[name]
         if self._is_owner:
             gone = [n for n in self._sent.keys() - states.keys() if _CHECKPOINT.fullmatch(n)]
-            for name in sorted(gone, key=_order, reverse=True):  # its manifest first
+            for name in sorted(
+                gone, key=lambda name: _order(name, 0), reverse=True
+            ):  # its manifest first
                 self._store.remove(name)
                 del self._sent[name]
 
@@ -171,13 +173,20 @@ class Copy:
                 time.sleep(_PAUSE * 2**attempt)
 
     def _finished(self) -> Iterator[tuple[str, _State]]:
-        """Yield all files that a kill now would leave to the next start."""
-        for where, _, names in os.walk(self._folder):  # says nothing of folders that go away
-            for path in (pathlib.Path(where, name) for name in names):
-                name = path.relative_to(self._folder).as_posix()
-                if not _is_hidden(name) and self._is_published(name):
-                    with contextlib.suppress(FileNotFoundError):
-                        yield name, _state(path)
+        """Yield all files that a kill now would leave to the next start.
+
+        Checkpoints come first: a line of the log that is older than one of them is then seen too.
+        """
+        checkpoints = self._folder / "checkpoints"
+        for place in (checkpoints, self._folder):
+            for where, folders, names in os.walk(place):  # says nothing of folders that go away
+                if place != checkpoints and "checkpoints" in folders:
+                    folders.remove("checkpoints")
+                for path in (pathlib.Path(where, name) for name in names):
+                    name = path.relative_to(self._folder).as_posix()
+                    if not _is_hidden(name) and self._is_published(name):
+                        with contextlib.suppress(FileNotFoundError):
+                            yield name, _state(path)
 
     def _is_published(self, name: str) -> bool:
         """Whether a file is of a checkpoint that has its final name, or of none."""
@@ -187,12 +196,12 @@ class Copy:
         return step is not None and (self._folder / _manifest_of(step[1])).is_file()
 
 
-def _order(name: str) -> tuple[bool, int, int, str]:
+def _order(name: str, modified: int) -> tuple[bool, int, int, int, str]:
     """Sort what vouches for others behind them; a log before the checkpoint that follows it."""
     path = pathlib.PurePosixPath(name)
-    rank = 2 if path.name == CHECKPOINT_MANIFEST_FILE else int(name.endswith(".array_record.json"))
-    rank = -1 if name in _FIRST else rank
-    return name.startswith("checkpoints/"), rank, -len(path.parts), name
+    rank = int(path.suffix == ".json")  # notes, lists of facts, indices of weights
+    rank = 2 if path.name == CHECKPOINT_MANIFEST_FILE else -1 if name in _FIRST else rank
+    return name.startswith("checkpoints/"), rank, modified, -len(path.parts), name
 
 
 def _manifest_of(step: str) -> str:
