@@ -9,6 +9,7 @@ import pytest
 
 from tpdiff_jax import sample
 from tpdiff_jax.data.requests import Requests
+from tpdiff_jax.generation import requested_videos
 from tpdiff_jax.generation.prompts import SampleFlags
 from tpdiff_jax.generation.sample_files import SampleNames, check_names
 
@@ -82,13 +83,14 @@ def test_nothing_is_sampled_and_no_folder_is_made_for_a_prompt_that_names_no_fil
         raise AssertionError("sampling has begun")
 
     monkeypatch.setattr(sample, "open_decoder", lambda *_: None)
-    monkeypatch.setattr(
-        sample, "read_requests", lambda *_: (requests, np.repeat([0, 1, 2], 2), None)
-    )
-    monkeypatch.setattr(sample, "Sampler", forbidden)
+    rows = np.repeat([0, 1, 2], 2)
+    monkeypatch.setattr(requested_videos, "read_requests", lambda *_, **__: (requests, rows, None))
+    monkeypatch.setattr(requested_videos, "Sampler", forbidden)
     spec = SimpleNamespace(video_weights="", num_videos=6, seed=0, batch_size=2)
     experiment = SimpleNamespace(dataset=SimpleNamespace(fps=8.0), sample=spec)
-    run = SimpleNamespace(experiment=experiment, workdir=tmp_path, step=3, params={})
+    run = SimpleNamespace(
+        experiment=experiment, workdir=tmp_path, step=3, params={}, num_videos=None
+    )
     with pytest.raises(ValueError, match="--naming=vbench"):
         sample.sample_run(run, SampleFlags(naming="vbench"), tmp_path / "out")  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
