@@ -75,7 +75,7 @@ def test_a_run_killed_in_a_bucket_goes_on_and_is_the_run_on_a_disk(
     address, store = f"{root}/runs/killed", ObjectStore(f"{root}/runs/killed")
     words = [sys.executable, "-c", KILLED, *FLOW, f"--workdir={address}"]
     with subprocess.Popen(words, cwd=REPO, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 200
+        deadline = time.monotonic() + 600
         while not any(name.endswith("0/manifest.json") for name in store.sizes()):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import signal
 import sys
 import types
 from collections.abc import Iterator
@@ -274,6 +275,36 @@ def test_without_ray_the_file_to_install_it_by_is_named(
     with pytest.raises(ValueError, match="--engine=ray needs .*-r requirements-ray.txt"):
         prepare(spec, tmp_path, engine=RayEngine("", open_pixels))
     assert (REPO / "requirements-ray.txt").is_file()
+
+
+def test_sigterm_means_what_it_meant_before_and_ray_ends_with_the_work(
+    spec: PrepareSpec,
+    prepared: pathlib.Path,
+    tmp_path: pathlib.Path,
+    last_first: LastFirst,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ray puts a handler of its own in place, whose code no launcher knows."""
+    calls: list[Any] = []
+
+    def init(**asked: Any) -> Any:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(15))
+        calls.append(asked)
+        return types.SimpleNamespace(dashboard_url="")
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    for name, function in (
+        ("is_initialized", lambda: False),
+        ("init", init),
+        ("shutdown", lambda: calls.append(signal.getsignal(signal.SIGTERM))),
+    ):
+        monkeypatch.setattr(last_first, name, function, raising=False)
+    prepare(spec, tmp_path, engine=RayEngine("", open_pixels))
+    asked, during = calls
+    assert during == before
+    assert asked["address"] == "local" and asked["num_cpus"] == 1  # num_workers is 0
+    assert contents(tmp_path) == contents(prepared)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,9 @@ import functools
 import importlib.metadata
 import os
 import pathlib
+import signal
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -191,6 +193,7 @@ def _connected(address: str, num_cpus: int) -> Iterator[Any]:
     address = address or os.environ.get("RAY_ADDRESS", "") or _LOCAL
     _check_answers(address)
     local: dict[str, Any] = {"num_cpus": max(1, num_cpus), "object_store_memory": _STORE_BYTES}
+    at_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         context = ray.init(
             address=address,
@@ -200,8 +203,11 @@ def _connected(address: str, num_cpus: int) -> Iterator[Any]:
             **(local if address == _LOCAL else {}),
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"--engine_address={address}: no ray can be used: {reason}") from error
+        raise ValueError(
+            f"--engine_address={address}: no ray can be used: {_first_line(error)}"
+        ) from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, at_sigterm)  # ray's own ends with another code
     logging.info("ray: %s, dashboard %s", address, context.dashboard_url or "none")
     try:
         yield ray
@@ -255,11 +261,14 @@ def _result(ray: Any, ref: Any, job: ShardJob) -> tuple[Notes, str]:
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None  # what the task raised, without ray's own pages
     except ray.exceptions.RayError as error:
-        reason = str(error).splitlines()[0]
         raise ValueError(
             f"{job.name} was given up: its process or machine was gone {RETRIES + 1} times (memory "
-            f"of the node? the same command goes on with it): {reason}"
+            f"of the node? the same command goes on with it): {_first_line(error)}"
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _check_shared(spec: PrepareSpec, folders: Folders, notes: Notes, node: str) -> None:
