@@ -29,7 +29,7 @@ def write_shard(folder: pathlib.Path, name: str, split: str, first: int) -> dict
     shard = shard_writer._OpenShard(folder / name)
     for i in range(first, first + CLIPS):
         video = np.full((2, 4, 4, 3), i, np.uint8)
-        shard.add(ClipRecord(f"{i:03d}.mp4", "", {"video": video}))
+        shard.add(ClipRecord(f"{i:03d}.mp4", "", {"video": video}), 0)
     shard.close()
     return shard.publish(ShardJob(name, split, ()), ())
 

@@ -91,7 +91,7 @@ def test_results_become_the_paper_s_table(tmp_path, capsys):
 @pytest.mark.parametrize(
     "content, told",
     [
-        ("{", "is not a readable JSON file"),
+        ("{", "is not valid JSON"),
         ("[]", "must hold a JSON object"),
         ('{"beauty": [0.5, []]}', "beauty is no dimension"),
         ('{"color": [50.0, []]}', "color is 50.0; allowed: a number from 0 to 1"),

@@ -98,7 +98,7 @@ def test_a_sweep_refuses_the_name_of_its_jobs_before_it_plans(
         ("--config.sample.steps_per_stage=(1,2)", "sample.steps_per_stage"),
         ("--config.model.name=unet", "model.name"),
         ("--config.data.name=mnist", "data.name"),
-        ("--config.log.sinks=('jsonl','wandb')", "log.sinks"),
+        ("--config.log.sinks=('jsonl','mlflow')", "log.sinks"),
         ("--config.train.seed=-1", "train.seed"),
         ("--config.sample.video_weights=gs://b/v", "sample.video_weights=gs://b/v is an address"),
         ("--config.train.num_steps", "--config.train.num_steps"),

@@ -78,7 +78,7 @@ PIXELS = ClipEncoder({"video": {"name": "pixels"}, "text": {"name": "none"}}, ke
 class _OpenShard:
     """One ArrayRecord file in the making."""
 
-    def __init__(self, path: pathlib.Path, attempt: str) -> None:
+    def __init__(self, path: pathlib.Path, attempt: str = "") -> None:
         self._path, self._temporary = path, path.with_name(f".{path.name}{attempt}.tmp")
         with naming_write_errors(path):
             path.parent.mkdir(exist_ok=True)

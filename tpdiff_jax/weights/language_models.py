@@ -63,7 +63,7 @@ def open_model(
         folders = " and ".join(str(folder) for folder in dict.fromkeys((weights, tokenizer)))
         raise ValueError(f"{folders}: {error}") from error
     _check_complete(weights, info)
-    num_words, num_rows = len(words), model.get_input_embeddings().num_embeddings
+    num_words, num_rows = len(words), model.config.get_text_config().vocab_size
     if num_words > num_rows:
         raise ValueError(
             f"{tokenizer} has {num_words} tokens, the model in {weights} embeds {num_rows}"
