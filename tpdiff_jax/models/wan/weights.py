@@ -208,7 +208,8 @@ def abstract_wan_params(config: WanConfig) -> Params:
 
 def published_wan_fields(config: WanConfig, layout: str) -> dict[str, Any]:
     """Return the entries of config.json that a layout's own library reads."""
-    return {name: getattr(config, ours) for name, ours in WAN_FIELDS[layout]} | WAN_FIXED[layout]
+    sizes = {name: getattr(config, ours) for name, ours in WAN_FIELDS[layout]}
+    return {**sizes, **WAN_FIXED[layout]}
 
 
 def _layout_of(names: Mapping[str, Any], config: WanConfig, shapes: Params) -> str:
