@@ -22,8 +22,8 @@ package's own path, about a minute of a core's time a command:
     python -m tpdiff_jax.main --mode=sample --workdir=tiny_wan/low_rank --out=tiny_wan/adapted \
       --prompts=tiny_wan/prompts.txt --text_weights=tiny_wan --video_weights=tiny_wan/vae
 
-A decoder of random weights shows no digits: configs/captioned_digits_wan.py is the small run that
-learns something. Needs torch and transformers.
+A decoder of random weights shows no digits; the network of configs/captioned_digits_wan.py draws
+its pixels itself. Needs torch and transformers.
 """
 
 import json
