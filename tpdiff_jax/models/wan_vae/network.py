@@ -138,4 +138,5 @@ class WanVAE:
         return latents * std + mean
 
     def _statistics(self) -> tuple[np.ndarray, np.ndarray]:
-        return np.float32(self.config.latents_mean), np.float32(self.config.latents_std)
+        config = self.config
+        return np.asarray(config.latents_mean, np.float32), np.asarray(config.latents_std, np.float32)
