@@ -12,6 +12,7 @@ import io
 import json
 import pathlib
 import zipfile
+from typing import Any
 
 import jax
 import numpy as np
@@ -124,7 +125,7 @@ def _warn_of_changes(experiment: Experiment, workdir: pathlib.Path) -> None:
 
 def _to_bytes(requests: Requests) -> bytes:
     text = json.dumps(list(requests.captions)).encode()
-    arrays = {_CAPTIONS: np.frombuffer(text, np.uint8)}
+    arrays: dict[str, Any] = {_CAPTIONS: np.frombuffer(text, np.uint8)}
     arrays |= {f"{_COND}{name}": array for name, array in requests.cond.items()}
     file = io.BytesIO()
     np.savez(file, **arrays)

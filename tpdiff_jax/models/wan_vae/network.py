@@ -138,4 +138,5 @@ class WanVAE:
         return latents * std + mean
 
     def _statistics(self) -> tuple[np.ndarray, np.ndarray]:
-        return np.float32(self.config.latents_mean), np.float32(self.config.latents_std)
+        mean, std = self.config.latents_mean, self.config.latents_std
+        return np.asarray(mean, np.float32), np.asarray(std, np.float32)
