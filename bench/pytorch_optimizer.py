@@ -71,7 +71,7 @@ def their_update(optimizer: str, model: torch.nn.Module) -> Callable[[], None]:
     if chosen:
         matrices = [named[name] for name in chosen]
         rules.append(torch.optim.Muon(matrices, lr=TINY_RATE, adjust_lr_fn="match_rms_adamw"))
-    values = list(named.values())
+    values: list[torch.Tensor] = list(named.values())
     average = [copy.deepcopy(value.detach()) for value in values]
 
     def update() -> None:

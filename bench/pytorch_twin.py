@@ -28,7 +28,7 @@ class Inputs(NamedTuple):
     x_t: Array
     t: Array
     positions: Positions
-    cond: dict[str, Array] | None
+    cond: Any
 
 
 class Twin(NamedTuple):
@@ -46,7 +46,7 @@ class Twin(NamedTuple):
 
     title: str
     network: Callable[[argparse.Namespace], Network]
-    cond: Callable[[Any, Normal], dict[str, Array] | None]
+    cond: Callable[[Any, Normal], Any]
     make_model: Callable[[Any, Params], torch.nn.Module]
     arguments: Callable[[Any, Inputs, torch.device], dict[str, Any]]
     to_video: Callable[[Any, torch.Tensor, Shape], np.ndarray]

@@ -19,7 +19,7 @@ from bench.pytorch_twin import Inputs, Normal, Twin, to_device
 from tpdiff_jax.models import VideoDiT, VideoDiTConfig
 from tpdiff_jax.models.layers.patching import patch_positions
 from tpdiff_jax.models.video_dit.network import position_features, rotary_tables
-from tpdiff_jax.types import Array, Params, Positions, Shape
+from tpdiff_jax.types import Params, Positions, Shape
 
 NUM_FEATURES, MAX_PERIOD = 256, 10_000.0
 
@@ -42,9 +42,8 @@ def make_network(options: argparse.Namespace) -> VideoDiT:
     return VideoDiT(config)
 
 
-def make_cond(config: VideoDiTConfig, normal: Normal) -> dict[str, Array] | None:
+def make_cond(config: VideoDiTConfig, normal: Normal) -> None:
     """No condition."""
-    return None
 
 
 def sinusoids(x: torch.Tensor) -> torch.Tensor:
