@@ -31,7 +31,7 @@ import yaml
 
 from launch.job import job_parser, parse_job
 from launch.jobset import ACCELERATORS, CONTAINER, Pods, make_jobset
-from launch.names import check_job_name, check_label, check_place
+from launch.names import check_job_name, check_label, check_place, check_polls
 from launch.runner import EXIT_FAILED, Runner, run_program
 
 PROGRAM = "launch.gke"
@@ -45,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _act(options: argparse.Namespace, rest: Sequence[str]) -> int:
     check_job_name(options.name)
+    check_polls(options.poll_seconds)
     check_place("--context", options.context)
     check_label("--namespace", options.namespace, "a namespace")
     runner = Runner(is_dry_run=options.dry_run)

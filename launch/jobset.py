@@ -11,6 +11,7 @@ in GKE Standard" and "Plan TPUs in GKE".
 
 import dataclasses
 import math
+import posixpath
 import re
 from typing import Any
 
@@ -27,6 +28,7 @@ ACCELERATORS = {
     "tpu7x": ("tpu7x", 3),
 }
 CONTAINER = "train"
+_IMAGE = re.compile(r"[A-Za-z0-9]\S*")
 _MOST_CHIPS = 4  # of a machine in a slice of several; single machines may have 8
 _RUNTIME_PORTS = (8471, 8431)  # between the machines of a slice, and metrics
 
@@ -72,9 +74,9 @@ class Pods:
                 f"--topology={self.topology}"
             )
         check_label("--claim", self.claim, "a PersistentVolumeClaim")
-        if not self.mount.startswith("/") or self.mount == "/":
+        if not self.mount.startswith("/") or posixpath.normpath(self.mount) in ("/", "//"):
             raise ValueError(f"--mount={self.mount} must be an absolute path below /")
-        if not self.image or re.search(r"\s", self.image):
+        if not _IMAGE.fullmatch(self.image):
             raise ValueError(f"--image={self.image!r} is not the name of an image")
         check_at_least("--max-restarts", self.max_restarts, 0)
         check_at_least("--grace-seconds", self.grace_seconds, 0)
@@ -101,7 +103,9 @@ def make_jobset(job: Job, pods: Pods) -> dict[str, Any]:
     Raises:
         ValueError: when the workdir does not lie in the mounted volume.
     """
-    if not f"{job.workdir}/".startswith(f"{pods.mount.rstrip('/')}/"):
+    # `/runs/../x` begins with `/runs/` and lies on the pod's own disk.
+    workdir = posixpath.normpath(job.workdir)
+    if not f"{workdir}/".startswith(f"{posixpath.normpath(pods.mount)}/"):
         raise ValueError(
             f"--workdir={job.workdir} must lie below --mount={pods.mount}: what else pods write "
             "goes when they do"

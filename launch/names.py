@@ -6,6 +6,10 @@ everything), one with a slash or dots would leave the folder of jobs on the work
 
 import re
 
+from tpdiff_jax.checks import check_at_least, check_range
+
+MAX_POLL_SECONDS = 86400
+
 # Names of TPU slices and of Kubernetes objects are labels of RFC 1035, at most 63 characters, and
 # JobSet appends up to 23 of its own to those of pods.
 _JOB = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
@@ -75,6 +79,35 @@ def check_options(option: str, flags: tuple[str, ...]) -> None:
     for flag in flags:
         if not _OPTION.fullmatch(flag):
             raise ValueError(f"{option}={flag!r} must be a flag, as in {option}=--NAME=VALUE")
+
+
+def check_program(option: str, program: str) -> None:
+    """Refuse what names no program: nothing, or an option of the command before it.
+
+    Args:
+        option: as on the command line, such as `--python`.
+        program: its value.
+
+    Raises:
+        ValueError: naming the option and the value.
+    """
+    check_no_control((program,))
+    if not program or program.startswith("-"):
+        raise ValueError(f"{option}={program!r} must be a program's name or path")
+
+
+def check_polls(poll_seconds: float, max_restarts: int = 0) -> None:
+    """Refuse numbers with which a job would be asked for and then not waited for.
+
+    Args:
+        poll_seconds: between questions.
+        max_restarts: how often to start anew.
+
+    Raises:
+        ValueError: naming the option, the value and what is allowed.
+    """
+    check_range("--poll-seconds", poll_seconds, 0, MAX_POLL_SECONDS)
+    check_at_least("--max-restarts", max_restarts, 0)
 
 
 def check_no_control(texts: tuple[str, ...]) -> None:

@@ -26,7 +26,7 @@ import sys
 from collections.abc import Sequence
 
 from launch.job import Job, job_parser, parse_job
-from launch.names import check_options, check_place
+from launch.names import check_options, check_place, check_program
 from launch.runner import Runner, run_program
 from tpdiff_jax.checks import check_at_least
 
@@ -61,6 +61,8 @@ class Allocation:
     flags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.cpus_per_task is not None:
+            check_at_least("--cpus-per-task", self.cpus_per_task, 1)
         least = {"nodes": 1, "gpus_per_node": 0, "grace_seconds": 1, "max_restarts": 0}
         for name, value in least.items():
             check_at_least(f"--{name.replace('_', '-')}", getattr(self, name), value)
@@ -106,6 +108,7 @@ def _submit(options: argparse.Namespace, rest: Sequence[str]) -> int:
     for flag, value in {**sites, "--time": options.time}.items():
         check_place(flag, value)
     check_options("--sbatch-flag", tuple(options.sbatch_flag))
+    check_program("--python", options.python)
     flags = [f"{flag}={value}" for flag, value in sites.items() if value]
     allocation = Allocation(
         nodes=options.nodes,

@@ -40,7 +40,7 @@ def default_runtime(accelerator_type: str) -> str:
         ValueError: when there is none for it.
     """
     family = accelerator_type.split("-")[0]
-    if not re.fullmatch(r"[a-z0-9]+-[0-9]+", accelerator_type) or family not in _RUNTIMES:
+    if not re.fullmatch(r"[a-z0-9]+-[1-9][0-9]*", accelerator_type) or family not in _RUNTIMES:
         raise ValueError(
             f"--accelerator-type={accelerator_type} must be one of {', '.join(_RUNTIMES)} with a "
             "size, as in v5litepod-16 (later ones: launch.gke)"

@@ -33,6 +33,7 @@ from collections.abc import Sequence
 
 from launch.archive import is_packed, pack_code
 from launch.job import Job, job_parser, parse_job
+from launch.names import check_polls
 from launch.runner import EXIT_FAILED, CommandFailed, Runner, run_program
 from launch.tpu_job import (
     Outcome,
@@ -69,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _act(options: argparse.Namespace, rest: Sequence[str]) -> int:
     tpu = _read_slice(options)
+    check_polls(options.poll_seconds, options.max_restarts)
     runner = Runner(is_dry_run=options.dry_run)
     if options.action == "run":
         job = parse_job(options, rest)

@@ -80,6 +80,12 @@ def test_every_mode_names_a_workdir_and_what_else_it_cannot_do_without() -> None
         (["--mode=sample", "--num_videos=0"], "--num_videos is 0; allowed: at least 1"),
         (["--mode=sample", "--seed=many"], "--seed=many"),
         ([f"--config={FLOW}", "--config.train.num_stepz=3"], "--config.train.num_stepz"),
+        ([f"--config={FLOW}", "--config.trian.seed=3"], "--config.trian.seed: the config has no "),
+        ([f"--config={FLOW}", "--config.data.nope=3"], "--config.data.nope: the config has no "),
+        ([f"--config={FLOW}", "--config.nope=3"], "--config.nope: the config has no "),
+        (["--config=README.md"], "--config is no Python that can be read: "),
+        (["--config=pyproject.toml"], "--config is no Python that can be read: "),
+        (["--config", "LICENSE"], "--config is no Python that can be read: "),
         (["--config", "nothing.py"], "--config=nothing.py is not a file"),
     ],
 )

@@ -251,6 +251,12 @@ def test_a_lost_job_is_a_failure(cloud: Cloud) -> None:
     [
         ([*SUBMIT, "--workdir=/tmp/a"], "--workdir=/tmp/a must lie below --mount=/runs"),
         ([*SUBMIT, "--workdir=/runsaway"], "--workdir=/runsaway must lie below"),
+        ([*SUBMIT, "--workdir=/runs/../tmp/a"], "must lie below --mount=/runs"),
+        ([*SUBMIT, "--workdir=/runs/a/../.."], "must lie below --mount=/runs"),
+        ([*SUBMIT, "--mount=/runs/.."], "--mount=/runs/.. must be an absolute path below /"),
+        ([*SUBMIT, "--image=--all"], "--image='--all'"),
+        (["wait", "--name=tp", "--poll-seconds=nan"], "--poll-seconds is nan; allowed: [0, "),
+        (["wait", "--name=tp", "--poll-seconds=-1"], "--poll-seconds is -1.0; allowed: [0, "),
         ([*SUBMIT, "--tpu=v9"], "--tpu is 'v9'; allowed: 'v4', 'v5e"),
         ([*SUBMIT, "--topology=4x4x4"], "--topology=4x4x4 must be like 4x4 for v5e"),
         ([*SUBMIT, "--chips-per-pod=3"], "--chips-per-pod=3 must divide the 8 chips"),

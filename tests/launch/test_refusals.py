@@ -56,6 +56,17 @@ def test_no_verb_hands_on_a_name_that_is_none(
         (gke.main, ["logs", "--name=tp", "--namespace=Prod"], "--namespace=Prod"),
         (gke.main, ["wait", "--name=tp", "--context=-x"], "--context='-x'"),
         (tpu_vm.main, ["delete", "--name=tp", "--zone=--all"], "--zone='--all'"),
+        *(
+            (tpu_vm.main, ["run", "--name=tp", ZONE, "--workdir=/mnt/tp", word], named)
+            for word, named in (
+                ("--poll-seconds=-1", "--poll-seconds is -1.0; allowed: [0, 86400]"),
+                ("--poll-seconds=nan", "--poll-seconds is nan; allowed: [0, 86400]"),
+                ("--poll-seconds=inf", "--poll-seconds is inf; allowed: [0, 86400]"),
+                ("--max-restarts=-1", "--max-restarts is -1; allowed: at least 0"),
+                ("--accelerator-type=v6e-0", "--accelerator-type=v6e-0 must be"),
+                ("--accelerator-type=v5litepod-08", "--accelerator-type=v5litepod-08 must be"),
+            )
+        ),
         (tpu_vm.main, ["stop", "--name=tp", "--zone=a\nb"], "--zone='a\\nb'"),
         (tpu_vm.main, ["status", "--name=tp", ZONE, "--project=a b"], "--project='a b'"),
         (tpu_vm.main, ["logs", "--name=tp", ZONE, "--create-flag=word"], "--create-flag='word'"),

@@ -166,3 +166,31 @@ def test_clips_behind_allowed_paths_and_links_are_prepared(tmp_path):
     clips = {clip["name"]: clip["caption"] for clip in drawn}
     names = ("a.mp4", "b.mp4", str(disk / "c.mp4"))
     assert clips == {name: f"of {path}" for name, path in zip(names, paths[:3], strict=True)}
+
+
+def test_a_link_to_a_video_of_the_folder_is_no_second_video(tmp_path, caplog):
+    """Else one name could be trained on and the other held out."""
+    root = touch(tmp_path / "root", "raw/a.mp4", "raw/a.txt", "raw/b.mp4", ".git/annex/c.mp4")
+    (root / "val").mkdir()
+    for link, target in (
+        ("val/a.mp4", "../raw/a.mp4"),  # with the same text
+        ("val/a.txt", "../raw/a.txt"),
+        ("b_again.mp4", "raw/b.mp4"),  # with none
+        ("b_twice.mp4", "b_again.mp4"),  # by way of another
+        ("raw/told.mp4", "b.mp4"),  # with a text of its own
+        ("c.mp4", ".git/annex/c.mp4"),  # the only name that is not hidden
+        ("d.mp4", "nowhere.mp4"),
+    ):
+        (root / link).symlink_to(target)
+    (root / "raw" / "told.txt").write_text("of b")
+    with caplog.at_level("INFO", logger="absl"):
+        clips, skipped = read(root)
+    assert [(clip.path, clip.caption) for clip in clips] == [
+        ("c.mp4", ""), ("raw/a.mp4", "x"), ("raw/b.mp4", ""), ("raw/told.mp4", "of b"),
+    ]  # fmt: skip
+    assert [(bad.path, bad.reason) for bad in skipped] == [("d.mp4", "missing_file")]
+    assert "3 links to videos that lie in the folder anyway are left out" in caplog.text
+    assert "belong to no video" not in caplog.text
+    # What a table names, its author wants.
+    table = write(tmp_path, "t.csv", "video\nraw/a.mp4\nval/a.mp4\n")
+    assert [clip.path for clip in read(root, table).clips] == ["raw/a.mp4", "val/a.mp4"]

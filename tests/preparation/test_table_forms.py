@@ -438,3 +438,60 @@ def test_a_column_that_stands_there_twice_or_could_be_two_is_refused(videos, tmp
     ):
         with pytest.raises(ValueError, match=what):
             read(videos, write(tmp_path, "t.csv", text))
+
+
+@pytest.mark.parametrize("header", ["video,,", ",video,", "video, ,  ", "video"])
+def test_columns_without_a_name_are_no_ones(videos, tmp_path, header):
+    """As an index and trailing commas make them, also where the config says there is no caption."""
+    row = ",".join("v03.mp4" if name == "video" else "1" for name in header.split(","))
+    table = write(tmp_path, "t.csv", f"{header}\n{row}\n")
+    columns = Columns(caption="", motion="", aesthetic=" ", split="")
+    assert captions_of(read(videos, table, columns)) == {"v03.mp4": ""}
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+@pytest.mark.parametrize(("name", "row"), [
+    ("t.csv", "v01.mp4,one\n"), ("t.tsv", "v01.mp4\tone\n"),
+    ("t.jsonl", '{"video": "v01.mp4", "caption": "one"}\n'),
+])  # fmt: skip
+def test_a_table_of_wide_characters_that_is_cut_is_named(videos, tmp_path, name, row, encoding):
+    header = "" if name.endswith("l") else "video,caption\n".replace(",", row[7])
+    path = tmp_path / name
+    path.write_bytes((header + row * 3).encode(encoding)[:-1])
+    with pytest.raises(
+        ValueError, match=rf"prepare.table=.*{name}.*{encoding}.*behind line \d"
+    ) as e:
+        read(videos, path)
+    assert not isinstance(e.value, UnicodeDecodeError) and "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("video", [["v01"], {"a": 1}, [["v01"]]])
+def test_ids_that_are_no_ids_are_no_traceback(videos, tmp_path, video):
+    table = write(
+        tmp_path, "t.json", json.dumps({"videos": [{"video_id": video}], "sentences": []})
+    )
+    with pytest.raises(ValueError, match="it is not MSR-VTT's JSON"):
+        read(videos, table)
+
+
+@pytest.mark.parametrize(("name", "text", "place"), [
+    ("t.jsonl", '[{"video": "v01.mp4"}]', "line 1: not a JSON object"),
+    ("t.json", '["v01.mp4", "v02.mp4"]', "entry 1: not a JSON object"),
+    ("t.json", '{"video":\n"v01.mp4"}\n{"video":\n"v02.mp4"}', "line 1: not a JSON object: JSON"),
+    ("t.ndjson", "\n\nv01.mp4\n", "line 3: not a JSON object: JSON"),
+])  # fmt: skip
+def test_a_table_without_a_single_row_says_why(videos, tmp_path, name, text, place):
+    with pytest.raises(ValueError, match=f"none of its rows can be read; {place}"):
+        read(videos, write(tmp_path, name, text))
+
+
+def test_a_colon_behind_one_letter_is_a_name_like_others(videos):
+    names = ["Q: why.mp4", "2:1 crop.mp4", "sub/a:b.mp4"]
+    (videos / "sub").mkdir()
+    for name in names:
+        (videos / name).write_bytes(b"x")
+        (videos / name).with_suffix(".txt").write_text(name)
+    sources = read(videos)
+    read_now = captions_of(sources)
+    assert {name: read_now[name] for name in names} == {name: name for name in names}
+    assert sources.skipped == []

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import resource
 import struct
 
@@ -214,3 +215,13 @@ def test_reading_leaves_out_torn_and_foreign_lines(tmp_path):
     path.write_text('{"step": 1, "loss": 2}\n[1]\n{"loss": 3}\n{"step": true}\nx\n{"step": 2}')
     assert read_metrics(path) == [{"step": 1, "loss": 2}]
     assert read_metrics(tmp_path / "missing.jsonl") == []
+
+
+def test_of_what_is_no_file_no_lines_are_read(tmp_path):
+    """A folder, a pipe (which would never end) and links that lead nowhere."""
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "gone").symlink_to(tmp_path / "nothing")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    for name in ("missing", "folder", "pipe", "gone", "circle"):
+        assert read_metrics(tmp_path / name) == []

@@ -63,6 +63,8 @@ def parse(argv: Sequence[str]) -> Command:
         raise ValueError(_explain_unknown(mode, error.flagname)) from error
     # ml_collections raises many types: AttributeError for an unknown field, TypeError and
     # ValueError for a value of the wrong type, OSError for a missing file.
+    except SyntaxError as error:
+        raise ValueError(f"--config is no Python that can be read: {error}") from error
     except (flags.Error, AttributeError, KeyError, TypeError, OSError) as error:
         raise ValueError(_explain_field(error, argv)) from error
     if words:
@@ -79,8 +81,10 @@ def _explain_field(error: Exception, argv: Sequence[str]) -> str:
         error = error.args[0]
     text = " ".join(str(error.args[0] if error.args else error).split())
     fields = [argument.partition("=")[0] for argument in argv if argument.startswith("--config.")]
-    wrong = [field for field in fields if f"'{field.rpartition('.')[2]}'" in text]
-    return f"{wrong[0]}: {text}" if wrong and wrong[0] not in text else text
+    wrong = [f for f in fields if any(f"'{part}'" in text for part in f.split(".")[1:])]
+    if not wrong or wrong[0] in text:
+        return text
+    return f"{wrong[0]}: {'the config has no ' if text.startswith(chr(39)) else ''}{text}"
 
 
 def _new_values() -> flags.FlagValues:

@@ -1,5 +1,6 @@
 """Without a table of the user's: one that lies in the folder, or text files beside the videos."""
 
+import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -66,6 +67,13 @@ def sidecar_rows(
     texts = find_texts(files)
     read: set[str] = set()
     several: list[str] = []
+    if again := find_second_names(root, videos, texts):
+        logging.info(
+            "%d links to videos that lie in the folder anyway are left out, such as %s",
+            *(len(again), again[0]),
+        )
+        read.update(text for path in again for text in texts[path])
+        videos = sorted(set(videos) - set(again))
     for path in videos:
         caption: str | BadClipError = ""
         mine = texts[path]
@@ -113,6 +121,32 @@ def find_texts(files: Sequence[str]) -> Mapping[str, list[str]]:
             folded = [text for text in folded if text.startswith(_stem(path))]
         found[path] = list(dict.fromkeys(exact + folded))
     return found
+
+
+def find_second_names(
+    root: pathlib.Path, videos: Sequence[str], texts: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """Return the links to videos that are found in their own place too, with no other text.
+
+    Of the two names one could be trained on and the other held out.
+
+    Args:
+        root: the data folder, resolved.
+        videos: paths of all that are found.
+        texts: of each video, as from `find_texts`.
+    """
+
+    def real(path: str) -> str:
+        return os.path.realpath(root / path)
+
+    links = [path for path in videos if (root / path).is_symlink()]
+    own = {real(path): path for path in set(videos) - set(links)} if links else {}
+    return [
+        path
+        for path in links
+        if (target := own.get(real(path))) is not None
+        and set(map(real, texts[path])) <= set(map(real, texts[target]))
+    ]
 
 
 def read_caption(path: pathlib.Path, max_bytes: int) -> str:

@@ -87,7 +87,7 @@ def check_contained(
         raise BadClipError("backslash")
     if _ADDRESS.match(path):
         raise BadClipError("address")
-    if pathlib.PureWindowsPath(path).drive:
+    if pathlib.PureWindowsPath(path).is_absolute():  # "Q: why.mp4" is a name like others
         raise BadClipError("absolute_path", "a path of Windows")
     if ".." in pathlib.PurePosixPath(path).parts:
         raise BadClipError("parent_folder")

@@ -75,6 +75,8 @@ def shown_names(names: Sequence[str]) -> str:
 
 def _find(field: str, wanted: str, default: str, names: Sequence[str], table: str) -> str:
     column = f"prepare.{field}_column"
+    if not wanted.strip():  # columns without a name are those of an index, or of trailing commas
+        return ""
     if wanted in names:
         found = [wanted] * list(names).count(wanted)
     else:
@@ -93,4 +95,4 @@ def _find(field: str, wanted: str, default: str, names: Sequence[str], table: st
     if len(found) > 1:
         there = shown_names(names)
         raise ValueError(f"{column}={wanted!r} is twice in {table}; it has: {there}")
-    return found[0] if wanted and found else ""
+    return found[0] if found else ""

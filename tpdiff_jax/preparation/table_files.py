@@ -161,11 +161,12 @@ def _msr_vtt(content: Mapping[str, Any]) -> OpenTable:
         for sentence in sorted(content["sentences"], key=lambda s: s["sen_id"]):
             captions.setdefault(sentence["video_id"], []).append(sentence["caption"])
         videos = [(video["video_id"], video.get("split")) for video in content["videos"]]
+        listed = {name for name, _ in videos}
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"it is not MSR-VTT's JSON: {_short(error)}; read is {JSON_FORMS}"
         ) from error
-    if others := captions.keys() - {name for name, _ in videos}:
+    if others := captions.keys() - listed:
         logging.warning("sentences of %d videos that are not listed are left out", len(others))
     columns = Columns(motion="", aesthetic="")
     rows = (
@@ -221,6 +222,10 @@ def _of_objects(
     names = dict.fromkeys(
         name for row in head if not isinstance(row.fields, BadClipError) for name in row.fields
     )
+    bad = [row for row in head if isinstance(row.fields, BadClipError)]
+    if bad and len(bad) == len(head):
+        place, fields = bad[0]
+        raise ValueError(f"none of its rows can be read; {place}: {getattr(fields, 'detail', '')}")
     columns = find_columns(wanted, list(names), path.name)
     return OpenTable(form, columns, list(names), itertools.chain(head, rows))
 
@@ -236,9 +241,17 @@ READERS: Mapping[str, Callable[[pathlib.Path, Columns, Callable[[str], bool]], O
 
 
 def _lines(path: pathlib.Path) -> Iterator[str]:
+    number = 0
     with open_text(path) as file:
-        while line := file.readline(MAX_ROW_BYTES):
-            yield line
+        try:
+            while line := file.readline(MAX_ROW_BYTES):
+                number += 1
+                yield line
+        except UnicodeDecodeError as error:  # not of UTF-8, whose damage costs its line alone
+            raise ValueError(
+                f"prepare.table={str(path)!r} is not whole in {error.encoding}, behind line "
+                f"{number}: {error.reason}"
+            ) from error
 
 
 def _as_row(fields: Any) -> Mapping[str, Any] | BadClipError:

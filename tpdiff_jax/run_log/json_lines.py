@@ -58,7 +58,7 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     Returns:
         One dictionary a line, in the file's order, each with an integer `step`.
     """
-    if not os.path.exists(path):
+    if not os.path.isfile(path):  # of a folder or a pipe nothing can be read
         return []
     return [record for _, record in valid_lines(Path(path).read_bytes())]
 
