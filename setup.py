@@ -7,9 +7,13 @@ from setuptools import find_packages, setup
 ROOT = pathlib.Path(__file__).resolve().parent
 
 
-def requirements(name: str) -> list[str]:
-    """Return the lines of a requirements file that are requirements."""
-    lines = (line.partition("#")[0].strip() for line in (ROOT / name).read_text().splitlines())
+OF_TESTS = ("requirements-bucket.txt", "requirements-ray.txt")  # what the file of tests includes
+
+
+def requirements(*names: str) -> list[str]:
+    """Return the lines of requirements files that are requirements."""
+    text = "\n".join((ROOT / name).read_text() for name in names)
+    lines = (line.partition("#")[0].strip() for line in text.splitlines())
     return [line for line in lines if line and not line.startswith("-")]
 
 
@@ -29,10 +33,12 @@ setup(
     packages=[*find_packages(include=["tpdiff_jax*"]), "tpdiff_jax.configs"],
     install_requires=requirements("requirements.txt"),
     extras_require={
+        "bucket": requirements("requirements-bucket.txt"),
+        "ray": requirements("requirements-ray.txt"),
         "tpu": accelerated("tpu"),
         "cuda": accelerated("cuda12"),
         "text": [line.replace("==", ">=") for line in text_encoders()],
         "wandb": [line for line in requirements("requirements-test.txt") if "wandb" in line],
-        "test": requirements("requirements-test.txt"),
+        "test": requirements("requirements-test.txt", *OF_TESTS),
     },
 )

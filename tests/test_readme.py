@@ -3,8 +3,10 @@
 import ast
 import importlib
 import importlib.util
+import inspect
 import re
 import shlex
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +14,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+import tpdiff_jax
 from tests.tiny import REPO
 from tpdiff_jax import command_line
 from tpdiff_jax.command_line.flag_table import FLAGS
+from tpdiff_jax.generation.python_api import SamplingRun
 
 TEXT = (REPO / "README.md").read_text()
 PAGES = (REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").glob("*.md")))
@@ -34,10 +38,17 @@ def commands(text: str) -> Iterator[list[str]]:
     for line in [line for block in blocks for line in _lines(block)] + quoted:
         if found := re.match(r"(?:[\w./]*/)?python -m (.*)", line.strip()):
             yield shlex.split(found[1], comments=True)
+        elif found := re.match(r"tpdiff_jax (\w+ .*)", line.strip()):  # the installed command
+            yield [MAIN, *shlex.split(f"--mode={found[1]}", comments=True)]
 
 
 def _lines(block: str) -> list[str]:
     return re.sub(r"\\\n\s*", " ", block).replace(" && ", "\n").splitlines()
+
+
+def python_blocks() -> list[str]:
+    """Return the Python of the README, a text a block."""
+    return re.findall(r"```python\n(.*?)```", TEXT, re.S)
 
 
 def header_commands(path: Path) -> Iterator[list[str]]:
@@ -49,7 +60,7 @@ def header_commands(path: Path) -> Iterator[list[str]]:
 
 
 def test_the_library_example_trains_and_samples() -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.S)
+    (code,) = (code for code in python_blocks() if "make_pyramid" in code)
     names: dict = {}
     exec(code.replace("# videos =", "videos = lambda predict, key, c, cond:"), names)
     pyramid, alignment = names["pyramid"], names["alignment"]
@@ -71,6 +82,29 @@ def test_the_library_example_trains_and_samples() -> None:
         assert abs(float(loss) / expected - 1.0) < 0.2
     samples = names["videos"](predict, jax.random.key(2), 1, None)
     assert samples.shape == (4, 16, 32, 32, 1)
+
+
+def test_the_lines_that_sample_call_what_is_there(monkeypatch) -> None:
+    """As they stand, on a stand-in that takes what the real ones take."""
+    called = []
+
+    def recorded(function, *leading):  # type: ignore[no-untyped-def]
+        def call(*args, **kwargs):  # type: ignore[no-untyped-def]
+            inspect.signature(function).bind(*leading, *args, **kwargs)
+            called.append((function.__name__, *args, *kwargs.values()))
+            return run
+
+        return call
+
+    run = types.SimpleNamespace(
+        sample=recorded(SamplingRun.sample, None), save=recorded(SamplingRun.save, None)
+    )
+    monkeypatch.setattr(tpdiff_jax, "open_run", recorded(tpdiff_jax.open_run), raising=False)
+    (code,) = (code for code in python_blocks() if "open_run" in code)
+    exec(code, {"tpdiff_jax": tpdiff_jax})
+    wanted = [("open_sampling_run", "runs/flow"), ("sample", [3, 1, 4]), ("save", run, "clips")]
+    assert called == wanted
+    assert len(python_blocks()) == 2
 
 
 def test_files_that_the_pages_name_exist() -> None:

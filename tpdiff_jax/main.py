@@ -266,7 +266,7 @@ def keep_from_libraries(argv: Sequence[str]) -> list[str]:
 
 def run_command() -> None:
     """Entry point of the installed command: `tpdiff_jax sample --workdir=...` names the mode."""
-    if sys.argv[1:2] and sys.argv[1] in command_line.MODES:
+    if sys.argv[1:2] and not sys.argv[1].startswith("-"):  # a misspelled mode is told the modes
         sys.argv[1] = f"--mode={sys.argv[1]}"
     run()
 

@@ -9,6 +9,7 @@ import zipfile
 import pytest
 
 from tests.tiny import REPO
+from tpdiff_jax import main
 from tpdiff_jax.command_line import parse
 from tpdiff_jax.command_line.shipped_configs import config_folder, config_names, find_config
 
@@ -50,10 +51,23 @@ def test_an_unknown_name_is_told_which_there_are(wrong: str, monkeypatch, tmp_pa
         find_config(wrong)
 
 
-def test_a_path_of_the_checkout_outside_of_it_is_told_the_name(monkeypatch, tmp_path) -> None:
+@pytest.mark.parametrize("wrong", ["configs/flow.py", "flow.py"])
+def test_a_path_of_the_checkout_outside_of_it_is_told_the_name(
+    wrong: str, monkeypatch, tmp_path
+) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="configs/flow.py is not a file; .* --config=flow is"):
-        find_config("configs/flow.py")
+    with pytest.raises(ValueError, match=f"={wrong} is not a file; .* --config=flow is"):
+        find_config(wrong)
+
+
+@pytest.mark.parametrize("wrong", ["trian", "Train", "", "flow"])
+def test_a_misspelled_mode_of_the_installed_command_is_told_the_modes(
+    wrong: str, monkeypatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["tpdiff_jax", wrong, "--workdir=w"])
+    monkeypatch.setattr(main, "run", lambda: parse(sys.argv))
+    with pytest.raises(ValueError, match=f"^--mode is '{wrong}'; allowed: 'train', 'sample'"):
+        main.run_command()
 
 
 def test_every_config_of_the_checkout_is_named() -> None:
@@ -124,5 +138,10 @@ def test_the_wheel_holds_what_a_run_reads(tmp_path) -> None:
     lines = (REPO / "requirements.txt").read_text().splitlines()
     for line in (line for line in lines if line and not line.startswith("#")):
         assert f"Requires-Dist: {line.replace(' ', '')}" in facts.replace(" >", ">")
-    for extra in ("cuda", "test", "text", "tpu", "wandb"):
+    for extra in ("bucket", "cuda", "ray", "test", "text", "tpu", "wandb"):
         assert f"Provides-Extra: {extra}" in facts
+    included = [*(REPO / "requirements-bucket.txt").read_text().splitlines(), "ray[default]>=2.60"]
+    for line in (line for line in included if not line.startswith("#")):
+        extra = "ray" if line.startswith("ray") else "bucket"
+        for wanted_by in (extra, "test"):
+            assert f'Requires-Dist: {line}; extra == "{wanted_by}"' in facts

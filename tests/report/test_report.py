@@ -282,6 +282,31 @@ def test_progress_runs_from_the_nearest_clearly_worse_floor_to_the_ceiling(
     assert progress == (None if expected is None else pytest.approx(expected))
 
 
+@pytest.mark.parametrize(
+    "value, direction, shown",
+    [
+        (8.0, "match", "700 % off"),  # 7 away from 1
+        (-0.5, "higher", "150 % off"),
+        (1.5, "match", "50 %"),
+        (0.6, "higher", "60 %"),
+    ],
+)
+def test_a_figure_without_floors_is_no_negative_share_of_real(tmp_path, value, direction, shown):
+    info = {"meaning": "m", "unit": "", "direction": direction}
+    results = {"metrics": {"x": value}, "metric_info": {"x": info}}
+    results["references"] = {"ceiling": {"x": 1.0}, "frozen": {"x": 1.0}}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    page = write_report(tmp_path).read_text()
+    (cell,) = re.findall(r">\s*(-?[0-9]+ %(?: off)?)\s*<", page)
+    assert cell == shown
+
+
+def test_long_words_do_not_leave_their_boxes(run_dir):
+    """Names of runs, captions and paths may have no space to break at."""
+    (body,) = re.findall(r"\nbody \{(.*?)\}", write_report(run_dir).read_text(), re.S)
+    assert "overflow-wrap: break-word;" in body
+
+
 def test_the_report_says_where_the_time_went(run_dir):
     page = write_report(run_dir).read_text()
     section = page[page.index('id="time"') :]

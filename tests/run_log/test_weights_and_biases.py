@@ -5,13 +5,14 @@ import pathlib
 import struct
 import subprocess
 import sys
+import types
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.tiny import REPO
-from tpdiff_jax.run_log.weights_and_biases import ID_FILE
+from tpdiff_jax.run_log.weights_and_biases import ID_FILE, WandbSink
 
 pytest.importorskip("wandb")
 from wandb.proto.wandb_internal_pb2 import Record  # noqa: E402
@@ -102,6 +103,21 @@ def test_a_resumed_run_is_one_run_with_one_curve(tmp_path: pathlib.Path) -> None
     assert config["train"] == {"num_steps": 12}
     assert (run.project, run.display_name) == ("tpdiff_jax", "flow")
     assert not run.git.remote_url, "which repository it is run in is nobody's business"
+
+
+def test_the_log_names_the_run_in_every_session(tmp_path, monkeypatch, caplog) -> None:
+    """With a stand-in for the library, whose own messages are silenced."""
+    monkeypatch.setattr("wandb.init", lambda **_: types.SimpleNamespace(log=lambda *_, **__: None))
+    named = []
+    for last_kept_step, project in ((-1, "tpdiff_jax"), (3, "mine"), (-1, "mine")):
+        monkeypatch.setenv("WANDB_PROJECT", "" if project == "tpdiff_jax" else project)
+        caplog.clear()
+        with caplog.at_level("INFO", logger="absl"):
+            WandbSink(tmp_path, last_kept_step).write_scalars(4, {"loss": 1.0})
+        run_id = (tmp_path / ID_FILE).read_text()
+        assert f"Weights & Biases: run {run_id} of project {project}" in caplog.text
+        named.append(run_id)
+    assert named[0] == named[1] != named[2]
 
 
 def test_a_fresh_start_in_the_same_folder_is_another_run(tmp_path: pathlib.Path) -> None:

@@ -15,7 +15,7 @@ MODES = {
     "--dtype: safetensors that diffusers and others read; low-rank changes are merged, or with "
     "--what=adapter written alone",
     "prepare": "turn a folder of videos and captions into clips to train from: --config is "
-    "configs/prepare.py or one like it, --workdir the folder to write; resumes",
+    "prepare, the shipped one, or a file like it, --workdir the folder to write; resumes",
     "plan": "compile every program of a config for the machine of --topology, which need not be "
     "here, and say what it would take: memory, FLOPs, messages, least times; writes "
     "plan_TOPOLOGY.json and .html",
@@ -67,9 +67,9 @@ FLAGS: Mapping[str, Flag] = {
     ),
     "config": Flag(
         ("train", "sample", "evaluate", "export", "prepare", "plan"),
-        "config file; its fields are overridden by --config.GROUP.FIELD=VALUE. sample, evaluate "
-        "and export read the workdir's own, and need one only for other fields of sample, eval, "
-        "measure and mesh",
+        "config file, or the name of a shipped one; its fields are overridden by "
+        "--config.GROUP.FIELD=VALUE. sample, evaluate and export read the workdir's own, and need "
+        "one only for other fields of sample, eval, measure and mesh",
         "config",
         needed_by=("train", "prepare", "plan"),
     ),

@@ -8,7 +8,8 @@ from tpdiff_jax.command_line.flag_table import FLAGS, MODES, Flag, flags_of, lis
 
 PROGRAM = "python -m tpdiff_jax.main"
 _INTRODUCTION = f"""\
-Command line: `{PROGRAM} --config=configs/flow.py --workdir=runs/flow`.
+Command line: `{PROGRAM} --config=flow --workdir=runs/flow`, where the package
+is installed also `tpdiff_jax train --config=flow --workdir=runs/flow`.
 
 Every config field can be overridden: --config.train.num_steps=100,
 --config.pyramid.frame_strides="(1,)" (vanilla diffusion, the pyramid's twin).

@@ -42,7 +42,8 @@ def find_config(given: str) -> pathlib.Path:
     if re.fullmatch(r"\w+", given) and given in config_names():
         offer_configs(is_ours_wanted=True)
         return config_folder() / f"{given}.py"
-    if path.parts[:1] == (ALIAS,) and path.stem in config_names() and len(path.parts) == 2:
+    is_of_checkout = path.suffix == ".py" and path.parts[:-1] in ((), (ALIAS,))
+    if is_of_checkout and path.stem in config_names():
         hint = f"; from any folder --config={path.stem} is the one that comes with the package"
     else:
         hint = f", nor one of those that come with the package: {', '.join(config_names())}"

@@ -34,7 +34,8 @@ class ObjectStore:
             self._files: Any = fsspec.filesystem(scheme, use_listings_cache=False)
         except ImportError as error:
             raise ValueError(
-                f"{address} needs `pip install -r requirements-bucket.txt`: {error}"
+                f"{address} needs `pip install -r requirements-bucket.txt`, or the extra bucket: "
+                f"{error}"
             ) from error
         self.address, self._root = address, root.rstrip("/")
 

@@ -185,7 +185,7 @@ def _connected(address: str, num_cpus: int) -> Iterator[Any]:
         import ray
     except ImportError as error:
         raise ValueError(
-            f"--engine=ray needs `pip install -r requirements-ray.txt`: {error}"
+            f"--engine=ray needs `pip install -r requirements-ray.txt`, or the extra ray: {error}"
         ) from error
     if ray.is_initialized():
         yield ray

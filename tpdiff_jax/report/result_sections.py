@@ -143,8 +143,9 @@ def _gauge(value: Any, references: dict[str, Any], direction: str) -> dict[str, 
     if progress is None:
         return {"text": MISSING, "grade": "", "width": 0, "is_of_real": False}
     share, starts_at_floor = progress
-    if share < 0 and starts_at_floor:
-        return {"text": "worse than a floor", "grade": "bad", "width": 0, "is_of_real": False}
+    if share < 0:  # more than the whole of the real figure away, where no floor tells
+        text = "worse than a floor" if starts_at_floor else f"{100 * (1 - share):.0f} % off"
+        return {"text": text, "grade": "bad", "width": 0, "is_of_real": False}
     return {
         "text": f"{100 * share:.0f} %",
         "grade": "good" if share >= 0.8 else "fair" if share >= 0.5 else "poor",

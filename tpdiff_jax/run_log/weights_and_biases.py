@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from tpdiff_jax.files import media
 from tpdiff_jax.files.durable import write_durably
@@ -68,9 +69,11 @@ class WandbSink:
                 disable_git=True,
                 x_save_requirements=False,
             )
+            project, run_id = os.environ.get("WANDB_PROJECT") or DEFAULT_PROJECT, self._id()
+            logging.info("Weights & Biases: run %s of project %s", run_id, project)
             self._run = self._wandb.init(
-                project=os.environ.get("WANDB_PROJECT") or DEFAULT_PROJECT,
-                id=self._id(),
+                project=project,
+                id=run_id,
                 name=self._workdir.resolve().name,
                 dir=str(self._workdir),
                 config=self._config(),
