@@ -1,10 +1,12 @@
 """A small Wan transformer on captioned Moving Digits, in pixels: text to video on a CPU.
 
 Command:  python -m experiments.captioned_digits --config=configs/captioned_digits_wan.py \
-            --out=runs/captioned_wan --num_clips=2000 --arms=pyramid,vanilla --seeds=0,1,2
+            --out=runs/captioned_wan --num_clips=1200 --num_videos=48 \
+            --arms=pyramid,vanilla --seeds=0,1,2 --config.train.num_steps=1500
           writes clips and a text encoder of random weights, prepares, trains, samples, measures.
-Time:     clips once, about 3 minutes; then about 6 minutes of a core a run.
-Result:   not yet run.
+Time:     clips once, a minute; then 3 to 5 minutes of training a run, on a shared core.
+Result:   label accuracy of 48 new captions 0.92, 0.94, 0.94 (pyramid, three seeds) and 0.94, 0.81,
+          0.92 (vanilla, equal FLOPs): docs/results/captioned_digits_wan.md.
 
 The network sees UMT5's tokens, zero behind the prompt and without a mask, as Wan's does.
 """
