@@ -54,7 +54,7 @@ def test_networks_that_differ_are_not_timed(monkeypatch, tmp_path):
     quick = [f"--out={tmp_path}", "--rounds=1", "--nocompile", *TINY]
     assert main(quick) == 0
     seconds = json.loads((tmp_path / "pytorch.json").read_text())["seconds"]
-    assert len(seconds) == 4 and np.min(list(seconds.values())) > 0
+    assert len(seconds) == 6 and np.min(list(seconds.values())) > 0
     monkeypatch.setitem(pytorch.TWINS, "flux", pytorch.FLUX._replace(make_model=wrong_model))
     assert main(quick) == pytorch.EXIT_DIFFERENT
     report = json.loads((tmp_path / "pytorch.json").read_text())
@@ -67,4 +67,13 @@ def test_animatediff_equals_diffusers_and_is_timed(tmp_path):
     quick = [f"--out={tmp_path}", "--rounds=1", "--nocompile", "--network=animatediff"]
     assert main([*quick, "--heads=1", "--frames=2", "--frame_size=8", "--batch=1"]) == 0
     report = json.loads((tmp_path / "pytorch.json").read_text())
-    assert report["network"] == "AnimateDiff" and len(report["seconds"]) == 4
+    assert report["network"] == "AnimateDiff" and len(report["seconds"]) == 6
+
+
+@pytest.mark.slow
+def test_the_video_dit_written_in_pytorch_is_ours_and_is_timed(tmp_path):
+    quick = [f"--out={tmp_path}", "--rounds=1", "--nocompile", "--network=video_dit", *TINY]
+    assert main([*quick, "--frame_size=16"]) == 0
+    report = json.loads((tmp_path / "pytorch.json").read_text())
+    assert report["network"] == "Video DiT" and len(report["seconds"]) == 6
+    assert max(report["differences"].values()) < 1e-5
