@@ -39,5 +39,29 @@ def check_config_file(
             raise ValueError(f"{path} says {name}={found[name]!r}; this network has {only!r}")
 
 
+def shape_of_fields(
+    path: pathlib.Path, fields: Mapping[str, Any], names: Iterable[tuple[str, str]]
+) -> dict[str, Any]:
+    """Return what a config.json says of a shape, under the names of a config here.
+
+    Args:
+        path: of the file, for errors.
+        fields: its entries.
+        names: entries and the field that each stands for; several may stand for one.
+
+    Returns:
+        Fields that some entry states; lists as tuples.
+
+    Raises:
+        ValueError: when two entries for one field differ.
+    """
+    shape: dict[str, Any] = {}
+    for name, ours in names:
+        value = fields.get(name)
+        if value is not None and shape.setdefault(ours, _frozen(value)) != _frozen(value):
+            raise ValueError(f"{path} says {name}={value}, elsewhere {shape[ours]}")
+    return shape
+
+
 def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value

@@ -9,6 +9,7 @@ from tpdiff_jax.files.json_files import read_json, refusing_odd_fields
 from tpdiff_jax.models.causal_video_vae.config import CausalVideoVAEConfig
 from tpdiff_jax.models.causal_video_vae.network import CausalVideoVAE
 from tpdiff_jax.types import Params
+from tpdiff_jax.weights.config_files import shape_of_fields
 from tpdiff_jax.weights.frame_rows import convolution_3d_rows, norm_rows, pointwise_3d_rows
 from tpdiff_jax.weights.key_table import (
     KeyRow,
@@ -73,19 +74,14 @@ def read_vae_config(folder: pathlib.Path) -> CausalVideoVAEConfig:
 
 
 def _shape_of(path: pathlib.Path) -> dict[str, Any]:
-    fields = read_json(path)
-    shape: dict[str, Any] = {}
-    for name, ours, is_per_level in CAUSAL_VAE_FIELDS:
+    fields = dict(read_json(path))
+    for name, _, is_per_level in CAUSAL_VAE_FIELDS:
         value = fields.get(name)
         if isinstance(value, list) and is_per_level:
             if len(set(value)) != 1:
                 raise ValueError(f"{path} says {name}={value}; equal levels are read")
-            value = value[0]
-        if value is not None:
-            found = tuple(value) if isinstance(value, list) else value
-            if shape.setdefault(ours, found) != found:
-                raise ValueError(f"{path} says {name}={value}, elsewhere {shape[ours]}")
-    return shape
+            fields[name] = value[0]
+    return shape_of_fields(path, fields, ((name, ours) for name, ours, _ in CAUSAL_VAE_FIELDS))
 
 
 def load_causal_video_vae(folder: pathlib.Path, config: CausalVideoVAEConfig) -> Params:

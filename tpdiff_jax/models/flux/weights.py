@@ -7,16 +7,13 @@ Queries, keys and values of one stream stand side by side in one matrix here. Th
 modulation is (scale, shift) in the files and (shift, scale) here, as in every other norm.
 """
 
-import json
 import pathlib
 from typing import Any
 
 import jax
-import numpy as np
 from einops import rearrange
 
 from tpdiff_jax.checks import check_choice
-from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.files.json_files import read_json
 from tpdiff_jax.models import Flux, FluxConfig
 from tpdiff_jax.types import Params
@@ -28,13 +25,12 @@ from tpdiff_jax.weights.key_table import (
     KeyRow,
     Transform,
     check_tensors,
-    export_tensor,
-    flatten_params,
     import_params,
     linear_rows,
     places,
 )
-from tpdiff_jax.weights.tensor_files import STORED_TYPES, open_tensor_folder, write_folder
+from tpdiff_jax.weights.published_folder import write_published
+from tpdiff_jax.weights.tensor_files import open_tensor_folder
 
 CLASSES = {"pyramid_flow": "PyramidFluxTransformer", "diffusers": "FluxTransformer2DModel"}
 FLUX_LAYOUTS = tuple(CLASSES)
@@ -165,13 +161,8 @@ def save_flux(
     Raises:
         ValueError: for an unknown layout or type, or a folder that already holds safetensors.
     """
-    check_choice("dtype", dtype, STORED_TYPES)
-    found, leaves = places(flux_rows(config, layout), params), flatten_params(params)
-    stored = STORED_TYPES[dtype]
-    sizes = {name: int(np.prod(p.shape)) * stored.itemsize for name, p in found.items()}
-    write_folder(folder, sizes, lambda name: export_tensor(leaves, found[name], stored))
     fields = published_flux_fields(config, layout)
-    write_durably(folder / "config.json", json.dumps(fields, indent=2, sort_keys=True) + "\n")
+    write_published(folder, flux_rows(config, layout), params, dtype, fields)
 
 
 def abstract_flux_params(config: FluxConfig) -> Params:

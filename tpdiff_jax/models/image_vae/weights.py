@@ -4,7 +4,6 @@ Older files name the middle's attention otherwise; both names are read.
 """
 
 import pathlib
-from typing import Any
 
 import jax
 import numpy as np
@@ -13,6 +12,7 @@ from tpdiff_jax.files.json_files import read_json, refusing_odd_fields
 from tpdiff_jax.models.image_vae.config import ImageVAEConfig
 from tpdiff_jax.models.image_vae.network import ImageVAE
 from tpdiff_jax.types import Params
+from tpdiff_jax.weights.config_files import shape_of_fields
 from tpdiff_jax.weights.frame_rows import convolution_rows, norm_rows, pointwise_rows, residual_rows
 from tpdiff_jax.weights.key_table import KeyRow, check_tensors, import_params, linear_rows, places
 from tpdiff_jax.weights.tensor_files import open_tensor_folder
@@ -69,13 +69,7 @@ def read_image_vae_config(folder: pathlib.Path) -> ImageVAEConfig:
     path = folder / "config.json"
     if not path.exists():
         return ImageVAEConfig()
-    fields = read_json(path)
-    shape: dict[str, Any] = {}
-    for name, ours in IMAGE_VAE_FIELDS:
-        value = fields.get(name)
-        found = tuple(value) if isinstance(value, list) else value
-        if value is not None and shape.setdefault(ours, found) != found:
-            raise ValueError(f"{path} says {name}={value}, elsewhere {shape[ours]}")
+    shape = shape_of_fields(path, read_json(path), IMAGE_VAE_FIELDS)
     with refusing_odd_fields(path):
         return ImageVAEConfig(**shape)
 

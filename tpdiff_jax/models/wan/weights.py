@@ -7,17 +7,14 @@ The norm before the attention to the text is `norm2` in the one and `norm3` in t
 tells the layouts apart by their tensors' names.
 """
 
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
 from einops import rearrange
 
 from tpdiff_jax.checks import check_choice
-from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.models.wan.config import WanConfig
 from tpdiff_jax.models.wan.network import Wan
 from tpdiff_jax.types import Params
@@ -26,13 +23,12 @@ from tpdiff_jax.weights.key_table import (
     KeyRow,
     Transform,
     check_tensors,
-    export_tensor,
-    flatten_params,
     import_params,
     linear_rows,
     places,
 )
-from tpdiff_jax.weights.tensor_files import STORED_TYPES, open_tensor_folder, write_folder
+from tpdiff_jax.weights.published_folder import write_published
+from tpdiff_jax.weights.tensor_files import open_tensor_folder
 
 WAN_LAYOUTS = ("diffusers", "native")
 WAN_BLOCK = "blocks.{layer}"
@@ -192,13 +188,8 @@ def save_wan(
     Raises:
         ValueError: for an unknown layout or type, or a folder that already holds safetensors.
     """
-    check_choice("dtype", dtype, STORED_TYPES)
-    found, leaves = places(wan_rows(config, layout), params), flatten_params(params)
-    stored = STORED_TYPES[dtype]
-    sizes = {name: int(np.prod(p.shape)) * stored.itemsize for name, p in found.items()}
-    write_folder(folder, sizes, lambda name: export_tensor(leaves, found[name], stored))
     fields = published_wan_fields(config, layout)
-    write_durably(folder / "config.json", json.dumps(fields, indent=2, sort_keys=True) + "\n")
+    write_published(folder, wan_rows(config, layout), params, dtype, fields)
 
 
 def abstract_wan_params(config: WanConfig) -> Params:

@@ -13,6 +13,7 @@ from tpdiff_jax.files.json_files import read_json
 from tpdiff_jax.models.wan_vae.config import WanVAEConfig
 from tpdiff_jax.models.wan_vae.network import WanVAE
 from tpdiff_jax.types import Params
+from tpdiff_jax.weights.config_files import shape_of_fields
 from tpdiff_jax.weights.frame_rows import (
     convolution_3d_rows,
     convolution_rows,
@@ -110,7 +111,7 @@ def read_wan_vae_config(folder: pathlib.Path) -> WanVAEConfig:
     path = folder / "config.json"
     if not path.exists():
         return WanVAEConfig()
-    fields, shape = read_json(path), dict[str, Any]()
+    fields = read_json(path)
     for name, allowed in ONLY_READ_AS:
         if fields.get(name, allowed[0]) not in allowed:
             raise ValueError(f"{path} says {name}={fields[name]!r}; {allowed[0]!r} is read")
@@ -119,13 +120,9 @@ def read_wan_vae_config(folder: pathlib.Path) -> WanVAEConfig:
         raise ValueError(f"{path} says decoder_base_dim={fields['decoder_base_dim']}, not {base}")
     if not multiples or multiples[0] != 1:
         raise ValueError(f"{path} says dim_mult={multiples}; a list that starts with 1 is read")
-    shape["level_channels"] = tuple(base * multiple for multiple in multiples)
-    for name, ours in WAN_VAE_FIELDS:
-        value = fields.get(name)
-        found = tuple(value) if isinstance(value, list) else value
-        if value is not None and shape.setdefault(ours, found) != found:
-            raise ValueError(f"{path} says {name}={value}, elsewhere {shape[ours]}")
-    return WanVAEConfig(**shape)
+    shape = shape_of_fields(path, fields, WAN_VAE_FIELDS)
+    level_channels = tuple(base * multiple for multiple in multiples)
+    return WanVAEConfig(level_channels=level_channels, **shape)
 
 
 def load_wan_vae(folder: pathlib.Path, config: WanVAEConfig) -> Params:
