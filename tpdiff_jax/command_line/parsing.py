@@ -53,8 +53,9 @@ def parse(argv: Sequence[str]) -> Command:
     Raises:
         ValueError: naming the flag, for any mistake, those in config overrides included.
     """
-    mode = _read_mode(argv)
-    argv = _with_config_file(mode, argv)
+    mode, config = _read_mode(argv)
+    if config is not None and mode in FLAGS["config"].modes:
+        argv = _with_config_file(config, argv)
     owned = flags_of(mode)
     values = _define(owned, argv)
     try:
@@ -93,8 +94,8 @@ def _new_values() -> flags.FlagValues:
     return values
 
 
-def _read_mode(argv: Sequence[str]) -> str:
-    """Return the mode, before its flags are known."""
+def _read_mode(argv: Sequence[str]) -> tuple[str, str | None]:
+    """Return the mode, before its flags are known, and what --config names."""
     values = _new_values()
     for name in ("mode", "config"):
         flags.DEFINE_string(name, None, "", flag_values=values)
@@ -106,20 +107,15 @@ def _read_mode(argv: Sequence[str]) -> str:
     check_choice("--mode", mode, MODES)
     if any(re.match(r"--?undefok(=|$)", argument) for argument in argv):
         raise ValueError(_explain_unknown(mode, "undefok"))  # absl would leave flags unread
-    return mode
+    return mode, values.config
 
 
-def _with_config_file(mode: str, argv: Sequence[str]) -> list[str]:
+def _with_config_file(config: str, argv: Sequence[str]) -> list[str]:
     """Put the file in place of a config's name, once it is there."""
-    values = _new_values()
-    flags.DEFINE_string("config", None, "", flag_values=values)
-    values(list(argv), known_only=True)  # --mode was read in the same way
-    if mode not in FLAGS["config"].modes or values.config is None:
+    path = find_config(config)  # ml_collections would say much later that there is none
+    if str(path) == config:
         return list(argv)
-    path = find_config(values.config)  # ml_collections would say much later that there is none
-    if str(path) == values.config:
-        return list(argv)
-    given = (f"--config={values.config}", f"-config={values.config}")
+    given = (f"--config={config}", f"-config={config}")
     replaced = [f"--config={path}" if argument in given else argument for argument in argv]
     for index, argument in enumerate(argv[:-1]):
         if argument in ("--config", "-config"):

@@ -82,8 +82,10 @@ class RunLog:
             TooManyBadSteps: as all four verbs: when a finished step was the last straw.
         """
         self._window.dispatched(step, program, metrics, dispatched_at)
+        if dispatched_at - self._shown_at < SHOW_SECONDS:
+            return
         done, losses = self._window.progress()
-        if losses and dispatched_at - self._shown_at >= SHOW_SECONDS:
+        if losses:
             self._shown_at = dispatched_at
             self._progress.update(done, **losses)
 

@@ -110,21 +110,20 @@ class LowRank(nnx.Module):
         self.lora_a, self.lora_b = nnx.Param(jnp.zeros(())), nnx.Param(jnp.zeros(()))
 
 
+def _weight_gradient(x: Array, dy: Array) -> Array:
+    """x^T dy summed over all tokens: [..., d_in], [..., d_out] -> [d_in, d_out]."""
+    return jax.lax.dot_general(x, dy, ((tuple(range(x.ndim - 1)),) * 2, ((), ())))
+
+
 def _weight_gradient_on_cpu(x: Array, dy: Array) -> Array:
-    """x^T dy summed over all tokens, in the operands' order that XLA's CPU kernels take.
+    """`_weight_gradient` in the operands' order that XLA's CPU kernels take.
 
     The first operand is copied to its transpose, so the narrower one comes first; the barrier keeps
     the compiler from turning the product round again.
     """
-    over_tokens_of_both = ((tuple(range(x.ndim - 1)),) * 2, ((), ()))
     if x.shape[-1] <= dy.shape[-1]:
-        return jax.lax.dot_general(x, dy, over_tokens_of_both)
-    return jax.lax.optimization_barrier(jax.lax.dot_general(dy, x, over_tokens_of_both)).T
-
-
-def _weight_gradient(x: Array, dy: Array) -> Array:
-    """x^T dy summed over all tokens: [..., d_in], [..., d_out] -> [d_in, d_out]."""
-    return jax.lax.dot_general(x, dy, ((tuple(range(x.ndim - 1)),) * 2, ((), ())))
+        return _weight_gradient(x, dy)
+    return jax.lax.optimization_barrier(_weight_gradient(dy, x)).T
 
 
 @jax.custom_vjp
