@@ -139,8 +139,9 @@ for kind, folder in folders.items():
         )
         experiment = build_experiment(config, jax.devices()[: math.prod(mesh.values())])
         losses.append(first_step(experiment)["loss"])
+    # A sum over the one clip that a device holds in a part is rounded in another order: 3.5e-6.
     for mesh, loss in zip(sizes, losses, strict=True):
-        assert abs(loss - losses[0]) <= 1e-6 * losses[0], (kind, mesh, loss, losses[0])
+        assert abs(loss - losses[0]) <= 1e-5 * losses[0], (kind, mesh, loss, losses[0])
 print("equal")
 """
 

@@ -67,7 +67,7 @@ def dataset(request, tmp_path_factory):
 
 
 def test_the_protocols_are_parts_of_each_other():
-    assert len(members(Dataset)) == 15
+    assert len(members(Dataset)) == 16
     assert members(ClipFacts) | members(NumberedClips) < members(Dataset)
 
 
