@@ -4,11 +4,22 @@ import ast
 import importlib
 import io
 import pathlib
+import re
 import sys
 import tokenize
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 BASE = "flow"
+
+
+class Config(NamedTuple):
+    """A config and what its file says about its fields."""
+
+    header: str  # the first line of its docstring
+    values: dict[str, object]
+    comments: dict[str, str]
+    builds_on: list[str]  # configs that its file imports
 
 
 def config_tables(folder: pathlib.Path) -> str:
@@ -17,30 +28,28 @@ def config_tables(folder: pathlib.Path) -> str:
     Args:
         folder: of the package `configs`.
     """
-    names = sorted(path.stem for path in folder.glob("[a-z]*.py"))
-    comments = {name: field_comments((folder / f"{name}.py").read_text()) for name in names}
-    sys.path.insert(0, str(folder.parent))  # mkdocs takes back what its hooks put there
-    values = {name: dict(_fields(name)) for name in names}
-    sys.path.remove(str(folder.parent))
-    base = values[BASE]
-    parts = [f"## configs/{BASE}.py", *_group_tables(base, comments, BASE)]
-    for name in (name for name in names if name != BASE):
-        own = {f: v for f, v in values[name].items() if f not in base or base[f] != v}
-        header = ast.get_docstring(ast.parse((folder / f"{name}.py").read_text())) or ""
-        parts += [f"## configs/{name}.py", header.splitlines()[0]]
-        shared = len(values[name].keys() & base.keys())
-        if shared:
+    configs = _read(folder)
+    base = configs[BASE].values
+    parts = [f"## configs/{BASE}.py"]
+    for group in dict.fromkeys(field.partition(".")[0] for field in base):
+        own = [field for field in base if field.startswith(f"{group}.")]
+        parts += [f"### {group}", _table(own, configs, BASE)]
+    for name in (name for name in configs if name != BASE):
+        values = configs[name].values
+        own = [f for f, value in values.items() if f not in base or base[f] != value]
+        parts += [f"## configs/{name}.py", configs[name].header]
+        if values.keys() & base.keys():
             parts.append(f"Other than in `configs/{BASE}.py`, or not there:")
-        parts += [_table(own, comments, name)] if own else []
+        parts += [_table(own, configs, name)] if own else []
     return "\n\n".join(parts)
 
 
 def field_comments(source: str) -> dict[str, str]:
-    """Return {GROUP.FIELD: comment} of a config's source.
+    """Return {GROUP.FIELD: comment or ""} of a config's source, in its order.
 
     Args:
         source: Python that assigns to `config.GROUP.FIELD`, or to `GROUP.FIELD`. The comment is
-            the one behind the value and the lines of comment above it.
+            the lines of comment above it and the one behind the value.
     """
     behind: dict[int, str] = {}
     alone: dict[int, str] = {}
@@ -51,47 +60,58 @@ def field_comments(source: str) -> dict[str, str]:
             found = behind if lines[number - 1][:column].strip() else alone
             found[number] = token.string.lstrip("#").strip()
     comments = {}
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute):
+    nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Assign)]
+    for node in sorted(nodes, key=lambda node: node.lineno):
+        if isinstance(node.targets[0], ast.Attribute):
             group, _, field = ast.unparse(node.targets[0]).removeprefix("config.").rpartition(".")
             first = node.lineno
             while first - 1 in alone:
                 first -= 1
             words = [alone[line] for line in range(first, node.lineno)]
             words += [behind[line] for line in (node.end_lineno,) if line in behind]
-            if words and group:
+            if group:
                 comments[f"{group}.{field}"] = " ".join(words)
     return comments
 
 
-def _fields(name: str) -> Iterator[tuple[str, object]]:
+def _read(folder: pathlib.Path) -> dict[str, Config]:
+    sources = {path.stem: path.read_text() for path in sorted(folder.glob("[a-z]*.py"))}
+    base_order = field_comments(sources[BASE])
+    configs = {}
+    sys.path.insert(0, str(folder.parent))  # mkdocs takes back what its hooks put there
+    for name, source in sources.items():
+        comments = field_comments(source)
+        header = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+        builds_on = re.findall(r"^from configs(?:\.| import )(\w+)", source, re.M)
+        values = _values(name, [*comments, *base_order])
+        configs[name] = Config(header, values, comments, builds_on)
+    sys.path.remove(str(folder.parent))
+    return configs
+
+
+def _values(name: str, order: Sequence[str]) -> dict[str, object]:
+    """Values of a config by field: those of `order` first, as they stand there."""
     config = importlib.import_module(f"configs.{name}").get_config()
-    for group in config:
-        for field in config[group]:
-            yield f"{group}.{field}", config[group][field]
+    found = {
+        f"{group}.{field}": config[group][field] for group in config for field in config[group]
+    }
+    names = dict.fromkeys([*(field for field in order if field in found), *found])
+    return {field: found[field] for field in names}
 
 
-def _group_tables(
-    values: Mapping[str, object], comments: Mapping[str, Mapping[str, str]], name: str
-) -> Iterator[str]:
-    for group in dict.fromkeys(field.partition(".")[0] for field in values):
-        own = {f: v for f, v in values.items() if f.startswith(f"{group}.")}
-        yield f"### {group}"
-        yield _table(own, comments, name)
-
-
-def _table(
-    values: Mapping[str, object], comments: Mapping[str, Mapping[str, str]], name: str
-) -> str:
+def _table(fields: Sequence[str], configs: Mapping[str, Config], name: str) -> str:
     rows = ["| field | value | |", "|---|---|---|"]
-    for field, value in values.items():
-        text = _comment(field, comments, name).replace("|", "\\|")
-        shown = repr(value).replace("|", "\\|")
+    for field in fields:
+        text = next(filter(None, _comments(field, configs, name)), "").replace("|", "\\|")
+        shown = repr(configs[name].values[field]).replace("|", "\\|")
         rows.append(f"| `{field}` | `{shown}` | {text} |")
     return "\n".join(rows)
 
 
-def _comment(field: str, comments: Mapping[str, Mapping[str, str]], name: str) -> str:
-    """The config's own words, or the base's, or those of the first other one."""
-    order = [name, BASE, *comments]
-    return next((comments[other][field] for other in order if field in comments[other]), "")
+def _comments(field: str, configs: Mapping[str, Config], name: str) -> Iterator[str]:
+    """The config's own, the base's, and those that others it builds on have for the same value."""
+    yield configs[name].comments.get(field, "")
+    yield configs[BASE].comments.get(field, "")
+    for other in configs[name].builds_on:
+        if configs[other].values.get(field) == configs[name].values[field]:
+            yield from _comments(field, configs, other)
