@@ -35,11 +35,12 @@ def config_tables(folder: pathlib.Path) -> str:
         own = [field for field in base if field.startswith(f"{group}.")]
         parts += [f"### {group}", _table(own, configs, BASE)]
     for name in (name for name in configs if name != BASE):
-        values = configs[name].values
-        own = [f for f, value in values.items() if f not in base or base[f] != value]
+        values, builds_on = configs[name].values, configs[name].builds_on
+        nearest = BASE if values.keys() & base.keys() else next(iter(builds_on), None)
+        there = configs[nearest].values if nearest else {}
+        own = [f for f, value in values.items() if f not in there or there[f] != value]
         parts += [f"## configs/{name}.py", configs[name].header]
-        if values.keys() & base.keys():
-            parts.append(f"Other than in `configs/{BASE}.py`, or not there:")
+        parts += [f"Other than in `configs/{nearest}.py`, or not there:"] if nearest else []
         parts += [_table(own, configs, name)] if own else []
     return "\n\n".join(parts)
 

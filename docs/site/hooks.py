@@ -53,10 +53,20 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Write the configs' fields where they are asked for, and mend links that lead out of docs/."""
     if FIELDS in markdown:
         markdown = markdown.replace(FIELDS, config_tables(ROOT / "configs"))
+    markdown = bars_of_code(markdown)
     name = page.file.src_uri
     if name in PAGES_FROM_OUTSIDE.values():
         return markdown
     return moved_links(markdown, f"docs/{name}", name)
+
+
+def bars_of_code(text: str) -> str:
+    """Return a page whose tables say `a|b` in code: GitHub wants a backslash, mkdocs shows it."""
+
+    def row(found: re.Match[str]) -> str:
+        return re.sub("`[^`]*`", lambda code: code[0].replace("\\|", "|"), found[0])
+
+    return re.sub(r"^\|.*\|$", row, text, flags=re.M)
 
 
 def moved_links(text: str, source: str, page: str) -> str:
