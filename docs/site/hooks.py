@@ -9,6 +9,7 @@ import re
 import sys
 from typing import Any
 
+from markdown import Extension, Markdown
 from mkdocs.structure.files import File, Files
 
 SITE = pathlib.Path(__file__).resolve().parent
@@ -25,8 +26,18 @@ _FENCE = re.compile(r"^(```.*?^```)$", re.M | re.S)
 _LINK = re.compile(r"(!?)\[([^\]\[]*)\]\(([^)\s]+)\)")
 
 
+class NoHtml(Extension):
+    """Text that looks like HTML is text: docstrings say `<x_i, eps_j>`."""
+
+    def extendMarkdown(self, md: Markdown) -> None:  # noqa: N802
+        """Take the readers of HTML out."""
+        md.preprocessors.deregister("html_block")
+        md.inlinePatterns.deregister("html")
+
+
 def on_config(config: Any) -> Any:
-    """List the pages of docs/results/ where the navigation says so."""
+    """List the pages of docs/results/ where the navigation says so; read no HTML."""
+    config.markdown_extensions.append(NoHtml())
     found = sorted(path.relative_to(DOCS).as_posix() for path in (DOCS / "results").glob("*.md"))
     config.nav = _with_results(config.nav, found)
     return config

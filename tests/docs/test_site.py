@@ -109,7 +109,11 @@ def test_every_public_name_of_the_method_is_on_the_api_page(site: Path) -> None:
     assert set(method.__all__) <= documented
     assert {"open_sampling_run", "SamplingRun", "sample", "save"} <= documented
     text = " ".join(text_of(site / "api.html").split())
-    for words in ("one a video, as 3 or, for several digits", "The noise j of each video i", "Algorithm 1"):
+    for words in (
+        "one a video, as 3 or, for several digits",
+        "<x_i, eps_j>, [g, g]",
+        "Algorithm 1",
+    ):
         assert words in text, words
 
 
