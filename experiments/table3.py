@@ -1,7 +1,7 @@
 """The paper's Table 3: FVD and CLIPSIM of pyramids trained with and without alignment.
 
     python -m experiments.table3 --systems=systems.json --out=runs/table3 --num_videos=2048 \
-      --fvd_weights=i3d.safetensors --clip_folder=clip-vit-base-patch32
+      --fvd_weights=i3d.safetensors --clip_folder=clip-vit-base-patch32 --real_clips=MSR_VTT_CLIPS
 
 `systems.json` names the runs (`experiments.systems`); those called as in the paper stand beside
 its figures: animatediff_tpdiff and miniflux_tpdiff, trained with `alignment.mode` as it stands,
@@ -41,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         seed=options.seed,
         fvd_weights=options.fvd_weights,
         clip_folder=options.clip_folder,
+        real_clips=options.real_clips,
     )
     try:
         systems = read_systems(options.systems, split_names(options.only))
@@ -114,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="of all videos")
     parser.add_argument("--fvd_weights", help="I3D's weights")
     parser.add_argument("--clip_folder", help="a CLIP model")
+    parser.add_argument("--real_clips", help="clips to compare with, default the runs' held-out")
     return parser
 
 

@@ -11,6 +11,7 @@ from experiments import table1, table2, table3
 from experiments.pages.paper_tables import ALIGNMENT, SCORES, beside_published, latency_rows
 from experiments.systems import read_systems
 from tests.test_text_run import OVERRIDES, PROMPTS, folder, make_config
+from tpdiff_jax.clips.record_manifest import read_clip_manifest
 from tpdiff_jax.evals.vbench import QUALITY, SEMANTIC
 from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.export import export_run
@@ -125,7 +126,6 @@ def test_what_does_not_fit_is_one_line(
 ) -> None:
     write_json(tmp_path / "miniflux_tpdiff.json", {"seed": 0})
     if flags == ["--seed=1"]:
-        facts = {"seed": 0}
         run = read_systems(systems, ["miniflux_tpdiff"])[0]
         work = table2.read_work(
             table2._parser().parse_args(
@@ -188,6 +188,18 @@ def test_alignment_is_measured_once_a_setting(
     assert (tmp_path / "miniflux_tpdiff").exists(), "another setting is measured"
 
 
+def test_published_weights_are_measured_against_named_clips(
+    systems: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    clips = systems.with_name("clips")
+    flags = [f"--systems={systems}", f"--out={tmp_path}", "--only=weights", "--num_videos=2"]
+    assert table3.main([*flags, f"--real_clips={clips}"]) == 0
+    row = json.loads((tmp_path / "table3.json").read_text())["systems"]["weights"]
+    manifest = read_clip_manifest(clips).fingerprint
+    assert row["measurement"]["data_manifest_sha256"] == manifest
+    assert row["setting"]["step"] == 0 and row["metrics"]["statistics"] > 0
+
+
 def test_a_measured_line_and_the_papers_line() -> None:
     text = beside_published(["fvd", "clipsim"], {"miniflux_unaligned": {"fvd": 1.5}}, ALIGNMENT)
     assert text.splitlines()[2:] == [
@@ -205,6 +217,7 @@ def test_the_papers_ratios_stand_beside_measured_seconds() -> None:
     assert text.splitlines()[2] == f"| wan | 10 + 20 | {cells}"
 
 
+@pytest.mark.slow
 def test_systems_are_timed_without_clips_and_kept(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
