@@ -145,6 +145,11 @@ FLAGS: Mapping[str, Flag] = {
         ("evaluate",), "I3D's weights for FVD, made by tpdiff_jax.evals.convert_i3d", "path"
     ),
     "clip_folder": Flag(("evaluate",), "a CLIP model for CLIPSIM", "path"),
+    "real_clips": Flag(
+        ("evaluate",),
+        "folder of prepared clips to compare with, as MSR-VTT's; default what the run has held out",
+        "path",
+    ),
     "what": Flag(
         ("export",),
         "the whole network, or the low-rank changes that were trained",

@@ -104,9 +104,10 @@ def _logits_function(kernel: str) -> Callable[..., Array]:
 
 def gaussian_fit(features: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return mean [d] and covariance [d, d], divided by N, of features [n, d], in float64."""
-    features = np.asarray(features, np.float64)
-    centred = features - features.mean(0)
-    return features.mean(0), centred.T @ centred / len(features)
+    rows: NDArray[np.float64] = np.asarray(features, np.float64)
+    mean: NDArray[np.float64] = rows.mean(0)
+    centred = rows - mean
+    return mean, centred.T @ centred / len(rows)
 
 
 def frechet_video_distance(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:

@@ -36,6 +36,7 @@ class GenerateFlags(NamedTuple):
     video_weights: str | None = None
     fvd_weights: str | None = None
     clip_folder: str | None = None
+    real_clips: str | None = None
     bucket: str | None = None
     adapter: str | None = None
     adapter_scale: str | float | None = None
@@ -117,7 +118,7 @@ def open_run(
 
 def _leave_out_what_is_gone(config: ConfigDict) -> None:
     """Forget what the run was measured with where it has moved: nothing is measured now."""
-    for name in ("fvd_weights", "clip_folder"):
+    for name in ("fvd_weights", "clip_folder", "real_clips"):
         if (place := config.get("measure", {}).get(name)) and not pathlib.Path(place).exists():
             logging.warning("measure.%s=%s is not here; it is not needed now", name, place)
             config.measure[name] = ""
@@ -196,9 +197,10 @@ def _override(config: ConfigDict, overrides: GenerateFlags) -> ConfigDict:
             config.sample.guidance_scale, config.sample.guidance_per_stage = scales[0], ()
         else:
             config.sample.guidance_per_stage = tuple(scales)
-    for name in ("fvd_weights", "clip_folder"):
+    for name in ("fvd_weights", "clip_folder", "real_clips"):
         if (value := getattr(overrides, name)) is not None:
-            config.measure = {**config.get("measure", {}), name: value}
+            with config.unlocked():  # not every config has the group
+                config.measure = {**config.get("measure", {}), name: value}
     return config
 
 
