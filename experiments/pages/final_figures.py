@@ -57,10 +57,12 @@ def _draw_point(panel: Axes, value: Mapping[str, Any] | None, index: int) -> Non
     if value is None:
         return
     look = style.line_style(index)
-    mean, low, high = (value.get(name) for name in ("mean", "low", "high"))
+    low, high = value["low"], value["high"]
     if low is not None and high is not None:
         panel.plot([low, high], [index, index], color=look["color"], linewidth=2.0)
-    panel.plot([mean], [index], linestyle="", color=look["color"], marker=look["marker"], ms=7)
+    panel.plot(
+        [value["mean"]], [index], linestyle="", color=look["color"], marker=look["marker"], ms=7
+    )
 
 
 def _draw_levels(panel: Axes, references: Mapping[str, Mapping[str, float]], metric: str) -> None:
