@@ -40,20 +40,36 @@ def templates() -> list[str]:
     return [*found]
 
 
+def fixed_parts(template: str) -> list[str]:
+    """Return what stands between the parts that vary, as patterns; of several lines the first."""
+    return [re.escape(part) for part in template.replace("`", "").split("\n")[0].split("{}")]
+
+
+def whole_patterns(known: list[str]) -> list[re.Pattern[str]]:
+    """Return the patterns of whole messages whose fixed part is long enough."""
+    found = (fixed_parts(template) for template in known)
+    return [re.compile(".+?".join(p)) for p in found if sum(map(len, p)) >= LEAST_LETTERS]
+
+
+def beginnings(known: list[str]) -> Iterator[str]:
+    """Yield the patterns of how messages may begin."""
+    for parts in map(fixed_parts, known):
+        for end in range(1, len(parts) + 1):
+            if sum(map(len, parts[:end])) >= LEAST_LETTERS:
+                yield ".+?".join(parts[:end]) + ".*"
+
+
 def is_said(message: str, known: list[str]) -> bool:
     """Whether some text of the package makes this message, or begins with it (`...`)."""
-    shown, goes_on = message.replace("`", "").removesuffix("..."), message.endswith("...")
-    for template in known:
-        fixed = [re.escape(part) for part in template.replace("`", "").split("\n")[0].split("{}")]
-        for num_parts in range(1, len(fixed) + 1) if goes_on else (len(fixed),):
-            parts = fixed[:num_parts]
-            if sum(map(len, parts)) >= LEAST_LETTERS:
-                if re.fullmatch(".+?".join(parts) + (".*" if goes_on else ""), shown):
-                    return True
-    return False
+    shown = message.replace("`", "")
+    if shown.endswith("..."):
+        return any(re.fullmatch(p, shown.removesuffix("...")) for p in beginnings(known))
+    patterns = WHOLE if known is KNOWN else whole_patterns(known)
+    return any(pattern.fullmatch(shown) for pattern in patterns)
 
 
 KNOWN = templates()
+WHOLE = whole_patterns(KNOWN)
 MESSAGES = list(messages(PAGE))
 COMPOSED = (
     "--config.train.num_step: ",
