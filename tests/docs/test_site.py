@@ -108,6 +108,7 @@ def test_every_public_name_of_the_method_is_on_the_api_page(site: Path) -> None:
     }
     assert set(method.__all__) <= documented
     assert {"open_sampling_run", "SamplingRun", "sample", "save"} <= documented
+    assert {"Predict", "Network", "Dataset", "Measures", "Sink", "write_scalars"} <= documented
     text = " ".join(text_of(site / "api.html").split())
     for words in (
         "one a video, as 3 or, for several digits",
