@@ -47,8 +47,9 @@ def test_openvid_is_curated_and_runs_on_it_are_measured_on_msr_vtt(
     flags = {"config": "configs/prepare.py", "config.prepare.missing_files": "leave_out"}
     flags |= {f"config.prepare.{name}": str(value) for name, value in SHAPE.items()}
     command(
-        "prepare", workdir=clips, **flags, **{"config.prepare.test_share": 0}, **{"config.prepare.source": table.parent / "video"},
-        **{"config.prepare.table": table, "config.prepare.curation": "paper"},
+        "prepare", workdir=clips, **flags, **{"config.prepare.test_share": 0},
+        **{"config.prepare.source": table.parent / "video", "config.prepare.table": table},
+        **{"config.prepare.curation": "paper"},
     )  # fmt: skip
     # Of the 50 on the disk, aesthetics are best in the last 10, motion in the last 5 and first 5.
     names = {VideoRecordsSpec(folder=str(clips)).clip("train", 0, i)["name"] for i in range(5)}

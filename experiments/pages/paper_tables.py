@@ -8,7 +8,7 @@ Source: Ran & Shou, arXiv 2503.09566, Tables 1 to 3, and the ICLR 2026 version f
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.pages.markdown import number, table
+from experiments.pages.markdown import NONE, number, table
 
 SECONDS: Mapping[str, tuple[float, float]] = {
     "miniflux": (20.79, 12.18),
@@ -60,17 +60,17 @@ def latency_rows(rows: Sequence[Mapping[str, Any]]) -> str:
     """
     lines = []
     for row in rows:
-        vanilla, pyramid = SECONDS.get(row["system"], (None, None))
-        is_known = vanilla is not None and pyramid is not None
+        paper = [NONE, NONE, NONE]
+        if row["system"] in SECONDS:
+            vanilla, pyramid = SECONDS[row["system"]]
+            paper = [number(vanilla, 4), number(pyramid, 4), number(vanilla / pyramid)]
         lines.append(
             [
                 row["system"],
                 " + ".join(map(str, row["steps"])),
                 *(_spread(row[name]) for name in ("vanilla", "pyramid", "ratio")),
                 number(row["flop_ratio"]),
-                number(vanilla, 4),
-                number(pyramid, 4),
-                number(vanilla / pyramid if is_known else None),
+                *paper,
             ]
         )
     header = ["system", "steps", "vanilla, s", "pyramid, s", "ratio", "ceiling by FLOPs"]
