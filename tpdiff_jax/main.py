@@ -101,14 +101,13 @@ def run_export(command: Command, workdir: pathlib.Path) -> None:
 def run_prepare(command: Command, workdir: pathlib.Path) -> None:
     """Make clips out of videos."""
     from tpdiff_jax import prepare as preparation
-    from tpdiff_jax.encoders import make_clip_encoder
-    from tpdiff_jax.experiment.build import build_prepare
+    from tpdiff_jax.experiment.prepare_config import build_prepare, open_clip_encoder
     from tpdiff_jax.preparation.ray_shards import make_engine
 
     spec = build_prepare(command.values["config"])
     name, address = command.values["engine"], command.values["engine_address"]
-    engine = make_engine(spec, name, address, make_clip_encoder)
-    preparation.prepare(spec, workdir, make_clip_encoder(spec), engine)
+    engine = make_engine(spec, name, address, open_clip_encoder)
+    preparation.prepare(spec, workdir, open_clip_encoder(spec), engine)
 
 
 def run_plan(command: Command, workdir: pathlib.Path) -> None:
@@ -265,14 +264,14 @@ def keep_from_libraries(argv: Sequence[str]) -> list[str]:
 
 
 def run_command() -> None:
-    """Entry point of the installed command: `tpdiff_jax sample --workdir=...` names the mode."""
+    """Entry point: `tpdiff_jax sample --workdir=...` names the mode as `--mode=sample` does."""
     if sys.argv[1:2] and not sys.argv[1].startswith("-"):  # a misspelled mode is told the modes
         sys.argv[1] = f"--mode={sys.argv[1]}"
     run()
 
 
 def run() -> None:
-    """Entry point."""
+    """Do what the command line of this process asks for."""
     leave_at_sigterm(ExitCode.PREEMPTED)
     print_help_when_asked(sys.argv)
     set_up_console()
@@ -280,4 +279,4 @@ def run() -> None:
 
 
 if __name__ == "__main__":
-    run()
+    run_command()

@@ -30,7 +30,6 @@ from tpdiff_jax.planning.program_cost import DoesNotFit, program_cost
 from tpdiff_jax.planning.roofline import roofline
 from tpdiff_jax.planning.summary import format_plan, refusal, training_summary
 from tpdiff_jax.planning.topology import Target, open_target
-from tpdiff_jax.report import write_plan_page
 from tpdiff_jax.run_log.progress import Progress
 from tpdiff_jax.train_state import TrainState
 from tpdiff_jax.training.initial_state import abstract_train_state
@@ -74,6 +73,8 @@ def plan(config: ConfigDict, workdir: pathlib.Path, flags: PlanFlags) -> pathlib
     workdir.mkdir(parents=True, exist_ok=True)
     path = workdir / f"plan_{flags.topology.replace(':', '_')}.json"
     write_json(path, content)
+    from tpdiff_jax.report import write_plan_page  # a second, not needed before
+
     page = write_plan_page(path)
     print(format_plan(content))
     logging.info("wrote %s and %s", path, page.name)
