@@ -113,7 +113,9 @@ def run_prepare(command: Command, workdir: pathlib.Path) -> None:
 def run_plan(command: Command, workdir: pathlib.Path) -> None:
     """Say what a config would take on a machine."""
     from tpdiff_jax import plan as planning
+    from tpdiff_jax.devices.compilation_cache import OFF, open_compilation_cache
 
+    open_compilation_cache(OFF)  # what is planned is read from the compiler's own output
     shape = command.values["frame_shape"]
     if shape is not None and not all(text.isdigit() for text in shape):
         raise ValueError(f"--frame_shape={','.join(shape)} must be numbers, as in 48,80,16")
@@ -183,12 +185,10 @@ def set_up_jax(command: Command) -> None:
     Raises:
         ValueError: for flags that do not fit together.
     """
-    import jax
-
+    from tpdiff_jax.devices.compilation_cache import open_compilation_cache
     from tpdiff_jax.devices.processes import ProcessFlags, join_processes
 
-    if command.values["compilation_cache"]:
-        jax.config.update("jax_compilation_cache_dir", command.values["compilation_cache"])
+    open_compilation_cache(command.values["compilation_cache"])
     join_processes(ProcessFlags(**command.of(*ProcessFlags._fields)))
 
 

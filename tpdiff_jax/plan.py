@@ -69,7 +69,13 @@ def plan(config: ConfigDict, workdir: pathlib.Path, flags: PlanFlags) -> pathlib
         ValueError: for a config or topology that cannot be built.
         DoesNotFit: after writing the files, when a program needs more memory than there is.
     """
-    content = Planner(config, open_target(flags.topology), flags).plan()
+    target = open_target(flags.topology)
+    if target.devices[0].platform == "tpu" and target.name != "local":
+        # They are written to JAX's compilation cache and never found there again.
+        logging.info(
+            "%s is not here: its programs cannot be kept, each plan compiles anew", target.name
+        )
+    content = Planner(config, target, flags).plan()
     workdir.mkdir(parents=True, exist_ok=True)
     path = workdir / f"plan_{flags.topology.replace(':', '_')}.json"
     write_json(path, content)

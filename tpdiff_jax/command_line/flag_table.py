@@ -18,7 +18,8 @@ MODES = {
     "prepare, the shipped one, or a file like it, --workdir the folder to write; resumes",
     "plan": "compile every program of a config for the machine of --topology, which need not be "
     "here, and say what it would take: memory, FLOPs, messages, least times; writes "
-    "plan_TOPOLOGY.json and .html",
+    "plan_TOPOLOGY.json and .html. Compiles anew each time: kept programs for a TPU that is not "
+    "here cannot be read back",
     "doctor": "say which checkpoints of the workdir are intact, what is wrong with the others and "
     f"what training would resume from; code {ExitCode.BAD_INPUT.value} when none is intact",
     "replay": "take the logged step --step=N again from the checkpoint before it and compare its "
@@ -205,7 +206,9 @@ FLAGS: Mapping[str, Flag] = {
         default=True,
     ),
     "compilation_cache": Flag(
-        DEVICE_MODES, "folder for compiled programs, so that a restart need not compile"
+        DEVICE_MODES,
+        "folder for compiled programs, so that a restart need not compile, or off; default "
+        "JAX_COMPILATION_CACHE_DIR, or else tpdiff_jax in XDG_CACHE_HOME or ~/.cache",
     ),
     "coordinator_address": Flag(
         DEVICE_MODES, "HOST:PORT of process 0; needed where no cluster tells it"
