@@ -90,12 +90,18 @@ def run_evaluate(command: Command, workdir: pathlib.Path) -> None:
 
 
 def run_export(command: Command, workdir: pathlib.Path) -> None:
-    """Write a checkpoint's parameters as published weights, or its low-rank changes alone."""
-    from tpdiff_jax.export import export_adapter, export_run
+    """Write a checkpoint's parameters as published weights, low-rank changes alone, or a card."""
+    from tpdiff_jax.export import export_adapter, export_model_card, export_run
 
-    write = export_adapter if command.values["what"] == "adapter" else export_run
-    layout, dtype = command.values["layout"], command.values["dtype"]
-    write(_open_run(command, workdir), layout, dtype, _out(command))
+    what, licence = command.values["what"], command.values["licence"]
+    given = command.values["layout"], command.values["dtype"], _out(command)
+    if what == "model_card":
+        export_model_card(_open_run(command, workdir), *given, licence)
+        return
+    if licence is not None:
+        raise ValueError(f"--licence={licence} is for --what=model_card")
+    write = export_adapter if what == "adapter" else export_run
+    write(_open_run(command, workdir), *given)
 
 
 def run_prepare(command: Command, workdir: pathlib.Path) -> None:

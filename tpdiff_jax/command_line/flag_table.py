@@ -13,7 +13,7 @@ MODES = {
     "prepared clips against held-out ones (--fvd_weights, --clip_folder)",
     "export": "write a checkpoint's averaged parameters as published weights, in --layout and "
     "--dtype: safetensors that diffusers and others read; low-rank changes are merged, or with "
-    "--what=adapter written alone",
+    "--what=adapter written alone; --what=model_card adds what a model hub shows",
     "prepare": "turn a folder of videos and captions into clips to train from: --config is "
     "prepare, the shipped one, or a file like it, --workdir the folder to write; resumes",
     "plan": "compile every program of a config for the machine of --topology, which need not be "
@@ -148,9 +148,15 @@ FLAGS: Mapping[str, Flag] = {
     "clip_folder": Flag(("evaluate",), "a CLIP model for CLIPSIM", "path"),
     "what": Flag(
         ("export",),
-        "the whole network, or the low-rank changes that were trained",
+        "the whole network; the low-rank changes that were trained; or a folder ready for a model "
+        "hub, with the network, a card, figures and samples (nothing is uploaded)",
         default="weights",
-        allowed=("weights", "adapter"),
+        allowed=("weights", "adapter", "model_card"),
+    ),
+    "licence": Flag(
+        ("export",),
+        "of --what=model_card: a hub's name of the licence; default apache-2.0, or other for a run "
+        "that started from published weights",
     ),
     "layout": Flag(
         ("export",),

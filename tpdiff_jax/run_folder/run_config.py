@@ -6,7 +6,7 @@ read as JSON, never executed.
 
 import json
 import pathlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -41,8 +41,12 @@ def load_config(workdir: pathlib.Path) -> ConfigDict:
     path = workdir / FILE_NAME
     if not path.is_file():
         raise ValueError(f"{workdir} is not a run folder: {path} does not exist")
-    fields = read_json(path)
-    return ConfigDict(_lists_to_tuples(fields))
+    return config_of_json(read_json(path))
+
+
+def config_of_json(fields: Mapping[str, Any]) -> ConfigDict:
+    """Return a config from what JSON holds of it, with tuples in the place of lists."""
+    return ConfigDict(_lists_to_tuples(dict(fields)))
 
 
 def check_same_run(
