@@ -19,9 +19,9 @@ def get_config() -> ConfigDict:
     config.model.depth = 2
     config.optim.warmup_steps = 20
     config.optim.ema_decay = 0.98
-    config.train.num_steps = 600
+    config.train.num_steps = 1000
     config.train.log_every_steps = 20
-    config.train.checkpoint_every_steps = 300
+    config.train.checkpoint_every_steps = 500
     config.train.sample_every_steps = 0
     config.train.eval_every_steps = 0
     config.sample.num_steps = 15
