@@ -127,7 +127,7 @@ def _starts_page(report: Mapping[str, Any]) -> list[str]:
     return [
         "## Starting again",
         "Processor time until the training steps of all stages are compiled, tracing included, on "
-        f"{report['device']['machine']}; {len(starts[FIRST])} rounds. "
+        f"{report['device']['machine']}; rounds: {len(starts[FIRST])}. "
         f"Command: `{report['command']}`",
         table(["start", "seconds"], rows),
         f"The second start takes {spread(share._asdict())} of the first's time.",
