@@ -37,7 +37,8 @@ from tpdiff_jax.data import MovingDigitsSpec
 from tpdiff_jax.devices.facts import device_facts, package_versions
 from tpdiff_jax.digits.figures import DIGIT_METRICS, evaluate_videos
 from tpdiff_jax.encoders import make_clip_encoder
-from tpdiff_jax.experiment.build import build_experiment, build_prepare
+from tpdiff_jax.experiment.build import build_experiment
+from tpdiff_jax.experiment.prepare_config import build_prepare
 from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.files.json_files import write_json
 from tpdiff_jax.files.media import to_uint8, write_mp4

@@ -92,6 +92,7 @@ def test_a_tpu_slice_is_planned_from_the_command_line(tmp_path: pathlib.Path) ->
         timeout=3000,
     )
     assert out.returncode == 0, out.stderr
+    assert "v5e:2x4 is not here: its programs cannot be kept, each plan compiles anew" in out.stderr
     assert "plan program 3/3" in out.stderr, "progress counts the programs"
     content = json.loads((tmp_path / "plan_v5e_2x4.json").read_text())
     assert content["topology"]["num_chips"] == 8

@@ -14,7 +14,6 @@ from tpdiff_jax.files.json_files import write_json
 from tpdiff_jax.generation.output_folder import NUMBERED, remove_videos
 from tpdiff_jax.generation.sample_files import GRID_SIZE, SampleWriter, open_decoder
 from tpdiff_jax.generation.sampler import Sampler
-from tpdiff_jax.report import write_report
 from tpdiff_jax.results import make_results
 from tpdiff_jax.run_log.goodput import GOODPUT_FILE, summarise
 from tpdiff_jax.run_log.json_lines import read_metrics
@@ -131,6 +130,8 @@ class Milestones:
             goodput=summarise(read_metrics(self._workdir / GOODPUT_FILE)),
         )
         write_json(self._workdir / "results.json", results)
+        from tpdiff_jax.report import write_report  # a second, not needed before
+
         write_report(self._workdir)
         if self._evaluator.is_possible:
             logging.info("results:\n%s", format_table(evaluation))

@@ -20,7 +20,6 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 
 from tpdiff_jax.checks import check_choice
@@ -121,6 +120,8 @@ def frechet_video_distance(a: NDArray[np.floating], b: NDArray[np.floating]) -> 
         ValueError: for unequal sizes, or values that are not finite.
     """
     a, b = check_samples(a, b)
+    import scipy.linalg  # half a second, for this figure alone
+
     (mean_a, cov_a), (mean_b, cov_b) = gaussian_fit(a), gaussian_fit(b)
     root = np.real(scipy.linalg.sqrtm(cov_a @ cov_b))
     return float(np.sum((mean_a - mean_b) ** 2) + np.trace(cov_a + cov_b - 2.0 * root))

@@ -1,4 +1,4 @@
-"""Networks with published weights, by their names in `models.MODELS`: reading and writing them."""
+"""Weights of every network outside of this project, by its name in `models.MODELS`."""
 
 import pathlib
 from collections.abc import Callable, Mapping
@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from tpdiff_jax.checks import naming
 from tpdiff_jax.models.animatediff import weights as animatediff
 from tpdiff_jax.models.flux import weights as flux
+from tpdiff_jax.models.video_dit import weights as video_dit
 from tpdiff_jax.models.wan import weights as wan
 from tpdiff_jax.types import Params, PRNGKey
 
@@ -37,6 +38,13 @@ PUBLISHED: Mapping[str, Published] = {
         layouts=flux.FLUX_LAYOUTS,
         load=lambda folder, config, params, _: flux.load_flux(folder, config, params=params),
         save=lambda folder, params, config, layout, dtype, _: flux.save_flux(
+            folder, params, config, layout, dtype
+        ),
+    ),
+    "video_dit": Published(
+        layouts=video_dit.VIDEO_DIT_LAYOUTS,
+        load=lambda folder, config, params, _: video_dit.load_video_dit(folder, config, params),
+        save=lambda folder, params, config, layout, dtype, _: video_dit.save_video_dit(
             folder, params, config, layout, dtype
         ),
     ),
