@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tpdiff_jax.report.charts import WIDE, Series, bar_chart, line_chart
+from tpdiff_jax.report.charts import DOUBLE, Series, bar_chart, line_chart
 from tpdiff_jax.report.formats import (
     MISSING,
     figure,
@@ -51,7 +51,7 @@ def loss_charts(run: RunRecord) -> list[Chart]:
     """Loss curves, one line a stage, and what else the optimizer logs."""
     by_stage = _stage_series(run, "loss_stage_") or [_series(run, "loss", "loss")]
     title = "Training loss by stage"
-    charts = [line_chart(by_stage, key="loss", title=title, is_log=True, size=WIDE)]
+    charts = [line_chart(by_stage, key="loss", title=title, is_log=True, size=DOUBLE)]
     charts += [
         _rate_chart(run, name, title, is_log=name == "grad_norm")
         for name, title in _OPTIMISATION.items()
