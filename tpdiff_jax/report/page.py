@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tpdiff_jax.report.formats import figure, strides_text
+from tpdiff_jax.report.origin import origin_facts
 from tpdiff_jax.report.pages import Note, Section, render_page, write_page
 from tpdiff_jax.report.result_sections import (
     metric_charts,
@@ -69,6 +70,7 @@ def report_html(run: RunRecord) -> str:
         heading=name,
         subtitle=_subtitle(run),
         facts=run_facts(run),
+        origin=origin_facts(run.results),
         notes=notes,
         sections=sections,
     )

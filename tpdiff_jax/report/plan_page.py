@@ -15,6 +15,7 @@ from tpdiff_jax.report.formats import (
     stage_shape,
     with_prefix,
 )
+from tpdiff_jax.report.origin import origin_facts
 from tpdiff_jax.report.pages import Fact, Note, Section, Table, render_page, write_page
 
 _NOTE = (
@@ -49,6 +50,7 @@ def render_plan(content: Mapping[str, Any]) -> str:
         heading=heading,
         subtitle=f"{machine['num_devices']} devices, mesh {mesh}",
         facts=_head_facts(content),
+        origin=origin_facts(content),
         notes=[Note(_NOTE), *([Note(refusal, is_bad=True)] if refusal else [])],
         sections=sections,
     )
@@ -82,7 +84,8 @@ def _head_facts(content: Mapping[str, Any]) -> list[Fact]:
 
 
 def _programs(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [*content["stages"], content["sampler"]]
+    """Training stages and the sampler, where the plan has one."""
+    return [row for row in (*content["stages"], content["sampler"]) if row]
 
 
 def _memory(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,7 +104,7 @@ def _memory(content: Mapping[str, Any]) -> dict[str, Any]:
         Fact("moving average", byte_count(state["average_bytes"])),
         Fact("optimizer", byte_count(state["optimizer_bytes"])),
     ]
-    return {"tables": [Table(header, rows)], "facts_below": facts}
+    return {"tables": [Table(header, rows, "What each program needs on one device")], "facts_below": facts}
 
 
 def _time(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,7 +118,7 @@ def _time(content: Mapping[str, Any]) -> dict[str, Any]:
         cells += [with_prefix(row.get("executed_flops"), "FLOP"), *map(seconds, times)]
         cells += [bound.get("bound_by") or MISSING, percent(bound.get("mfu_bound"))]
         rows.append(cells)
-    return {"tables": [Table(header, rows)]}
+    return {"tables": [Table(header, rows, "Least time that the chip's data sheet allows")]}
 
 
 def _messages(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,7 +136,7 @@ def _messages(content: Mapping[str, Any]) -> dict[str, Any]:
     ]
     loops = sum(len(row.get("unknown_loops") or ()) for row in _programs(content))
     remark = f"{loops} loops of unknown length counted once." if loops else ""
-    return {"tables": [Table(header, rows)], "remark": remark} if rows else {}
+    return {"tables": [Table(header, rows, "Messages of one run of each program")], "remark": remark} if rows else {}
 
 
 def _stages(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,7 +149,7 @@ def _stages(content: Mapping[str, Any]) -> dict[str, Any]:
         [stage["name"], stride, stage_shape(stage)]
         for stage, stride in zip(stages, shown_strides(stages), strict=True)
     ]
-    return {"tables": [Table(header, rows)]} if rows else {}
+    return {"tables": [Table(header, rows, "Strides and sizes of clips")]} if rows else {}
 
 
 def _chip(content: Mapping[str, Any]) -> dict[str, Any]:

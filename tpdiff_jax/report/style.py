@@ -36,6 +36,7 @@ LIGHT = {
     "good": "#14866d",
     "fair": "#b7791f",
     "poor": "#b3402f",
+    "link": "#0b62a8",
 }
 DARK = {
     "paper": "#14171b",
@@ -53,6 +54,7 @@ DARK = {
     "good": "#4fd1ab",
     "fair": "#f0be62",
     "poor": "#ff8d7c",
+    "link": "#7cc0f5",
 }
 LINE_COLOURS = tuple(colour for name, colour in LIGHT.items() if name[0] == "c")
 _DASHES: tuple[Any, ...] = ("-", (0, (6, 1.5)), (0, (2.5, 1.2)), (0, (7, 1.5, 1.5, 1.5)))

@@ -105,7 +105,7 @@ def _cost_table(
         cells += [with_prefix(stage.get("flops_per_video"), "FLOP")]
         cells += [figure(flops[i], 3), seconds(stage.get("step_seconds"))]
         rows.append([*cells, figure(times[i], 3), figure(_ratio(times[i], flops[i]), 3)])
-    return Table(header, rows)
+    return Table(header, rows, "Cost of each stage")
 
 
 def throughput_content(run: RunRecord) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def throughput_content(run: RunRecord) -> dict[str, Any]:
         return {}
     charts = [_rate_chart(run, name, title, starts_at_zero=True) for name, title in names.items()]
     return {
-        "tables": [Table(["rate", "mean", "lowest", "highest", "last"], rows)],
+        "tables": [Table(["rate", "mean", "lowest", "highest", "last"], rows, "Rates over the run")],
         "charts": [chart for chart in charts if chart],
     }
 
@@ -142,7 +142,7 @@ def goodput_content(run: RunRecord) -> dict[str, Any]:
         Fact("sessions", figure(run.goodput["sessions"])),
         Fact("between sessions", seconds(run.goodput["between_sessions_seconds"])),
     ]
-    return {"facts": facts, "tables": [Table(["part", "time", "share"], rows)]}
+    return {"facts": facts, "tables": [Table(["part", "time", "share"], rows, "Wall-clock time by what it was spent on")]}
 
 
 def relative(stages: list[dict[str, Any]], name: str) -> list[float | None]:
@@ -178,12 +178,10 @@ def weighted_mean(values: list[float | None], weights: list[Any]) -> float | Non
 
 
 def run_facts(run: RunRecord) -> list[Fact]:
-    """The head of the page: how long, how much, how fast, on what."""
-    counts, device = run.results.get("counts") or {}, run.results.get("device") or {}
-    data = run.results.get("data") or {}
+    """The head of the page: how long, how much, how fast."""
+    counts, data = run.results.get("counts") or {}, run.results.get("data") or {}
     newest = run.train[-1]["step"] if run.train else None
     parameters = counts.get("parameters", counts.get("num_parameters"))
-    machine = " ".join(str(device[k]) for k in ("num_devices", "kind") if device.get(k))
     facts = [
         Fact("steps", figure(newest)),
         Fact("videos seen", with_prefix(run.last("samples_seen"))),
@@ -194,7 +192,6 @@ def run_facts(run: RunRecord) -> list[Fact]:
         Fact("share of peak", percent(run.last("peak_share"))),
         Fact("parameters", with_prefix(parameters)),
         Fact("captions", str(data.get("captions") or MISSING)),
-        Fact("device", machine or MISSING),
     ]
     return [fact for fact in facts if fact.value != MISSING]
 
