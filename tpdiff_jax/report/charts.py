@@ -93,7 +93,7 @@ def line_chart(
         page = new_figure(size)
         panel = page.subplots()
         for name, label, value in levels:
-            draw_level(panel, name, value, f"{label} {figure(value, 3)}")
+            draw_level(panel, name, value, label)
         for i, entry in enumerate(drawn):
             tips |= _draw_line(panel, entry, i, is_named=len(drawn) > 1)
         ends = min(s.x[0] for s in drawn), max(s.x[-1] for s in drawn)
@@ -117,6 +117,7 @@ def bar_chart(
     title: str,
     note: str = "",
     show: Callable[[float], str] = figure,
+    size: tuple[float, float] = SMALL,
 ) -> Chart | None:
     """Draws groups of bars from zero, each with its value on top.
 
@@ -127,13 +128,14 @@ def bar_chart(
         title: heading.
         note: small print behind the title.
         show: a value as text.
+        size: width and height in pixels of the drawing: `SMALL`, `DOUBLE` or `WIDE`.
 
     Returns:
         The chart, or None when there is nothing to draw.
     """
     told = []
     with drawing():
-        page = new_figure(SMALL)
+        page = new_figure(size)
         panel = page.subplots()
         width = 0.76 / max(1, len(bars))
         for k, (label, heights) in enumerate(bars):
@@ -152,7 +154,7 @@ def bar_chart(
         _finish(panel, "")
         draw_legend(page, panel)
         drawing_ = inline_svg(page, key=key, title=title, description="; ".join(told))
-    return Chart(title, note, drawing_)
+    return Chart(title, note, drawing_, _COLUMNS[size])
 
 
 def _draw_line(panel: Axes, entry: Series, index: int, *, is_named: bool) -> dict[str, list[str]]:

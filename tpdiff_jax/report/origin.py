@@ -29,9 +29,10 @@ def _device(device: Any) -> str:
     """Such as `8 TPU v5 lite, 112 CPU cores, x86_64`."""
     if not isinstance(device, dict):
         return ""
+    cores = device.get("cpu_cores")
     parts = [
         " ".join(str(device[name]) for name in ("num_devices", "kind") if device.get(name)),
-        f"{figure(device['cpu_cores'])} CPU cores" if is_number(device.get("cpu_cores")) else "",
+        f"{figure(cores)} CPU core{'s' if cores != 1 else ''}" if is_number(cores) else "",
         str(device.get("machine") or ""),
     ]
     return ", ".join(part for part in parts if part)

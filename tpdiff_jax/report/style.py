@@ -144,11 +144,14 @@ def draw_legend(figure: Figure, panel: Axes) -> None:
         return
     labels = [plain(label) for label in labels]
     room = _PIXELS_A_KEY + _PIXELS_A_LETTER * max(map(len, labels))
+    columns = max(1, int(figure.get_figwidth() * _PIXELS_AN_INCH / room))
+    # Matplotlib fills column by column; names are read row by row.
+    order = [i for column in range(columns) for i in range(column, len(labels), columns)]
     figure.legend(
-        handles,
-        labels,
+        [handles[i] for i in order],
+        [labels[i] for i in order],
         loc="outside upper left",
-        ncols=max(1, int(figure.get_figwidth() * _PIXELS_AN_INCH / room)),
+        ncols=columns,
         handlelength=2.2,
         borderpad=0.0,
         columnspacing=1.0,
