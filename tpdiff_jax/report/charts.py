@@ -24,9 +24,9 @@ from tpdiff_jax.report.style import (
 from tpdiff_jax.report.svg import Chart, inline_svg, mark
 
 SMALL = (340.0, 220.0)
-DOUBLE = (710.0, 235.0)
+TWO_COLUMNS = (710.0, 235.0)
 WIDE = (1040.0, 300.0)
-_COLUMNS = {SMALL: 1, DOUBLE: 2, WIDE: 3}  # of the page
+_COLUMNS = {SMALL: 1, TWO_COLUMNS: 2, WIDE: 3}  # of the page
 _PIXELS_AN_INCH = 72  # of matplotlib's SVG files
 _MAX_POINTS = 400
 _MAX_DOTS = 60  # beyond this a dot for every point hides the line
@@ -78,7 +78,7 @@ def line_chart(
         references: (name, label, value) of horizontal lines, names as in `style.REFERENCES`.
         is_log: logarithmic y axis; ignored unless every value is positive.
         starts_at_zero: the y axis includes zero.
-        size: width and height in pixels of the drawing: `SMALL`, `DOUBLE` or `WIDE`.
+        size: width and height in pixels of the drawing: `SMALL`, `TWO_COLUMNS` or `WIDE`.
 
     Returns:
         The chart, or None when there is nothing to draw.
@@ -128,7 +128,7 @@ def bar_chart(
         title: heading.
         note: small print behind the title.
         show: a value as text.
-        size: width and height in pixels of the drawing: `SMALL`, `DOUBLE` or `WIDE`.
+        size: width and height in pixels of the drawing: `SMALL`, `TWO_COLUMNS` or `WIDE`.
 
     Returns:
         The chart, or None when there is nothing to draw.
@@ -152,7 +152,9 @@ def bar_chart(
         panel.margins(y=0.12)
         panel.yaxis.set_major_locator(_round_numbers(4))
         _finish(panel, "")
-        draw_legend(page, panel)
+        panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: show(value)))
+        if len(bars) > 1:
+            draw_legend(page, panel)
         drawing_ = inline_svg(page, key=key, title=title, description="; ".join(told))
     return Chart(title, note, drawing_, _COLUMNS[size])
 

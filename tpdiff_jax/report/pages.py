@@ -24,6 +24,7 @@ _TEMPLATES = jinja2.Environment(
 
 
 PAPER_URL = "https://arxiv.org/abs/2503.09566"
+_MAX_NAME_LETTERS = 16
 _FIGURE = re.compile(r"[<>~]?[-+\N{MINUS SIGN}]?\.?[0-9]")
 
 
@@ -61,6 +62,11 @@ class Table(NamedTuple):
         """Columns without a figure in any cell, which are read from the left."""
         columns = enumerate(zip(*self.rows, strict=True))
         return [i for i, cells in columns if not any(_FIGURE.match(cell) for cell in cells)]
+
+    @property
+    def name_letters(self) -> int:
+        """Room for the first column: its longest name, where that is not much too long."""
+        return min(_MAX_NAME_LETTERS, max((len(row[0]) for row in self.rows), default=0))
 
 
 class Fact(NamedTuple):

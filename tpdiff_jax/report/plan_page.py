@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tpdiff_jax.report.charts import DOUBLE, bar_chart
+from tpdiff_jax.report.charts import TWO_COLUMNS, bar_chart
 from tpdiff_jax.report.formats import (
     MISSING,
     byte_count,
@@ -107,7 +107,11 @@ def _memory(content: Mapping[str, Any]) -> dict[str, Any]:
         Fact("moving average", byte_count(state["average_bytes"])),
         Fact("optimizer", byte_count(state["optimizer_bytes"])),
     ]
-    return {"tables": [Table(header, rows, "What each program needs on one device")], "facts_below": facts, "charts": _memory_charts(content)}
+    return {
+        "tables": [Table(header, rows, "What each program needs on one device")],
+        "facts_below": facts,
+        "charts": _memory_charts(content),
+    }
 
 
 def _time(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -155,7 +159,7 @@ def _bars(
     if len(programs) > _MAX_GROUPS:
         return []
     names = [str(row["name"])[:_MAX_LETTERS] for row in programs]
-    chart = bar_chart(names, bars, key=key, title=title, show=show, size=DOUBLE)
+    chart = bar_chart(names, bars, key=key, title=title, show=show, size=TWO_COLUMNS)
     return [chart] if chart else []
 
 
@@ -174,7 +178,8 @@ def _messages(content: Mapping[str, Any]) -> dict[str, Any]:
     ]
     loops = sum(len(row.get("unknown_loops") or ()) for row in _programs(content))
     remark = f"{loops} loops of unknown length counted once." if loops else ""
-    return {"tables": [Table(header, rows, "Messages of one run of each program")], "remark": remark} if rows else {}
+    table = Table(header, rows, "Messages of one run of each program")
+    return {"tables": [table], "remark": remark} if rows else {}
 
 
 def _stages(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tpdiff_jax.report.charts import DOUBLE, Series, bar_chart, line_chart
+from tpdiff_jax.report.charts import TWO_COLUMNS, Series, bar_chart, line_chart
 from tpdiff_jax.report.formats import (
     MISSING,
     figure,
@@ -51,7 +51,7 @@ def loss_charts(run: RunRecord) -> list[Chart]:
     """Loss curves, one line a stage, and what else the optimizer logs."""
     by_stage = _stage_series(run, "loss_stage_") or [_series(run, "loss", "loss")]
     title = "Training loss by stage"
-    charts = [line_chart(by_stage, key="loss", title=title, is_log=True, size=DOUBLE)]
+    charts = [line_chart(by_stage, key="loss", title=title, is_log=True, size=TWO_COLUMNS)]
     charts += [
         _rate_chart(run, name, title, is_log=name == "grad_norm")
         for name, title in _OPTIMISATION.items()
@@ -120,8 +120,9 @@ def throughput_content(run: RunRecord) -> dict[str, Any]:
     if not rows:
         return {}
     charts = [_rate_chart(run, name, title, starts_at_zero=True) for name, title in names.items()]
+    header = ["rate", "mean", "lowest", "highest", "last"]
     return {
-        "tables": [Table(["rate", "mean", "lowest", "highest", "last"], rows, "Rates over the run")],
+        "tables": [Table(header, rows, "Rates over the run")],
         "charts": [chart for chart in charts if chart],
     }
 
@@ -142,7 +143,8 @@ def goodput_content(run: RunRecord) -> dict[str, Any]:
         Fact("sessions", figure(run.goodput["sessions"])),
         Fact("between sessions", seconds(run.goodput["between_sessions_seconds"])),
     ]
-    return {"facts": facts, "tables": [Table(["part", "time", "share"], rows, "Wall-clock time by what it was spent on")]}
+    table = Table(["part", "time", "share"], rows, "Wall-clock time by what it was spent on")
+    return {"facts": facts, "tables": [table]}
 
 
 def relative(stages: list[dict[str, Any]], name: str) -> list[float | None]:
