@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tpdiff_jax.report.charts import TWO_COLUMNS, bar_chart
+from tpdiff_jax.report.config_section import config_groups
 from tpdiff_jax.report.formats import (
     MISSING,
     byte_count,
@@ -45,6 +46,7 @@ def render_plan(content: Mapping[str, Any]) -> str:
         Section("messages", "Messages between chips", "tables.html", _messages(content)),
         Section("stages", "Stages", "tables.html", _stages(content)),
         Section("chip", "The chip", "tables.html", _chip(content)),
+        Section("config", "Config", "config.html", config_groups(content.get("config") or {})),
     ]
     mesh = " x ".join(f"{name} {size}" for name, size in machine["mesh"].items())
     heading = f"Plan for {machine['name']}"
