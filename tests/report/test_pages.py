@@ -33,6 +33,7 @@ ORIGIN = {
     "device": {"num_devices": 4, "kind": "TPU v5 lite", "cpu_cores": 1, "machine": "x86_64"},
 }
 LONG = "word" * 60
+_TEXT_SIZE = r"font(?:-size)?: (?:\d+ )?([\d.]+)px"
 PHONE = 358  # 390 less the page's margins
 KINDS = ("report", "long", "plan", "convergence")
 
@@ -89,9 +90,9 @@ def trees(texts):
 def test_a_page_has_language_title_viewport_one_h1_and_headings_in_order(kind, texts, trees):
     tree = trees[kind]
     assert texts[kind].startswith("<!doctype html>\n<html lang=")
-    (html,), (title,) = tree.all("html"), tree.all("title")
+    (html,), (head,) = tree.all("html"), tree.all("head")
+    (title,) = head.all("title")
     assert html["lang"] == "en" and title.text
-    assert not [e for e in tree.all() if e.tag == "title" and e.parent.tag == "head"][1:]
     metas = {e["name"]: e["content"] for e in tree.all("meta")}
     assert metas["viewport"] == "width=device-width, initial-scale=1"  # nothing forbids zooming
     levels = [int(e.tag[1]) for e in tree.all("h1", "h2", "h3", "h4", "h5", "h6")]
@@ -142,7 +143,7 @@ def test_odd_or_missing_origins_do_not_stop_a_page(odd, tmp_path):
     fields = dict.fromkeys(ORIGIN, odd)
     (tmp_path / "results.json").write_text(json.dumps(fields))
     page = write_report(tmp_path).read_text()
-    assert PAPER in page and "<dt>command</dt>" not in page.replace("<code>3</code>", "") or odd
+    assert PAPER in page and ("<dt>command</dt>" in page) == bool(odd)
 
 
 # ---- pictures
@@ -296,7 +297,7 @@ def test_columns_of_words_are_read_from_the_left_and_figures_from_the_right():
 def test_texts_in_drawings_have_eleven_pixels_on_a_phone(kind, trees):
     for drawing in trees[kind].all("svg"):
         width = float(drawing["viewbox"].split()[2])
-        sizes = [float(size) for size in re.findall(r"font: ([\d.]+)px", _styles(drawing))]
+        sizes = [float(size) for size in re.findall(_TEXT_SIZE, _styles(drawing))]
         least = min(sizes)
         assert len(sizes) == len(list(drawing.all("text"))) > 2
         kept = re.search(r"min-width: (\d+)px", drawing["style"])
@@ -317,7 +318,7 @@ def test_a_drawing_of_any_size_keeps_its_texts_legible(size):
     kept = re.search(r"min-width: (\d+)px", chart.svg)
     assert (kept is not None) == chart.scrolls == (size[0] > PHONE)
     shown = float(kept[1]) if kept else PHONE
-    sizes = [float(text) for text in re.findall(r"font: ([\d.]+)px", chart.svg)]
+    sizes = [float(text) for text in re.findall(_TEXT_SIZE, chart.svg)]
     assert min(sizes) * shown / size[0] >= 11.0
 
 
@@ -362,8 +363,7 @@ def test_a_legend_is_read_row_by_row():
     places = {}
     for text in drawn.all("text"):
         if text.text in names:
-            x, y = map(float, re.search(r"translate\(([\d.]+) ([\d.]+)\)", text["transform"])[1:])
-            places[text.text] = (y, x)
+            places[text.text] = (float(text["y"]), float(text["x"]))
     assert sorted(places, key=places.get) == names
     assert len({y for y, _ in places.values()}) > 1 < len({x for _, x in places.values()})
 
