@@ -1,4 +1,4 @@
-"""Animated grids as pages hold them: a tenth of the GIF's size, and still for who asks for that.
+"""Animated grids as pages hold them: a third of the GIF's size, and still for who asks for that.
 
 A GIF of the same frames takes as much room as the rest of a page and always moves. WebP takes a
 fraction of it; the still picture is for readers whose system asks for less motion.
@@ -65,12 +65,13 @@ def grid_preview(path: Path) -> Preview | None:
             )
     except _BROKEN:
         return None
-    pictures = moving.getvalue(), still.getvalue()
-    addresses = (
-        data_uri(f"image/{kind}", content)
-        for kind, content in zip(("webp", "gif"), pictures, strict=True)
+    return Preview(
+        moving=data_uri("image/webp", moving.getvalue()),
+        still=data_uri("image/gif", still.getvalue()),
+        width=width,
+        height=height,
+        num_bytes=len(moving.getvalue()) + len(still.getvalue()),
     )
-    return Preview(*addresses, width, height, sum(map(len, pictures)))
 
 
 def data_uri(kind: str, content: bytes) -> str:
