@@ -7,6 +7,7 @@ import jax
 from absl import logging
 
 from tpdiff_jax.data import Requests
+from tpdiff_jax.devices.origin import run_origin
 from tpdiff_jax.evals.measures import Evaluation
 from tpdiff_jax.evaluate import Evaluator, format_table
 from tpdiff_jax.experiment.build import Experiment
@@ -55,6 +56,7 @@ class Milestones:
             experiment, self._sampler, self._decode, on_progress=self._stop_where_asked
         )
         self._is_main = jax.process_index() == 0
+        self._origin = run_origin() if self._is_main else {}  # now: the code may change meanwhile
 
     def show_requests(self, requests: Requests) -> None:
         """Let samples show these requests, not the data set's own."""
@@ -128,6 +130,7 @@ class Milestones:
             timing={**figures.timing, "sample_flops_per_video": self._sampler.flops()},
             step_seconds=figures.step_seconds,
             goodput=summarise(read_metrics(self._workdir / GOODPUT_FILE)),
+            origin=self._origin,
         )
         write_json(self._workdir / "results.json", results)
         from tpdiff_jax.report import write_report  # a second, not needed before

@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from tpdiff_jax.devices.facts import package_versions
 from tpdiff_jax.devices.host_memory import release_free_memory
 from tpdiff_jax.devices.mesh import num_shares
+from tpdiff_jax.devices.origin import run_origin
 from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.experiment.experiment import Experiment, Program
 from tpdiff_jax.files.json_files import write_json
@@ -127,6 +128,7 @@ class Planner:
             "training": training,
             "largest_batch": largest,
             "refusal": refusal(target.name, [*rows, sampler], largest),
+            **run_origin(),
             "versions": package_versions() | {"libtpu": _libtpu_version()},
             "config": experiment.config.to_dict(),
         }

@@ -90,6 +90,7 @@ def make_results(
     timing: Mapping[str, Any],
     step_seconds: Mapping[int, float],
     goodput: Mapping[str, Any] | None = None,
+    origin: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Return the content of results.json.
 
@@ -100,6 +101,7 @@ def make_results(
         timing: seconds and rates.
         step_seconds: mean training-step time of each of the experiment's programs that has run.
         goodput: what a run's wall-clock time went into.
+        origin: `command` and `commit`, as `devices.origin.run_origin` tells them.
     """
     return {
         **evaluation,
@@ -117,4 +119,5 @@ def make_results(
         "schedule": schedule_curves(experiment),
         "timing": dict(timing),
         **({"goodput": dict(goodput)} if goodput else {}),
+        **(origin or {}),
     }
