@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from tpdiff_jax.checks import naming
 from tpdiff_jax.models.animatediff import weights as animatediff
 from tpdiff_jax.models.flux import weights as flux
+from tpdiff_jax.models.modelscope import weights as modelscope
 from tpdiff_jax.models.wan import weights as wan
 from tpdiff_jax.types import Params, PRNGKey
 
@@ -37,6 +38,13 @@ PUBLISHED: Mapping[str, Published] = {
         layouts=flux.FLUX_LAYOUTS,
         load=lambda folder, config, params, _: flux.load_flux(folder, config, params=params),
         save=lambda folder, params, config, layout, dtype, _: flux.save_flux(
+            folder, params, config, layout, dtype
+        ),
+    ),
+    "modelscope": Published(
+        layouts=modelscope.MODELSCOPE_LAYOUTS,
+        load=lambda folder, config, params, _: modelscope.load_modelscope(folder, config, params),
+        save=lambda folder, params, config, layout, dtype, _: modelscope.save_modelscope(
             folder, params, config, layout, dtype
         ),
     ),
