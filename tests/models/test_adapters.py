@@ -195,7 +195,7 @@ TARGETS = {
     "flux": r".*\.(to_q|to_k|add_v_proj|to_out\.0|proj_mlp|proj_out)|x_embedder|norm_out\.linear",
     "wan": r".*\.(to_q|to_v|to_out\.0|net\.0\.proj)|patch_embedding|proj_out",
     "animatediff": r".*\.(to_q|to_v|to_out\.0|conv1|conv_shortcut|proj)|conv_in",
-    "modelscope": r".*\.(to_q|to_out\.0|conv1|conv_shortcut|proj_in|conv1\.2|conv3\.3)|conv_in",
+    "modelscope": r".*\.(to_q|to_out\.0|resnets\.0\.conv2|proj_in|conv1\.2|conv3\.3)|conv_in",
 }
 PATTERNS = {  # of layers for which rank and alpha are their own
     "flux": r"transformer_blocks\.1\.attn\.to_q",
