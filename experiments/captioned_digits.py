@@ -73,6 +73,7 @@ class Material(NamedTuple):
 MATERIALS = {
     "flux": Material(frame_size=32, text_encoder="t5_clip", video_encoder="pixels"),
     "animatediff": Material(frame_size=16, text_encoder="clip", video_encoder="image_vae"),
+    "modelscope": Material(frame_size=16, text_encoder="clip", video_encoder="image_vae"),
     "wan": Material(frame_size=16, text_encoder="umt5", video_encoder="pixels"),
 }
 

@@ -13,7 +13,16 @@ import optax
 import pytest
 
 from tpdiff_jax import method
-from tpdiff_jax.models import AnimateDiff, AnimateDiffConfig, Flux, FluxConfig, Wan, WanConfig
+from tpdiff_jax.models import (
+    AnimateDiff,
+    AnimateDiffConfig,
+    Flux,
+    FluxConfig,
+    ModelScope,
+    ModelScopeConfig,
+    Wan,
+    WanConfig,
+)
 from tpdiff_jax.train_state import TrainTask, init_state
 from tpdiff_jax.train_step import draw, stage_loss, train_step
 
@@ -26,11 +35,20 @@ ANIMATEDIFF = AnimateDiffConfig(
     channels=4, level_channels=(16, 16), level_depth=1, num_heads=2, num_groups=4,
     text_dim=8, num_text_tokens=3,
 )  # fmt: skip
+MODELSCOPE = ModelScopeConfig(
+    channels=4, level_channels=(16, 16), level_depth=1, head_dim=8, num_groups=4,
+    text_dim=8, num_text_tokens=3, implicit_rate=True,
+)  # fmt: skip
 WAN = WanConfig(
     channels=4, patch_size=2, num_heads=2, head_dim=8, depth=2, feed_forward_dim=32,
     text_dim=8, num_text_tokens=3,
 )  # fmt: skip
-NETWORKS = {"flux": Flux(FLUX), "animatediff": AnimateDiff(ANIMATEDIFF), "wan": Wan(WAN)}
+NETWORKS = {
+    "flux": Flux(FLUX),
+    "animatediff": AnimateDiff(ANIMATEDIFF),
+    "modelscope": ModelScope(MODELSCOPE),
+    "wan": Wan(WAN),
+}
 NUM_STEPS = 150
 LABELS = np.arange(BATCH) % NUM_LABELS
 
@@ -56,7 +74,13 @@ class Trained(NamedTuple):
 
 
 @pytest.fixture(
-    scope="module", params=["flux", pytest.param("animatediff", marks=pytest.mark.slow), "wan"]
+    scope="module",
+    params=[
+        "flux",
+        pytest.param("animatediff", marks=pytest.mark.slow),
+        pytest.param("modelscope", marks=pytest.mark.slow),
+        "wan",
+    ],
 )
 def trained(request):
     network, schedule = NETWORKS[request.param], optax.constant_schedule(3e-3)
