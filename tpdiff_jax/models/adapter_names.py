@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from tpdiff_jax.models.animatediff.weight_rows import MOTION, animatediff_rows, original_names
 from tpdiff_jax.models.flux.weights import flux_rows
+from tpdiff_jax.models.open_sora.weights import open_sora_rows
 from tpdiff_jax.models.wan.weights import WAN_LINEARS, wan_rows
 from tpdiff_jax.types import Params
 from tpdiff_jax.weights.frame_rows import CONVOLUTION
@@ -157,6 +158,12 @@ ADAPTER_NAMES: Mapping[str, AdapterNames] = {
         native=str,
         comfyui=lambda module: KohyaName(f"transformer.{module}", is_baked=True),
         fused=_FLUX_FUSED,
+    ),
+    "open_sora": AdapterNames(
+        component="transformer",
+        rows=lambda config, shapes, layout: open_sora_rows(config),
+        native=str,
+        comfyui=_kohya("lora_unet_"),
     ),
     "wan": AdapterNames(
         component="transformer",

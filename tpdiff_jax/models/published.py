@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from tpdiff_jax.checks import naming
 from tpdiff_jax.models.animatediff import weights as animatediff
 from tpdiff_jax.models.flux import weights as flux
+from tpdiff_jax.models.open_sora import weights as open_sora
 from tpdiff_jax.models.wan import weights as wan
 from tpdiff_jax.types import Params, PRNGKey
 
@@ -37,6 +38,13 @@ PUBLISHED: Mapping[str, Published] = {
         layouts=flux.FLUX_LAYOUTS,
         load=lambda folder, config, params, _: flux.load_flux(folder, config, params=params),
         save=lambda folder, params, config, layout, dtype, _: flux.save_flux(
+            folder, params, config, layout, dtype
+        ),
+    ),
+    "open_sora": Published(
+        layouts=open_sora.OPEN_SORA_LAYOUTS,
+        load=lambda folder, config, params, _: open_sora.load_open_sora(folder, config, params),
+        save=lambda folder, params, config, layout, dtype, _: open_sora.save_open_sora(
             folder, params, config, layout, dtype
         ),
     ),

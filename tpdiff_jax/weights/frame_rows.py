@@ -1,6 +1,7 @@
 """Rows of the parts that latent-diffusion networks and autoencoders share, of frames and videos."""
 
 import numpy as np
+from einops import rearrange
 
 from tpdiff_jax.weights.key_table import KeyRow, Transform
 
@@ -35,6 +36,16 @@ def convolution_3d_rows(tensor: str, param: str) -> list[KeyRow]:
 def pointwise_3d_rows(tensor: str, param: str) -> list[KeyRow]:
     """Rows of a 1 x 1 x 1 convolution with a bias."""
     return [KeyRow(f"{tensor}.weight", f"{param}/kernel", POINTWISE_3D), *_bias(tensor, param)]
+
+
+def patch_rows(tensor: str, param: str, patch_size: int) -> list[KeyRow]:
+    """Rows of a convolution over patches of one frame: a linear layer of (row, column, channel)."""
+    sizes = {"p": patch_size, "q": patch_size}
+    patches = Transform(
+        lambda x: rearrange(x, "d c 1 p q -> (p q c) d"),
+        lambda x: rearrange(x, "(p q c) d -> d c 1 p q", **sizes),
+    )
+    return [KeyRow(f"{tensor}.weight", f"{param}/kernel", patches), *_bias(tensor, param)]
 
 
 def norm_rows(tensor: str, param: str) -> list[KeyRow]:
