@@ -154,7 +154,7 @@ class OpenSoraReference(nn.Module):
 
     def __init__(self, config, tables=None):
         super().__init__()
-        dim, self.config = config.hidden_size, config
+        dim, self.shape = config.hidden_size, config
         out = CHANNELS * (2 if config.has_variance else 1)
         self.x_embedder, self.y_embedder = nn.Module(), nn.Module()
         sides = (1, config.patch_size, config.patch_size)
@@ -204,7 +204,7 @@ class OpenSoraReference(nn.Module):
         return torch.stack(samples)
 
     def sample(self, x, t, text, mask, is_null, positions, fps, stride):
-        config, dim, patch = self.config, self.config.hidden_size, self.config.patch_size
+        config, dim, patch = self.shape, self.shape.hidden_size, self.shape.patch_size
         tokens = self.x_embedder.proj(x.permute(3, 0, 1, 2)[None])[0]  # [d, f, r, c]
         num_rows, num_columns = tokens.shape[2:]
         tokens = tokens.permute(1, 2, 3, 0).flatten(1, 2)  # [f, l, d]
@@ -284,5 +284,5 @@ def run_reference(model, x, t, positions, cond, **more):
         x, torch.from_numpy(t), torch.from_numpy(cond["text"]),
         torch.from_numpy(cond["text_mask"]), positions, **more,
     )  # fmt: skip
-    sign = -1.0 if model.config.form == "stdit3" else 1.0
+    sign = -1.0 if model.shape.form == "stdit3" else 1.0
     return sign * output[..., :CHANNELS]
