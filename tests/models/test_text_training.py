@@ -13,7 +13,16 @@ import optax
 import pytest
 
 from tpdiff_jax import method
-from tpdiff_jax.models import AnimateDiff, AnimateDiffConfig, Flux, FluxConfig, Wan, WanConfig
+from tpdiff_jax.models import (
+    AnimateDiff,
+    AnimateDiffConfig,
+    Flux,
+    FluxConfig,
+    OpenSora,
+    OpenSoraConfig,
+    Wan,
+    WanConfig,
+)
 from tpdiff_jax.train_state import TrainTask, init_state
 from tpdiff_jax.train_step import draw, stage_loss, train_step
 
@@ -30,7 +39,16 @@ WAN = WanConfig(
     channels=4, patch_size=2, num_heads=2, head_dim=8, depth=2, feed_forward_dim=32,
     text_dim=8, num_text_tokens=3,
 )  # fmt: skip
-NETWORKS = {"flux": Flux(FLUX), "animatediff": AnimateDiff(ANIMATEDIFF), "wan": Wan(WAN)}
+OPEN_SORA = OpenSoraConfig(
+    channels=4, patch_size=2, hidden_size=16, num_heads=2, depth=1, mlp_ratio=2.0, text_dim=8,
+    num_text_tokens=3,
+)  # fmt: skip
+NETWORKS = {
+    "flux": Flux(FLUX),
+    "animatediff": AnimateDiff(ANIMATEDIFF),
+    "open_sora": OpenSora(OPEN_SORA),
+    "wan": Wan(WAN),
+}
 NUM_STEPS = 150
 LABELS = np.arange(BATCH) % NUM_LABELS
 
@@ -56,7 +74,8 @@ class Trained(NamedTuple):
 
 
 @pytest.fixture(
-    scope="module", params=["flux", pytest.param("animatediff", marks=pytest.mark.slow), "wan"]
+    scope="module",
+    params=["flux", pytest.param("animatediff", marks=pytest.mark.slow), "open_sora", "wan"],
 )
 def trained(request):
     network, schedule = NETWORKS[request.param], optax.constant_schedule(3e-3)

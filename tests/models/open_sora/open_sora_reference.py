@@ -236,9 +236,7 @@ class OpenSoraReference(nn.Module):
         else:
             for spatial, temporal in zip(self.spatial_blocks, self.temporal_blocks, strict=True):
                 tokens = spatial(tokens, text, of_time)
-                tokens = temporal(
-                    tokens, text, of_time, positions=positions, rates=self.rope.freqs
-                )
+                tokens = temporal(tokens, text, of_time, positions=positions, rates=self.rope.freqs)
         shift, scale = self.final_layer.scale_shift_table + embedded
         tokens = self.final_layer.linear(normed(tokens, shift, scale))
         grid = tokens.view(len(tokens), num_rows, num_columns, patch, patch, -1)

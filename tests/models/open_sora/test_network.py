@@ -1,4 +1,4 @@
-"""Open-Sora's transformers: what their output depends on, and that their cost is what they claim."""
+"""Open-Sora's transformers: what their output depends on, and that their cost is as claimed."""
 
 import dataclasses
 from functools import partial
@@ -193,9 +193,7 @@ def test_the_same_parameters_serve_other_sizes_and_coarse_stages(form, strides):
 def test_patches_stand_where_open_sora_says(shape, strides, first, last):
     """Of the first and last patch: (row, column), read off the slowest sines."""
     config = OpenSoraConfig(hidden_size=64, num_heads=4)
-    rows, columns = (
-        (strides[1] * (np.arange(n) // 2) + (strides[1] - 1) / 2) for n in shape[1:]
-    )
+    rows, columns = ((strides[1] * (np.arange(n) // 2) + (strides[1] - 1) / 2) for n in shape[1:])
     rows, columns = rows[::2], columns[::2]
     row_of, column_of = np.divmod(np.arange(len(rows) * len(columns)), len(columns))
     patches = Positions(np.zeros(1), rows[row_of], columns[column_of])
