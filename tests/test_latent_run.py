@@ -1,4 +1,4 @@
-"""The paper's systems, Wan and Open-Sora as users run them, small: from videos to prompts' videos."""
+"""The paper's systems, Wan and Open-Sora as users run them, small: from videos to videos."""
 
 import json
 import pathlib

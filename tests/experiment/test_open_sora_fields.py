@@ -1,4 +1,4 @@
-"""What Open-Sora's configs ask of the rest: betas' ends, a shift by the shape, its own null text."""
+"""Open-Sora in an experiment: the ends of betas, a shift by the shape, no text of its own."""
 
 import math
 
