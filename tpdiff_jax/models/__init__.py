@@ -13,7 +13,7 @@ All of one model stands in its folder; what a model has no use for is missing th
     weights     published weights, read and written by a table of names
 
 Networks to train: `video_dit`, `flux`, `animatediff`, `wan`, `open_sora`; autoencoders of clips:
-`causal_video_vae`, `image_vae`, `wan_vae`. Parts of several stand in `layers`.
+`causal_video_vae`, `image_vae`, `open_sora_vae`, `wan_vae`. Parts of several stand in `layers`.
 """
 
 import dataclasses
