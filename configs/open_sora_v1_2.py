@@ -1,12 +1,10 @@
 """Open-Sora 1.2 on a temporal pyramid: STDiT3-XL/2, rectified flow, 1.21 billion.
 
 Paper:    TPDiff, arXiv 2503.09566, flow-matching form; Open-Sora, arXiv 2412.20404.
-Clips:    latents of 4 channels in CLIPS; --mode=prepare --config=configs/open_sora_v1_2_clips.py
-          makes some of Stable Diffusion's autoencoder. Published weights know the latents of
-          Open-Sora's own video autoencoder, which is not read (docs/open_sora.md).
+Clips:    --mode=prepare --config=configs/open_sora_v1_2_clips.py makes CLIPS: 20 latents of 30x54.
 Command:  python -m tpdiff_jax.main --config=configs/open_sora_v1_2.py \
             --workdir=runs/open_sora_v1_2 --config.data.folder=CLIPS \
-            --config.model.weights=WEIGHTS --config.model.fps=FPS
+            --config.model.weights=WEIGHTS
 Twin:     the same with --config.pyramid.frame_strides="(1,)" is ordinary flow matching.
 Plan:     --mode=plan --topology=v5e:4x4 --frame_shape=20,30,54,4 needs neither clips nor weights.
 Result:   not yet run.

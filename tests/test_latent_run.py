@@ -16,6 +16,7 @@ from experiments.tiny_text_encoders import (
     write_umt5_encoder,
 )
 from tests.encoders.tiny_autoencoders import write_causal_video_vae, write_image_vae, write_wan_vae
+from tests.models.open_sora_vae.open_sora_vae_reference import write_open_sora_vae
 from tests.preparation.video_files import write_video
 from tpdiff_jax import main
 from tpdiff_jax.command_line import parse
@@ -107,7 +108,7 @@ SYSTEMS = {
         name: System(
             clips_config=f"configs/{name}_clips.py",
             config=f"configs/{name}.py",
-            num_frames=4,
+            num_frames=num_frames,
             text_tokens=7,
             model={
                 "patch_size": 1,
@@ -117,14 +118,14 @@ SYSTEMS = {
                 "mlp_ratio": 2.0,
                 "num_text_tokens": 7,
             },
-            num_latents=4,
-            stage_frames=[2, 4],
+            num_latents=num_latents,
+            stage_frames=[num_latents // 2, num_latents],
             text="t5",
         )
-        for name in ("open_sora_v1", "open_sora_v1_2")
+        for name, num_frames, num_latents in (("open_sora_v1", 4, 4), ("open_sora_v1_2", 10, 6))
     },
 }
-FIRST_LATENT_APART = ("miniflux", "wan")
+FIRST_LATENT_APART = ("miniflux", "open_sora_v1_2", "wan")
 
 
 def command(mode: str, **arguments: Any) -> None:
@@ -149,8 +150,9 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     write_umt5_encoder(folder / "umt5", captions, width=16)
     write_causal_video_vae(folder / "miniflux")
     write_wan_vae(folder / "wan")
-    for name in ("animatediff", "open_sora_v1", "open_sora_v1_2"):
+    for name in ("animatediff", "open_sora_v1"):
         write_image_vae(folder / name)
+    write_open_sora_vae(folder / "open_sora_v1_2")
     write_causal_video_vae(folder / "others", seed=1)
     return folder
 

@@ -43,11 +43,15 @@ class OpenSoraVAEConfig:
                 f"vae.multipliers={self.multipliers}"
             )
         for name in ("shift", "scale"):
-            if len(getattr(self, name)) != self.image.latent_channels:
+            values = getattr(self, name)
+            is_numbers = all(isinstance(value, int | float) for value in values)
+            if len(values) != self.image.latent_channels or not is_numbers:
                 raise ValueError(
-                    f"vae.{name}={getattr(self, name)} must have one entry a channel of the "
-                    f"latents, {self.image.latent_channels}"
+                    f"vae.{name}={values!r} must have one number a channel of the latents, "
+                    f"{self.image.latent_channels}"
                 )
+        if min(self.scale) <= 0:
+            raise ValueError(f"vae.scale={self.scale} must be above 0")
         check_choice("vae.dtype", self.dtype, DTYPES)
 
     @property
