@@ -8,8 +8,8 @@ Twin:     the same with --config.pyramid.frame_strides="(1,)" is ordinary DDIM.
 Plan:     --mode=plan --topology=v5e:4x4 --frame_shape=16,32,32,4 needs neither clips nor weights.
 Result:   not yet run.
 
-WEIGHTS holds a copy in safetensors of the published pickle (docs/open_sora.md). Learning rate,
-betas, text dropout and guidance are Open-Sora's; nothing here was tuned. The embedding of no text
+WEIGHTS holds a copy in safetensors of the published file (docs/open_sora.md). Learning rate, betas,
+text dropout and guidance are Open-Sora's; nothing here was tuned. The embedding of no text
 stays as it is published.
 """
 

@@ -39,7 +39,16 @@ def pointwise_3d_rows(tensor: str, param: str) -> list[KeyRow]:
 
 
 def patch_rows(tensor: str, param: str, patch_size: int) -> list[KeyRow]:
-    """Rows of a convolution over patches of one frame: a linear layer of (row, column, channel)."""
+    """Rows of a convolution over patches of one frame: a linear layer of (row, column, channel).
+
+    Args:
+        tensor: its name in the file.
+        param: its path among the parameters.
+        patch_size: side of a patch.
+
+    Returns:
+        Rows of kernel and bias.
+    """
     sizes = {"p": patch_size, "q": patch_size}
     patches = Transform(
         lambda x: rearrange(x, "d c 1 p q -> (p q c) d"),

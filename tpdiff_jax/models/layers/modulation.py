@@ -65,11 +65,29 @@ class TableHead(nnx.Module):
 
 
 def modulated(x: Array, shift: Array, scale: Array) -> Array:
-    """Return norm(x) (1 + scale) + shift in float32, back in x's type; [b, ..., d] by [b, d]."""
+    """Return norm(x) (1 + scale) + shift, computed in float32.
+
+    Args:
+        x: tokens, [b, ..., d].
+        shift: [b, d].
+        scale: [b, d].
+
+    Returns:
+        Tokens, same shape and dtype as x.
+    """
     return modulated_norm(x.astype(jnp.float32), shift, scale).astype(x.dtype)
 
 
 def add_gated(x: Array, gate: Array, y: Array) -> Array:
-    """Return x + gate y in float32, back in x's type; [b, ..., d] by [b, d]."""
+    """Return x + gate y, computed in float32 and rounded once.
+
+    Args:
+        x: tokens, [b, ..., d].
+        gate: [b, d].
+        y: what is added, of x's shape.
+
+    Returns:
+        Tokens, same shape and dtype as x.
+    """
     x_f32 = x.astype(jnp.float32)
     return (x_f32 + over_tokens(gate, x_f32) * y.astype(jnp.float32)).astype(x.dtype)

@@ -29,11 +29,11 @@ from tpdiff_jax.models.layers.rope import rope_frequencies
 from tpdiff_jax.models.open_sora.config import OpenSoraConfig
 from tpdiff_jax.types import Array, Layout, Strides
 
-FEED_FORWARD_ACTIVATION = "gelu"
+MLP_ACTIVATION = "gelu"
 ROPE_THETA = 10_000.0
 
 
-class Tokens(NamedTuple):
+class LayerTokens(NamedTuple):
     """What a layer changes.
 
     Attributes:
@@ -75,7 +75,7 @@ class OpenSoraStem(nnx.Module):
         d, dtype = config.hidden_size, DTYPES[config.dtype]
         xavier = nnx.initializers.xavier_uniform()
         self.patch = Linear(config.patch_dim, d, dtype=dtype, kernel_init=xavier, rngs=rngs)
-        self.text = FeedForward(config.text_dim, d, FEED_FORWARD_ACTIVATION, dtype, rngs, out_dim=d)
+        self.text = FeedForward(config.text_dim, d, MLP_ACTIVATION, dtype, rngs, out_dim=d)
         no_text_init = nnx.initializers.normal(config.text_dim**-0.5)
         shape = (config.num_text_tokens, config.text_dim)
         self.no_text = nnx.Param(no_text_init(rngs.params(), shape, jnp.float32))
@@ -143,13 +143,13 @@ class OpenSoraBlock(nnx.Module):
         )
         self.cross_attention = TextAttention(d, n, dtype, rngs)
         hidden = config.feed_forward_dim
-        self.feed_forward = FeedForward(d, hidden, FEED_FORWARD_ACTIVATION, dtype, rngs)
+        self.feed_forward = FeedForward(d, hidden, MLP_ACTIVATION, dtype, rngs)
         if "time" in axes:  # a fresh network adds nothing over time
             self.attention["time"].out = zero_linear(d, d, dtype, rngs)
         if axes == ("time",):
             self.feed_forward.outer = zero_linear(hidden, d, dtype, rngs)
 
-    def __call__(self, tokens: Tokens, seen: Seen) -> Tokens:
+    def __call__(self, tokens: LayerTokens, seen: Seen) -> LayerTokens:
         """Change the tokens of a video."""
         x, sinusoids = tokens
         shift, scale, gate, *of_feed_forward = self.modulation(seen.modulations)
@@ -166,7 +166,7 @@ class OpenSoraBlock(nnx.Module):
         x = x + self.cross_attention(x, seen.text, seen.attends["text"])
         shift, scale, gate = of_feed_forward
         x = add_gated(x, gate, self.feed_forward(modulated(x, shift, scale)))
-        return Tokens(seen.layout.constrain(x, "batch", None, "tokens"), sinusoids)
+        return LayerTokens(seen.layout.constrain(x, "batch", None, "tokens"), sinusoids)
 
 
 class OpenSoraLayer(nnx.Module):
@@ -177,7 +177,7 @@ class OpenSoraLayer(nnx.Module):
             setattr(self, name, OpenSoraBlock(config, axes, rngs))
         self.names = tuple(config.blocks)
 
-    def __call__(self, tokens: Tokens, seen: Seen) -> Tokens:
+    def __call__(self, tokens: LayerTokens, seen: Seen) -> LayerTokens:
         """Change the tokens of a video."""
         for name in self.names:
             tokens = getattr(self, name)(tokens, seen)

@@ -41,7 +41,7 @@ from tpdiff_jax.models.layers.patching import (
 from tpdiff_jax.models.layers.text_attention import attention_to_text
 from tpdiff_jax.models.network import attention_axis_sizes, check_cond, video_shape
 from tpdiff_jax.models.open_sora.axes import OPEN_SORA_PARAM_AXES
-from tpdiff_jax.models.open_sora.blocks import OpenSoraLayer, OpenSoraStem, Seen, Tokens
+from tpdiff_jax.models.open_sora.blocks import LayerTokens, OpenSoraLayer, OpenSoraStem, Seen
 from tpdiff_jax.models.open_sora.config import OpenSoraConfig
 from tpdiff_jax.types import (
     Array,
@@ -162,7 +162,7 @@ class OpenSora:
         sinusoids = None
         if not config.is_rotary:
             sinusoids = sine_first(positions.frames / config.time_scale, config.hidden_size)
-        tokens = Tokens(video, sinusoids)
+        tokens = LayerTokens(video, sinusoids)
         video = apply_stack(OpenSoraLayer, config, params["blocks"], tokens, seen).video
         output = patches_to_frames(head(video, embedded), size, shape[1] // size)
         prediction = output[..., : config.channels]  # the rest is the learned variance
