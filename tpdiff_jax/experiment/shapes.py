@@ -191,7 +191,7 @@ def _strides(read: ConfigReader) -> tuple[Strides, ...]:
     return method.stage_strides(frame_strides, "pyramid.frame_strides")
 
 
-def _time_shift(read: ConfigReader, shape: Shape) -> dict[str, float]:
+def _time_shift(read: ConfigReader, shape: Shape) -> dict[str, Any]:
     """`pyramid.time_shift` of a shape: of `pyramid.time_shift_shape` where given, and else of all.
 
     s sqrt(f h w / (f_0 h_0 w_0)): the larger a clip, the more noise it takes to hide it.

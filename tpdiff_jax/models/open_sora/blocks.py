@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from tpdiff_jax.models.layers.attention import Attend, RotaryTable, SelfAttention
@@ -27,7 +26,7 @@ from tpdiff_jax.models.layers.modulation import (
 )
 from tpdiff_jax.models.layers.rope import rope_frequencies
 from tpdiff_jax.models.open_sora.config import OpenSoraConfig
-from tpdiff_jax.types import Array, Layout, Strides
+from tpdiff_jax.types import Array, ArrayLike, Layout, Strides
 
 MLP_ACTIVATION = "gelu"
 ROPE_THETA = 10_000.0
@@ -103,7 +102,7 @@ class OpenSoraStem(nnx.Module):
         no_text = jax.lax.stop_gradient(self.no_text[...])
         return self.text(jnp.where(is_blank, no_text, text))
 
-    def rotary_table(self, frames: Array | np.ndarray) -> RotaryTable | None:
+    def rotary_table(self, frames: ArrayLike) -> RotaryTable | None:
         """Positions of frames [f] -> cos, sin [f, e / 2]; None where heads are not turned."""
         if self.frequencies is None:
             return None
