@@ -45,9 +45,10 @@ def get_config() -> ConfigDict:
     config.prepare.clips_per_video = 1
 
     # What is stored of a clip. Weights are folders on this machine; nothing is downloaded.
-    config.prepare.video_encoder = "pixels"  # pixels | causal_video_vae | image_vae | wan_vae
+    # pixels | causal_video_vae | image_vae | open_sora_vae | wan_vae
+    config.prepare.video_encoder = "pixels"
     config.prepare.video_weights = ""
-    config.prepare.text_encoder = "none"  # none | clip | t5_clip | umt5 (torch, transformers)
+    config.prepare.text_encoder = "none"  # none | clip | t5 | t5_clip | umt5 (torch, transformers)
     config.prepare.text_weights = ""
     config.prepare.text_tokens = 0  # 0 is the encoder's own number
 

@@ -32,7 +32,11 @@ from experiments.grid.overrides import merge_overrides, parse_overrides, read_co
 from experiments.grid.plan import equal_flops_steps, mean_step_flops
 from experiments.pages.markdown import number, table
 from experiments.tiny_image_vae import write_image_vae
-from experiments.tiny_text_encoders import write_text_encoders, write_umt5_encoder
+from experiments.tiny_text_encoders import (
+    write_t5_encoder,
+    write_text_encoders,
+    write_umt5_encoder,
+)
 from tpdiff_jax.data import MovingDigitsSpec
 from tpdiff_jax.devices.facts import device_facts, package_versions
 from tpdiff_jax.digits.figures import DIGIT_METRICS, evaluate_videos
@@ -74,8 +78,18 @@ MATERIALS = {
     "flux": Material(frame_size=32, text_encoder="t5_clip", video_encoder="pixels"),
     "animatediff": Material(frame_size=16, text_encoder="clip", video_encoder="image_vae"),
     "modelscope": Material(frame_size=16, text_encoder="clip", video_encoder="image_vae"),
+    "open_sora": Material(frame_size=16, text_encoder="t5", video_encoder="pixels"),
     "wan": Material(frame_size=16, text_encoder="umt5", video_encoder="pixels"),
 }
+
+
+WRITERS = {
+    "clip": write_text_encoders,
+    "t5": write_t5_encoder,
+    "t5_clip": write_text_encoders,
+    "umt5": write_umt5_encoder,
+}
+"""What writes the folder of each text encoder."""
 
 
 def write_videos(folder: pathlib.Path, digits: MovingDigitsSpec, count: int) -> list[str]:
@@ -98,8 +112,7 @@ def write_encoders(
     """Write the text encoders and, where clips are latents, the autoencoder, once."""
     material = MATERIALS[model.name]
     if not (out / "text_encoders").is_dir():
-        is_umt5 = material.text_encoder == "umt5"
-        write = write_umt5_encoder if is_umt5 else write_text_encoders
+        write = WRITERS[material.text_encoder]
         write(out / "text_encoders", captions, width=model.text_dim)
     if material.video_encoder == "pixels" or (out / "image_vae").is_dir():
         return

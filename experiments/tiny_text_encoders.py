@@ -65,6 +65,26 @@ def write_umt5_encoder(
     transformers.UMT5EncoderModel(umt5).save_pretrained(folder / "text_encoder")
 
 
+def write_t5_encoder(
+    folder: pathlib.Path, captions: Sequence[str], *, width: int = 32, seed: int = 0
+) -> None:
+    """Write what `prepare.text_encoder="t5"` reads: one model, one tokenizer.
+
+    Args:
+        folder: made if it is not there.
+        captions: texts whose words the tokenizer knows.
+        width: channels of a token, a multiple of 4.
+        seed: of the weights.
+    """
+    import torch
+    import transformers
+
+    words = write_tokenizer(folder / "tokenizer", captions)
+    torch.manual_seed(seed)
+    t5 = transformers.T5Config(**_t5_shape(words, width))
+    transformers.T5EncoderModel(t5).save_pretrained(folder / "text_encoder")
+
+
 def _t5_shape(words: int, width: int) -> dict[str, Any]:
     return {
         "vocab_size": words,

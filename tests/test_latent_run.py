@@ -1,4 +1,4 @@
-"""The paper's two systems and Wan as a user runs them, small: from videos to videos of prompts."""
+"""The paper's systems, Wan and Open-Sora as users run them, small: from videos to videos."""
 
 import json
 import pathlib
@@ -10,8 +10,13 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.tiny_text_encoders import write_text_encoders, write_umt5_encoder
+from experiments.tiny_text_encoders import (
+    write_t5_encoder,
+    write_text_encoders,
+    write_umt5_encoder,
+)
 from tests.encoders.tiny_autoencoders import write_causal_video_vae, write_image_vae, write_wan_vae
+from tests.models.open_sora_vae.open_sora_vae_reference import write_open_sora_vae
 from tests.preparation.video_files import write_video
 from tpdiff_jax import main
 from tpdiff_jax.command_line import parse
@@ -109,7 +114,28 @@ SYSTEMS = {
         text="umt5",
         more={"adaptation.rank": 0, "adaptation.trained": ""},
     ),
+    **{
+        name: System(
+            clips_config=f"configs/{name}_clips.py",
+            config=f"configs/{name}.py",
+            num_frames=num_frames,
+            text_tokens=7,
+            model={
+                "patch_size": 1,
+                "hidden_size": 8,
+                "num_heads": 1,
+                "depth": 1,
+                "mlp_ratio": 2.0,
+                "num_text_tokens": 7,
+            },
+            num_latents=num_latents,
+            stage_frames=[num_latents // 2, num_latents],
+            text="t5",
+        )
+        for name, num_frames, num_latents in (("open_sora_v1", 4, 4), ("open_sora_v1_2", 10, 6))
+    },
 }
+FIRST_LATENT_APART = ("miniflux", "open_sora_v1_2", "wan")
 
 
 def command(mode: str, **arguments: Any) -> None:
@@ -130,11 +156,13 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
         write_video(folder / "videos" / f"{i}.mp4", 60)
         (folder / "videos" / f"{i}.txt").write_text(caption)
     write_text_encoders(folder / "text", captions, width=16)
+    write_t5_encoder(folder / "t5", captions, width=16)
     write_umt5_encoder(folder / "umt5", captions, width=16)
     write_causal_video_vae(folder / "miniflux")
     write_wan_vae(folder / "wan")
-    write_image_vae(folder / "animatediff")
-    write_image_vae(folder / "modelscope")
+    for name in ("animatediff", "modelscope", "open_sora_v1"):
+        write_image_vae(folder / name)
+    write_open_sora_vae(folder / "open_sora_v1_2")
     write_causal_video_vae(folder / "others", seed=1)
     return folder
 
@@ -178,7 +206,7 @@ def test_from_videos_to_videos_of_prompts(
     if name == "modelscope":
         with pytest.raises(ValueError, match="model.implicit_rate=False refuses the stage"):
             command("train", workdir=run, **training | {"config.model.implicit_rate": False})
-    elif name != "animatediff":
+    if name in FIRST_LATENT_APART:
         training["config.mesh.fsdp"] = 1
         with pytest.raises(ValueError, match="'nearest' would copy the first latent"):
             command("train", workdir=run, **training, **{"config.pyramid.upsample": "nearest"})

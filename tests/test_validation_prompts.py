@@ -13,9 +13,13 @@ import pytest
 from absl import logging as absl_logging
 from tensorboardX.proto.event_pb2 import Event
 
-from configs import animatediff, captioned_digits, captioned_digits_wan
-from experiments.captioned_digits import MATERIALS, prepare_clips, write_videos
-from experiments.tiny_text_encoders import write_text_encoders, write_umt5_encoder
+from configs import (
+    animatediff,
+    captioned_digits,
+    captioned_digits_open_sora,
+    captioned_digits_wan,
+)
+from experiments.captioned_digits import MATERIALS, WRITERS, prepare_clips, write_videos
 from tests.encoders.tiny_autoencoders import write_image_vae
 from tests.test_text_run import OVERRIDES
 from tests.tiny import set_field, tiny_config
@@ -36,6 +40,7 @@ SIZE, NUM_TOKENS = 16, 9
 CONFIGS = {
     "flux": captioned_digits,
     "animatediff": animatediff,
+    "open_sora": captioned_digits_open_sora,
     "wan": captioned_digits_wan,
 }
 MODELS: dict[str, dict[str, Any]] = {
@@ -46,6 +51,9 @@ MODELS: dict[str, dict[str, Any]] = {
     "animatediff": {
         "level_channels": (8, 16), "level_depth": 1, "num_heads": 2, "num_groups": 4,
         "dtype": "float32", "num_text_tokens": NUM_TOKENS,
+    },
+    "open_sora": {
+        "num_heads": 1, "hidden_size": 16, "depth": 1, "num_text_tokens": NUM_TOKENS,
     },
     "wan": {
         "num_heads": 1, "head_dim": 12, "depth": 1, "feed_forward_dim": 16,
@@ -60,7 +68,7 @@ def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     name, out = request.param, tmp_path_factory.mktemp(request.param)
     digits = MovingDigitsSpec(num_frames=4, frame_size=SIZE)
     captions = write_videos(out / "videos", digits, 6)
-    write = write_umt5_encoder if name == "wan" else write_text_encoders
+    write = WRITERS[MATERIALS[name].text_encoder]
     write(out / "text_encoders", [*captions, *PROMPTS], width=16)
     write_image_vae(out / "image_vae")
     model = captioned_digits.get_config().model

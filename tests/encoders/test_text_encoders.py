@@ -10,7 +10,11 @@ import torch
 import transformers
 from safetensors.numpy import load_file, save_file
 
-from experiments.tiny_text_encoders import write_text_encoders, write_tokenizer
+from experiments.tiny_text_encoders import (
+    write_t5_encoder,
+    write_text_encoders,
+    write_tokenizer,
+)
 from tpdiff_jax.encoders import TEXT_ENCODERS, open_text_encoder, text_models
 
 CAPTIONS = ["the digit 3 moves fast to the left", "the digit 7 moves slowly to the top"]
@@ -54,6 +58,22 @@ def test_miniflux_s_condition_is_t5_s_hidden_states_their_mask_and_clip_s_pooled
         "text": np.float16, "text_mask": np.bool_, "pooled": np.float16
     }  # fmt: skip
     assert np.abs(arrays["text"][0] - arrays["text"][1]).max() > 0.1
+
+
+def test_open_sora_s_condition_is_t5_s_hidden_states_and_their_mask(tmp_path):
+    write_t5_encoder(tmp_path, CAPTIONS, width=16)
+    texts = [CAPTIONS[0], "digit", ""]
+    arrays = open_text_encoder("t5", tmp_path, 12)(texts)
+    tokens = tokens_of(tmp_path / "tokenizer", texts, 12)
+    t5 = transformers.T5EncoderModel.from_pretrained(tmp_path / "text_encoder")
+    with torch.no_grad():
+        hidden = t5(tokens.input_ids, attention_mask=tokens.attention_mask)[0].numpy()
+    np.testing.assert_allclose(arrays["text"], hidden, atol=2e-3)
+    assert arrays["text_mask"].sum(1).tolist() == [9, 2, 1], "words and the end"
+    assert {name: array.dtype for name, array in arrays.items()} == {
+        "text": np.float16, "text_mask": np.bool_
+    }  # fmt: skip
+    assert open_text_encoder("t5", tmp_path)([""])["text"].shape == (1, 120, 16), "of 1.0"
 
 
 def test_a_prompt_s_bits_do_not_depend_on_the_others(folder):
@@ -260,7 +280,7 @@ def test_the_identity_knows_weights_and_lengths(folder, tmp_path):
     vocabulary = other / "tokenizer" / "tokenizer.json"
     vocabulary.write_text(vocabulary.read_text() + " ")
     assert first != open_text_encoder("t5_clip", other, 12).facts
-    assert set(TEXT_ENCODERS) == {"clip", "t5_clip", "umt5"}
+    assert set(TEXT_ENCODERS) == {"clip", "t5", "t5_clip", "umt5"}
 
 
 @pytest.mark.parametrize("name", ["t5_clip", "clip"])

@@ -15,8 +15,9 @@ from tests.models.animatediff import animatediff_reference
 from tests.models.flux import flux_reference
 from tests.models.full_size import at
 from tests.models.modelscope import modelscope_reference
+from tests.models.open_sora import open_sora_reference
 from tests.models.wan import wan_reference
-from tpdiff_jax.models import AnimateDiff, Flux, ModelScope, VideoDiT, VideoDiTConfig, Wan
+from tpdiff_jax.models import AnimateDiff, Flux, ModelScope, OpenSora, VideoDiT, VideoDiTConfig, Wan
 from tpdiff_jax.models.layers.basic import Linear, RMSNorm
 from tpdiff_jax.models.layers.block_stack import bind, new_params
 from tpdiff_jax.models.layers.residual_block import SAME, frame_conv
@@ -71,6 +72,11 @@ CASES = {
         ModelScope(modelscope_reference.CONFIG),
         modelscope_reference.make_inputs(FRAMES),
         "(entrance|down|middle|up)/.*",
+    ),
+    "open_sora": Case(
+        OpenSora(open_sora_reference.CONFIGS["stdit3"]),
+        open_sora_reference.make_inputs(FRAMES),
+        "blocks/.*",
     ),
     "wan": Case(Wan(wan_reference.CONFIG), wan_reference.make_inputs(FRAMES), "blocks/.*"),
 }

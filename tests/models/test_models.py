@@ -12,6 +12,8 @@ from tpdiff_jax.models import (
     FluxConfig,
     ModelScope,
     ModelScopeConfig,
+    OpenSora,
+    OpenSoraConfig,
     VideoDiT,
     VideoDiTConfig,
     Wan,
@@ -26,6 +28,7 @@ from tpdiff_jax.models.layers.one_device import OneDevice
     [
         ("animatediff", AnimateDiff(AnimateDiffConfig(num_heads=4, channels=3))),
         ("flux", Flux(FluxConfig(num_heads=4, channels=3))),
+        ("open_sora", OpenSora(OpenSoraConfig(num_heads=4, channels=3))),
         ("video_dit", VideoDiT(VideoDiTConfig(num_heads=4, channels=3, num_classes=7))),
         ("wan", Wan(WanConfig(num_heads=4, channels=3))),
     ],

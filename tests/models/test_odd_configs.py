@@ -8,9 +8,11 @@ import pytest
 
 from tpdiff_jax.models.causal_video_vae.weights import read_vae_config
 from tpdiff_jax.models.image_vae.weights import read_image_vae_config
+from tpdiff_jax.models.open_sora_vae.weights import read_open_sora_vae_config
 
 READERS = {
     read_image_vae_config: ("block_out_channels", "layers_per_block", "norm_num_groups"),
+    read_open_sora_vae_config: ("micro_frame_size", "shift", "scale", "vae_2d", "vae_temporal"),
     read_vae_config: ("encoder_block_out_channels", "encoder_layers_per_block"),
 }
 

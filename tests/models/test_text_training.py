@@ -20,6 +20,8 @@ from tpdiff_jax.models import (
     FluxConfig,
     ModelScope,
     ModelScopeConfig,
+    OpenSora,
+    OpenSoraConfig,
     Wan,
     WanConfig,
 )
@@ -43,10 +45,15 @@ WAN = WanConfig(
     channels=4, patch_size=2, num_heads=2, head_dim=8, depth=2, feed_forward_dim=32,
     text_dim=8, num_text_tokens=3,
 )  # fmt: skip
+OPEN_SORA = OpenSoraConfig(
+    channels=4, patch_size=2, hidden_size=16, num_heads=2, depth=1, mlp_ratio=2.0, text_dim=8,
+    num_text_tokens=3,
+)  # fmt: skip
 NETWORKS = {
     "flux": Flux(FLUX),
     "animatediff": AnimateDiff(ANIMATEDIFF),
     "modelscope": ModelScope(MODELSCOPE),
+    "open_sora": OpenSora(OPEN_SORA),
     "wan": Wan(WAN),
 }
 NUM_STEPS = 150
@@ -79,6 +86,7 @@ class Trained(NamedTuple):
         "flux",
         pytest.param("animatediff", marks=pytest.mark.slow),
         pytest.param("modelscope", marks=pytest.mark.slow),
+        "open_sora",
         "wan",
     ],
 )

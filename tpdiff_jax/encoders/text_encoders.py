@@ -2,6 +2,7 @@
 
     "clip"     Stable Diffusion 1.5: CLIP's last hidden states, 77 tokens
     "t5_clip"  miniFLUX: T5's hidden states with their mask, 128 tokens, and CLIP's pooled vector
+    "t5"       Open-Sora: T5's hidden states with their mask, 120 tokens
     "umt5"     Wan: UMT5's hidden states, 512 tokens, zero behind the prompt, without a mask
 
 A folder of weights is laid out as published pipelines are: `text_encoder`, `tokenizer` and, with
@@ -66,6 +67,11 @@ TEXT_ENCODERS: Mapping[str, tuple[TextPart, ...]] = {
             entries={"text": "hidden", "text_mask": "mask"},
         ),
         TextPart(kind="CLIPTextModel", num_tokens=77, entries={"pooled": "pooled"}),
+    ),
+    "t5": (
+        TextPart(
+            kind="T5EncoderModel", num_tokens=120, entries={"text": "hidden", "text_mask": "mask"}
+        ),
     ),
     "umt5": (
         TextPart(kind="UMT5EncoderModel", num_tokens=512, entries={"text": "hidden_of_prompt"}),

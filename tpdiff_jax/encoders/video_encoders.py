@@ -3,6 +3,7 @@
 "pixels"            none: clips are stored as they are
 "causal_video_vae"  Pyramid-Flow's: 1 + 8 m frames to 1 + m latents of an eighth of each side
 "image_vae"         Stable Diffusion's: every frame to a latent of an eighth of each side
+"open_sora_vae"     Open-Sora 1.2's: 17 m frames to 5 m latents of an eighth of each side
 "wan_vae"           Wan's: 1 + 4 m frames to 1 + m latents of an eighth of each side
 """
 
@@ -20,6 +21,8 @@ from tpdiff_jax.models.causal_video_vae.weights import load_causal_video_vae, re
 from tpdiff_jax.models.image_vae.network import ImageVAE
 from tpdiff_jax.models.image_vae.weights import load_image_vae, read_image_vae_config
 from tpdiff_jax.models.layers.tiling import Tiles
+from tpdiff_jax.models.open_sora_vae.network import OpenSoraVAE
+from tpdiff_jax.models.open_sora_vae.weights import load_open_sora_vae, read_open_sora_vae_config
 from tpdiff_jax.models.wan_vae.network import WanVAE
 from tpdiff_jax.models.wan_vae.weights import load_wan_vae, read_wan_vae_config
 from tpdiff_jax.types import Array, Params
@@ -69,13 +72,16 @@ class Autoencoder:
         params: its parameters.
         frames_per_latent: frames that each latent but the first stands for.
         weights_sha256: of its folder.
+        frames_per_chunk: where it is above 1, clips are made of whole chunks of so many frames;
+            else of one frame and whole latents.
     """
 
     name: str
-    vae: CausalVideoVAE | ImageVAE | WanVAE
+    vae: CausalVideoVAE | ImageVAE | OpenSoraVAE | WanVAE
     params: Params
     frames_per_latent: int
     weights_sha256: str
+    frames_per_chunk: int = 1
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -90,18 +96,21 @@ class Autoencoder:
         """Refuse clips whose frames make no whole latents, or whose sides `factor` does not divide.
 
         Args:
-            num_frames: 1 + a multiple of `frames_per_latent`.
+            num_frames: 1 + a multiple of `frames_per_latent`, or one of `frames_per_chunk`.
             height: of a frame, in pixels.
             width: of a frame, in pixels.
 
         Raises:
             ValueError: naming the field of `prepare`, its value and what is allowed.
         """
-        factor, unit = self.vae.config.factor, self.frames_per_latent
-        if (num_frames - 1) % unit:
+        factor, first = self.vae.config.factor, self.frames_per_chunk
+        unit, what = self.frames_per_latent, "1 + a multiple"
+        if first > 1:
+            unit, what = first, "a multiple"
+        if (num_frames - first) % unit:
             raise ValueError(
-                f"prepare.num_frames={num_frames} must be 1 + a multiple of {unit}; nearest: "
-                f"{_nearest(num_frames, unit, first=1)}"
+                f"prepare.num_frames={num_frames} must be {what} of {unit}; nearest: "
+                f"{_nearest(num_frames, unit, first=first)}"
             )
         for name, side in (("height", height), ("width", width)):
             if side % factor:
@@ -156,6 +165,14 @@ def open_image_vae(folder: pathlib.Path) -> Autoencoder:
     return Autoencoder("image_vae", ImageVAE(config), params, 1, hash_folders(folder))
 
 
+def open_open_sora_vae(folder: pathlib.Path) -> Autoencoder:
+    """Read the autoencoder; its shape is that of the folder's config.json."""
+    config = read_open_sora_vae_config(folder)
+    params = jax.device_put(load_open_sora_vae(folder, config))
+    chunk, sha256 = config.chunk_frames, hash_folders(folder)
+    return Autoencoder("open_sora_vae", OpenSoraVAE(config), params, 1, sha256, chunk)
+
+
 def open_wan_vae(folder: pathlib.Path) -> Autoencoder:
     """Read the autoencoder; its shape is that of the folder's config.json."""
     config = read_wan_vae_config(folder)
@@ -167,9 +184,10 @@ def open_wan_vae(folder: pathlib.Path) -> Autoencoder:
 VIDEO_ENCODERS: Mapping[str, Callable[[pathlib.Path], VideoEncoder]] = {
     "causal_video_vae": open_causal_video_vae,
     "image_vae": open_image_vae,
+    "open_sora_vae": open_open_sora_vae,
     "wan_vae": open_wan_vae,
 }
-FIRST_LATENT_APART = ("causal_video_vae", "wan_vae")
+FIRST_LATENT_APART = ("causal_video_vae", "open_sora_vae", "wan_vae")
 """Those whose first latent is the code of one frame, and the others of several."""
 
 

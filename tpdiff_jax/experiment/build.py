@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
@@ -64,7 +65,7 @@ def build_experiment(
         pyramid=pyramid,
         alignment=_build_alignment(read, train),
         apply=network.apply,
-        null_cond=make_null_cond(network, shapes[0].facts.null_cond),
+        null_cond=make_null_cond(network, _empty_prompt(read, shapes[0].facts)),
         optimizer=make_optimizer(optimizer_spec, schedule),
         schedule=schedule,
         ema_decay=optimizer_spec.ema_decay,
@@ -182,6 +183,11 @@ def _build_network(read: ConfigReader, clips: ClipFacts, layout: mesh_lib.MeshLa
         channels=clips.frame_shape[-1],
         num_classes=clips.num_classes,
     )
+
+
+def _empty_prompt(read: ConfigReader, clips: ClipFacts) -> Mapping[str, np.ndarray]:
+    """The encoded empty prompt, unless the network knows what stands for no text."""
+    return {} if MODELS[read("model.name")].has_no_text else clips.null_cond
 
 
 def _build_train(read: ConfigReader, num_stages: int) -> TrainSpec:

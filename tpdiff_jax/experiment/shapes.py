@@ -6,6 +6,7 @@ windows of their stages, so that one network means the same by a noise time in e
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -171,7 +172,7 @@ def _build_clips(
                 "pyramid",
                 *("frame_positions", "target_unit", "time_conditioning", "stage_weighting"),
             ),
-            **read.given_of_group("pyramid", "time_shift"),
+            **_time_shift(read, _shape(facts)),
             other_shapes=other_shapes,
         )
     return ClipsOfShape(bucket=bucket, facts=facts, pyramid=pyramid)
@@ -190,6 +191,25 @@ def _strides(read: ConfigReader) -> tuple[Strides, ...]:
     return method.stage_strides(frame_strides, "pyramid.frame_strides")
 
 
+def _time_shift(read: ConfigReader, shape: Shape) -> dict[str, Any]:
+    """`pyramid.time_shift` of a shape: of `pyramid.time_shift_shape` where given, and else of all.
+
+    s sqrt(f h w / (f_0 h_0 w_0)): the larger a clip, the more noise it takes to hide it.
+
+    Source: Open-Sora 1.2's transform of the timesteps, over frames and resolution.
+    """
+    fields = read.given_of_group("pyramid", "time_shift", "time_shift_shape")
+    if not fields.pop("time_shift_shape", ()):
+        return fields
+    of = read.numbers("pyramid.time_shift_shape", int)
+    if len(of) != len(shape) or min(of) < 1:
+        raise ValueError(
+            f"pyramid.time_shift_shape={of} must be (), or frames, height and width, all above 0"
+        )
+    ratio = math.prod(shape) / math.prod(of)
+    return {"time_shift": fields.get("time_shift", 1.0) * math.sqrt(ratio)}
+
+
 def _modes(read: ConfigReader, what: str) -> tuple[str, str, str]:
     """How an axis is resampled: time, height, width."""
     in_space = read(f"pyramid.{what}_space")
@@ -198,6 +218,7 @@ def _modes(read: ConfigReader, what: str) -> tuple[str, str, str]:
 
 def _build_path(read: ConfigReader) -> method.Path:
     ddim_fields = read.group("path", "betas", "zero_terminal_snr", "final_alpha")
+    ddim_fields |= read.given_of_group("path", "beta_start", "beta_end")
     prediction = read("path.prediction")
     if read.choice("path.name", PATHS) == "flow":
         return method.FlowPath(prediction=prediction)

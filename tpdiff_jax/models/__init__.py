@@ -12,9 +12,9 @@ All of one model stands in its folder; what a model has no use for is missing th
     axes        logical axes of its parameters, for the mesh's rules
     weights     published weights, read and written by a table of names
 
-Networks to train: `video_dit`, `flux`, `animatediff`, `modelscope`, `wan`; autoencoders of
-clips: `causal_video_vae`, `image_vae`, `wan_vae`. Parts of several stand in `layers`, those of the
-two U-Nets in `unet`.
+Networks to train: `video_dit`, `flux`, `animatediff`, `modelscope`, `wan`, `open_sora`; autoencoders
+of clips: `causal_video_vae`, `image_vae`, `open_sora_vae`, `wan_vae`. Parts of several stand in
+`layers`, those of the two U-Nets in `unet`.
 """
 
 import dataclasses
@@ -29,6 +29,8 @@ from tpdiff_jax.models.layers.one_device import ONE_DEVICE
 from tpdiff_jax.models.modelscope.config import ModelScopeConfig
 from tpdiff_jax.models.modelscope.network import ModelScope
 from tpdiff_jax.models.network import Network
+from tpdiff_jax.models.open_sora.config import OpenSoraConfig
+from tpdiff_jax.models.open_sora.network import OpenSora
 from tpdiff_jax.models.video_dit.config import VideoDiTConfig
 from tpdiff_jax.models.video_dit.network import VideoDiT
 from tpdiff_jax.models.wan.config import WanConfig
@@ -43,16 +45,20 @@ class Model(NamedTuple):
         config: a dataclass; its fields are those of the config group `model`, and what the network
             must know of the data: `channels`, and `num_classes` where it takes labels.
         network: (config, layout) -> the network.
+        has_no_text: whether it learned an embedding of no text, which then stands for a dropped
+            caption in place of the encoded empty prompt.
     """
 
     config: type[Any]
     network: Callable[[Any, Layout], Network]
+    has_no_text: bool = False
 
 
 MODELS: Mapping[str, Model] = {
     "animatediff": Model(AnimateDiffConfig, AnimateDiff),
     "flux": Model(FluxConfig, Flux),
     "modelscope": Model(ModelScopeConfig, ModelScope),
+    "open_sora": Model(OpenSoraConfig, OpenSora, has_no_text=True),
     "video_dit": Model(VideoDiTConfig, VideoDiT),
     "wan": Model(WanConfig, Wan),
 }
@@ -110,6 +116,8 @@ __all__ = [
     "ModelScope",
     "ModelScopeConfig",
     "Network",
+    "OpenSora",
+    "OpenSoraConfig",
     "VideoDiT",
     "VideoDiTConfig",
     "Wan",

@@ -1,6 +1,7 @@
 """Rows of the parts that latent-diffusion networks and autoencoders share, of frames and videos."""
 
 import numpy as np
+from einops import rearrange
 
 from tpdiff_jax.weights.key_table import KeyRow, Transform
 
@@ -45,6 +46,25 @@ def pointwise_3d_rows(tensor: str, param: str) -> list[KeyRow]:
 def time_convolution_rows(tensor: str, param: str) -> list[KeyRow]:
     """Rows of a convolution over time, one pixel wide, with a bias."""
     return [KeyRow(f"{tensor}.weight", f"{param}/kernel", TIME_CONVOLUTION), *_bias(tensor, param)]
+
+
+def patch_rows(tensor: str, param: str, patch_size: int) -> list[KeyRow]:
+    """Rows of a convolution over patches of one frame: a linear layer of (row, column, channel).
+
+    Args:
+        tensor: its name in the file.
+        param: its path among the parameters.
+        patch_size: side of a patch.
+
+    Returns:
+        Rows of kernel and bias.
+    """
+    sizes = {"p": patch_size, "q": patch_size}
+    patches = Transform(
+        lambda x: rearrange(x, "d c 1 p q -> (p q c) d"),
+        lambda x: rearrange(x, "(p q c) d -> d c 1 p q", **sizes),
+    )
+    return [KeyRow(f"{tensor}.weight", f"{param}/kernel", patches), *_bias(tensor, param)]
 
 
 def norm_rows(tensor: str, param: str) -> list[KeyRow]:

@@ -4,12 +4,14 @@ import itertools
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
 from tpdiff_jax.models.layers.embeddings import (
     LabelEmbedding,
     ScalarEmbedding,
     StrideEmbedding,
+    sine_first,
     sinusoid_features,
 )
 
@@ -59,3 +61,13 @@ def test_labels_are_summed_whatever_their_order():
     np.testing.assert_allclose(result[0], table[3] + table[7], rtol=1e-6)
     np.testing.assert_array_equal(result[0], result[1])
     np.testing.assert_allclose(result[2], 2.0 * table[10], rtol=1e-6)
+
+
+@pytest.mark.parametrize("as_array", [np.asarray, jnp.asarray])
+def test_sines_come_first_and_rates_fall_from_one(as_array):
+    """By numpy, at whole places and between them."""
+    places = np.array([0.0, 0.5, 3.0, 40.0])
+    table = np.asarray(sine_first(as_array(places), 6))
+    angles = places[:, None] * 10_000.0 ** (-np.arange(3) / 3)
+    np.testing.assert_allclose(table, np.hstack([np.sin(angles), np.cos(angles)]), atol=1e-5)
+    assert table.dtype == np.float32

@@ -6,7 +6,11 @@ import pytest
 
 from tpdiff_jax.models.layers.attention import dot_product_attention
 from tpdiff_jax.models.layers.one_device import OneDevice
-from tpdiff_jax.models.layers.text_attention import attention_with_text, num_seen_keys
+from tpdiff_jax.models.layers.text_attention import (
+    attention_to_text,
+    attention_with_text,
+    num_seen_keys,
+)
 
 NUM_TEXT, NUM_FRAMES, NUM_PATCHES = 3, 4, 2
 TEXT_MASK = np.array([[1, 1, 1], [1, 0, 0]])
@@ -45,6 +49,19 @@ def test_every_token_sees_what_the_rules_say(is_causal):
             keys = seen_by(query, b, is_causal)
             expected = dot_product_attention(q[b, [query]], k[b, keys], v[b, keys])[0]
             np.testing.assert_allclose(result[b, query], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("mask", [None, TEXT_MASK, TEXT_MASK > 0, [[0, 1, 0], [0, 0, 0]]])
+def test_a_video_sees_the_visible_text_and_of_padding_alone_all(mask):
+    (_, q), (k, _), (v, _) = (streams(seed) for seed in range(3))
+    given = None if mask is None else jnp.asarray(mask)
+    result = attention_to_text("xla", OneDevice(), given)(q, k, v)
+    for b in range(2):
+        keys = [0, 1, 2] if mask is None else list(np.flatnonzero(mask[b])) or [0, 1, 2]
+        for frame in range(NUM_FRAMES):
+            keys_of = k[b, jnp.array(keys)], v[b, jnp.array(keys)]
+            expected = dot_product_attention(q[b, frame], *keys_of)
+            np.testing.assert_allclose(result[b, frame], expected, atol=1e-6)
 
 
 def test_the_number_of_seen_keys_is_counted_by_hand():

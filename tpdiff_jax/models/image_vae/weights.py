@@ -89,7 +89,7 @@ def load_image_vae(folder: pathlib.Path, config: ImageVAEConfig) -> Params:
     """
     shapes = jax.eval_shape(ImageVAE(config).init, jax.random.key(0))
     found, tensors = places(image_vae_rows(config), shapes), open_tensor_folder(folder)
-    stored = {_current_name(name): name for name in tensors.shapes}
+    stored = {current_image_vae_name(name): name for name in tensors.shapes}
     check_tensors(found, {new: tensors.shapes[old] for new, old in stored.items()}, str(folder))
 
     def read(name: str) -> np.ndarray:
@@ -98,7 +98,8 @@ def load_image_vae(folder: pathlib.Path, config: ImageVAEConfig) -> Params:
     return import_params(found, read, shapes)
 
 
-def _current_name(name: str) -> str:
+def current_image_vae_name(name: str) -> str:
+    """Return a tensor's name as newer files have it."""
     for old, new in OLD_NAMES:
         name = name.replace(old, new)
     return name

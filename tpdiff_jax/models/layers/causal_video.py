@@ -55,8 +55,8 @@ class ConvCache:
 class CausalConv(nnx.Module):
     """Convolution that sees no later frame: [b, f, h, w, c] -> [b, f', h', w', d].
 
-    `kernel` - 1 frames of zeros stand before the first one. With `starts_inside` there are none,
-    and what comes out first has seen the first `kernel` frames.
+    `num_zeros` frames of zeros stand before the first one; without a number, `kernel` - 1. With
+    none, what comes out first has seen the first `kernel` frames.
     """
 
     def __init__(
@@ -68,7 +68,8 @@ class CausalConv(nnx.Module):
         *,
         kernel: tuple[int, int, int] = (3, 3, 3),
         strides: tuple[int, int, int] = (1, 1, 1),
-        starts_inside: bool = False,
+        num_zeros: int | None = None,
+        use_bias: bool = True,
     ):
         rows, columns = ((side // 2, side // 2) for side in kernel[1:])
         self.conv = nnx.Conv(
@@ -77,10 +78,11 @@ class CausalConv(nnx.Module):
             kernel,
             strides,
             padding=((0, 0), rows, columns),
+            use_bias=use_bias,
             dtype=dtype,
             rngs=rngs,
         )
-        self.num_zeros = 0 if starts_inside else kernel[0] - 1
+        self.num_zeros = kernel[0] - 1 if num_zeros is None else num_zeros
         self.num_kept = kernel[0] - strides[0]
 
     def __call__(self, x: Array, cache: ConvCache) -> Array:
@@ -98,13 +100,14 @@ class CausalResidualBlock(nnx.Module):
         norm: NewNorm,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
+        use_bias: bool = True,
     ):
         self.norm_1 = norm(channels)
-        self.conv_1 = CausalConv(channels, out_channels, dtype, rngs)
+        self.conv_1 = CausalConv(channels, out_channels, dtype, rngs, use_bias=use_bias)
         self.norm_2 = norm(out_channels)
-        self.conv_2 = CausalConv(out_channels, out_channels, dtype, rngs)
+        self.conv_2 = CausalConv(out_channels, out_channels, dtype, rngs, use_bias=use_bias)
         self.shortcut = (
-            nnx.Linear(channels, out_channels, dtype=dtype, rngs=rngs)
+            nnx.Linear(channels, out_channels, use_bias=use_bias, dtype=dtype, rngs=rngs)
             if channels != out_channels
             else None
         )
@@ -134,7 +137,13 @@ class CausalMiddle(nnx.Module):
 
 
 def causal_residuals(
-    channels: int, out_channels: int, depth: int, norm: NewNorm, dtype: jnp.dtype, rngs: nnx.Rngs
+    channels: int,
+    out_channels: int,
+    depth: int,
+    norm: NewNorm,
+    dtype: jnp.dtype,
+    rngs: nnx.Rngs,
+    use_bias: bool = True,
 ) -> nnx.Dict:
     """Return residual blocks in a row, by number.
 
@@ -145,10 +154,11 @@ def causal_residuals(
         norm: makes their norms.
         dtype: compute type.
         rngs: random streams.
+        use_bias: of their convolutions.
     """
     widths = [channels] + [out_channels] * depth
     blocks = {
-        str(i): CausalResidualBlock(widths[i], widths[i + 1], norm, dtype, rngs)
+        str(i): CausalResidualBlock(widths[i], widths[i + 1], norm, dtype, rngs, use_bias)
         for i in range(depth)
     }
     return nnx.Dict(blocks)

@@ -8,7 +8,8 @@ import numpy as np
 from flax import nnx
 
 from tpdiff_jax.models.layers.basic import Linear
-from tpdiff_jax.types import Array, Strides
+from tpdiff_jax.models.layers.rope import axis_angles, rope_table
+from tpdiff_jax.types import Array, ArrayLike, Strides
 
 NUM_TIME_FEATURES = 256
 MAX_PERIOD = 10_000.0
@@ -30,6 +31,22 @@ def sinusoid_features(x: Array, num_features: int = NUM_TIME_FEATURES) -> Array:
     frequencies = np.exp(-math.log(MAX_PERIOD) * np.arange(half, dtype=np.float64) / half)
     angles = x.astype(jnp.float32)[:, None] * frequencies.astype(np.float32)
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+def sine_first(positions: ArrayLike, dim: int) -> Array:
+    """[sin(p w_j), cos(p w_j)] with w_j = 10000^(-2 j / dim), j = 0 .. dim / 2 - 1.
+
+    Args:
+        positions: [l]; numpy where static.
+        dim: even number of features.
+
+    Returns:
+        float32, [l, dim]; from float64 where static.
+
+    Source: arXiv 1706.03762, section 3.5, all sines first (positions of masked autoencoders).
+    """
+    cos, sin = rope_table([axis_angles(positions, dim, MAX_PERIOD)])
+    return jnp.concatenate([sin, cos], axis=-1)
 
 
 class ScalarEmbedding(nnx.Module):

@@ -44,6 +44,11 @@ def split_head(head_dim: int, num_axes: int) -> tuple[int, ...]:
     return (head_dim - share * (num_axes - 1),) + (share,) * (num_axes - 1)
 
 
+def rope_frequencies(dim: int, theta: float) -> np.ndarray:
+    """Angle of each pair at position 1, theta^(-2 j / dim): float64, [dim / 2]."""
+    return theta ** (-np.arange(0, dim, 2, dtype=np.float64) / dim)
+
+
 def axis_angles(positions: ArrayLike, dim: int, theta: float) -> Array | np.ndarray:
     """Angles of one axis.
 
@@ -58,7 +63,7 @@ def axis_angles(positions: ArrayLike, dim: int, theta: float) -> Array | np.ndar
 
     Source: arXiv 2104.09864, Eq. 15.
     """
-    frequencies = theta ** (-np.arange(0, dim, 2, dtype=np.float64) / dim)
+    frequencies = rope_frequencies(dim, theta)
     if isinstance(positions, np.ndarray):
         return positions.astype(np.float64)[:, None] * frequencies
     return jnp.asarray(positions, jnp.float32)[:, None] * frequencies.astype(np.float32)

@@ -69,20 +69,27 @@ def attention_with_text(
     return attend
 
 
-def attention_to_text(choice: str, layout: Layout) -> Attend:
-    """Return attention of a video [b, f, l, n, e] to all tokens of its text [b, m, n, e].
+def attention_to_text(choice: str, layout: Layout, text_mask: Array | None = None) -> Attend:
+    """Return attention of a video [b, f, l, n, e] to the tokens of its text [b, m, n, e].
 
     Args:
         choice: a kernel, one of `attention_kernels.CHOICES`.
         layout: the devices.
+        text_mask: non-zero for text, zero for padding, [b, m]; a text that is all padding is seen
+            whole. None: all of it is seen.
     """
 
-    def on_shard(q: Array, k: Array, v: Array) -> tuple[Array]:
+    def on_shard(q: Array, k: Array, v: Array, *mask: Array) -> tuple[Array]:
         name = choose_kernel(choice, layout.platform, q.dtype.name, k.shape[1])
-        return (KERNELS[name](_flat(q), k, v).reshape(q.shape),)
+        return (KERNELS[name](_flat(q), k, v, *mask).reshape(q.shape),)
 
-    run = layout.over_shards(on_shard, (VIDEO_AXES, TEXT_AXES, TEXT_AXES), (VIDEO_AXES,))
-    return lambda q, k, v: run(q, k, v)[0]
+    masks: tuple[Array, ...] = ()
+    if text_mask is not None:
+        is_text = jnp.asarray(text_mask) != 0
+        masks = (is_text | ~jnp.any(is_text, axis=1, keepdims=True),)
+    axes = (VIDEO_AXES, TEXT_AXES, TEXT_AXES, *(MASK_AXES for _ in masks))
+    run = layout.over_shards(on_shard, axes, (VIDEO_AXES,))
+    return lambda q, k, v: run(q, k, v, *masks)[0]
 
 
 def num_seen_keys(num_text: int, num_frames: int, num_patches: int, is_causal: bool) -> float:

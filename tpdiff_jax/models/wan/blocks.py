@@ -1,4 +1,4 @@
-"""Modules of Wan's transformer: stem, blocks, head.
+"""Modules of Wan's transformer: stem and blocks; the head is `layers.modulation.TableHead`.
 
 One network turns the noise time into six vectors for all blocks; each block adds a learned table
 to them, and the head one to the time's embedding itself. Modulation and residual sums are computed
@@ -9,25 +9,21 @@ section 2.3 (one network for all modulations).
 """
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from tpdiff_jax.models.layers.attention import Attend, Attention, RotaryTable
-from tpdiff_jax.models.layers.basic import (
-    DTYPES,
-    EPSILON,
-    FeedForward,
-    Linear,
-    modulated_norm,
-    over_tokens,
-    zero_linear,
-)
+from tpdiff_jax.models.layers.basic import DTYPES, EPSILON, FeedForward, Linear
 from tpdiff_jax.models.layers.embeddings import ScalarEmbedding
+from tpdiff_jax.models.layers.modulation import (
+    NUM_MODULATIONS,
+    ModulationTable,
+    add_gated,
+    modulated,
+)
 from tpdiff_jax.models.wan.config import WanConfig
 from tpdiff_jax.types import Array, Layout
 
 FEED_FORWARD_ACTIVATION = "gelu"
-NUM_MODULATIONS = 6  # shift, scale and gate of attention, then of the feed-forward layer
 
 
 class WanStem(nnx.Module):
@@ -46,19 +42,6 @@ class WanStem(nnx.Module):
         embedded = self.time(t)
         modulations = self.modulation(jax.nn.silu(embedded))
         return embedded, modulations.reshape(len(t), NUM_MODULATIONS, -1)
-
-
-class ModulationTable(nnx.Module):
-    """A learned table added to what the noise time says: [b, k or 1, d] -> k arrays [b, d]."""
-
-    def __init__(self, num_rows: int, dim: int, rngs: nnx.Rngs):
-        init = nnx.initializers.normal(dim**-0.5)
-        self.table = nnx.Param(init(rngs.params(), (num_rows, dim), jnp.float32))
-
-    def __call__(self, of_time: Array) -> list[Array]:
-        """Float32 sums, row by row."""
-        rows = self.table[...] + of_time
-        return [rows[:, i] for i in range(rows.shape[1])]
 
 
 class WanBlock(nnx.Module):
@@ -101,34 +84,9 @@ class WanBlock(nnx.Module):
         """
         over_video, to_text = attends
         shift, scale, gate, *of_feed_forward = self.modulation(modulations)
-        y = _modulated(x, shift, scale)
-        x = _add_gated(x, gate, self.self_attention(y, y, over_video, table))
+        y = modulated(x, shift, scale)
+        x = add_gated(x, gate, self.self_attention(y, y, over_video, table))
         x = x + self.cross_attention(self.norm(x), text, to_text)
         shift, scale, gate = of_feed_forward
-        x = _add_gated(x, gate, self.feed_forward(_modulated(x, shift, scale)))
+        x = add_gated(x, gate, self.feed_forward(modulated(x, shift, scale)))
         return layout.constrain(x, "batch", None, "tokens")
-
-
-class WanHead(nnx.Module):
-    """Modulated norm and a zero-initialised projection back to patches."""
-
-    def __init__(self, config: WanConfig, rngs: nnx.Rngs):
-        d = config.hidden_size
-        self.modulation = ModulationTable(2, d, rngs)
-        self.patch = zero_linear(d, config.patch_dim, DTYPES[config.dtype], rngs)
-
-    def __call__(self, x: Array, embedded: Array) -> Array:
-        """[b, f, l, d], embedded time [b, d] -> [b, f, l, p] float32."""
-        shift, scale = self.modulation(embedded[:, None])
-        return self.patch(_modulated(x, shift, scale)).astype(jnp.float32)
-
-
-def _modulated(x: Array, shift: Array, scale: Array) -> Array:
-    """Return norm(x) (1 + scale) + shift in float32, back in x's type; [b, ..., d] by [b, d]."""
-    return modulated_norm(x.astype(jnp.float32), shift, scale).astype(x.dtype)
-
-
-def _add_gated(x: Array, gate: Array, y: Array) -> Array:
-    """Return x + gate y in float32, back in x's type; [b, ..., d] by [b, d]."""
-    x_f32 = x.astype(jnp.float32)
-    return (x_f32 + over_tokens(gate, x_f32) * y.astype(jnp.float32)).astype(x.dtype)

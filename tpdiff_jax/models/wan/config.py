@@ -79,6 +79,11 @@ class WanConfig:
         return self.patch_size**2 * self.channels
 
     @property
+    def output_dim(self) -> int:
+        """Values that are predicted for a patch."""
+        return self.patch_dim
+
+    @property
     def patch_sides(self) -> tuple[int, int, int]:
         """Frames, rows and columns of a patch; frames are never merged."""
         return 1, self.patch_size, self.patch_size

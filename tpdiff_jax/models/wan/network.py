@@ -25,6 +25,7 @@ from tpdiff_jax.models.layers.attention_kernels import attention_over, check_ker
 from tpdiff_jax.models.layers.block_stack import apply_stack, bind, new_params, new_stack
 from tpdiff_jax.models.layers.config_checks import check_sides
 from tpdiff_jax.models.layers.embeddings import scalar_embedding_flops
+from tpdiff_jax.models.layers.modulation import NUM_MODULATIONS, TableHead
 from tpdiff_jax.models.layers.one_device import ONE_DEVICE
 from tpdiff_jax.models.layers.patching import (
     frames_to_patches,
@@ -36,7 +37,7 @@ from tpdiff_jax.models.layers.rope import video_table
 from tpdiff_jax.models.layers.text_attention import attention_to_text
 from tpdiff_jax.models.network import attention_axis_sizes, check_cond, video_shape
 from tpdiff_jax.models.wan.axes import WAN_PARAM_AXES
-from tpdiff_jax.models.wan.blocks import NUM_MODULATIONS, WanBlock, WanHead, WanStem
+from tpdiff_jax.models.wan.blocks import WanBlock, WanStem
 from tpdiff_jax.models.wan.config import WanConfig
 from tpdiff_jax.types import (
     Array,
@@ -96,7 +97,7 @@ class Wan:
         return {
             "stem": new_params(WanStem, config, key_stem),
             "blocks": new_stack(WanBlock, config, config.depth, key_blocks),
-            "head": new_params(WanHead, config, key_head),
+            "head": new_params(TableHead, config, key_head),
         }
 
     def apply(
@@ -132,7 +133,7 @@ class Wan:
         shape = video_shape(x_t, positions, config.channels)
         self.check_shape(shape, strides)
         check_cond(self.cond_shapes, cond, x_t.shape[0])
-        stem, head = bind(WanStem, config, params["stem"]), bind(WanHead, config, params["head"])
+        stem, head = bind(WanStem, config, params["stem"]), bind(TableHead, config, params["head"])
         embedded, modulations = stem.condition(t)
         patches = patch_positions(positions, size)
         table = video_table(patches, config.rope_dims, config.rope_theta)

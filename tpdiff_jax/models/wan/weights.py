@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-from einops import rearrange
 
 from tpdiff_jax.checks import check_choice
 from tpdiff_jax.models.wan.config import WanConfig
 from tpdiff_jax.models.wan.network import Wan
 from tpdiff_jax.types import Params
 from tpdiff_jax.weights.config_files import check_config_file
+from tpdiff_jax.weights.frame_rows import patch_rows
 from tpdiff_jax.weights.key_table import (
     KeyRow,
     Transform,
@@ -124,17 +124,7 @@ def wan_rows(config: WanConfig, layout: str) -> list[KeyRow]:
     rows += [KeyRow(f"{row[column]}.weight", f"{row[0]}/scale") for row in WAN_NORM_SCALES]
     rows += [KeyRow(f"{row[column]}.bias", f"{row[0]}/bias") for row in WAN_NORM_SHIFTS]
     rows += [KeyRow(row[column], row[0], WAN_TABLE_AXIS) for row in WAN_TABLES]
-    rows += [KeyRow("patch_embedding.weight", "stem/patch/kernel", _patches(config.patch_size))]
-    return [*rows, KeyRow("patch_embedding.bias", "stem/patch/bias")]
-
-
-def _patches(patch_size: int) -> Transform:
-    """A convolution over patches of one frame as a linear layer of (row, column, channel)."""
-    sizes = {"p": patch_size, "q": patch_size}
-    return Transform(
-        lambda x: rearrange(x, "d c 1 p q -> (p q c) d"),
-        lambda x: rearrange(x, "(p q c) d -> d c 1 p q", **sizes),
-    )
+    return rows + patch_rows("patch_embedding", "stem/patch", config.patch_size)
 
 
 def load_wan(

@@ -45,7 +45,7 @@ class WanDownLevel(nnx.Module):
             None if is_last else frame_conv(d, d, dtype, rngs, stride=2, padding=AFTER)
         )
         self.downsample_time = (
-            CausalConv(d, d, dtype, rngs, kernel=OVER_TIME, strides=(2, 1, 1), starts_inside=True)
+            CausalConv(d, d, dtype, rngs, kernel=OVER_TIME, strides=(2, 1, 1), num_zeros=0)
             if not is_last and config.halves_time[index]
             else None
         )
