@@ -43,6 +43,8 @@ SYSTEMS: Mapping[str, TimedSystem] = {
     "miniflux": TimedSystem("configs/miniflux_vid.py", (16, 48, 80, 16)),
     "animatediff": TimedSystem("configs/animatediff.py", (16, 32, 32, 4)),
     "wan": TimedSystem("configs/wan_t2v.py", (21, 60, 104, 16)),
+    "open_sora_v1": TimedSystem("configs/open_sora_v1.py", (16, 32, 32, 4)),
+    "open_sora_v1_2": TimedSystem("configs/open_sora_v1_2.py", (20, 30, 54, 4)),
 }
 
 

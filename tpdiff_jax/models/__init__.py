@@ -12,9 +12,9 @@ All of one model stands in its folder; what a model has no use for is missing th
     axes        logical axes of its parameters, for the mesh's rules
     weights     published weights, read and written by a table of names
 
-Networks to train: `video_dit`, `flux`, `animatediff`, `modelscope`, `wan`, `open_sora`; autoencoders
-of clips: `causal_video_vae`, `image_vae`, `open_sora_vae`, `wan_vae`. Parts of several stand in
-`layers`, those of the two U-Nets in `unet`.
+Networks to train: `video_dit`, `flux`, `animatediff`, `modelscope`, `wan`, `open_sora`;
+autoencoders of clips: `causal_video_vae`, `image_vae`, `open_sora_vae`, `wan_vae`. Parts of several
+stand in `layers`, those of the two U-Nets in `unet`.
 """
 
 import dataclasses
