@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests.tiny import REPO, flags_of_sizes, tiny_config
-from tpdiff_jax.command_line import MODES
+from tpdiff_jax.command_line import MODES, NEED_A_RUN
 from tpdiff_jax.run_folder import run_config
 
 MERELY_INSTALLED = (
@@ -115,6 +115,15 @@ def test_preparing_pixels_imports_no_network(tmp_path: pathlib.Path) -> None:
         *(f"--config.prepare.{name}={value}" for name, value in fields.items()),
     )
     assert code == 0 and not modules & {*OF_NETWORKS, *LATE}
+
+
+@pytest.mark.parametrize("mode", NEED_A_RUN)
+def test_a_folder_that_is_no_run_is_told_before_jax_is_imported(
+    mode: str, tmp_path: pathlib.Path
+) -> None:
+    step = ["--step=1"] if mode == "replay" else []
+    code, modules = loaded(tmp_path, f"--mode={mode}", f"--workdir={tmp_path}", *step)
+    assert code == 2 and not modules & {"av", "PIL", *OF_NETWORKS, *LATE}
 
 
 @pytest.mark.parametrize("mode", ["sample", "evaluate", "export"])

@@ -226,7 +226,9 @@ def _workdir(command: Command) -> contextlib.AbstractContextManager[pathlib.Path
 def main(argv: Sequence[str]) -> None:
     """Read the command line and do it; every known way to stop is one line and an exit code."""
     try:
-        sys.exit(run_mode(command_line.parse(argv)))
+        command = command_line.parse(argv)
+        check_run(command)
+        sys.exit(run_mode(command))
     except KeyboardInterrupt:
         logging.warning("interrupted; what is on the disk is whole")
         sys.exit(ExitCode.INTERRUPTED)
@@ -239,6 +241,15 @@ def main(argv: Sequence[str]) -> None:
         else:
             print(f"tpdiff_jax: error: {error}", file=sys.stderr)
         sys.exit(code)
+
+
+def check_run(command: Command) -> None:
+    """Refuse a workdir that is no run, where one is needed, before networks are imported."""
+    from tpdiff_jax.run_folder.run_config import check_is_run
+
+    address, is_needed = command.values["workdir"], command.mode in command_line.NEED_A_RUN
+    if is_needed and command.values.get("config") is None and not is_bucket_address(address):
+        check_is_run(pathlib.Path(address))
 
 
 def exit_code(error: Exception) -> ExitCode | None:

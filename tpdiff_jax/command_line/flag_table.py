@@ -30,6 +30,9 @@ MODES = {
 DEVICE_MODES = ("train", "sample", "evaluate", "replay")
 """Modes that run on the devices of all processes, so that launchers may start them."""
 
+NEED_A_RUN = ("sample", "evaluate", "export", "replay")
+"""Modes on networks whose workdir is a run's already, unless a config says otherwise."""
+
 _ALL = tuple(MODES)
 _GENERATE = ("sample", "evaluate")
 

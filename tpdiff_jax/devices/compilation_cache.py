@@ -36,7 +36,7 @@ def open_compilation_cache(given: str | None) -> pathlib.Path | None:
     if given == OFF:
         jax.config.update("jax_enable_compilation_cache", False)
         return None
-    if given is None and jax.config.jax_compilation_cache_dir:
+    if given is None and jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         return None
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", LEAST_SECONDS)

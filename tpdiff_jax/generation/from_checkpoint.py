@@ -17,11 +17,7 @@ from tpdiff_jax.data import read_recorded_clips
 from tpdiff_jax.experiment.build import Experiment, build_experiment
 from tpdiff_jax.files.json_files import refusing_odd_fields
 from tpdiff_jax.generation.clips_of_run import clips_of_run
-from tpdiff_jax.generation.published_run import (
-    RUN_FILE,
-    is_published_run,
-    read_published_run,
-)
+from tpdiff_jax.generation.published_run import is_published_run, read_published_run
 from tpdiff_jax.models.adapter_names import adapter_names
 from tpdiff_jax.models.adapters import AdaptedNetwork, merge_adapter, named_pairs
 from tpdiff_jax.run_folder import run_config
@@ -148,7 +144,7 @@ def _open_weights(workdir: pathlib.Path, config: ConfigDict, overrides: Generate
 def _open_published(workdir: pathlib.Path, overrides: GenerateFlags) -> OpenedRun:
     """Open the weights of a run that others have published, with what it kept of its clips."""
     saved, step = read_published_run(workdir)
-    with refusing_odd_fields(workdir / RUN_FILE):
+    with refusing_odd_fields(workdir / run_config.PUBLISHED_RUN_FILE):
         clips = read_recorded_clips(workdir) if overrides.data_folder is None else None
         experiment = build_experiment(_override(saved, overrides), clips=clips or None)
     logging.info("%s holds published weights, of step %d", workdir, step)

@@ -16,9 +16,8 @@ from tpdiff_jax.files.durable import naming_write_errors
 from tpdiff_jax.files.json_files import read_json, write_json
 from tpdiff_jax.files.json_schema import COUNT, TABLE
 from tpdiff_jax.run_folder.free_fields import PLACES
-from tpdiff_jax.run_folder.run_config import config_of_json
+from tpdiff_jax.run_folder.run_config import PUBLISHED_RUN_FILE, config_of_json
 
-RUN_FILE = "tpdiff_run.json"
 _SCHEMA = {"step": COUNT, "config": TABLE}
 _MERGED = {"adaptation.trained": "", "adaptation.rank": 0}
 
@@ -42,7 +41,7 @@ def write_published_run(
         group, field = name.split(".")
         if field in fields.get(group, {}):
             fields[group][field] = value
-    write_json(folder / RUN_FILE, {"step": step, "config": fields})
+    write_json(folder / PUBLISHED_RUN_FILE, {"step": step, "config": fields})
     if read_recorded_clips(workdir):
         with naming_write_errors(folder / CLIPS_FOLDER):
             shutil.copytree(workdir / CLIPS_FOLDER, folder / CLIPS_FOLDER, dirs_exist_ok=True)
@@ -50,7 +49,7 @@ def write_published_run(
 
 def is_published_run(folder: pathlib.Path) -> bool:
     """Whether a folder holds a run's weights for others."""
-    return (folder / RUN_FILE).is_file()
+    return (folder / PUBLISHED_RUN_FILE).is_file()
 
 
 def read_published_run(folder: pathlib.Path) -> tuple[ConfigDict, int]:
@@ -59,9 +58,9 @@ def read_published_run(folder: pathlib.Path) -> tuple[ConfigDict, int]:
     Raises:
         ValueError: when the file is damaged.
     """
-    content: dict[str, Any] = read_json(folder / RUN_FILE, schema=_SCHEMA)
+    content: dict[str, Any] = read_json(folder / PUBLISHED_RUN_FILE, schema=_SCHEMA)
     config = config_of_json(content["config"])
     if not isinstance(config.get("model"), ConfigDict) or "weights" not in config.model:
-        raise ValueError(f"{folder / RUN_FILE}: its config has no model.weights")
+        raise ValueError(f"{folder / PUBLISHED_RUN_FILE}: its config has no model.weights")
     config.model.weights = str(folder)
     return config, content["step"]

@@ -16,6 +16,8 @@ from tpdiff_jax.files.json_files import read_json
 from tpdiff_jax.run_folder.free_fields import PLACES, is_place, may_change
 
 FILE_NAME = "config.json"
+PUBLISHED_RUN_FILE = "tpdiff_run.json"
+"""In the place of it where a run's weights have been written for others."""
 GENERATE_GROUPS = ("sample", "eval", "measure")
 """What a run shows and measures; checkpoints do not depend on it."""
 _MISSING = "(absent)"
@@ -42,6 +44,16 @@ def load_config(workdir: pathlib.Path) -> ConfigDict:
     if not path.is_file():
         raise ValueError(f"{workdir} is not a run folder: {path} does not exist")
     return config_of_json(read_json(path))
+
+
+def check_is_run(workdir: pathlib.Path) -> None:
+    """Refuse a folder that neither is a run nor holds one's published weights.
+
+    Raises:
+        ValueError: when there is no config, or it is not JSON.
+    """
+    if not (workdir / PUBLISHED_RUN_FILE).is_file():
+        load_config(workdir)
 
 
 def config_of_json(fields: Mapping[str, Any]) -> ConfigDict:
