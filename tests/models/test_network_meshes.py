@@ -18,15 +18,17 @@ from tpdiff_jax.models import AnimateDiff, Flux, OpenSora, Wan
 
 MESHES = (dict(data=1, context=2, tensor=2), dict(data=1, fsdp=2, context=2))
 CAUSAL = dataclasses.replace(flux_reference.CONFIG, is_causal=True)
+STD = 0.2
+OPEN_SORA_STD = {"stdit": 0.1, "stdit3": STD}  # 1.0 attends over time without a norm
 CASES = (
-    (Flux(flux_reference.CONFIG), flux_reference.make_inputs(3)),
-    (Flux(CAUSAL), flux_reference.make_inputs(3)),
-    (AnimateDiff(animatediff_reference.CONFIG), animatediff_reference.make_inputs(3)),
+    (Flux(flux_reference.CONFIG), flux_reference.make_inputs(3), STD),
+    (Flux(CAUSAL), flux_reference.make_inputs(3), STD),
+    (AnimateDiff(animatediff_reference.CONFIG), animatediff_reference.make_inputs(3), STD),
     *(
-        (OpenSora(config), open_sora_reference.make_inputs(3))
-        for config in open_sora_reference.CONFIGS.values()
+        (OpenSora(config), open_sora_reference.make_inputs(3), OPEN_SORA_STD[form])
+        for form, config in open_sora_reference.CONFIGS.items()
     ),
-    (Wan(wan_reference.CONFIG), wan_reference.make_inputs(3)),
+    (Wan(wan_reference.CONFIG), wan_reference.make_inputs(3), STD),
 )
 
 
@@ -39,9 +41,9 @@ def outputs(network, params, x, t, cond):
 
 
 rng = np.random.default_rng(0)
-for network, inputs in CASES:
+for network, inputs, std in CASES:
     params = jax.tree.map(
-        lambda leaf: (0.2 * rng.standard_normal(leaf.shape)).astype(np.float32),
+        lambda leaf: (std * rng.standard_normal(leaf.shape)).astype(np.float32),
         jax.eval_shape(network.init, jax.random.key(0)),
     )
     expected = outputs(network, params, *inputs)
