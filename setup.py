@@ -7,7 +7,8 @@ from setuptools import find_packages, setup
 ROOT = pathlib.Path(__file__).resolve().parent
 
 
-OF_TESTS = ("requirements-bucket.txt", "requirements-ray.txt")  # what the file of tests includes
+# What the file of tests includes.
+OF_TESTS = ("requirements-bucket.txt", "requirements-ray.txt", "requirements-docs.txt")
 
 
 def requirements(*names: str) -> list[str]:
@@ -35,6 +36,7 @@ setup(
     extras_require={
         "bucket": requirements("requirements-bucket.txt"),
         "ray": requirements("requirements-ray.txt"),
+        "docs": requirements("requirements-docs.txt"),
         "tpu": accelerated("tpu"),
         "cuda": accelerated("cuda12"),
         "text": [line.replace("==", ">=") for line in text_encoders()],

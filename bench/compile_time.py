@@ -3,18 +3,22 @@
     python -m bench.compile_time --config=configs/flow.py --out=runs/compile_time
 
 Every round compiles each stage's training step and the sampler, then all stages side by side, with
-the compiler's caches emptied in between. Writes compile_time.json and compile_time.md.
+the compiler's caches emptied in between; then two starts of a run follow each other, the second one
+with the programs that the first has kept on disk (`--compilation_cache`). With --only=starts that
+alone is measured, in processor time. Writes compile_time.json and compile_time.md.
 Exit codes: 0 done; 2 bad input.
 """
 
 import argparse
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 from bench.cost_page import spread
 from bench.report_files import facts, write_report
@@ -22,6 +26,7 @@ from bench.timing import quartiles
 from experiments.command_line import command_parser, output_folder
 from experiments.grid.overrides import parse_overrides, read_config
 from experiments.pages.markdown import table
+from tpdiff_jax.devices.compilation_cache import open_compilation_cache
 from tpdiff_jax.experiment.build import Experiment, build_experiment
 from tpdiff_jax.generation.sampler import Sampler
 from tpdiff_jax.run_log.progress import Progress
@@ -30,6 +35,7 @@ from tpdiff_jax.training.step_programs import compile_steps, trace_step
 
 EXIT_BAD_INPUT = 2
 PARALLEL, SAMPLER = "all stages side by side", "sampler"
+FIRST, SECOND = "first, nothing kept", "second, programs kept"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,10 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"compile_time: error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
+    cases = {} if options.only == "starts" else programs(experiment)
     report = {
         **facts("compile_time", arguments),
         "config": experiment.config.to_dict(),
-        "seconds": measure(programs(experiment), options.rounds),
+        "starts": measure_starts(experiment, options.rounds),
+        "seconds": measure(cases, options.rounds) if cases else {},
     }
     write_report(options.out, "compile_time", report, write_page(report))
     return 0
@@ -84,8 +92,49 @@ def measure(cases: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, li
     return seconds
 
 
+def measure_starts(experiment: Experiment, rounds: int) -> dict[str, list[float]]:
+    """Return processor seconds until all stages are compiled, without kept programs and with."""
+    state, key = abstract_train_state(experiment), jax.random.key(experiment.train.seed)
+    seconds: dict[str, list[float]] = {FIRST: [], SECOND: []}
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            reset_cache()
+            open_compilation_cache(folder)
+            for name in (FIRST, SECOND):
+                jax.clear_caches()
+                start = time.process_time()
+                compile_steps(experiment, state, key)
+                seconds[name].append(time.process_time() - start)
+    jax.config.update("jax_compilation_cache_dir", None)
+    reset_cache()
+    return seconds
+
+
 def write_page(report: Mapping[str, Any]) -> str:
     """Return the figures as Markdown."""
+    parts = ["# Compile time"]
+    if report["seconds"]:
+        parts += _programs_page(report)
+    if report.get("starts"):
+        parts += _starts_page(report)
+    return "\n\n".join(parts)
+
+
+def _starts_page(report: Mapping[str, Any]) -> list[str]:
+    starts = {name: np.array(column) for name, column in report["starts"].items()}
+    rows = [[name, spread(quartiles(column)._asdict())] for name, column in starts.items()]
+    share = quartiles(starts[SECOND] / starts[FIRST])
+    return [
+        "## Starting again",
+        "Processor time until the training steps of all stages are compiled, tracing included, on "
+        f"{report['device']['machine']}; rounds: {len(starts[FIRST])}. "
+        f"Command: `{report['command']}`",
+        table(["start", "seconds"], rows),
+        f"The second start takes {spread(share._asdict())} of the first's time.",
+    ]
+
+
+def _programs_page(report: Mapping[str, Any]) -> list[str]:
     device = report["device"]
     columns = {name: np.array(column) for name, column in report["seconds"].items()}
     rows = [[name, spread(quartiles(column)._asdict())] for name, column in columns.items()]
@@ -93,16 +142,13 @@ def write_page(report: Mapping[str, Any]) -> str:
     serial = np.sum(stages, axis=0)
     rows.insert(-1, ["all stages one after another", spread(quartiles(serial)._asdict())])
     gain = quartiles(serial / columns[PARALLEL])
-    return "\n\n".join(
-        [
-            "# Compile time",
-            f"On {device['platform']}, {device['kind']}, {device['cpu_cores']} CPU cores; tracing "
-            f"included, no cache. {len(serial)} rounds, medians [quartiles], seconds. "
-            f"Command: `{report['command']}`",
-            table(["program", "seconds"], rows),
-            f"Side by side the stages are ready {spread(gain._asdict())} times as fast.",
-        ]
-    )
+    return [
+        f"On {device['platform']}, {device['kind']}, {device['cpu_cores']} CPU cores; tracing "
+        f"included, no cache. {len(serial)} rounds, medians [quartiles], seconds. "
+        f"Command: `{report['command']}`",
+        table(["program", "seconds"], rows),
+        f"Side by side the stages are ready {spread(gain._asdict())} times as fast.",
+    ]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -110,6 +156,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", default="configs/flow.py", help="config file")
     parser.add_argument("--out", required=True, type=output_folder, help="output folder")
     parser.add_argument("--rounds", type=int, default=5, help="compilations of each program")
+    parser.add_argument("--only", choices=["starts"], help="measure two starts of a run alone")
     return parser
 
 

@@ -33,16 +33,23 @@ class Twins:
         return {"pyramid": self.pyramid, "vanilla": self.vanilla}
 
 
-def build_twins(config_file: str, overrides: Mapping[str, str]) -> Twins:
+def build_twins(
+    config_file: str, overrides: Mapping[str, str], frame_shape: tuple[int, ...] | None = None
+) -> Twins:
     """Build both experiments.
+
+    Args:
+        config_file: of the pyramid.
+        overrides: fields of both.
+        frame_shape: (f, h, w, c) of clips where no data set is at hand; None reads the config's.
 
     Raises:
         ValueError: for an invalid config, or one whose stages take different batches.
     """
     vanilla = read_config(config_file, merge_overrides(overrides, VANILLA))
     twins = Twins(
-        pyramid=build_experiment(read_config(config_file, overrides)),
-        vanilla=build_experiment(vanilla),
+        pyramid=build_experiment(read_config(config_file, overrides), frame_shape=frame_shape),
+        vanilla=build_experiment(vanilla, frame_shape=frame_shape),
     )
     if len(set(twins.pyramid.batch_sizes)) > 1:
         raise ValueError("train.batch_per_stage='tokens': the cost of equal batches is compared")

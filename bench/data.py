@@ -31,7 +31,8 @@ from experiments.command_line import command_parser, output_folder
 from experiments.grid.overrides import read_config
 from experiments.pages.markdown import number, table
 from tpdiff_jax.data import make_iterator
-from tpdiff_jax.experiment.build import build_experiment, build_prepare
+from tpdiff_jax.experiment.build import build_experiment
+from tpdiff_jax.experiment.prepare_config import build_prepare
 from tpdiff_jax.preparation.prepare_spec import PrepareSpec
 from tpdiff_jax.preparation.video_decode import read_clips
 from tpdiff_jax.prepare import prepare

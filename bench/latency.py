@@ -2,10 +2,11 @@
 
     python -m bench.latency --configs=configs/flow.py,configs/ddim.py --out=runs/latency
 
-Each twin makes the same number of network calls, with fresh parameters: time does not depend on
-what they are. The samplers of all configs take turns in one run; ratios are taken within a round.
-Seconds are those of `--videos` videos at once, until they are on the host, compilation excluded.
-`--config.GROUP.FIELD=VALUE` goes to all configs. Writes latency.json and latency.md.
+Each twin makes the same number of network calls, with fresh parameters and conditions of ones:
+time does not depend on what they are. The samplers of all configs take turns in one run; ratios are
+taken within a round. Seconds are those of `--videos` videos at once, until they are on the host,
+compilation excluded. `--config.GROUP.FIELD=VALUE` goes to all configs. Writes latency.json and
+latency.md.
 
 Exit codes: 0 done; 2 bad input.
 """
@@ -16,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from bench.cost_cases import Twins, build_twins
 from bench.report_files import facts, write_report
@@ -26,7 +28,7 @@ from experiments.pages.markdown import number, table
 from tpdiff_jax.experiment.build import Experiment
 from tpdiff_jax.generation.sampler import Sampler
 from tpdiff_jax.run_log.progress import Progress
-from tpdiff_jax.training.initial_state import make_state
+from tpdiff_jax.training.initial_state import abstract_params
 
 EXIT_BAD_INPUT = 2
 _NOTE = (
@@ -68,9 +70,17 @@ def measure(twins: Mapping[str, Twins], num_videos: int, rounds: int) -> dict[st
 
 
 def sampling_case(experiment: Experiment, num_videos: int) -> Callable[[], Any]:
-    """Return a function that samples videos with fresh parameters."""
-    params = make_state(experiment, jax.random.key(experiment.train.seed)).params
-    cond, sampler = experiment.dataset.requests(num_videos).cond, Sampler(experiment)
+    """Return a function that samples videos with fresh parameters.
+
+    Args:
+        experiment: need not have any clips.
+        num_videos: videos at once.
+    """
+    shardings = jax.tree.map(lambda a: a.sharding, abstract_params(experiment))
+    init = jax.jit(experiment.network.init, out_shardings=shardings)
+    params, sampler = init(jax.random.key(experiment.train.seed)), Sampler(experiment)
+    shapes = experiment.clip_facts.cond_shapes
+    cond = {name: np.ones((num_videos, *shape), dtype) for name, (shape, dtype) in shapes.items()}
     return lambda: sampler(params, cond, seed=0, batch_size=num_videos)
 
 

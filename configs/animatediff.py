@@ -1,8 +1,8 @@
 """AnimateDiff on Stable Diffusion 1.5: the paper's DDIM system, 16 frames of 256x256, 1.28 billion.
 
 Paper:    TPDiff, arXiv 2503.09566, section 4 (AnimateDiff); AnimateDiff, arXiv 2307.04725.
-Clips:    --mode=prepare --config=configs/animatediff_clips.py makes CLIPS: 16 latents of 32x32.
-Command:  python -m tpdiff_jax.main --config=configs/animatediff.py --workdir=runs/animatediff \
+Clips:    --mode=prepare --config=animatediff_clips makes CLIPS: 16 latents of 32x32.
+Command:  python -m tpdiff_jax.main --config=animatediff --workdir=runs/animatediff \
             --config.data.folder=CLIPS --config.model.weights=WEIGHTS
 Twin:     the same with --config.pyramid.frame_strides="(1,)" is ordinary DDIM.
 Plan:     --mode=plan --topology=v5e:4x4 --frame_shape=16,32,32,4 needs neither clips nor weights:

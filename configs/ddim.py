@@ -1,7 +1,7 @@
 """Temporal-pyramid DDIM on the embedded Moving Digits; all else as configs/flow.py.
 
 Paper:    TPDiff, arXiv 2503.09566, DDIM form (Eq. 10, 11).
-Command:  python -m tpdiff_jax.main --config=configs/ddim.py --workdir=runs/ddim
+Command:  python -m tpdiff_jax.main --config=ddim --workdir=runs/ddim
 Twin:     the same with --config.pyramid.frame_strides="(1,)" is ordinary DDIM.
 Hardware: two CPU cores, as long as configs/flow.py.
 Result:   not yet run as it stands. With 4,000 steps of 16 clips at learning rate 6e-3, one seed,

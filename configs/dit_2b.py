@@ -1,7 +1,7 @@
 """A video DiT of two billion parameters with joint attention, for TPU slices; else configs/flow.py.
 
 Paper:    TPDiff, arXiv 2503.09566, flow-matching form.
-Command:  python -m tpdiff_jax.main --mode=plan --config=configs/dit_2b.py --workdir=runs/dit_2b
+Command:  python -m tpdiff_jax.main --mode=plan --config=dit_2b --workdir=runs/dit_2b
           --topology=v5p:4x4x4 --frame_shape=48,80,16
 Hardware: planned for 64 chips of TPU v5p, 16 latent frames of 48x80 with 16 channels; other
           slices need other --config.mesh.data and --config.mesh.fsdp.

@@ -1,7 +1,7 @@
 """Temporal-pyramid flow matching on the embedded Moving Digits (32x32, one digit, 16 frames).
 
 Paper:    TPDiff, arXiv 2503.09566, flow-matching form (Eq. 4, 12, 13).
-Command:  python -m tpdiff_jax.main --config=configs/flow.py --workdir=runs/flow
+Command:  python -m tpdiff_jax.main --config=flow --workdir=runs/flow
 Twin:     the same with --config.pyramid.frame_strides="(1,)" is ordinary flow matching.
 Hardware: two CPU cores, about 17 minutes; measured on one busy core: 44 minutes, 3.0 steps/s.
 Result:   one seed: label accuracy 1.000 (real clips 0.961), identity over frames 0.823 (0.993),

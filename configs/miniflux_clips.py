@@ -1,6 +1,6 @@
 """Videos with captions to what configs/miniflux_vid.py trains on: latents and encoded captions.
 
-Command:  python -m tpdiff_jax.main --mode=prepare --config=configs/miniflux_clips.py \
+Command:  python -m tpdiff_jax.main --mode=prepare --config=miniflux_clips \
             --config.prepare.source=VIDEOS --config.prepare.table=TABLE --workdir=CLIPS \
             --config.prepare.video_weights=WEIGHTS/causal_video_vae \
             --config.prepare.text_weights=WEIGHTS

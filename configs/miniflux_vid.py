@@ -1,8 +1,8 @@
 """MiniFlux-vid: the paper's flow-matching system, full-sequence miniFLUX at 640x384, 2.0 billion.
 
 Paper:    TPDiff, arXiv 2503.09566, section 4 (MiniFlux-vid); Pyramid-Flow, arXiv 2410.05954.
-Clips:    --mode=prepare --config=configs/miniflux_clips.py makes CLIPS: 16 latents of 48x80.
-Command:  python -m tpdiff_jax.main --config=configs/miniflux_vid.py --workdir=runs/miniflux \
+Clips:    --mode=prepare --config=miniflux_clips makes CLIPS: 16 latents of 48x80.
+Command:  python -m tpdiff_jax.main --config=miniflux_vid --workdir=runs/miniflux \
             --config.data.folder=CLIPS --config.model.weights=WEIGHTS/diffusion_transformer_384p
 Twin:     the same with --config.pyramid.frame_strides="(1,)" is ordinary flow matching.
 Plan:     --mode=plan --topology=v5p:4x4x4 --frame_shape=16,48,80,16 needs neither clips nor

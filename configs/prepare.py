@@ -1,6 +1,6 @@
 """Videos with captions to clips to train from: 16 frames of 128x128 pixels at 8 frames a second.
 
-Command:  python -m tpdiff_jax.main --mode=prepare --config=configs/prepare.py \
+Command:  python -m tpdiff_jax.main --mode=prepare --config=prepare \
             --config.prepare.source=VIDEOS --workdir=CLIPS
 Then:     configs/video_folder.py trains from CLIPS.
 Speed:    not yet run on a collection of real size; `python -m bench.data` measures a machine.

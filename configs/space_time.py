@@ -2,7 +2,7 @@
 
 Paper:    TPDiff, arXiv 2503.09566, its temporal pyramid, pooled over space as well (as in
           arXiv 2410.05954): stages of 4x16x16, 8x32x32 and 16x64x64.
-Command:  python -m tpdiff_jax.main --config=configs/space_time.py --workdir=runs/space_time
+Command:  python -m tpdiff_jax.main --config=space_time --workdir=runs/space_time
 Twins:    the same with --config.pyramid.frame_strides="(4,2,1)" pools time alone, with "(1,)"
           nothing; "((1,4,4),(1,2,2),(1,1,1))" for --config.pyramid.strides pools space alone.
 Hardware: two CPU cores.

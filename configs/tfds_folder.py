@@ -1,7 +1,7 @@
 """Temporal-pyramid flow matching on a folder of TensorFlow Datasets, without captions.
 
 Paper:    TPDiff, arXiv 2503.09566, flow-matching form (Eq. 4, 12, 13).
-Command:  python -m tpdiff_jax.main --config=configs/tfds_folder.py \
+Command:  python -m tpdiff_jax.main --config=tfds_folder \
             --config.data.folder=DATA/my_clips/1.0.0 --workdir=runs/tfds
 Clips:    array_record, clips as tfds.features.Tensor of fixed shape; TensorFlow is not needed.
 Result:   not yet run at its full size.

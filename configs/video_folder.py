@@ -1,9 +1,9 @@
 """Temporal-pyramid flow matching on a folder of prepared clips, without captions.
 
 Paper:    TPDiff, arXiv 2503.09566, flow-matching form (Eq. 4, 12, 13).
-Command:  python -m tpdiff_jax.main --config=configs/video_folder.py \
+Command:  python -m tpdiff_jax.main --config=video_folder \
             --config.data.folder=CLIPS --workdir=runs/clips
-Clips:    --mode=prepare --config=configs/prepare.py makes CLIPS; frames, size and rate are its.
+Clips:    --mode=prepare --config=prepare makes CLIPS; frames, size and rate are its.
 Result:   not yet run at its full size.
 
 Pixels and an unconditional network, measured against held-out clips (docs/clips.md).

@@ -1,6 +1,6 @@
 """Videos with captions to what configs/wan_t2v.py trains on: latents and encoded captions.
 
-Command:  python -m tpdiff_jax.main --mode=prepare --config=configs/wan_clips.py \
+Command:  python -m tpdiff_jax.main --mode=prepare --config=wan_clips \
             --config.prepare.source=VIDEOS --config.prepare.table=TABLE --workdir=CLIPS \
             --config.prepare.video_weights=WEIGHTS/vae --config.prepare.text_weights=WEIGHTS
 Needs:    pip install torch transformers; about 23 GB of memory for UMT5-XXL in float32.

@@ -1,8 +1,8 @@
 """Wan2.1 text-to-video on a temporal pyramid: low-rank fine-tuning at 832x480, 1.4 billion.
 
 Paper:    TPDiff, arXiv 2503.09566, its third system; Wan, arXiv 2503.20314.
-Clips:    --mode=prepare --config=configs/wan_clips.py makes CLIPS: 21 latents of 60x104.
-Command:  python -m tpdiff_jax.main --config=configs/wan_t2v.py --workdir=runs/wan \
+Clips:    --mode=prepare --config=wan_clips makes CLIPS: 21 latents of 60x104.
+Command:  python -m tpdiff_jax.main --config=wan_t2v --workdir=runs/wan \
             --config.data.folder=CLIPS --config.model.weights=WEIGHTS/transformer
 Twin:     the same with --config.pyramid.frame_strides="(1,)" is ordinary flow matching.
 Full:     all parameters with --config.adaptation.rank=0 --config.adaptation.trained="" and a

@@ -41,7 +41,8 @@ from tpdiff_jax.data import MovingDigitsSpec
 from tpdiff_jax.devices.facts import device_facts, package_versions
 from tpdiff_jax.digits.figures import DIGIT_METRICS, evaluate_videos
 from tpdiff_jax.encoders import make_clip_encoder
-from tpdiff_jax.experiment.build import build_experiment, build_prepare
+from tpdiff_jax.experiment.build import build_experiment
+from tpdiff_jax.experiment.prepare_config import build_prepare
 from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.files.json_files import write_json
 from tpdiff_jax.files.media import to_uint8, write_mp4
@@ -76,6 +77,7 @@ class Material(NamedTuple):
 MATERIALS = {
     "flux": Material(frame_size=32, text_encoder="t5_clip", video_encoder="pixels"),
     "animatediff": Material(frame_size=16, text_encoder="clip", video_encoder="image_vae"),
+    "modelscope": Material(frame_size=16, text_encoder="clip", video_encoder="image_vae"),
     "open_sora": Material(frame_size=16, text_encoder="t5", video_encoder="pixels"),
     "wan": Material(frame_size=16, text_encoder="umt5", video_encoder="pixels"),
 }

@@ -48,6 +48,7 @@ from experiments.grid.run_queue import LOG_FILE, Stopped, run_all
 from experiments.learning_rates import choose_rates, sweep_grid, with_rates
 from experiments.pages.convergence_page import html_page, markdown_page
 from experiments.pages.figures import draw_curves, draw_speedups
+from tpdiff_jax.devices.origin import run_origin
 from tpdiff_jax.digits.figures import DIGIT_METRICS as INFOS
 from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.files.json_files import write_json
@@ -82,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         failed = run_all(plan.runs, workers=options.workers) if options.only == "all" else []
         command = shlex.join(["python", "-m", "experiments.convergence", *arguments])
         setting = {"command": command, "rates": plan.rates, "reached": options.reached}
-        write_pages(options.out, plan, metrics, setting)
+        write_pages(options.out, plan, metrics, run_origin() | setting)
     except ValueError as error:
         print(f"convergence: error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT

@@ -33,9 +33,9 @@ from experiments.pages.soak_page import write_page
 from experiments.soak_runs import KINDS, LOG_FILE, Kill, Life, live, memory_growth
 from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.files.json_files import write_json
-from tpdiff_jax.results import is_complete
 from tpdiff_jax.run_folder import run_config
 from tpdiff_jax.run_folder.checkpoint_manifest import verify
+from tpdiff_jax.run_folder.results_file import is_complete
 from tpdiff_jax.run_log.json_lines import METRICS_FILE, read_metrics
 
 EXIT_DIFFERENT, EXIT_BAD_INPUT = 1, 2

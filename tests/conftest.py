@@ -20,6 +20,7 @@ os.environ.setdefault("XLA_FLAGS", flags)
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # of commands that tests start
 
 
 @pytest.fixture(scope="session")

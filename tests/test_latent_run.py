@@ -86,6 +86,16 @@ SYSTEMS = {
         num_latents=4,
         stage_frames=[2, 4],
     ),
+    "modelscope": System(
+        clips_config="configs/modelscope_clips.py",
+        config="configs/modelscope.py",
+        num_frames=4,
+        text_tokens=0,
+        model={"level_channels": (8, 16), "level_depth": 1, "head_dim": 4, "num_groups": 4},
+        num_latents=4,
+        stage_frames=[2, 4],
+        more={"model.implicit_rate": True, "mesh.fsdp": 1},
+    ),
     "wan": System(
         clips_config="configs/wan_clips.py",
         config="configs/wan_t2v.py",
@@ -150,7 +160,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     write_umt5_encoder(folder / "umt5", captions, width=16)
     write_causal_video_vae(folder / "miniflux")
     write_wan_vae(folder / "wan")
-    for name in ("animatediff", "open_sora_v1"):
+    for name in ("animatediff", "modelscope", "open_sora_v1"):
         write_image_vae(folder / name)
     write_open_sora_vae(folder / "open_sora_v1_2")
     write_causal_video_vae(folder / "others", seed=1)
@@ -193,6 +203,9 @@ def test_from_videos_to_videos_of_prompts(
     fields = {**TRAINING, **{f"model.{k}": v for k, v in system.model.items()}, **system.more}
     training = {"config": system.config, "config.data.folder": clips}
     training |= {f"config.{k}": v for k, v in fields.items()}
+    if name == "modelscope":
+        with pytest.raises(ValueError, match="model.implicit_rate=False refuses the stage"):
+            command("train", workdir=run, **training | {"config.model.implicit_rate": False})
     if name in FIRST_LATENT_APART:
         training["config.mesh.fsdp"] = 1
         with pytest.raises(ValueError, match="'nearest' would copy the first latent"):

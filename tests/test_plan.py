@@ -7,6 +7,7 @@ import pathlib
 import pytest
 
 from configs import dit_2b
+from tests.report.report_files import PAPER
 from tests.test_main import FLOW, run_main
 from tests.tiny import flags_of_sizes, tiny_config
 from tpdiff_jax.experiment.build import build_experiment
@@ -38,7 +39,8 @@ def test_a_plan_for_this_machine_holds_every_figure(tmp_path: pathlib.Path) -> N
     assert content["chip"] is None and content["training"] is None
     assert content["state"] == state_bytes(abstract_train_state(experiment))
     page = path.with_suffix(".html").read_text()
-    assert "Plan for local" in page and "<script" not in page and "http" not in page
+    assert "Plan for local" in page and "<script" not in page
+    assert "http" not in page.replace(PAPER, "")
 
 
 def test_a_shape_of_frames_that_is_none_is_refused(tmp_path: pathlib.Path) -> None:
@@ -92,6 +94,7 @@ def test_a_tpu_slice_is_planned_from_the_command_line(tmp_path: pathlib.Path) ->
         timeout=3000,
     )
     assert out.returncode == 0, out.stderr
+    assert "v5e:2x4 is not here: its programs cannot be kept, each plan compiles anew" in out.stderr
     assert "plan program 3/3" in out.stderr, "progress counts the programs"
     content = json.loads((tmp_path / "plan_v5e_2x4.json").read_text())
     assert content["topology"]["num_chips"] == 8

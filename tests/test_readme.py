@@ -16,11 +16,13 @@ import pytest
 
 import tpdiff_jax
 from tests.tiny import REPO
-from tpdiff_jax import command_line
+from tpdiff_jax import command_line, method
 from tpdiff_jax.command_line.flag_table import FLAGS
 from tpdiff_jax.generation.python_api import SamplingRun
 
 TEXT = (REPO / "README.md").read_text()
+METHOD = (REPO / "docs" / "method.md").read_text()
+START = (REPO / "docs" / "getting_started.md").read_text()
 PAGES = (REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").glob("*.md")))
 CONFIGS = sorted((REPO / "configs").glob("[a-z]*.py"))
 MAIN = "tpdiff_jax.main"
@@ -46,9 +48,9 @@ def _lines(block: str) -> list[str]:
     return re.sub(r"\\\n\s*", " ", block).replace(" && ", "\n").splitlines()
 
 
-def python_blocks() -> list[str]:
-    """Return the Python of the README, a text a block."""
-    return re.findall(r"```python\n(.*?)```", TEXT, re.S)
+def python_blocks(text: str) -> list[str]:
+    """Return the Python of a page, a text a block."""
+    return re.findall(r"```python\n(.*?)```", text, re.S)
 
 
 def header_commands(path: Path) -> Iterator[list[str]]:
@@ -60,7 +62,7 @@ def header_commands(path: Path) -> Iterator[list[str]]:
 
 
 def test_the_library_example_trains_and_samples() -> None:
-    (code,) = (code for code in python_blocks() if "make_pyramid" in code)
+    (code,) = python_blocks(METHOD)
     names: dict = {}
     exec(code.replace("# videos =", "videos = lambda predict, key, c, cond:"), names)
     pyramid, alignment = names["pyramid"], names["alignment"]
@@ -84,7 +86,8 @@ def test_the_library_example_trains_and_samples() -> None:
     assert samples.shape == (4, 16, 32, 32, 1)
 
 
-def test_the_lines_that_sample_call_what_is_there(monkeypatch) -> None:
+@pytest.mark.parametrize("text", [TEXT, START], ids=["README", "getting_started"])
+def test_the_lines_that_sample_call_what_is_there(monkeypatch, text: str) -> None:
     """As they stand, on a stand-in that takes what the real ones take."""
     called = []
 
@@ -100,11 +103,10 @@ def test_the_lines_that_sample_call_what_is_there(monkeypatch) -> None:
         sample=recorded(SamplingRun.sample, None), save=recorded(SamplingRun.save, None)
     )
     monkeypatch.setattr(tpdiff_jax, "open_run", recorded(tpdiff_jax.open_run), raising=False)
-    (code,) = (code for code in python_blocks() if "open_run" in code)
+    (code,) = python_blocks(text)
     exec(code, {"tpdiff_jax": tpdiff_jax})
     wanted = [("open_sampling_run", "runs/flow"), ("sample", [3, 1, 4]), ("save", run, "clips")]
     assert called == wanted
-    assert len(python_blocks()) == 2
 
 
 def test_files_that_the_pages_name_exist() -> None:
@@ -121,7 +123,7 @@ def test_files_that_the_pages_name_exist() -> None:
 
 
 def test_the_pages_name_what_their_files_define() -> None:
-    found = re.findall(r"`((?:method/)?\w+\.py)`: ((?:`\w+`(?:, )?)+)", TEXT)
+    found = re.findall(r"`((?:method/)?\w+\.py)`: ((?:`\w+`(?:, )?)+)", METHOD)
     assert len(found) > 8
     for path, names in found:
         module = importlib.import_module(f"tpdiff_jax.{path.removesuffix('.py').replace('/', '.')}")
@@ -194,3 +196,48 @@ def test_the_readme_names_every_exit_code() -> None:
     (sentence,) = re.findall(r"^Exit codes: (.*?)\.", TEXT, re.S | re.M)
     shown = {int(code) for code in re.findall(r"\b\d+\b", sentence)}
     assert shown == {code.value for code in command_line.ExitCode}
+
+
+def test_the_readme_is_short_and_in_a_readers_order() -> None:
+    assert len(TEXT.splitlines()) <= 250
+    order = (
+        *("# tpdiff_jax", "docs/flow_samples.gif", "## What trains on what", "## Install"),
+        *("## Two commands", "configs/smoke.py", "## Your own clips", "--mode=doctor"),
+        *("## Results", "## Scaling", "## The method", "CITATION.cff"),
+    )
+    places = [TEXT.index(part) for part in order]
+    assert places == sorted(places)
+
+
+def test_the_readmes_test_command_is_what_ci_runs() -> None:
+    blocks = re.findall(r"```bash\n(.*?)```", TEXT, re.S)
+    (block,) = (block for block in blocks if "pytest" in block)
+    wanted = '-m pytest -n 2 -m "slow or not slow"'
+    assert "pip install -q -r requirements-test.txt" in block and wanted in block
+    ci = (REPO / ".ci" / "run").read_text()
+    assert wanted in ci and "-r requirements-test.txt" in ci
+
+
+def test_the_readme_lists_the_public_names_of_the_method() -> None:
+    table = TEXT[TEXT.index("## The method") : TEXT.index("## More")]
+    rows = re.findall(r"^\| `([\w.]+)` \| (.*) \|$", table, re.M)
+    listed = [name for _, names in rows for name in re.findall(r"`(\w+)`", names)]
+    assert sorted(listed) == sorted(method.__all__)
+    doc = inspect.getdoc(method) or ""
+    lines = dict(re.findall(r"^    (\S+) +(.*)$", doc[doc.index("Public names") :], re.M))
+    assert lines == {file: names.replace("`", "") for file, names in rows}
+
+
+def test_the_run_folders_page_has_a_row_for_every_exit_code() -> None:
+    page = (REPO / "docs" / "run_folder.md").read_text()
+    rows = [int(code) for code in re.findall(r"^\| (\d+) \|", page, re.M)]
+    assert rows == [code.value for code in command_line.ExitCode]
+
+
+def test_every_network_is_in_the_readmes_table() -> None:
+    table = TEXT[TEXT.index("## What trains on what") : TEXT.index("## Install")]
+    shown = set(re.findall(r"`configs/(\w+)\.py`", table))
+    for path in CONFIGS:
+        config = importlib.import_module(f"configs.{path.stem}").get_config()
+        if "model" in config and config.model.name != "video_dit" and "captioned" not in path.stem:
+            assert path.stem in shown or path.stem.startswith("tiny"), path.stem

@@ -16,6 +16,7 @@ import pytest
 from tests.tiny import tiny_config
 from tpdiff_jax import doctor, main, milestones, train
 from tpdiff_jax.command_line import ExitCode
+from tpdiff_jax.devices.origin import code_commit
 from tpdiff_jax.experiment.build import Experiment, build_experiment
 from tpdiff_jax.files import durable
 from tpdiff_jax.files.durable import WriteError
@@ -93,6 +94,16 @@ def content(folder: pathlib.Path) -> dict[str, bytes | None]:
 
 def steps_logged(workdir: pathlib.Path) -> list[int]:
     return [line["step"] for line in read_metrics(workdir / "metrics.jsonl") if "loss" in line]
+
+
+def test_results_and_report_name_the_commit_but_no_command_of_another_program(
+    finished: pathlib.Path,
+) -> None:
+    results = json.loads((finished / "results.json").read_text())
+    assert results.get("commit", "") == code_commit(pathlib.Path(train.__file__).parent)
+    assert "command" not in results, "pytest's is not what makes this run again"
+    page = (finished / "report.html").read_text()
+    assert results.get("commit", "versions") in page
 
 
 # ---- lines that were lost

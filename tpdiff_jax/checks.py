@@ -7,6 +7,7 @@ Needs nothing but Python, so that everything, the method included, can use it.
 """
 
 import contextlib
+import difflib
 import operator
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -158,6 +159,33 @@ def as_tuple(field: str, value: object, of: str) -> tuple:
     if isinstance(value, str | bytes) or not hasattr(value, "__iter__"):
         raise ValueError(f"{field} is {value!r}; allowed: {of}")
     return tuple(value)
+
+
+def did_you_mean(name: str, known: Iterable[str], at_most: int = 3) -> str:
+    """Return `; did you mean A, B?` with the names nearest to one that does not exist.
+
+    Args:
+        name: what the user wrote, such as `train.num_step`.
+        known: the names that exist. Near is one that is written alike, or whose part behind the
+            last dot is: `num_steps` is near `train.num_steps`.
+        at_most: names shown, nearest first.
+
+    Returns:
+        The hint; "" where nothing is near.
+    """
+    last = name.rpartition(".")[2]
+    likeness = {
+        other: max(_likeness(name, other), 0.85 * _likeness(last, other.rpartition(".")[2]))
+        for other in known
+    }
+    best = max(likeness.values(), default=0.0)
+    near = [other for other, value in likeness.items() if value >= max(0.65, best - 0.04)]
+    shown = sorted(near, key=lambda other: -likeness[other])[:at_most]
+    return f"; did you mean {', '.join(shown)}?" if shown else ""
+
+
+def _likeness(a: str, b: str) -> float:
+    return difflib.SequenceMatcher(None, a, b).ratio()
 
 
 def _holds(compare: Callable[[Any, Any], Any], value: object, bound: float) -> bool:

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 from tpdiff_jax.checks import naming, whole_number
 from tpdiff_jax.files.json_files import read_json
-from tpdiff_jax.results import is_complete
 from tpdiff_jax.run_folder import checkpoint_folder, run_config
 from tpdiff_jax.run_folder.checkpoint_manifest import (
     CHECKPOINT_MANIFEST_FILE,
@@ -24,6 +23,7 @@ from tpdiff_jax.run_folder.checkpoint_manifest import (
     verify,
     write_checkpoint_manifest,
 )
+from tpdiff_jax.run_folder.results_file import is_complete
 from tpdiff_jax.run_log.lost_lines import describe_lost_lines, last_logged_step
 
 _SECONDS = (("d", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0))

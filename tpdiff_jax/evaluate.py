@@ -15,6 +15,7 @@ from tpdiff_jax.generation.sample_files import Decode, open_decoder
 from tpdiff_jax.generation.sampler import Sampler
 from tpdiff_jax.measures.clip_measures import ClipMeasures
 from tpdiff_jax.measures.digit_measures import DigitMeasures
+from tpdiff_jax.measures.real_clips import open_real_clips
 from tpdiff_jax.results import make_results
 from tpdiff_jax.run_log.progress import Progress
 from tpdiff_jax.types import Params
@@ -31,12 +32,19 @@ def choose_measures(experiment: Experiment, decode: Decode | None = None) -> Mea
         decode: what `open_decoder` returns; latents cannot be measured without.
 
     Raises:
-        ValueError: when the data set's clips are too short for a figure that is asked for.
+        ValueError: when the data set's clips are too short for a figure that is asked for, or
+            clips to compare with are of another kind.
     """
     dataset, spec = experiment.dataset, experiment.evaluation
+    other = experiment.measure.real_clips
     if (world := dataset.world) is not None:
+        if other:
+            raise ValueError(
+                f"measure.real_clips={other!r} must be '': digits are measured by their own physics"
+            )
         return DigitMeasures(dataset, world, spec.num_videos, spec.seed)
-    return ClipMeasures(experiment.measure, dataset, spec.num_videos, decode)
+    clips = open_real_clips(other, dataset) if other else dataset
+    return ClipMeasures(experiment.measure, clips, spec.num_videos, decode)
 
 
 class Evaluator:

@@ -1,21 +1,34 @@
 """A checkpoint's averaged parameters as published weights, for diffusers and what reads its files.
 
 As weights, all of the network is written, whatever was trained: frozen parameters as they came,
-low-rank changes merged into their matrices. As an adapter, low-rank changes alone.
+low-rank changes merged into their matrices. As an adapter, low-rank changes alone. With a model
+card, the weights and what others need to sample from them.
 """
 
+import contextlib
+import importlib.metadata
 import pathlib
 
 from absl import logging
 
 from tpdiff_jax.checks import check_choice
-from tpdiff_jax.files.durable import WriteError
+from tpdiff_jax.files.durable import WriteError, write_durably
 from tpdiff_jax.generation.from_checkpoint import OpenedRun
+from tpdiff_jax.generation.model_card import (
+    OWN_LICENCE,
+    CardFiles,
+    card_text,
+    choose_licence,
+    read_figures,
+)
+from tpdiff_jax.generation.published_run import write_published_run
 from tpdiff_jax.models.adapter_export import BAKED_LAYOUTS, save_adapter
 from tpdiff_jax.models.adapter_names import adapter_names
 from tpdiff_jax.models.adapters import AdaptedNetwork, pairs_of_low_rank
 from tpdiff_jax.models.published import PUBLISHED
 from tpdiff_jax.weights.adapter_files import ADAPTER_LAYOUTS
+
+CARD_VIDEOS = 8  # copied beside a card
 
 
 def export_run(
@@ -103,6 +116,63 @@ def export_adapter(
         *(run.step, file, len(pairs), adaptation.rank, strength),
     )
     return folder
+
+
+def export_model_card(
+    run: OpenedRun,
+    layout: str | None,
+    dtype: str,
+    out: pathlib.Path | None = None,
+    licence: str | None = None,
+) -> pathlib.Path:
+    """Write a folder for a model hub: weights, card, figures, samples and what loads them again.
+
+    Args:
+        run: the opened checkpoint.
+        layout: one of the network's layouts; None takes the first.
+        dtype: stored type, float32, bfloat16 or float16.
+        out: folder; by default one named by step in the run's `export/`.
+        licence: a hub's name of it; None: what `choose_licence` says.
+
+    Returns:
+        The folder written; nothing is uploaded.
+
+    Raises:
+        ValueError: as `export_run`, and for a licence that cannot be one.
+        WriteError: when the disk is full or broken.
+    """
+    chosen, name = choose_licence(run, licence), run.workdir.resolve().name
+    folder = out or run.workdir / "export" / f"step_{run.step:08d}_model_card"
+    figures = read_figures(run.workdir, run.step)
+    export_run(run, layout, dtype, folder)
+    write_published_run(folder, run.workdir, run.experiment.config, run.step)
+    files = CardFiles(*_copy_samples(run, folder), chosen == OWN_LICENCE and _write_licence(folder))
+    write_durably(folder / "README.md", card_text(run, name, chosen, figures, files))
+    logging.info("wrote the card of %s to %s", name, folder / "README.md")
+    return folder
+
+
+def _copy_samples(run: OpenedRun, folder: pathlib.Path) -> tuple[list[str], str | None]:
+    """Copy some videos that the run has made of this step; return their names, and the grid's."""
+    is_last = run.step == run.experiment.train.num_steps
+    source = run.workdir / "samples" / ("" if is_last else f"step_{run.step:08d}")
+    videos, grid = sorted(source.glob("*.mp4"))[:CARD_VIDEOS], source / "grid.gif"
+    for path in [*videos, *([grid] if grid.is_file() else [])]:
+        write_durably(folder / "samples" / path.name, path.read_bytes())
+    picture = f"samples/{grid.name}" if grid.is_file() else None
+    return [f"samples/{path.name}" for path in videos], picture
+
+
+def _write_licence(folder: pathlib.Path) -> bool:
+    """Copy the licence's text; return whether this installation has it."""
+    checkout = pathlib.Path(__file__).resolve().parent.parent / "LICENSE"
+    text = checkout.read_text() if checkout.is_file() else None
+    if text is None:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            text = importlib.metadata.distribution("tpdiff_jax").read_text("licenses/LICENSE")
+    if text is not None:
+        write_durably(folder / "LICENSE", text)
+    return text is not None
 
 
 def _weights_in(folder: pathlib.Path) -> list[pathlib.Path]:

@@ -90,31 +90,38 @@ def run_evaluate(command: Command, workdir: pathlib.Path) -> None:
 
 
 def run_export(command: Command, workdir: pathlib.Path) -> None:
-    """Write a checkpoint's parameters as published weights, or its low-rank changes alone."""
-    from tpdiff_jax.export import export_adapter, export_run
+    """Write a checkpoint's parameters as published weights, low-rank changes alone, or a card."""
+    from tpdiff_jax.export import export_adapter, export_model_card, export_run
 
-    write = export_adapter if command.values["what"] == "adapter" else export_run
-    layout, dtype = command.values["layout"], command.values["dtype"]
-    write(_open_run(command, workdir), layout, dtype, _out(command))
+    what, licence = command.values["what"], command.values["licence"]
+    given = command.values["layout"], command.values["dtype"], _out(command)
+    if what == "model_card":
+        export_model_card(_open_run(command, workdir), *given, licence)
+        return
+    if licence is not None:
+        raise ValueError(f"--licence={licence} is for --what=model_card")
+    write = export_adapter if what == "adapter" else export_run
+    write(_open_run(command, workdir), *given)
 
 
 def run_prepare(command: Command, workdir: pathlib.Path) -> None:
     """Make clips out of videos."""
     from tpdiff_jax import prepare as preparation
-    from tpdiff_jax.encoders import make_clip_encoder
-    from tpdiff_jax.experiment.build import build_prepare
+    from tpdiff_jax.experiment.prepare_config import build_prepare, open_clip_encoder
     from tpdiff_jax.preparation.ray_shards import make_engine
 
     spec = build_prepare(command.values["config"])
     name, address = command.values["engine"], command.values["engine_address"]
-    engine = make_engine(spec, name, address, make_clip_encoder)
-    preparation.prepare(spec, workdir, make_clip_encoder(spec), engine)
+    engine = make_engine(spec, name, address, open_clip_encoder)
+    preparation.prepare(spec, workdir, open_clip_encoder(spec), engine)
 
 
 def run_plan(command: Command, workdir: pathlib.Path) -> None:
     """Say what a config would take on a machine."""
     from tpdiff_jax import plan as planning
+    from tpdiff_jax.devices.compilation_cache import OFF, open_compilation_cache
 
+    open_compilation_cache(OFF)  # what is planned is read from the compiler's own output
     shape = command.values["frame_shape"]
     if shape is not None and not all(text.isdigit() for text in shape):
         raise ValueError(f"--frame_shape={','.join(shape)} must be numbers, as in 48,80,16")
@@ -184,12 +191,10 @@ def set_up_jax(command: Command) -> None:
     Raises:
         ValueError: for flags that do not fit together.
     """
-    import jax
-
+    from tpdiff_jax.devices.compilation_cache import open_compilation_cache
     from tpdiff_jax.devices.processes import ProcessFlags, join_processes
 
-    if command.values["compilation_cache"]:
-        jax.config.update("jax_compilation_cache_dir", command.values["compilation_cache"])
+    open_compilation_cache(command.values["compilation_cache"])
     join_processes(ProcessFlags(**command.of(*ProcessFlags._fields)))
 
 
@@ -265,14 +270,14 @@ def keep_from_libraries(argv: Sequence[str]) -> list[str]:
 
 
 def run_command() -> None:
-    """Entry point of the installed command: `tpdiff_jax sample --workdir=...` names the mode."""
+    """Entry point: `tpdiff_jax sample --workdir=...` names the mode as `--mode=sample` does."""
     if sys.argv[1:2] and not sys.argv[1].startswith("-"):  # a misspelled mode is told the modes
         sys.argv[1] = f"--mode={sys.argv[1]}"
     run()
 
 
 def run() -> None:
-    """Entry point."""
+    """Do what the command line of this process asks for."""
     leave_at_sigterm(ExitCode.PREEMPTED)
     print_help_when_asked(sys.argv)
     set_up_console()
@@ -280,4 +285,4 @@ def run() -> None:
 
 
 if __name__ == "__main__":
-    run()
+    run_command()

@@ -7,6 +7,7 @@ import jax
 from absl import logging
 
 from tpdiff_jax.data import Requests
+from tpdiff_jax.devices.origin import run_origin
 from tpdiff_jax.evals.measures import Evaluation
 from tpdiff_jax.evaluate import Evaluator, format_table
 from tpdiff_jax.experiment.build import Experiment
@@ -14,7 +15,6 @@ from tpdiff_jax.files.json_files import write_json
 from tpdiff_jax.generation.output_folder import NUMBERED, remove_videos
 from tpdiff_jax.generation.sample_files import GRID_SIZE, SampleWriter, open_decoder
 from tpdiff_jax.generation.sampler import Sampler
-from tpdiff_jax.report import write_report
 from tpdiff_jax.results import make_results
 from tpdiff_jax.run_log.goodput import GOODPUT_FILE, summarise
 from tpdiff_jax.run_log.json_lines import read_metrics
@@ -56,6 +56,7 @@ class Milestones:
             experiment, self._sampler, self._decode, on_progress=self._stop_where_asked
         )
         self._is_main = jax.process_index() == 0
+        self._origin = run_origin() if self._is_main else {}  # now: the code may change meanwhile
 
     def show_requests(self, requests: Requests) -> None:
         """Let samples show these requests, not the data set's own."""
@@ -129,8 +130,11 @@ class Milestones:
             timing={**figures.timing, "sample_flops_per_video": self._sampler.flops()},
             step_seconds=figures.step_seconds,
             goodput=summarise(read_metrics(self._workdir / GOODPUT_FILE)),
+            origin=self._origin,
         )
         write_json(self._workdir / "results.json", results)
+        from tpdiff_jax.report import write_report  # a second, not needed before
+
         write_report(self._workdir)
         if self._evaluator.is_possible:
             logging.info("results:\n%s", format_table(evaluation))

@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from tpdiff_jax.devices.facts import package_versions
 from tpdiff_jax.devices.host_memory import release_free_memory
 from tpdiff_jax.devices.mesh import num_shares
+from tpdiff_jax.devices.origin import run_origin
 from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.experiment.experiment import Experiment, Program
 from tpdiff_jax.files.json_files import write_json
@@ -30,7 +31,6 @@ from tpdiff_jax.planning.program_cost import DoesNotFit, program_cost
 from tpdiff_jax.planning.roofline import roofline
 from tpdiff_jax.planning.summary import format_plan, refusal, training_summary
 from tpdiff_jax.planning.topology import Target, open_target
-from tpdiff_jax.report import write_plan_page
 from tpdiff_jax.run_log.progress import Progress
 from tpdiff_jax.train_state import TrainState
 from tpdiff_jax.training.initial_state import abstract_train_state
@@ -70,10 +70,18 @@ def plan(config: ConfigDict, workdir: pathlib.Path, flags: PlanFlags) -> pathlib
         ValueError: for a config or topology that cannot be built.
         DoesNotFit: after writing the files, when a program needs more memory than there is.
     """
-    content = Planner(config, open_target(flags.topology), flags).plan()
+    target = open_target(flags.topology)
+    if target.devices[0].platform == "tpu" and target.name != "local":
+        # They are written to JAX's compilation cache and never found there again.
+        logging.info(
+            "%s is not here: its programs cannot be kept, each plan compiles anew", target.name
+        )
+    content = Planner(config, target, flags).plan()
     workdir.mkdir(parents=True, exist_ok=True)
     path = workdir / f"plan_{flags.topology.replace(':', '_')}.json"
     write_json(path, content)
+    from tpdiff_jax.report import write_plan_page  # a second, not needed before
+
     page = write_plan_page(path)
     print(format_plan(content))
     logging.info("wrote %s and %s", path, page.name)
@@ -120,6 +128,7 @@ class Planner:
             "training": training,
             "largest_batch": largest,
             "refusal": refusal(target.name, [*rows, sampler], largest),
+            **run_origin(),
             "versions": package_versions() | {"libtpu": _libtpu_version()},
             "config": experiment.config.to_dict(),
         }

@@ -1,6 +1,5 @@
 """results.json: the figures a run ended with, and everything needed to judge them."""
 
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,8 +11,6 @@ from tpdiff_jax.devices.facts import device_facts, package_versions
 from tpdiff_jax.evals.measures import Evaluation
 from tpdiff_jax.experiment.build import Experiment
 from tpdiff_jax.experiment.shapes import ClipsOfShape
-from tpdiff_jax.files.json_files import read_json
-from tpdiff_jax.files.json_schema import COUNT
 
 _CURVE_POINTS = 201
 
@@ -93,6 +90,7 @@ def make_results(
     timing: Mapping[str, Any],
     step_seconds: Mapping[int, float],
     goodput: Mapping[str, Any] | None = None,
+    origin: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Return the content of results.json.
 
@@ -103,6 +101,7 @@ def make_results(
         timing: seconds and rates.
         step_seconds: mean training-step time of each of the experiment's programs that has run.
         goodput: what a run's wall-clock time went into.
+        origin: `command` and `commit`, as `devices.origin.run_origin` tells them.
     """
     return {
         **evaluation,
@@ -120,16 +119,5 @@ def make_results(
         "schedule": schedule_curves(experiment),
         "timing": dict(timing),
         **({"goodput": dict(goodput)} if goodput else {}),
+        **(origin or {}),
     }
-
-
-def is_complete(workdir: pathlib.Path, num_steps: int) -> bool:
-    """Whether results.json holds the final figures of a run of this length.
-
-    A damaged one does not: the run's last steps write it again.
-    """
-    try:
-        results = read_json(workdir / "results.json", schema={"counts": {"steps": COUNT}})
-    except ValueError:
-        return False
-    return results["counts"]["steps"] == num_steps

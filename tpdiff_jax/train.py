@@ -13,15 +13,13 @@ import time
 import jax
 from absl import logging
 
-from tpdiff_jax import results
 from tpdiff_jax.devices.peak import measure_matmul_flops
 from tpdiff_jax.devices.stop_signal import StopSignal
 from tpdiff_jax.experiment.build import Experiment
 from tpdiff_jax.generation.validation_prompts import encode_prompts, settle_prompts
 from tpdiff_jax.milestones import Milestones
-from tpdiff_jax.report import write_report
-from tpdiff_jax.report.page import REPORT_FILE
 from tpdiff_jax.run_folder.checkpoints import Checkpoints, Restored
+from tpdiff_jax.run_folder.results_file import is_complete
 from tpdiff_jax.run_log.cost_meter import CostMeter
 from tpdiff_jax.run_log.goodput import GOODPUT_FILE, Goodput
 from tpdiff_jax.run_log.lost_lines import (
@@ -169,10 +167,12 @@ def is_at_its_end(experiment: Experiment, workdir: pathlib.Path, step: int) -> b
         raise ValueError(
             f"train.num_steps={num_steps} is below step {step}, which {workdir} has already reached"
         )
-    if step < num_steps or not results.is_complete(workdir, step):
+    if step < num_steps or not is_complete(workdir, step):
         return False
     logging.info("the run is complete: %s", workdir / "results.json")
-    if jax.process_index() == 0 and not (workdir / REPORT_FILE).is_file():
+    if jax.process_index() == 0 and not (workdir / "report.html").is_file():
+        from tpdiff_jax.report import write_report
+
         write_report(workdir)  # the disk was full, or someone has removed it
     return True
 

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from experiments.analysis.speedup import TARGET_SHARES
 from experiments.pages.markdown import bounded, mean_and_sd, number, table
 from tpdiff_jax.report import pages
+from tpdiff_jax.report.origin import origin_facts
 from tpdiff_jax.report.svg import Chart, inline_svg
 
 TITLE = "Speed-up to the same quality"
@@ -52,10 +53,11 @@ _FIGURES_NOTE = (
 
 
 class Section(NamedTuple):
-    """A heading, a note and a table."""
+    """A heading, a note and a table with its caption."""
 
     title: str
     note: str
+    caption: str
     header: list[str]
     rows: list[list[str]]
 
@@ -89,7 +91,7 @@ def _speedup_section(summary: Mapping[str, Any]) -> Section:
     ]
     header = ["arm", "figure", "axis", *shares, "pairs that reach 100 %", "paper"]
     note = _NOTE.format(**_REACHED[summary["reached"]])
-    return Section(TITLE, note, header, rows)
+    return Section(TITLE, note, "Cost of vanilla over that of the arm", header, rows)
 
 
 def ratio_text(row: Mapping[str, Any]) -> str:
@@ -118,7 +120,8 @@ def _cost_section(summary: Mapping[str, Any]) -> Section:
         cells += [number(other[kind] / own[kind]) for kind in ("network", "total")]
         rows.append([*cells, number(sampling[base["arm"]] / sampling[arm])])
     header = ["arm", "FLOP a step, network", "all", "ratio, network", "ratio, all"]
-    return Section("What a step costs", _COST_NOTE, [*header, "ratio, sampling"], rows)
+    caption = "FLOPs of each arm, and vanilla's over them"
+    return Section("What a step costs", _COST_NOTE, caption, [*header, "ratio, sampling"], rows)
 
 
 def _mean_step(summary: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, float]:
@@ -144,7 +147,8 @@ def _figure_section(summary: Mapping[str, Any], metrics: Sequence[str]) -> Secti
     for name, values in summary["references"].items():
         rows.append([name, "-", "-", "-", *(number(values.get(metric)) for metric in known)])
     header = ["arm", "seeds", "steps", "seconds", *known]
-    return Section("Where the runs ended", _FIGURES_NOTE, header, rows)
+    caption = "Figures of each arm, and of real, frozen and shuffled clips"
+    return Section("Where the runs ended", _FIGURES_NOTE, caption, header, rows)
 
 
 def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -156,6 +160,12 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     chosen = ", ".join(f"{arm} {rate:g}" for arm, rate in summary["rates"].items())
     facts.append(("learning rates", chosen or "the config's, for all arms"))
     return facts
+
+
+def _head_facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    arms = {row["arm"]: len(row["seeds"]) for row in summary["arms"]}
+    facts = [("arms", str(len(arms))), ("runs", str(sum(arms.values())))]
+    return [*facts, *(fact for fact in _facts(summary) if fact[0] == "learning rates")]
 
 
 def markdown_page(summary: Mapping[str, Any], metrics: Sequence[str]) -> str:
@@ -183,7 +193,7 @@ def html_page(
         key = section.title.lower().replace(" ", "-")
         content = {
             "remark": section.note.replace("`", ""),
-            "tables": [pages.Table(section.header, section.rows)],
+            "tables": [pages.Table(section.header, section.rows, section.caption)],
         }
         shown.append(pages.Section(key, section.title, "tables.html", content))
     drawn = [
@@ -196,7 +206,8 @@ def html_page(
         title=TITLE,
         heading=TITLE,
         subtitle="vanilla diffusion against temporal pyramid and alignment, by seed",
-        facts=[pages.Fact(name, value) for name, value in _facts(summary)],
+        facts=[pages.Fact(name, value) for name, value in _head_facts(summary)],
+        origin=origin_facts(summary),
         sections=shown,
     )
 
@@ -204,4 +215,4 @@ def html_page(
 def _chart(figure: Figure, title: str, key: str) -> Chart:
     panels = [" ".join(panel.get_ylabel().split()) for panel in figure.axes]
     told = f"{title}; panels: {', '.join(dict.fromkeys(panels))}"
-    return Chart(title, "", inline_svg(figure, key=key, title=title, description=told), True)
+    return Chart(title, "", inline_svg(figure, key=key, title=title, description=told), 3)

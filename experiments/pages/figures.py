@@ -13,6 +13,7 @@ from experiments.analysis.curves import Curve, finite_points
 from tpdiff_jax.report import style
 from tpdiff_jax.report.formats import tick_text
 
+_WIDTH = 4.9  # inches of one panel: three fill a page, and one the screen of a phone
 _LABELS = {
     "samples": "videos seen",
     "flops": "training FLOP",
@@ -44,7 +45,7 @@ def draw_curves(
         return None
     arms = list(dict.fromkeys(curve.arm for curve in curves))
     with style.drawing():
-        figure = Figure(figsize=(5.5 * len(axes), 2.8 * len(shown)), layout="constrained")
+        figure = Figure(figsize=(_WIDTH * len(axes), 2.8 * len(shown)), layout="constrained")
         panels = figure.subplots(len(shown), len(axes), squeeze=False)
         for row, metric in zip(panels, shown, strict=True):
             for panel, axis in zip(row, axes, strict=True):
@@ -77,7 +78,7 @@ def draw_speedups(
         return None
     arms = list(dict.fromkeys(row["arm"] for row in rows))
     with style.drawing():
-        figure = Figure(figsize=(5.5 * len(_LABELS), 3.2 * len(shown)), layout="constrained")
+        figure = Figure(figsize=(_WIDTH * len(_LABELS), 3.2 * len(shown)), layout="constrained")
         panels = figure.subplots(len(shown), len(_LABELS), squeeze=False)
         for line, metric in zip(panels, shown, strict=True):
             for panel, axis in zip(line, _LABELS, strict=True):
@@ -92,7 +93,7 @@ def draw_speedups(
 
 def _finish_ratios(panel: Axes, label: str) -> None:
     panel.axhline(1.0, color=style.LIGHT["soft"], linewidth=1.0)
-    panel.set(xlabel="target: vanilla's figure at this share of its budget")
+    panel.set(xlabel="share of vanilla's budget that sets the target")
     panel.set(ylabel=label, yscale="log")
     panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
     panel.yaxis.set_minor_locator(NullLocator())

@@ -33,6 +33,7 @@ COMMANDS: dict[str, list[str]] = {
     "bench.low_rank": ["--out=OUT"],
     "bench.compile_time": ["--out=OUT"],
     "bench.attention": ["--out=OUT"],
+    "bench.startup": ["--out=OUT"],
     "tpdiff_jax.evals.vbench": ["table"],
     "tpdiff_jax.evals.convert_i3d": ["in.pt", "out.npz"],
     "tpdiff_jax.digits.make_digit_classifier": [],

@@ -138,10 +138,11 @@ def test_the_wheel_holds_what_a_run_reads(tmp_path) -> None:
     lines = (REPO / "requirements.txt").read_text().splitlines()
     for line in (line for line in lines if line and not line.startswith("#")):
         assert f"Requires-Dist: {line.replace(' ', '')}" in facts.replace(" >", ">")
-    for extra in ("bucket", "cuda", "ray", "test", "text", "tpu", "wandb"):
+    for extra in ("bucket", "cuda", "docs", "ray", "test", "text", "tpu", "wandb"):
         assert f"Provides-Extra: {extra}" in facts
-    included = [*(REPO / "requirements-bucket.txt").read_text().splitlines(), "ray[default]>=2.60"]
-    for line in (line for line in included if not line.startswith("#")):
-        extra = "ray" if line.startswith("ray") else "bucket"
-        for wanted_by in (extra, "test"):
-            assert f'Requires-Dist: {line}; extra == "{wanted_by}"' in facts
+    for extra in ("bucket", "docs", "ray"):
+        included = (REPO / f"requirements-{extra}.txt").read_text().splitlines()
+        for line in (line for line in included if not line.startswith("#")):
+            for wanted_by in (extra, "test"):
+                assert f'Requires-Dist: {line}; extra == "{wanted_by}"' in facts
+    assert 'Requires-Dist: ray[default]>=2.60; extra == "ray"' in facts

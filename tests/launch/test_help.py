@@ -1,4 +1,4 @@
-"""Every launcher explains itself, and the README's commands are ones it takes."""
+"""Every launcher explains itself, and the commands of README and docs are ones it takes."""
 
 import pathlib
 import re
@@ -32,11 +32,13 @@ def test_help_says_what_it_does_and_how_it_ends(
 
 
 @pytest.mark.parametrize("name", ["gke", "slurm", "tpu_vm"])
-def test_the_readmes_command_is_one_that_the_launcher_takes(
+def test_the_pages_command_is_one_that_the_launcher_takes(
     name: str, capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path
 ) -> None:
-    text = (REPO / "README.md").read_text().replace("\\\n", " ")
-    (line,) = re.findall(rf"^python -m launch\.{name} (.*)$", text, re.MULTILINE)
+    texts = [(REPO / page).read_text() for page in ("README.md", "docs/scaling.md")]
+    joined = "\n".join(texts).replace("\\\n", " ")
+    lines = set(re.findall(rf"^python -m launch\.{name} (.*)$", joined, re.MULTILINE))
+    (line,) = {" ".join(line.split()) for line in lines}
     setup = tmp_path / "mount.sh"
     setup.touch()
     arguments = shlex.split(line.replace("mount.sh", str(setup)))

@@ -12,8 +12,9 @@ import torch
 from tests.models.animatediff import animatediff_reference
 from tests.models.flux import flux_reference
 from tests.models.full_size import at
+from tests.models.modelscope import modelscope_reference
 from tests.models.wan import wan_reference
-from tpdiff_jax.models import AnimateDiff, Flux, Wan
+from tpdiff_jax.models import AnimateDiff, Flux, ModelScope, Wan
 from tpdiff_jax.models.adapter_names import adapter_names
 from tpdiff_jax.models.adapters import AdaptedNetwork
 from tpdiff_jax.models.flux.weights import abstract_flux_params, flux_rows
@@ -112,6 +113,18 @@ def _animatediff() -> AdapterCase:
     )
 
 
+def _modelscope() -> AdapterCase:
+    inputs = modelscope_reference.make_inputs(FRAMES)
+    return AdapterCase(
+        "modelscope",
+        ModelScope(modelscope_reference.CONFIG),
+        modelscope_reference.make_reference,
+        modelscope_reference.to_params,
+        inputs,
+        lambda model: modelscope_reference.run_reference(model, *inputs).numpy(),
+    )
+
+
 def _wan() -> AdapterCase:
     x, t, cond = wan_reference.make_inputs(FRAMES)
     return AdapterCase(
@@ -126,7 +139,7 @@ def _wan() -> AdapterCase:
     )
 
 
-WAN = _wan()
+WAN, MODELSCOPE = _wan(), _modelscope()
 FLUX, FLUX_NATIVE, ANIMATEDIFF = _flux("c p q"), _flux("p q c"), _animatediff()
 
 

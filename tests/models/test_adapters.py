@@ -18,6 +18,7 @@ from tests.models.adapter_cases import (
     ANIMATEDIFF,
     FLUX,
     FLUX_NATIVE,
+    MODELSCOPE,
     WAN,
     AdapterCase,
     draw_adapter,
@@ -42,6 +43,8 @@ CASES = [
     pytest.param(WAN, id="wan"),
     pytest.param(ANIMATEDIFF, id="animatediff", marks=pytest.mark.slow),
 ]
+# diffusers' class of ModelScope's network takes no adapters; peft's layers go into any network.
+WITH_PEFT = [*CASES, pytest.param(MODELSCOPE, id="modelscope", marks=pytest.mark.slow)]
 PIPELINES = {"flux": FluxPipeline, "wan": WanPipeline, "animatediff": AnimateDiffPipeline}
 DIFFUSERS_NAME = "pytorch_lora_weights.safetensors"
 
@@ -99,7 +102,7 @@ def load_with_diffusers(case: AdapterCase, path: Any, **where: Any) -> torch.nn.
 # ---------------------------------------------------------------------------- from us to others
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", WITH_PEFT)
 def test_peft_computes_the_same_with_our_adapter_of_every_matrix(
     case: AdapterCase, tmp_path: pathlib.Path
 ) -> None:
@@ -192,11 +195,13 @@ TARGETS = {
     "flux": r".*\.(to_q|to_k|add_v_proj|to_out\.0|proj_mlp|proj_out)|x_embedder|norm_out\.linear",
     "wan": r".*\.(to_q|to_v|to_out\.0|net\.0\.proj)|patch_embedding|proj_out",
     "animatediff": r".*\.(to_q|to_v|to_out\.0|conv1|conv_shortcut|proj)|conv_in",
+    "modelscope": r".*\.(to_q|to_out\.0|resnets\.0\.conv2|proj_in|conv1\.2|conv3\.3)|conv_in",
 }
 PATTERNS = {  # of layers for which rank and alpha are their own
     "flux": r"transformer_blocks\.1\.attn\.to_q",
     "wan": r"blocks\.1\.attn1\.to_q",
     "animatediff": r"down_blocks\.0\.resnets\.0\.conv1",
+    "modelscope": r"mid_block\.temp_convs\.0\.conv3\.3",
 }
 
 
@@ -209,7 +214,7 @@ def peft_config(case: AdapterCase, **fields: Any) -> LoraConfig:
 
 
 @pytest.mark.parametrize("fields", [{}, {"use_rslora": True}], ids=["", "rslora"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", WITH_PEFT)
 def test_we_compute_the_same_with_an_adapter_of_pefts(
     case: AdapterCase, fields: dict[str, Any], tmp_path: pathlib.Path
 ) -> None:

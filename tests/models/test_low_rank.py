@@ -14,9 +14,10 @@ from flax import nnx
 from tests.models.animatediff import animatediff_reference
 from tests.models.flux import flux_reference
 from tests.models.full_size import at
+from tests.models.modelscope import modelscope_reference
 from tests.models.open_sora import open_sora_reference
 from tests.models.wan import wan_reference
-from tpdiff_jax.models import AnimateDiff, Flux, OpenSora, VideoDiT, VideoDiTConfig, Wan
+from tpdiff_jax.models import AnimateDiff, Flux, ModelScope, OpenSora, VideoDiT, VideoDiTConfig, Wan
 from tpdiff_jax.models.layers.basic import Linear, RMSNorm
 from tpdiff_jax.models.layers.block_stack import bind, new_params
 from tpdiff_jax.models.layers.residual_block import SAME, frame_conv
@@ -67,6 +68,11 @@ CASES = {
         animatediff_reference.make_inputs(FRAMES),
         "(down|middle|up)/.*",
     ),
+    "modelscope": Case(
+        ModelScope(modelscope_reference.CONFIG),
+        modelscope_reference.make_inputs(FRAMES),
+        "(entrance|down|middle|up)/.*",
+    ),
     "open_sora": Case(
         OpenSora(open_sora_reference.CONFIGS["stdit3"]),
         open_sora_reference.make_inputs(FRAMES),
@@ -79,12 +85,13 @@ WAYS = {
     "unrolled": {"scan_layers": False},
     "recomputed": {"remat": "full"},
 }
+UNETS = ("animatediff", "modelscope")
 RUNS = [
     pytest.param(name, way, marks=() if is_quick else pytest.mark.slow)
     for name in CASES
     for way in WAYS
-    if not (name == "animatediff" and way == "unrolled")  # every layer is compiled by itself
-    for is_quick in (name != "animatediff" and way == "scanned",)
+    if not (name in UNETS and way == "unrolled")  # every layer is compiled by itself
+    for is_quick in (name not in UNETS and way == "scanned",)
 ]
 
 

@@ -10,6 +10,8 @@ from tpdiff_jax.models import (
     AnimateDiffConfig,
     Flux,
     FluxConfig,
+    ModelScope,
+    ModelScopeConfig,
     OpenSora,
     OpenSoraConfig,
     VideoDiT,
@@ -37,6 +39,11 @@ def test_networks_are_told_of_the_data_what_they_take(name, network):
     assert found == network and found.layout is layout
 
 
+def test_heads_of_one_width_are_told_of_the_data_too():
+    found = make_network("modelscope", OneDevice(), {"head_dim": 32}, channels=3, num_classes=7)
+    assert found == ModelScope(ModelScopeConfig(head_dim=32, channels=3))
+
+
 def test_fields_may_be_left_out():
     assert make_network("flux", channels=16) == Flux(FluxConfig())
 
@@ -45,7 +52,8 @@ def test_fields_may_be_left_out():
 @pytest.mark.parametrize("field", ["hidden_sise", "frame_height"])
 def test_an_unknown_field_is_refused_by_its_full_path(name, field):
     with pytest.raises(
-        ValueError, match=rf"model\.{field} is no field of '{name}'; allowed: .*\bnum_heads\b"
+        ValueError,
+        match=rf"model\.{field} is no field of '{name}'; allowed: .*\b(num_heads|head_dim)\b",
     ):
         make_network(name, fields={field: 8}, channels=3)
 

@@ -10,11 +10,12 @@ import jax, jax.numpy as jnp, numpy as np
 from tests.models.animatediff import animatediff_reference
 from tests.models.flux import flux_reference
 from tests.models.full_size import at
+from tests.models.modelscope import modelscope_reference
 from tests.models.open_sora import open_sora_reference
 from tests.models.wan import wan_reference
 from tpdiff_jax.devices.mesh import MeshLayout, MeshSpec, make_mesh
 from tpdiff_jax.devices.param_sharding import state_shardings
-from tpdiff_jax.models import AnimateDiff, Flux, OpenSora, Wan
+from tpdiff_jax.models import AnimateDiff, Flux, ModelScope, OpenSora, Wan
 
 MESHES = (dict(data=1, context=2, tensor=2), dict(data=1, fsdp=2, context=2))
 CAUSAL = dataclasses.replace(flux_reference.CONFIG, is_causal=True)
@@ -24,6 +25,7 @@ CASES = (
     (Flux(flux_reference.CONFIG), flux_reference.make_inputs(3), STD),
     (Flux(CAUSAL), flux_reference.make_inputs(3), STD),
     (AnimateDiff(animatediff_reference.CONFIG), animatediff_reference.make_inputs(3), STD),
+    (ModelScope(modelscope_reference.CONFIG), modelscope_reference.make_inputs(3), STD),
     *(
         (OpenSora(config), open_sora_reference.make_inputs(3), OPEN_SORA_STD[form])
         for form, config in open_sora_reference.CONFIGS.items()

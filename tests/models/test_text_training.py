@@ -18,6 +18,8 @@ from tpdiff_jax.models import (
     AnimateDiffConfig,
     Flux,
     FluxConfig,
+    ModelScope,
+    ModelScopeConfig,
     OpenSora,
     OpenSoraConfig,
     Wan,
@@ -35,6 +37,10 @@ ANIMATEDIFF = AnimateDiffConfig(
     channels=4, level_channels=(16, 16), level_depth=1, num_heads=2, num_groups=4,
     text_dim=8, num_text_tokens=3,
 )  # fmt: skip
+MODELSCOPE = ModelScopeConfig(
+    channels=4, level_channels=(16, 16), level_depth=1, head_dim=8, num_groups=4,
+    text_dim=8, num_text_tokens=3, implicit_rate=True,
+)  # fmt: skip
 WAN = WanConfig(
     channels=4, patch_size=2, num_heads=2, head_dim=8, depth=2, feed_forward_dim=32,
     text_dim=8, num_text_tokens=3,
@@ -46,6 +52,7 @@ OPEN_SORA = OpenSoraConfig(
 NETWORKS = {
     "flux": Flux(FLUX),
     "animatediff": AnimateDiff(ANIMATEDIFF),
+    "modelscope": ModelScope(MODELSCOPE),
     "open_sora": OpenSora(OPEN_SORA),
     "wan": Wan(WAN),
 }
@@ -75,7 +82,13 @@ class Trained(NamedTuple):
 
 @pytest.fixture(
     scope="module",
-    params=["flux", pytest.param("animatediff", marks=pytest.mark.slow), "open_sora", "wan"],
+    params=[
+        "flux",
+        pytest.param("animatediff", marks=pytest.mark.slow),
+        pytest.param("modelscope", marks=pytest.mark.slow),
+        "open_sora",
+        "wan",
+    ],
 )
 def trained(request):
     network, schedule = NETWORKS[request.param], optax.constant_schedule(3e-3)

@@ -11,7 +11,7 @@ import jax
 import pytest
 from ml_collections import ConfigDict
 
-from configs import animatediff, dit_2b, flow, miniflux_vid
+from configs import animatediff, dit_2b, flow, miniflux_vid, modelscope
 from tests.tiny import set_field
 from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.planning.program_cost import DoesNotFit, ProgramCost, program_cost
@@ -86,7 +86,7 @@ def test_the_default_network_fits(topology: str, num_chips: int) -> None:
     assert "all-reduce" in sent(cost), "every chip has all parameters; gradients are added up"
 
 
-@pytest.mark.parametrize("module", [animatediff, flow, miniflux_vid])
+@pytest.mark.parametrize("module", [animatediff, flow, miniflux_vid, modelscope])
 def test_a_kernel_that_this_machine_lacks_may_be_planned_for(module: Any) -> None:
     config = module.get_config()
     set_field(config, "model.attention_kernel", "splash")

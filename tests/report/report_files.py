@@ -8,6 +8,7 @@ import numpy as np
 
 from tpdiff_jax.files import media
 
+PAPER = "https://arxiv.org/abs/2503.09566"  # the one address outside that pages name
 STAGES = [(4, 4, 1.0, 2 / 3), (2, 8, 0.7388, 1 / 3), (1, 16, 0.4142, 0.0)]
 METRICS = {
     "label_accuracy": (0.86, 0.95, 0.94, 0.93, "higher", "", "Digits that a classifier reads."),

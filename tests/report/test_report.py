@@ -8,6 +8,7 @@ import pytest
 
 from tests.report.report_files import (
     METRICS,
+    PAPER,
     make_run,
     parsed,
     stages_of,
@@ -57,8 +58,10 @@ def test_a_finished_run_gets_every_section(run_dir):
 def test_the_page_needs_nothing_beside_it(run_dir):
     path = write_report(run_dir)
     for address in parsed(path).addresses:
-        assert address.startswith(("data:", "#")), address
-    page = re.sub(r"base64,[A-Za-z0-9+/=]*", "", path.read_text())
+        assert address.startswith(("data:", "#")) or address == PAPER, address
+    links = [attributes for tag, attributes in parsed(path).tags if PAPER in attributes.values()]
+    assert links == [{"href": PAPER}]  # to be followed, not loaded
+    page = re.sub(r"base64,[A-Za-z0-9+/=]*", "", path.read_text()).replace(PAPER, "")
     assert "http" not in page and "Noise schedule and stage windows" in page
     assert "@import" not in page and "<script" not in page and "NaN" not in page
     assert str(run_dir.parent) not in page  # no path of the machine that wrote it

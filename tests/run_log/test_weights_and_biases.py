@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from tests.tiny import REPO
-from tpdiff_jax.run_log.weights_and_biases import ID_FILE, WandbSink
+from tpdiff_jax.run_log.metric_writers import open_metric_writer
+from tpdiff_jax.run_log.weights_and_biases import ID_FILE, OPEN_FILE, WandbSink
 
 pytest.importorskip("wandb")
 from wandb.proto.wandb_internal_pb2 import Record  # noqa: E402
@@ -103,6 +104,34 @@ def test_a_resumed_run_is_one_run_with_one_curve(tmp_path: pathlib.Path) -> None
     assert config["train"] == {"num_steps": 12}
     assert (run.project, run.display_name) == ("tpdiff_jax", "flow")
     assert not run.git.remote_url, "which repository it is run in is nobody's business"
+
+
+KILLED = SESSION.replace("writer.close()", "import os; os.kill(os.getpid(), 9)")
+
+
+@pytest.mark.parametrize("sink_before", ["wandb", "jsonl"])
+def test_what_a_kill_left_in_memory_is_written_by_the_next_session(
+    sink_before: str, tmp_path: pathlib.Path
+) -> None:
+    """Killed with nothing flushed; also where Weights & Biases is named from the resume on."""
+    if sink_before == "wandb":
+        words = [sys.executable, "-c", KILLED, str(tmp_path), "-1", "1", "8", "without videos"]
+        killed = subprocess.run(words, cwd=REPO, check=False, timeout=120)
+        assert killed.returncode == -9
+    else:
+        with open_metric_writer(tmp_path, restored_step=None, sinks=("jsonl",)) as writer:
+            for step in range(1, 9):
+                writer.write_scalars(step, {"loss": 1.0 / step})
+    session(tmp_path, 6, 7, 12, "without videos")
+    session(tmp_path, 12, 13, 14, "without videos")  # the one before ended as it should
+    files = sorted((tmp_path / "wandb").glob("offline-run-*/run-*.wandb"))
+    assert len({path.stem for path in files}) == 1
+    *_, resumed, last = map(history, files)
+    first_step = 1 if sink_before == "wandb" else 7
+    assert {step: line["loss"] for step, line in resumed.items()} == {
+        step: 1.0 / step for step in range(first_step, 13)
+    }
+    assert sorted(last) == [13, 14] and not (tmp_path / OPEN_FILE).exists()
 
 
 def test_the_log_names_the_run_in_every_session(tmp_path, monkeypatch, caplog) -> None:

@@ -1,6 +1,6 @@
 """What the command line may say: modes, the flags that each of them owns, and the exit codes.
 
-    exit_codes -> flag_table -> parsing, help_page
+    exit_codes -> flag_table -> parsing (with shipped_configs, config_overrides), help_page
 
 A flag that the mode does not own, or a word that is no flag, is bad input: left unread, it would
 start another run than the one asked for. Needs no jax: a mistake is told at once.

@@ -13,12 +13,13 @@ MODES = {
     "prepared clips against held-out ones (--fvd_weights, --clip_folder)",
     "export": "write a checkpoint's averaged parameters as published weights, in --layout and "
     "--dtype: safetensors that diffusers and others read; low-rank changes are merged, or with "
-    "--what=adapter written alone",
+    "--what=adapter written alone; --what=model_card adds what a model hub shows",
     "prepare": "turn a folder of videos and captions into clips to train from: --config is "
     "prepare, the shipped one, or a file like it, --workdir the folder to write; resumes",
     "plan": "compile every program of a config for the machine of --topology, which need not be "
     "here, and say what it would take: memory, FLOPs, messages, least times; writes "
-    "plan_TOPOLOGY.json and .html",
+    "plan_TOPOLOGY.json and .html. Compiles anew each time: kept programs for a TPU that is not "
+    "here cannot be read back",
     "doctor": "say which checkpoints of the workdir are intact, what is wrong with the others and "
     f"what training would resume from; code {ExitCode.BAD_INPUT.value} when none is intact",
     "replay": "take the logged step --step=N again from the checkpoint before it and compare its "
@@ -145,11 +146,22 @@ FLAGS: Mapping[str, Flag] = {
         ("evaluate",), "I3D's weights for FVD, made by tpdiff_jax.evals.convert_i3d", "path"
     ),
     "clip_folder": Flag(("evaluate",), "a CLIP model for CLIPSIM", "path"),
+    "real_clips": Flag(
+        ("evaluate",),
+        "folder of prepared clips to compare with, as MSR-VTT's; default what the run has held out",
+        "path",
+    ),
     "what": Flag(
         ("export",),
-        "the whole network, or the low-rank changes that were trained",
+        "the whole network; the low-rank changes that were trained; or a folder ready for a model "
+        "hub, with the network, a card, figures and samples (nothing is uploaded)",
         default="weights",
-        allowed=("weights", "adapter"),
+        allowed=("weights", "adapter", "model_card"),
+    ),
+    "licence": Flag(
+        ("export",),
+        "of --what=model_card: a hub's name of the licence; default apache-2.0, or other for a run "
+        "that started from published weights",
     ),
     "layout": Flag(
         ("export",),
@@ -205,7 +217,9 @@ FLAGS: Mapping[str, Flag] = {
         default=True,
     ),
     "compilation_cache": Flag(
-        DEVICE_MODES, "folder for compiled programs, so that a restart need not compile"
+        DEVICE_MODES,
+        "folder for compiled programs, so that a restart need not compile, or off; default "
+        "JAX_COMPILATION_CACHE_DIR, or else tpdiff_jax in XDG_CACHE_HOME or ~/.cache",
     ),
     "coordinator_address": Flag(
         DEVICE_MODES, "HOST:PORT of process 0; needed where no cluster tells it"

@@ -16,7 +16,9 @@ from tpdiff_jax.checks import (
     check_choice,
     check_no_address,
     check_path_or_bucket,
+    did_you_mean,
 )
+from tpdiff_jax.command_line.config_overrides import explain_override
 from tpdiff_jax.command_line.flag_table import (
     FLAGS,
     MODES,
@@ -67,25 +69,13 @@ def parse(argv: Sequence[str]) -> Command:
     except SyntaxError as error:
         raise ValueError(f"--config is no Python that can be read: {error}") from error
     except (flags.Error, AttributeError, KeyError, TypeError, OSError) as error:
-        raise ValueError(_explain_field(error, argv)) from error
+        raise ValueError(explain_override(error, argv)) from error
     if words:
         raise ValueError(f"{words[0]!r} is no flag; --mode={mode} has {list_flags(mode)}")
     found = {name: values[name].value for name in owned}
     for name, flag in owned.items():
         _check(mode, name, flag, found[name])
     return Command(mode, found)
-
-
-def _explain_field(error: Exception, argv: Sequence[str]) -> str:
-    """Return one line about a config override; some errors hold another error, and line breaks."""
-    while error.args and isinstance(error.args[0], Exception):
-        error = error.args[0]
-    text = " ".join(str(error.args[0] if error.args else error).split())
-    fields = [argument.partition("=")[0] for argument in argv if argument.startswith("--config.")]
-    wrong = [f for f in fields if any(f"'{part}'" in text for part in f.split(".")[1:])]
-    if not wrong or wrong[0] in text:
-        return text
-    return f"{wrong[0]}: {'the config has no ' if text.startswith(chr(39)) else ''}{text}"
 
 
 def _new_values() -> flags.FlagValues:
@@ -168,4 +158,7 @@ def _explain_unknown(mode: str, name: str) -> str:
         return f"--{name} overrides a field of --config, which is missing"
     known = (FLAGS.get(part) for part in (name, name.partition(".")[0], name.removeprefix("no")))
     owners = next((f" but of {', '.join(flag.modes)}" for flag in known if flag), "")
-    return f"--{name} is no flag of --mode={mode}{owners}; it has {list_flags(mode)}"
+    hint = "" if owners else did_you_mean(f"--{name}", (f"--{flag}" for flag in flags_of(mode)))
+    if "." in name and not owners and mode in FLAGS["config"].modes:
+        hint = f"; a field of the config is set by --config.{name}=VALUE"
+    return f"--{name} is no flag of --mode={mode}{owners}; it has {list_flags(mode)}{hint}"

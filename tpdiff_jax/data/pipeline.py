@@ -7,13 +7,15 @@ save.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import grain
 import numpy as np
 from absl import flags
 
 from tpdiff_jax.data.dataset import NumberedClips
+
+if TYPE_CHECKING:
+    import grain
 
 NUM_BATCHES = 2**40
 """Length of the stream, in batches: clips are drawn on demand and never repeat."""
@@ -55,7 +57,7 @@ def make_iterator(
     start_step: int = 0,
     num_threads: int = 2,
     num_workers: int = 0,
-) -> grain.DatasetIterator:
+) -> "grain.DatasetIterator":
     """Iterate over this host's batches from step `start_step` on, without end.
 
     Args:
@@ -88,6 +90,8 @@ def make_iterator(
             f"num_workers is {num_workers}, but worker processes need parsed absl flags "
             "(absl.app.run); allowed without them: 0"
         )
+    import grain  # a second, for what trains alone
+
     source = HostBatches(dataset, split, seed, clips_of_step)
     batches = grain.MapDataset.source(source)[start_step:]
     options = grain.ReadOptions(

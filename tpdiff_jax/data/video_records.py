@@ -57,6 +57,7 @@ class VideoRecordsSpec:
         horizontal_flip: mirror a random half of the training clips. Captions are not changed, so
             leave it off where they say left and right.
         max_bad_share: share of a split's records that may be unreadable before the run stops.
+        is_for_training: whether there must be training clips; clips to measure with need none.
 
     Raises:
         ValueError: when the folder is not complete or has clips of several shapes, or the clips
@@ -66,13 +67,16 @@ class VideoRecordsSpec:
     folder: str
     horizontal_flip: bool = False
     max_bad_share: float = 0.01
+    is_for_training: bool = True
 
     def __post_init__(self) -> None:
         if names := list(self.manifest.buckets):
             raise ValueError(f"data.folder={self.folder!r} has buckets; open one: {names}")
         with naming("data.folder"):
             check_says_what_clips_are(pathlib.Path(self.folder), self.manifest)
-        check_folder(self.folder, self.num_clips("train"), self.max_bad_share)
+        num_clips = self.num_clips("train")
+        num_clips += 0 if self.is_for_training else self.num_clips("test")
+        check_folder(self.folder, num_clips, self.max_bad_share)
         check_flip(self.horizontal_flip, self.is_pixels)
 
     @functools.cached_property

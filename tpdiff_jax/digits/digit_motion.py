@@ -161,7 +161,7 @@ def motion_errors(motion: Motion, world: DigitWorld) -> dict[str, float]:
     has_step = _both_seen(motion)
     is_free = has_step & ~motion.is_bounce
     bend = np.linalg.norm(c[:, 2:] - 2.0 * c[:, 1:-1] + c[:, :-2], axis=-1)  # [r, f - 2]
-    parts = {
+    parts: dict[str, tuple[FloatArray, NDArray[np.bool_]]] = {
         "velocity_error": (error, is_free),
         "bounce_error": (error, has_step & motion.is_bounce),
         "acceleration_residual": (bend, is_free[:, 1:] & is_free[:, :-1]),

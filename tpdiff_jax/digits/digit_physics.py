@@ -20,11 +20,12 @@ Coordinates are (y, x) in pixels, pixel centres at integers, y pointing down.
 import dataclasses
 import functools
 import hashlib
+import importlib.util
+import pathlib
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.datasets import load_digits
 
 from tpdiff_jax.types import FloatArray
 
@@ -120,16 +121,14 @@ def load_glyphs(split: str) -> Glyphs:
 
     Raises:
         ValueError: for another split.
-        RuntimeError: if the installed scikit-learn carries other pixels or another order.
+        RuntimeError: if no scikit-learn is installed, or it carries other pixels or another order.
 
     Source: Alpaydin and Kaynak (1998), Optical Recognition of Handwritten Digits, UCI.
     """
     rows = {"train": slice(0, NUM_TRAIN_GLYPHS), "test": slice(NUM_TRAIN_GLYPHS, None)}
     if split not in rows:
         raise ValueError(f"split is {split!r}; allowed: {', '.join(rows)}")
-    source = load_digits()
-    pixels = source.images.astype(np.uint8)
-    labels = source.target.astype(np.int32)
+    pixels, labels = _read_digits()
     digest = hashlib.sha256(pixels.tobytes() + labels.astype("<i4").tobytes()).hexdigest()
     if digest != GLYPHS_SHA256:
         raise RuntimeError(f"scikit-learn's digits have SHA-256 {digest}, not {GLYPHS_SHA256}")
@@ -138,6 +137,19 @@ def load_glyphs(split: str) -> Glyphs:
     axis = np.arange(GLYPH_SIZE)
     centroids = np.stack([images.sum(2) @ axis / mass, images.sum(1) @ axis / mass], axis=-1)
     return Glyphs(images, labels[rows[split]], quantised(centroids))
+
+
+def _read_digits() -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    """Read scikit-learn's table of digits, 64 pixels and a label a row, without importing it.
+
+    Its import takes a second, brings scipy, and pandas where that is installed.
+    """
+    spec = importlib.util.find_spec("sklearn")
+    if spec is None or spec.origin is None:
+        raise RuntimeError("Moving Digits are drawn from scikit-learn's digits: pip install it")
+    path = pathlib.Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz"
+    rows = np.loadtxt(path, delimiter=",", dtype=np.int32)
+    return rows[:, :-1].reshape(-1, GLYPH_SIZE, GLYPH_SIZE).astype(np.uint8), rows[:, -1]
 
 
 def reflect(positions: ArrayLike, low: float, high: float) -> FloatArray:

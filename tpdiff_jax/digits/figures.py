@@ -232,7 +232,7 @@ def _ink_figures(measured: Measurement, real: Measurement) -> dict[str, float]:
     even, odd = energy[::2].mean(), energy[1::2].mean()
     return {
         "mass_drift": float(drift.mean()),
-        "mass_error": float(abs(total.mean() / max(real.total_mass.mean(), 1e-6) - 1.0)),
+        "mass_error": float(abs(total.mean() / max(float(real.total_mass.mean()), 1e-6) - 1.0)),
         "stray_ink": float(np.clip(1.0 - inside, 0.0, 1.0).mean()),
         "even_odd_energy": float(2.0 * abs(even - odd) / (even + odd)) if even + odd > 0 else 2.0,
     }

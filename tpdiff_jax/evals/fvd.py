@@ -20,7 +20,6 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 
 from tpdiff_jax.checks import check_choice
@@ -104,9 +103,10 @@ def _logits_function(kernel: str) -> Callable[..., Array]:
 
 def gaussian_fit(features: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return mean [d] and covariance [d, d], divided by N, of features [n, d], in float64."""
-    features = np.asarray(features, np.float64)
-    centred = features - features.mean(0)
-    return features.mean(0), centred.T @ centred / len(features)
+    rows: NDArray[np.float64] = np.asarray(features, np.float64)
+    mean: NDArray[np.float64] = rows.mean(0)
+    centred = rows - mean
+    return mean, centred.T @ centred / len(rows)
 
 
 def frechet_video_distance(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
@@ -120,6 +120,8 @@ def frechet_video_distance(a: NDArray[np.floating], b: NDArray[np.floating]) -> 
         ValueError: for unequal sizes, or values that are not finite.
     """
     a, b = check_samples(a, b)
+    import scipy.linalg  # half a second, for this figure alone
+
     (mean_a, cov_a), (mean_b, cov_b) = gaussian_fit(a), gaussian_fit(b)
     root = np.real(scipy.linalg.sqrtm(cov_a @ cov_b))
     return float(np.sum((mean_a - mean_b) ** 2) + np.trace(cov_a + cov_b - 2.0 * root))

@@ -61,6 +61,11 @@ SEMANTIC: dict[str, Dimension] = {
     "overall_consistency": Dimension(high=0.364),
 }
 DIMENSIONS = (*QUALITY, *SEMANTIC)
+WITHOUT_PROMPTS = (
+    *("subject_consistency", "background_consistency", "motion_smoothness"),
+    *("dynamic_degree", "aesthetic_quality", "imaging_quality"),
+)
+"""Dimensions that VBench scores for any videos, its own prompts or not."""
 # The paper's columns; dynamic degree and overall consistency are of its ICLR version.
 COLUMNS = (
     *("total", "motion_smoothness", "object_class", "multiple_objects"),
@@ -120,13 +125,20 @@ def missing_videos(prompts: Sequence[Prompt], folder: pathlib.Path) -> list[str]
     return [name for name in names if name not in there]
 
 
-def scoring_command(folder: pathlib.Path, dimensions: Sequence[str], out: pathlib.Path) -> str:
+def scoring_command(
+    folder: pathlib.Path,
+    dimensions: Sequence[str],
+    out: pathlib.Path,
+    *,
+    is_own_prompts: bool = False,
+) -> str:
     """Return vbench's command line for a folder of named videos.
 
     Args:
         folder: of the videos.
         dimensions: of VBench to score; empty: all.
         out: folder for the scores.
+        is_own_prompts: whether the videos show other prompts than VBench's.
 
     Returns:
         One line for a shell, quoted.
@@ -135,7 +147,8 @@ def scoring_command(folder: pathlib.Path, dimensions: Sequence[str], out: pathli
     return shlex.join(
         [
             *("vbench", "evaluate", f"--videos_path={folder}", f"--output_path={out}"),
-            *("--mode=vbench_standard", f"--dimension={named}"),
+            f"--mode={'custom_input' if is_own_prompts else 'vbench_standard'}",
+            f"--dimension={named}",
         ]
     )
 

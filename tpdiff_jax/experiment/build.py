@@ -31,7 +31,6 @@ from tpdiff_jax.models.published import PUBLISHED, PublishedWeights
 from tpdiff_jax.optim.adaptation import Adaptation
 from tpdiff_jax.optim.guard import GuardSpec
 from tpdiff_jax.optim.optimizer import OptimizerSpec, make_optimizer, make_schedule
-from tpdiff_jax.preparation.prepare_spec import PrepareSpec
 from tpdiff_jax.train_state import TrainTask
 
 
@@ -150,18 +149,6 @@ def check_fields(config: ConfigDict) -> None:
     _build_sampler(read, num_stages)
     _build_sample(read)
     _build_generate(read, "eval")
-
-
-def build_prepare(config: ConfigDict) -> PrepareSpec:
-    """Turn a config with the group `prepare` into its spec.
-
-    Raises:
-        ValueError: naming the full field, its value and what is allowed.
-    """
-    read = ConfigReader(config)
-    spec = PrepareSpec(**read.group("prepare", *_names(PrepareSpec)))
-    read.check_all_known()
-    return spec
 
 
 def _num_threads(read: ConfigReader) -> int:

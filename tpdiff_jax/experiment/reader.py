@@ -1,13 +1,17 @@
 """Fields of a ConfigDict by name, checked, and none of them left unread."""
 
-import difflib
 import math
 from collections.abc import Collection
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from tpdiff_jax.checks import check_choice, check_no_address, check_path_or_bucket
+from tpdiff_jax.checks import (
+    check_choice,
+    check_no_address,
+    check_path_or_bucket,
+    did_you_mean,
+)
 from tpdiff_jax.run_folder.run_config import flat_fields
 
 _MAY_BE_BUCKETS = ("data.folder",)
@@ -81,9 +85,7 @@ class ConfigReader:
         return self.group(group, *(name for name in names if f"{group}.{name}" in self._fields))
 
     def check_all_known(self) -> None:
-        """Raise ValueError naming the first field that nothing reads."""
-        for name in self._fields:
-            if name not in self._read:
-                close = difflib.get_close_matches(name, self._read, n=1)
-                hint = f"; did you mean {close[0]}?" if close else ""
-                raise ValueError(f"unknown config field {name}{hint}")
+        """Raise ValueError naming every field that nothing reads, with those that were meant."""
+        if unread := [name for name in self._fields if name not in self._read]:
+            named = [f"unknown config field {n}{did_you_mean(n, self._read)}" for n in unread]
+            raise ValueError("; ".join(named))

@@ -13,9 +13,15 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from tpdiff_jax.checks import naming
+from tpdiff_jax.data import read_recorded_clips
 from tpdiff_jax.experiment.build import Experiment, build_experiment
 from tpdiff_jax.files.json_files import refusing_odd_fields
 from tpdiff_jax.generation.clips_of_run import clips_of_run
+from tpdiff_jax.generation.published_run import (
+    RUN_FILE,
+    is_published_run,
+    read_published_run,
+)
 from tpdiff_jax.models.adapter_names import adapter_names
 from tpdiff_jax.models.adapters import AdaptedNetwork, merge_adapter, named_pairs
 from tpdiff_jax.run_folder import run_config
@@ -36,6 +42,7 @@ class GenerateFlags(NamedTuple):
     video_weights: str | None = None
     fvd_weights: str | None = None
     clip_folder: str | None = None
+    real_clips: str | None = None
     bucket: str | None = None
     adapter: str | None = None
     adapter_scale: str | float | None = None
@@ -72,7 +79,8 @@ def open_run(
 ) -> OpenedRun:
     """Read the config and a checkpoint of `workdir`, or published weights where there is no run.
 
-    A run's folder is enough: where its clips have moved, what it keeps of them takes their place.
+    What `--mode=export --what=model_card` has written is opened as the run is. A run's folder is
+    enough: where its clips have moved, what it keeps of them takes their place.
 
     Args:
         workdir: a folder that `--mode=train` has made.
@@ -90,6 +98,8 @@ def open_run(
         ValueError: when the folder is no run, the config differs or no checkpoint can be read.
     """
     overrides = overrides or GenerateFlags()
+    if config is None and is_published_run(workdir):
+        return _open_published(workdir, overrides)
     if config is not None and _is_of_weights(workdir, config):
         return _open_weights(workdir, config, overrides)
     saved, is_place_given = run_config.load_config(workdir), overrides.data_folder is not None
@@ -117,7 +127,7 @@ def open_run(
 
 def _leave_out_what_is_gone(config: ConfigDict) -> None:
     """Forget what the run was measured with where it has moved: nothing is measured now."""
-    for name in ("fvd_weights", "clip_folder"):
+    for name in ("fvd_weights", "clip_folder", "real_clips"):
         if (place := config.get("measure", {}).get(name)) and not pathlib.Path(place).exists():
             logging.warning("measure.%s=%s is not here; it is not needed now", name, place)
             config.measure[name] = ""
@@ -133,6 +143,17 @@ def _open_weights(workdir: pathlib.Path, config: ConfigDict, overrides: Generate
     logging.info("%s holds no run: %s it is", workdir, config.model.weights)
     state = make_state(experiment, run_keys(experiment.train.seed)[0])
     return _opened(workdir, experiment, 0, state, overrides)
+
+
+def _open_published(workdir: pathlib.Path, overrides: GenerateFlags) -> OpenedRun:
+    """Open the weights of a run that others have published, with what it kept of its clips."""
+    saved, step = read_published_run(workdir)
+    with refusing_odd_fields(workdir / RUN_FILE):
+        clips = read_recorded_clips(workdir) if overrides.data_folder is None else None
+        experiment = build_experiment(_override(saved, overrides), clips=clips or None)
+    logging.info("%s holds published weights, of step %d", workdir, step)
+    state = make_state(experiment, run_keys(experiment.train.seed)[0])
+    return _opened(workdir, experiment, step, state, overrides)
 
 
 def _opened(
@@ -196,9 +217,10 @@ def _override(config: ConfigDict, overrides: GenerateFlags) -> ConfigDict:
             config.sample.guidance_scale, config.sample.guidance_per_stage = scales[0], ()
         else:
             config.sample.guidance_per_stage = tuple(scales)
-    for name in ("fvd_weights", "clip_folder"):
+    for name in ("fvd_weights", "clip_folder", "real_clips"):
         if (value := getattr(overrides, name)) is not None:
-            config.measure = {**config.get("measure", {}), name: value}
+            with config.unlocked():  # not every config has the group
+                config.measure = {**config.get("measure", {}), name: value}
     return config
 
 

@@ -14,18 +14,32 @@ class RequestedVideos(NamedTuple):
     """Videos that are still to be made.
 
     Attributes:
-        captions: of every video; empty where the data set has none.
-        batches: makes them: videos as the network does, [n, f, h, w, c], and their captions.
+        captions: of every video; "" where the data set has none.
+        batch_size: videos made at once; the last batch may have fewer.
+        make: number of a batch's first video -> its videos as the network makes them, up to
+            [batch_size, f, h, w, c].
     """
 
     captions: list[str]
-    batches: Callable[[], Iterator[tuple[np.ndarray, Sequence[str]]]]
+    batch_size: int
+    make: Callable[[int], np.ndarray]
+
+    @property
+    def starts(self) -> range:
+        """Numbers of the first videos of all batches."""
+        return range(0, len(self.captions), self.batch_size)
+
+    def batches(self) -> Iterator[tuple[np.ndarray, Sequence[str]]]:
+        """Make all videos, batch by batch, with their captions; none where all are ""."""
+        for start in self.starts:
+            captions = self.captions[start : start + self.batch_size]
+            yield self.make(start), captions if any(captions) else ()
 
 
 def request_videos(
     run: OpenedRun, flags: SampleFlags, *, num_videos: int | None, seed: int
 ) -> RequestedVideos:
-    """Read what is asked for; nothing is compiled or sampled before `batches` is called.
+    """Read what is asked for; nothing is compiled or sampled before the first batch is made.
 
     Args:
         run: the opened checkpoint.
@@ -42,14 +56,11 @@ def request_videos(
         experiment, flags, number, is_number_given=num_videos is not None
     )
 
-    def batches() -> Iterator[tuple[np.ndarray, Sequence[str]]]:
-        sampler, size = Sampler(experiment, null_cond=null_cond), spec.batch_size
-        for start in range(0, len(rows), size):
-            part = requests.take(rows[start : start + size])
-            yield (
-                sampler(run.params, part.cond, seed=seed, batch_size=size, first=start),
-                part.captions,
-            )
+    sampler, size = Sampler(experiment, null_cond=null_cond), spec.batch_size
+
+    def make(start: int) -> np.ndarray:
+        part = requests.take(rows[start : start + size])
+        return sampler(run.params, part.cond, seed=seed, batch_size=size, first=start)
 
     captions = requests.captions
-    return RequestedVideos([captions[i] if captions else "" for i in rows], batches)
+    return RequestedVideos([captions[i] if captions else "" for i in rows], size, make)

@@ -57,6 +57,8 @@ class MeasureSpec:
         fvd_weights: file that `tpdiff_jax.evals.convert_i3d` has written; "" measures no FVD.
         fvd_resize: bilinear sampling to 224 x 224, "half_pixel" or "legacy".
         clip_folder: local folder of a CLIP model; "" measures no CLIPSIM.
+        real_clips: folder of other prepared clips to compare with, as of MSR-VTT; "" takes what
+            the run has held out.
 
     Raises:
         ValueError: for an unknown choice, or a path that does not exist.
@@ -65,13 +67,15 @@ class MeasureSpec:
     fvd_weights: str = ""
     fvd_resize: str = "half_pixel"
     clip_folder: str = ""
+    real_clips: str = ""
 
     def __post_init__(self) -> None:
         check_choice("measure.fvd_resize", self.fvd_resize, RESIZE_KERNELS)
         if self.fvd_weights and not pathlib.Path(self.fvd_weights).is_file():
             raise ValueError(f"measure.fvd_weights={self.fvd_weights!r} is not a file")
-        if self.clip_folder and not pathlib.Path(self.clip_folder).is_dir():
-            raise ValueError(f"measure.clip_folder={self.clip_folder!r} is not a folder")
+        for name in ("clip_folder", "real_clips"):
+            if (place := getattr(self, name)) and not pathlib.Path(place).is_dir():
+                raise ValueError(f"measure.{name}={place!r} is not a folder")
 
 
 class Features(NamedTuple):

@@ -12,8 +12,9 @@ All of one model stands in its folder; what a model has no use for is missing th
     axes        logical axes of its parameters, for the mesh's rules
     weights     published weights, read and written by a table of names
 
-Networks to train: `video_dit`, `flux`, `animatediff`, `wan`, `open_sora`; autoencoders of clips:
-`causal_video_vae`, `image_vae`, `open_sora_vae`, `wan_vae`. Parts of several stand in `layers`.
+Networks to train: `video_dit`, `flux`, `animatediff`, `modelscope`, `wan`, `open_sora`;
+autoencoders of clips: `causal_video_vae`, `image_vae`, `open_sora_vae`, `wan_vae`. Parts of several
+stand in `layers`, those of the two U-Nets in `unet`.
 """
 
 import dataclasses
@@ -25,6 +26,8 @@ from tpdiff_jax.models.animatediff.network import AnimateDiff
 from tpdiff_jax.models.flux.config import FluxConfig
 from tpdiff_jax.models.flux.network import Flux
 from tpdiff_jax.models.layers.one_device import ONE_DEVICE
+from tpdiff_jax.models.modelscope.config import ModelScopeConfig
+from tpdiff_jax.models.modelscope.network import ModelScope
 from tpdiff_jax.models.network import Network
 from tpdiff_jax.models.open_sora.config import OpenSoraConfig
 from tpdiff_jax.models.open_sora.network import OpenSora
@@ -54,6 +57,7 @@ class Model(NamedTuple):
 MODELS: Mapping[str, Model] = {
     "animatediff": Model(AnimateDiffConfig, AnimateDiff),
     "flux": Model(FluxConfig, Flux),
+    "modelscope": Model(ModelScopeConfig, ModelScope),
     "open_sora": Model(OpenSoraConfig, OpenSora, has_no_text=True),
     "video_dit": Model(VideoDiTConfig, VideoDiT),
     "wan": Model(WanConfig, Wan),
@@ -109,6 +113,8 @@ __all__ = [
     "Flux",
     "FluxConfig",
     "Model",
+    "ModelScope",
+    "ModelScopeConfig",
     "Network",
     "OpenSora",
     "OpenSoraConfig",

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from tpdiff_jax.models.animatediff.weight_rows import MOTION, animatediff_rows, original_names
 from tpdiff_jax.models.flux.weights import flux_rows
+from tpdiff_jax.models.modelscope.weights import modelscope_rows
 from tpdiff_jax.models.open_sora.weights import open_sora_rows
 from tpdiff_jax.models.wan.weights import WAN_LINEARS, wan_rows
 from tpdiff_jax.types import Params
@@ -158,6 +159,12 @@ ADAPTER_NAMES: Mapping[str, AdapterNames] = {
         native=str,
         comfyui=lambda module: KohyaName(f"transformer.{module}", is_baked=True),
         fused=_FLUX_FUSED,
+    ),
+    "modelscope": AdapterNames(
+        component="unet",
+        rows=lambda config, shapes, layout: modelscope_rows(config),
+        native=str,
+        comfyui=_kohya("lora_unet_"),
     ),
     "open_sora": AdapterNames(
         component="transformer",

@@ -1,4 +1,4 @@
-"""Networks with published weights, by their names in `models.MODELS`: reading and writing them."""
+"""Weights of every network outside of this project, by its name in `models.MODELS`."""
 
 import pathlib
 from collections.abc import Callable, Mapping
@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 from tpdiff_jax.checks import naming
 from tpdiff_jax.models.animatediff import weights as animatediff
 from tpdiff_jax.models.flux import weights as flux
+from tpdiff_jax.models.modelscope import weights as modelscope
 from tpdiff_jax.models.open_sora import weights as open_sora
+from tpdiff_jax.models.video_dit import weights as video_dit
 from tpdiff_jax.models.wan import weights as wan
 from tpdiff_jax.types import Params, PRNGKey
 
@@ -28,33 +30,36 @@ class Published(NamedTuple):
     save: Callable[[pathlib.Path, Params, Any, str, str, pathlib.Path | None], None]
 
 
+def _whole(
+    layouts: tuple[str, ...], load: Callable[..., Params], save: Callable[..., None]
+) -> Published:
+    """Weights that lack nothing, and are written from the parameters alone."""
+    return Published(
+        layouts=layouts,
+        load=lambda folder, config, params, _: load(folder, config, params=params),
+        save=lambda folder, params, config, layout, dtype, _: save(
+            folder, params, config, layout, dtype
+        ),
+    )
+
+
 PUBLISHED: Mapping[str, Published] = {
     "animatediff": Published(
         layouts=animatediff.ANIMATEDIFF_LAYOUTS,
         load=animatediff.load_animatediff,
         save=animatediff.save_animatediff,
     ),
-    "flux": Published(
-        layouts=flux.FLUX_LAYOUTS,
-        load=lambda folder, config, params, _: flux.load_flux(folder, config, params=params),
-        save=lambda folder, params, config, layout, dtype, _: flux.save_flux(
-            folder, params, config, layout, dtype
-        ),
+    "flux": _whole(flux.FLUX_LAYOUTS, flux.load_flux, flux.save_flux),
+    "modelscope": _whole(
+        modelscope.MODELSCOPE_LAYOUTS, modelscope.load_modelscope, modelscope.save_modelscope
     ),
-    "open_sora": Published(
-        layouts=open_sora.OPEN_SORA_LAYOUTS,
-        load=lambda folder, config, params, _: open_sora.load_open_sora(folder, config, params),
-        save=lambda folder, params, config, layout, dtype, _: open_sora.save_open_sora(
-            folder, params, config, layout, dtype
-        ),
+    "open_sora": _whole(
+        open_sora.OPEN_SORA_LAYOUTS, open_sora.load_open_sora, open_sora.save_open_sora
     ),
-    "wan": Published(
-        layouts=wan.WAN_LAYOUTS,
-        load=lambda folder, config, params, _: wan.load_wan(folder, config, params=params),
-        save=lambda folder, params, config, layout, dtype, _: wan.save_wan(
-            folder, params, config, layout, dtype
-        ),
+    "video_dit": _whole(
+        video_dit.VIDEO_DIT_LAYOUTS, video_dit.load_video_dit, video_dit.save_video_dit
     ),
+    "wan": _whole(wan.WAN_LAYOUTS, wan.load_wan, wan.save_wan),
 }
 
 

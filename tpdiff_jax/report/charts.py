@@ -23,8 +23,10 @@ from tpdiff_jax.report.style import (
 )
 from tpdiff_jax.report.svg import Chart, inline_svg, mark
 
-SMALL = (360.0, 220.0)
+SMALL = (340.0, 220.0)
+TWO_COLUMNS = (710.0, 235.0)
 WIDE = (1040.0, 300.0)
+_COLUMNS = {SMALL: 1, TWO_COLUMNS: 2, WIDE: 3}  # of the page
 _PIXELS_AN_INCH = 72  # of matplotlib's SVG files
 _MAX_POINTS = 400
 _MAX_DOTS = 60  # beyond this a dot for every point hides the line
@@ -76,7 +78,7 @@ def line_chart(
         references: (name, label, value) of horizontal lines, names as in `style.REFERENCES`.
         is_log: logarithmic y axis; ignored unless every value is positive.
         starts_at_zero: the y axis includes zero.
-        size: width and height in pixels of the drawing.
+        size: width and height in pixels of the drawing: `SMALL`, `TWO_COLUMNS` or `WIDE`.
 
     Returns:
         The chart, or None when there is nothing to draw.
@@ -91,11 +93,11 @@ def line_chart(
         page = new_figure(size)
         panel = page.subplots()
         for name, label, value in levels:
-            draw_level(panel, name, value, f"{label} {figure(value, 3)}")
+            draw_level(panel, name, value, label)
         for i, entry in enumerate(drawn):
             tips |= _draw_line(panel, entry, i, is_named=len(drawn) > 1)
         ends = min(s.x[0] for s in drawn), max(s.x[-1] for s in drawn)
-        panel.set_xlim(*_padded(*ends, 0.0 if size == WIDE else 0.015))
+        panel.set_xlim(*_padded(*ends, 0.015 if size == SMALL else 0.0))
         _scale_y(panel, values, is_log=is_log and min(values) > 0, starts_at_zero=starts_at_zero)
         count = max(3, round(size[0] / 90))
         panel.xaxis.set_major_locator(_round_numbers(count, integer=True))
@@ -104,7 +106,7 @@ def line_chart(
         drawing_ = inline_svg(
             page, key=key, title=title, description=_told(drawn, levels, x_label), tips=tips
         )
-    return Chart(title, note, drawing_, is_wide=size == WIDE)
+    return Chart(title, note, drawing_, _COLUMNS[size])
 
 
 def bar_chart(
@@ -126,7 +128,7 @@ def bar_chart(
         title: heading.
         note: small print behind the title.
         show: a value as text.
-        size: width and height in pixels of the drawing.
+        size: width and height in pixels of the drawing: `SMALL`, `TWO_COLUMNS` or `WIDE`.
 
     Returns:
         The chart, or None when there is nothing to draw.
@@ -150,9 +152,11 @@ def bar_chart(
         panel.margins(y=0.12)
         panel.yaxis.set_major_locator(_round_numbers(4))
         _finish(panel, "")
-        draw_legend(page, panel)
+        panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: show(value)))
+        if len(bars) > 1:
+            draw_legend(page, panel)
         drawing_ = inline_svg(page, key=key, title=title, description="; ".join(told))
-    return Chart(title, note, drawing_)
+    return Chart(title, note, drawing_, _COLUMNS[size])
 
 
 def _draw_line(panel: Axes, entry: Series, index: int, *, is_named: bool) -> dict[str, list[str]]:

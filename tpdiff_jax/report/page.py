@@ -4,7 +4,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from tpdiff_jax.report.formats import figure, strides_text
+from tpdiff_jax.report.config_section import Groups, config_groups, field_texts
+from tpdiff_jax.report.formats import strides_text
+from tpdiff_jax.report.origin import origin_facts
 from tpdiff_jax.report.pages import Note, Section, render_page, write_page
 from tpdiff_jax.report.result_sections import (
     metric_charts,
@@ -56,7 +58,7 @@ def report_html(run: RunRecord) -> str:
         Section("throughput", "Throughput", "tables.html", throughput_content(run)),
         Section("time", "Where the time went", "tables.html", goodput_content(run)),
         Section("setting", "Setting", "fields.html", _setting(run)),
-        Section("config", "Config", "config.html", _config(run)),
+        Section("config", "Config", "config.html", config_groups(run.config)),
     ]
     notes = [Note(problem) for problem in run.problems]
     told = run.results.get("notes")
@@ -69,6 +71,7 @@ def report_html(run: RunRecord) -> str:
         heading=name,
         subtitle=_subtitle(run),
         facts=run_facts(run),
+        origin=origin_facts(run.results),
         notes=notes,
         sections=sections,
     )
@@ -95,26 +98,7 @@ def _subtitle(run: RunRecord) -> str:
     return ", ".join(part for part in parts if part) or "temporal-pyramid video diffusion"
 
 
-def _setting(run: RunRecord) -> list[tuple[str, dict[str, str]]]:
+def _setting(run: RunRecord) -> Groups:
     """Everything that has to be equal for the figures to be comparable."""
     groups = [(name.capitalize(), run.results.get(name)) for name in _SETTING]
-    return [(title, _texts(fields)) for title, fields in groups if isinstance(fields, dict)]
-
-
-def _config(run: RunRecord) -> list[tuple[str, dict[str, str]]]:
-    """The resolved config, group by group."""
-    groups = [(k, _texts(fields)) for k, fields in run.config.items() if isinstance(fields, dict)]
-    plain = {name: value for name, value in run.config.items() if not isinstance(value, dict)}
-    return groups + ([("", _texts(plain))] if plain else [])
-
-
-def _texts(fields: dict[str, Any]) -> dict[str, str]:
-    return {name: _value(value) for name, value in fields.items()}
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, list):
-        return "(" + ", ".join(map(str, value)) + ")"
-    if isinstance(value, dict):
-        return ", ".join(f"{name}: {entry}" for name, entry in value.items())
-    return str(value) if isinstance(value, bool) or value is None else figure(value)
+    return [(title, field_texts(fields)) for title, fields in groups if isinstance(fields, dict)]

@@ -4,6 +4,7 @@ Templates escape all that they are given. Only drawings are markup, and only `sv
 those.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,11 @@ _TEMPLATES = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+
+
+PAPER_URL = "https://arxiv.org/abs/2503.09566"
+_MAX_NAME_LETTERS = 16
+_FIGURE = re.compile(r"[<>~]?[-+\N{MINUS SIGN}]?\.?[0-9]")
 
 
 class Section(NamedTuple):
@@ -39,18 +45,37 @@ class Section(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Texts; the first column holds names, the others figures."""
+    """Texts; the first column holds names.
+
+    Attributes:
+        header: names of the columns.
+        rows: cells, as many as the header has.
+        caption: what the table tells; no other of the page has the same.
+    """
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
+    caption: str = ""
+
+    @property
+    def text_columns(self) -> list[int]:
+        """Columns without a figure in any cell, which are read from the left."""
+        columns = enumerate(zip(*self.rows, strict=True))
+        return [i for i, cells in columns if not any(_FIGURE.match(cell) for cell in cells)]
+
+    @property
+    def name_letters(self) -> int:
+        """Room for the first column: its longest name, where that is not much too long."""
+        return min(_MAX_NAME_LETTERS, max((len(row[0]) for row in self.rows), default=0))
 
 
 class Fact(NamedTuple):
-    """A name, its value, and small print behind it."""
+    """A name, its value, and small print behind it; code is shown letter by letter."""
 
     name: str
     value: str
     small: str = ""
+    is_code: bool = False
 
 
 class Note(NamedTuple):
@@ -66,6 +91,7 @@ def render_page(
     heading: str,
     subtitle: str,
     facts: Sequence[Fact] = (),
+    origin: Sequence[Fact] = (),
     notes: Sequence[Note] = (),
     sections: Sequence[Section],
 ) -> str:
@@ -76,6 +102,7 @@ def render_page(
         heading: of the page.
         subtitle: below the heading.
         facts: head of the page.
+        origin: what made it, see `origin.origin_facts`.
         notes: before the sections.
         sections: the parts; those without content are left out.
     """
@@ -84,6 +111,8 @@ def render_page(
         heading=heading,
         subtitle=subtitle,
         facts=facts,
+        origin=origin,
+        paper=PAPER_URL,
         notes=notes,
         sections=[section for section in sections if section.content],
         light=LIGHT,

@@ -1,10 +1,12 @@
 """plan_TOPOLOGY.html: what a config would take on a machine, as one page without script."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tpdiff_jax.report.charts import TWO_COLUMNS, bar_chart
+from tpdiff_jax.report.config_section import config_groups
 from tpdiff_jax.report.formats import (
     MISSING,
     byte_count,
@@ -15,8 +17,11 @@ from tpdiff_jax.report.formats import (
     stage_shape,
     with_prefix,
 )
+from tpdiff_jax.report.origin import origin_facts
 from tpdiff_jax.report.pages import Fact, Note, Section, Table, render_page, write_page
+from tpdiff_jax.report.svg import Chart
 
+_MAX_GROUPS, _MAX_LETTERS = 6, 24  # of programs, and of their names below bars
 _NOTE = (
     "Memory, messages and traffic are the compiler's own analysis of the programs that training "
     "and sampling run. Times are the roofline's: the least that the chip's data sheet allows, "
@@ -41,6 +46,7 @@ def render_plan(content: Mapping[str, Any]) -> str:
         Section("messages", "Messages between chips", "tables.html", _messages(content)),
         Section("stages", "Stages", "tables.html", _stages(content)),
         Section("chip", "The chip", "tables.html", _chip(content)),
+        Section("config", "Config", "config.html", config_groups(content.get("config") or {})),
     ]
     mesh = " x ".join(f"{name} {size}" for name, size in machine["mesh"].items())
     heading = f"Plan for {machine['name']}"
@@ -49,6 +55,7 @@ def render_plan(content: Mapping[str, Any]) -> str:
         heading=heading,
         subtitle=f"{machine['num_devices']} devices, mesh {mesh}",
         facts=_head_facts(content),
+        origin=origin_facts(content),
         notes=[Note(_NOTE), *([Note(refusal, is_bad=True)] if refusal else [])],
         sections=sections,
     )
@@ -82,7 +89,8 @@ def _head_facts(content: Mapping[str, Any]) -> list[Fact]:
 
 
 def _programs(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [*content["stages"], content["sampler"]]
+    """Training stages and the sampler, where the plan has one."""
+    return [row for row in (*content["stages"], content["sampler"]) if row]
 
 
 def _memory(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,7 +109,11 @@ def _memory(content: Mapping[str, Any]) -> dict[str, Any]:
         Fact("moving average", byte_count(state["average_bytes"])),
         Fact("optimizer", byte_count(state["optimizer_bytes"])),
     ]
-    return {"tables": [Table(header, rows)], "facts_below": facts}
+    return {
+        "tables": [Table(header, rows, "What each program needs on one device")],
+        "facts_below": facts,
+        "charts": _memory_charts(content),
+    }
 
 
 def _time(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,7 +127,42 @@ def _time(content: Mapping[str, Any]) -> dict[str, Any]:
         cells += [with_prefix(row.get("executed_flops"), "FLOP"), *map(seconds, times)]
         cells += [bound.get("bound_by") or MISSING, percent(bound.get("mfu_bound"))]
         rows.append(cells)
-    return {"tables": [Table(header, rows)]}
+    table = Table(header, rows, "Least time that the chip's data sheet allows")
+    return {"tables": [table], "charts": _time_charts(content)}
+
+
+def _memory_charts(content: Mapping[str, Any]) -> list[Chart]:
+    programs = _programs(content)
+    shares = [row.get("memory_share") for row in programs]
+    title = "Peak over the memory of one device"
+    return _bars(programs, [("peak", shares)], key="memory-shares", title=title, show=percent)
+
+
+def _time_charts(content: Mapping[str, Any]) -> list[Chart]:
+    stages = content["stages"]
+    bounds = [row["roofline"] or {} for row in stages]
+    bars = [
+        (label, [bound.get(name) for bound in bounds])
+        for label, name in (("compute", "compute"), ("memory", "memory"), ("links", "interconnect"))
+    ]
+    title = "Least time of a training step by what it needs"
+    return _bars(stages, bars, key="least-times", title=title, show=seconds)
+
+
+def _bars(
+    programs: Sequence[Mapping[str, Any]],
+    bars: Sequence[tuple[str, Sequence[float | None]]],
+    *,
+    key: str,
+    title: str,
+    show: Callable[[float], str],
+) -> list[Chart]:
+    """Bars by program; none where there are too many to be told apart: the table has them all."""
+    if len(programs) > _MAX_GROUPS:
+        return []
+    names = [str(row["name"])[:_MAX_LETTERS] for row in programs]
+    chart = bar_chart(names, bars, key=key, title=title, show=show, size=TWO_COLUMNS)
+    return [chart] if chart else []
 
 
 def _messages(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,7 +180,8 @@ def _messages(content: Mapping[str, Any]) -> dict[str, Any]:
     ]
     loops = sum(len(row.get("unknown_loops") or ()) for row in _programs(content))
     remark = f"{loops} loops of unknown length counted once." if loops else ""
-    return {"tables": [Table(header, rows)], "remark": remark} if rows else {}
+    table = Table(header, rows, "Messages of one run of each program")
+    return {"tables": [table], "remark": remark} if rows else {}
 
 
 def _stages(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,7 +194,7 @@ def _stages(content: Mapping[str, Any]) -> dict[str, Any]:
         [stage["name"], stride, stage_shape(stage)]
         for stage, stride in zip(stages, shown_strides(stages), strict=True)
     ]
-    return {"tables": [Table(header, rows)]} if rows else {}
+    return {"tables": [Table(header, rows, "Strides and sizes of clips")]} if rows else {}
 
 
 def _chip(content: Mapping[str, Any]) -> dict[str, Any]:

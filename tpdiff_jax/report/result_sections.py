@@ -1,11 +1,10 @@
 """What the run reached: samples, the metric table, metric curves."""
 
-import base64
-from pathlib import Path
 from typing import Any
 
 from tpdiff_jax.report.charts import Series, line_chart
 from tpdiff_jax.report.formats import MISSING, figure, is_number
+from tpdiff_jax.report.previews import data_uri, grid_preview
 from tpdiff_jax.report.run_files import RunRecord
 from tpdiff_jax.report.svg import Chart
 
@@ -28,23 +27,31 @@ _CHART_NOTES = {
 
 def samples_content(run: RunRecord) -> dict[str, Any]:
     """The animated grid, the final MP4s and the grids on the way, as addresses that hold them."""
-    room, grid, clips, earlier = _MAX_VIDEO_BYTES, "", [], []
+    room, grid, clips, earlier, remarks = _MAX_VIDEO_BYTES, None, [], [], []
     if run.grid is not None and run.grid.stat().st_size <= room:
-        room -= run.grid.stat().st_size
-        grid = _data_uri(run.grid)
+        grid = grid_preview(run.grid)
+        if grid is None:
+            remarks.append(f"samples/{run.grid.name} could not be read.")
+        room -= grid.num_bytes if grid else 0
     for path in run.videos:
         if path.stat().st_size > room:
             break
         room -= path.stat().st_size
-        clips.append({"name": path.stem.replace("_", " "), "address": _data_uri(path)})
+        address = data_uri("video/mp4", path.read_bytes())
+        clips.append({"name": path.stem.replace("_", " "), "address": address})
     for step, path in reversed(run.earlier):
-        if path.stat().st_size > room:
+        part = grid_preview(path)
+        if part is None:
+            remarks.append(f"samples/{path.parent.name}/{path.name} could not be read.")
+            continue
+        if part.num_bytes > room:
             break
-        room -= path.stat().st_size
-        earlier.append({"step": step, "address": _data_uri(path)})
-    left_out = len(run.videos) - len(clips)
-    found = {"grid": grid, "clips": clips, "left_out": left_out, "earlier": earlier[::-1]}
-    return found if grid or clips or left_out or earlier else {}
+        room -= part.num_bytes
+        earlier.append({"step": step, "grid": part})
+    if left_out := len(run.videos) - len(clips):
+        remarks.append(f"{left_out} more in the folder samples.")
+    found = {"grid": grid, "clips": clips, "earlier": earlier[::-1], "remarks": remarks}
+    return found if grid or clips or earlier or remarks else {}
 
 
 def results_content(run: RunRecord) -> dict[str, Any]:
@@ -55,7 +62,13 @@ def results_content(run: RunRecord) -> dict[str, Any]:
     columns += sorted(name for name in references if references[name] and name not in _NAMES)
     rows = [_result_row(run, name, columns) for name in metrics]
     names = [_NAMES.get(column, column) for column in columns]
-    return {"columns": names, "has_ceiling": "ceiling" in columns, "rows": rows} if rows else {}
+    content = {"columns": names, "has_ceiling": "ceiling" in columns, "rows": rows}
+    return {**content, "caption": _results_caption(run)} if rows else {}
+
+
+def _results_caption(run: RunRecord) -> str:
+    videos = (run.results.get("counts") or {}).get("eval_videos")
+    return f"Measures of {figure(videos)} generated videos" if is_number(videos) else "Measures"
 
 
 def _result_row(run: RunRecord, name: str, columns: list[str]) -> dict[str, Any]:
@@ -152,8 +165,3 @@ def _gauge(value: Any, references: dict[str, Any], direction: str) -> dict[str, 
         "width": round(100 * min(max(share, 0), 1)),
         "is_of_real": not starts_at_floor,
     }
-
-
-def _data_uri(path: Path) -> str:
-    kind = {".gif": "image/gif", ".mp4": "video/mp4"}[path.suffix]
-    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"

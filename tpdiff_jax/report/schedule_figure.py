@@ -65,7 +65,7 @@ def schedule_figure(
         draw_legend(page, scales)
         told = "; ".join(_lane_text(i, stage) for i, stage in enumerate(rows))
         drawn = inline_svg(page, key=key, title=_TITLE, description=told or _TITLE)
-    return Chart(_TITLE, _NOTE, drawn, is_wide=True)
+    return Chart(_TITLE, _NOTE, drawn, columns=3)
 
 
 def _draw_curves(scales: Axes, ratio: Axes, points: Sequence[tuple[float, float, float]]) -> None:

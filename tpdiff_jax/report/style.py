@@ -1,8 +1,10 @@
 """What every figure looks like, on pages and in files: colours, dashes, markers, sizes.
 
-The seven line colours are Okabe and Ito's (https://jfly.uni-koeln.de/color/), which readers with
-any common colour blindness tell apart; the dark set holds lighter tones of the same hues. Since
-colours alone never suffice, lines also differ in dashes and markers.
+The seven line colours go out from Okabe and Ito's (https://jfly.uni-koeln.de/color/), which readers
+with any common colour blindness tell apart. The light set is darkened until each has the
+contrast of 3 to white that WCAG 2.2 asks of drawings (1.4.11), and its hues are moved apart
+again; the dark set holds lighter tones. Since colours alone never suffice, lines also differ in
+dashes and markers.
 """
 
 import contextlib
@@ -25,15 +27,16 @@ LIGHT = {
     "soft": "#5b6572",
     "line": "#dfe3e8",
     "c0": "#0072b2",
-    "c1": "#d55e00",
-    "c2": "#009e73",
-    "c3": "#cc79a7",
-    "c4": "#e69f00",
-    "c5": "#56b4e9",
+    "c1": "#b43600",
+    "c2": "#139e68",
+    "c3": "#cf659a",
+    "c4": "#de6c00",
+    "c5": "#3f80ee",
     "c6": "#333a42",
     "good": "#14866d",
     "fair": "#b7791f",
     "poor": "#b3402f",
+    "link": "#0b62a8",
 }
 DARK = {
     "paper": "#14171b",
@@ -51,6 +54,7 @@ DARK = {
     "good": "#4fd1ab",
     "fair": "#f0be62",
     "poor": "#ff8d7c",
+    "link": "#7cc0f5",
 }
 LINE_COLOURS = tuple(colour for name, colour in LIGHT.items() if name[0] == "c")
 _DASHES: tuple[Any, ...] = ("-", (0, (6, 1.5)), (0, (2.5, 1.2)), (0, (7, 1.5, 1.5, 1.5)))
@@ -61,19 +65,21 @@ REFERENCES: dict[str, tuple[Any, str]] = {
     "frozen": ((0, (1.5, 2)), LIGHT["poor"]),
     "shuffled": ((0, (6, 2, 1.5, 2)), LIGHT["fair"]),
 }
+FONT_SIZE = 12.0
+"""Of the smallest text in a figure, in its own pixels."""
 _SETTINGS: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.edgecolor": LIGHT["line"],
     "axes.grid": True,
     "axes.labelcolor": LIGHT["soft"],
-    "axes.labelsize": 11.0,
+    "axes.labelsize": FONT_SIZE,
     "axes.spines.right": False,
     "axes.spines.top": False,
     "font.family": ["DejaVu Sans"],  # comes with matplotlib: the same layout on every machine
-    "font.size": 11.0,
+    "font.size": FONT_SIZE,
     "grid.color": LIGHT["line"],
     "grid.linewidth": 1.0,
-    "legend.fontsize": 11.0,
+    "legend.fontsize": FONT_SIZE,
     "legend.frameon": False,
     "legend.labelcolor": LIGHT["soft"],
     "lines.linewidth": 1.8,
@@ -84,11 +90,13 @@ _SETTINGS: dict[Any, Any] = {
     "text.parse_math": False,  # a dollar sign in a name is a dollar sign
     "xtick.color": LIGHT["line"],
     "xtick.labelcolor": LIGHT["soft"],
+    "xtick.labelsize": FONT_SIZE,
     "ytick.color": LIGHT["line"],
     "ytick.labelcolor": LIGHT["soft"],
+    "ytick.labelsize": FONT_SIZE,
 }
 _PIXELS_AN_INCH = 72
-_PIXELS_A_LETTER = 6.2  # of a legend: what decides how many columns it has
+_PIXELS_A_LETTER = 6.7  # of a legend: what decides how many columns it has
 _PIXELS_A_KEY = 36.0  # the piece of line before a name and the space behind it
 _LOCK = threading.RLock()
 
@@ -136,11 +144,14 @@ def draw_legend(figure: Figure, panel: Axes) -> None:
         return
     labels = [plain(label) for label in labels]
     room = _PIXELS_A_KEY + _PIXELS_A_LETTER * max(map(len, labels))
+    columns = max(1, int(figure.get_figwidth() * _PIXELS_AN_INCH / room))
+    # Matplotlib fills column by column; names are read row by row.
+    order = [i for column in range(columns) for i in range(column, len(labels), columns)]
     figure.legend(
-        handles,
-        labels,
+        [handles[i] for i in order],
+        [labels[i] for i in order],
         loc="outside upper left",
-        ncols=max(1, int(figure.get_figwidth() * _PIXELS_AN_INCH / room)),
+        ncols=columns,
         handlelength=2.2,
         borderpad=0.0,
         columnspacing=1.0,

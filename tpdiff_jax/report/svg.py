@@ -6,6 +6,7 @@ that cannot meet those of another drawing on the page.
 """
 
 import io
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from markupsafe import Markup
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from tpdiff_jax.report.style import LIGHT, drawing, plain
+from tpdiff_jax.report.style import FONT_SIZE, LIGHT, drawing, plain
 
 _VARIABLES = {colour: f"var(--{name})" for name, colour in LIGHT.items()}
 _COLOUR = re.compile("|".join(LIGHT.values()))
@@ -27,6 +28,9 @@ _NOISE = re.compile(
     r"(; |$)"
 )
 _MARK = "mark-"
+LEAST_PIXELS = 11.0
+"""Height of the smallest text of a drawing on a screen."""
+_NARROW_SCREEN = 358.0  # room for a drawing on a phone 390 wide, whose texts then need no scrolling
 
 
 class Chart(NamedTuple):
@@ -36,13 +40,18 @@ class Chart(NamedTuple):
         title: heading.
         note: small print behind the title.
         svg: the drawing.
-        is_wide: takes the page's whole width.
+        columns: of the page's three, where there is room for them.
     """
 
     title: str
     note: str
     svg: Markup
-    is_wide: bool = False
+    columns: int = 1
+
+    @property
+    def scrolls(self) -> bool:
+        """Whether a narrow screen shows only a part of it at a time: its texts stay legible."""
+        return self.columns > 1
 
 
 def mark(name: str) -> str:
@@ -87,6 +96,9 @@ def inline_svg(
     viewbox = root.attrib["viewBox"]
     root.attrib.clear()
     root.attrib |= {"viewBox": viewbox, "role": "img", "aria-label": plain(title)}
+    width = float(viewbox.split()[2])
+    if width > _NARROW_SCREEN:
+        root.set("style", f"min-width: {math.ceil(width * LEAST_PIXELS / FONT_SIZE)}px")
     root.set("aria-describedby", f"{key}-text")
     about = ElementTree.Element("desc", {"id": f"{key}-text"})
     about.text = plain(description)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tpdiff_jax.report.charts import WIDE, Series, bar_chart, line_chart
+from tpdiff_jax.report.charts import TWO_COLUMNS, Series, bar_chart, line_chart
 from tpdiff_jax.report.formats import (
     MISSING,
     figure,
@@ -51,7 +51,7 @@ def loss_charts(run: RunRecord) -> list[Chart]:
     """Loss curves, one line a stage, and what else the optimizer logs."""
     by_stage = _stage_series(run, "loss_stage_") or [_series(run, "loss", "loss")]
     title = "Training loss by stage"
-    charts = [line_chart(by_stage, key="loss", title=title, is_log=True, size=WIDE)]
+    charts = [line_chart(by_stage, key="loss", title=title, is_log=True, size=TWO_COLUMNS)]
     charts += [
         _rate_chart(run, name, title, is_log=name == "grad_norm")
         for name, title in _OPTIMISATION.items()
@@ -105,7 +105,7 @@ def _cost_table(
         cells += [with_prefix(stage.get("flops_per_video"), "FLOP")]
         cells += [figure(flops[i], 3), seconds(stage.get("step_seconds"))]
         rows.append([*cells, figure(times[i], 3), figure(_ratio(times[i], flops[i]), 3)])
-    return Table(header, rows)
+    return Table(header, rows, "Cost of each stage")
 
 
 def throughput_content(run: RunRecord) -> dict[str, Any]:
@@ -120,8 +120,9 @@ def throughput_content(run: RunRecord) -> dict[str, Any]:
     if not rows:
         return {}
     charts = [_rate_chart(run, name, title, starts_at_zero=True) for name, title in names.items()]
+    header = ["rate", "mean", "lowest", "highest", "last"]
     return {
-        "tables": [Table(["rate", "mean", "lowest", "highest", "last"], rows)],
+        "tables": [Table(header, rows, "Rates over the run")],
         "charts": [chart for chart in charts if chart],
     }
 
@@ -142,7 +143,8 @@ def goodput_content(run: RunRecord) -> dict[str, Any]:
         Fact("sessions", figure(run.goodput["sessions"])),
         Fact("between sessions", seconds(run.goodput["between_sessions_seconds"])),
     ]
-    return {"facts": facts, "tables": [Table(["part", "time", "share"], rows)]}
+    table = Table(["part", "time", "share"], rows, "Wall-clock time by what it was spent on")
+    return {"facts": facts, "tables": [table]}
 
 
 def relative(stages: list[dict[str, Any]], name: str) -> list[float | None]:
@@ -178,12 +180,10 @@ def weighted_mean(values: list[float | None], weights: list[Any]) -> float | Non
 
 
 def run_facts(run: RunRecord) -> list[Fact]:
-    """The head of the page: how long, how much, how fast, on what."""
-    counts, device = run.results.get("counts") or {}, run.results.get("device") or {}
-    data = run.results.get("data") or {}
+    """The head of the page: how long, how much, how fast."""
+    counts, data = run.results.get("counts") or {}, run.results.get("data") or {}
     newest = run.train[-1]["step"] if run.train else None
     parameters = counts.get("parameters", counts.get("num_parameters"))
-    machine = " ".join(str(device[k]) for k in ("num_devices", "kind") if device.get(k))
     facts = [
         Fact("steps", figure(newest)),
         Fact("videos seen", with_prefix(run.last("samples_seen"))),
@@ -194,7 +194,6 @@ def run_facts(run: RunRecord) -> list[Fact]:
         Fact("share of peak", percent(run.last("peak_share"))),
         Fact("parameters", with_prefix(parameters)),
         Fact("captions", str(data.get("captions") or MISSING)),
-        Fact("device", machine or MISSING),
     ]
     return [fact for fact in facts if fact.value != MISSING]
 

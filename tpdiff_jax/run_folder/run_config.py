@@ -6,7 +6,7 @@ read as JSON, never executed.
 
 import json
 import pathlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -19,6 +19,7 @@ FILE_NAME = "config.json"
 GENERATE_GROUPS = ("sample", "eval", "measure")
 """What a run shows and measures; checkpoints do not depend on it."""
 _MISSING = "(absent)"
+_SHOWN_DIFFERENCES = 20
 
 
 class ConfigMismatchError(ValueError):
@@ -40,8 +41,12 @@ def load_config(workdir: pathlib.Path) -> ConfigDict:
     path = workdir / FILE_NAME
     if not path.is_file():
         raise ValueError(f"{workdir} is not a run folder: {path} does not exist")
-    fields = read_json(path)
-    return ConfigDict(_lists_to_tuples(fields))
+    return config_of_json(read_json(path))
+
+
+def config_of_json(fields: Mapping[str, Any]) -> ConfigDict:
+    """Return a config from what JSON holds of it, with tuples in the place of lists."""
+    return ConfigDict(_lists_to_tuples(dict(fields)))
 
 
 def check_same_run(
@@ -62,19 +67,20 @@ def check_same_run(
         same_places: fields that name a place, at which the same lies as before.
 
     Raises:
-        ConfigMismatchError: with one line for each field that differs.
+        ConfigMismatchError: in one line, with the fields that differ.
     """
     old, new = dict(flat_fields(saved)), dict(flat_fields(config))
     lines = []
     for name in sorted(old.keys() | new.keys()):
         before, after = old.get(name, _MISSING), new.get(name, _MISSING)
         if before != after and name not in same_places and not may_change(name, free_groups):
-            lines.append(f"  {name}: saved {before!r}, now {after!r}")
+            lines.append(f"{name}: saved {before!r}, now {after!r}")
     if lines:
+        more = f"; and {left_out} more" if (left_out := len(lines) - _SHOWN_DIFFERENCES) > 0 else ""
         raise ConfigMismatchError(
             "the workdir holds a run of another config (only train.num_steps, "
             "optim.schedule_steps, *_every_steps, log.*, mesh.* and the places of the same data "
-            "and weights may change):\n" + "\n".join(lines)
+            "and weights may change): " + "; ".join(lines[:_SHOWN_DIFFERENCES]) + more
         )
 
 

@@ -3,7 +3,8 @@
 The library's own variables say where things go: WANDB_PROJECT (here `tpdiff_jax` where it is not
 set), WANDB_ENTITY, WANDB_MODE=offline to write files that `wandb sync` sends later. The id stands
 in the workdir. A resumed run writes again what came after its checkpoint, the same numbers at the
-same steps, and the curve stays one.
+same steps, and the curve stays one. The library keeps lines of the last seconds in memory: after a
+session that was killed, an offline one begins with the lines of metrics.jsonl up to its checkpoint.
 """
 
 import io
@@ -19,8 +20,11 @@ from absl import logging
 
 from tpdiff_jax.files import media
 from tpdiff_jax.files.durable import write_durably
+from tpdiff_jax.run_log.json_lines import METRICS_FILE, read_metrics
 
 ID_FILE = "wandb_id.txt"
+OPEN_FILE = "wandb_open.txt"
+"""There while a session writes; one that is left over was killed."""
 DEFAULT_PROJECT = "tpdiff_jax"
 INIT_SECONDS = 60.0  # a server that is away must not hold the loop for long
 
@@ -32,7 +36,7 @@ class WandbSink:
         import wandb
 
         self._wandb, self._workdir = wandb, workdir
-        self._is_fresh = last_kept_step < 0
+        self._is_fresh, self._last_kept_step = last_kept_step < 0, last_kept_step
         self._run: Any = None
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
@@ -58,6 +62,7 @@ class WandbSink:
         if self._run is not None:
             self._run.finish()
             self._run = None
+            (self._workdir / OPEN_FILE).unlink(missing_ok=True)
 
     def _opened(self) -> Any:
         if self._run is None:
@@ -80,7 +85,18 @@ class WandbSink:
                 resume="allow",
                 settings=settings,
             )
+            self._begin()
         return self._run
+
+    def _begin(self) -> None:
+        """Log again what a killed session may not have written to its offline file."""
+        mark, is_offline = self._workdir / OPEN_FILE, getattr(self._run, "offline", False)
+        if mark.is_file() and self._last_kept_step >= 0 and is_offline:
+            for line in read_metrics(self._workdir / METRICS_FILE):
+                if line["step"] <= self._last_kept_step:
+                    known = {name: value for name, value in line.items() if value is not None}
+                    self._run.log(known, step=known.pop("step"))
+        write_durably(mark, b"a session writes, or was killed\n")
 
     def _id(self) -> str:
         """The id of the run, made once: a run that starts afresh in its workdir is another."""

@@ -15,6 +15,11 @@ POINTWISE = Transform(lambda x: x[:, :, 0, 0].T, lambda x: x.T[:, :, None, None]
 CONVOLUTION_3D = Transform(
     lambda x: np.transpose(x, (2, 3, 4, 1, 0)), lambda x: np.transpose(x, (4, 3, 0, 1, 2))
 )
+# Over time alone, [time, 1, in, out] here: an image that has frames for rows.
+TIME_CONVOLUTION = Transform(
+    lambda x: np.transpose(x[..., 0], (2, 3, 1, 0)),
+    lambda x: np.transpose(x, (3, 2, 0, 1))[..., None],
+)
 POINTWISE_3D = Transform(lambda x: x[:, :, 0, 0, 0].T, lambda x: x.T[:, :, None, None, None])
 
 
@@ -36,6 +41,11 @@ def convolution_3d_rows(tensor: str, param: str) -> list[KeyRow]:
 def pointwise_3d_rows(tensor: str, param: str) -> list[KeyRow]:
     """Rows of a 1 x 1 x 1 convolution with a bias."""
     return [KeyRow(f"{tensor}.weight", f"{param}/kernel", POINTWISE_3D), *_bias(tensor, param)]
+
+
+def time_convolution_rows(tensor: str, param: str) -> list[KeyRow]:
+    """Rows of a convolution over time, one pixel wide, with a bias."""
+    return [KeyRow(f"{tensor}.weight", f"{param}/kernel", TIME_CONVOLUTION), *_bias(tensor, param)]
 
 
 def patch_rows(tensor: str, param: str, patch_size: int) -> list[KeyRow]:

@@ -13,8 +13,8 @@ from tests.models.animatediff.animatediff_reference import CONFIG, make_inputs
 from tests.models.dot_flops import dot_flops
 from tests.models.full_size import at
 from tpdiff_jax.models import AnimateDiff, AnimateDiffConfig
-from tpdiff_jax.models.animatediff.axes import ANIMATEDIFF_PARAM_AXES
-from tpdiff_jax.models.animatediff.transformers import embed_positions
+from tpdiff_jax.models.animatediff.positions import embed_positions
+from tpdiff_jax.models.unet.axes import UNET_PARAM_AXES
 from tpdiff_jax.types import Positions
 from tpdiff_jax.weights.key_table import flatten_params
 
@@ -144,11 +144,11 @@ def test_every_parameter_of_the_full_size_network_has_axes_and_no_row_is_idle():
     )
     used = set()
     for path, leaf in leaves.items():
-        pattern, axes = next(row for row in ANIMATEDIFF_PARAM_AXES if re.fullmatch(row[0], path))
+        pattern, axes = next(row for row in UNET_PARAM_AXES if re.fullmatch(row[0], path))
         used.add(pattern)
         assert len(axes) in (0, leaf.ndim), path
         assert ("width" in axes) == path.endswith("kernel"), path
-    assert used == {pattern for pattern, _ in ANIMATEDIFF_PARAM_AXES}
+    assert used == {pattern for pattern, _ in UNET_PARAM_AXES}
     whole = sum(leaf.size for path, leaf in leaves.items() if not path.endswith("kernel"))
     assert whole < 2e-3 * sum(leaf.size for leaf in leaves.values())
 

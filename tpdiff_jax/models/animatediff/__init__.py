@@ -1,5 +1,5 @@
-"""Stable Diffusion's U-Net with motion modules: config, network, axes, published weights.
+"""Stable Diffusion's U-Net with motion modules: config, layers, network, published weights.
 
-The network is put together from `layers` and `transformers`, its cost from `flops`; `weights` are
-named by the table of `weight_rows`.
+What it shares with other U-Nets stands in `unet`; `weights` are named by the table of
+`weight_rows`.
 """

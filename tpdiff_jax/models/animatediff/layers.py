@@ -1,92 +1,48 @@
-"""Modules of the AnimateDiff U-Net: stem, layers, downsampling, upsampling, head.
+"""AnimateDiff's layer of the U-Net: the motion module is what joins the frames.
 
 A layer is a residual block, attention within frames (except at the coarsest level of the way down
 and up) and a motion module. Everything but the motion modules is Stable Diffusion's and sees one
 frame at a time.
 """
 
-from typing import NamedTuple
-
-import jax
-import jax.numpy as jnp
 from flax import nnx
 
-from tpdiff_jax.models.animatediff.config import AnimateDiffConfig, LayerShape
-from tpdiff_jax.models.animatediff.transformers import Transformer
-from tpdiff_jax.models.layers.basic import DTYPES, FrameGroupNorm, Linear
-from tpdiff_jax.models.layers.embeddings import sinusoid_features
-from tpdiff_jax.models.layers.residual_block import ResidualBlock, frame_conv, twice
-from tpdiff_jax.types import Array, ArrayLike, Layout
-
-NORM_EPSILON = 1e-5
-
-
-class Context(NamedTuple):
-    """What every layer sees beside its input.
-
-    Attributes:
-        time: activated embedding of the noise time, [b, e].
-        text: embedded prompts, [b, m, e'].
-        frame_positions: positions in the full-rate video, [f].
-    """
-
-    time: Array
-    text: Array
-    frame_positions: ArrayLike
+from tpdiff_jax.models.animatediff.config import AnimateDiffConfig
+from tpdiff_jax.models.animatediff.positions import embed_positions
+from tpdiff_jax.models.unet import flops as cost
+from tpdiff_jax.models.unet.config import LayerShape
+from tpdiff_jax.models.unet.layers import Context, residual_block
+from tpdiff_jax.models.unet.transformers import Transformer
+from tpdiff_jax.types import Array, Layout, Shape
 
 
-def residual_block(
-    channels: int, out_channels: int, config: AnimateDiffConfig, rngs: nnx.Rngs
-) -> ResidualBlock:
-    """Return a residual block that adds the noise time.
-
-    Args:
-        channels: of its input.
-        out_channels: of its output.
-        config: groups of its norms, size of the noise time, type.
-        rngs: of fresh parameters.
-
-    Returns:
-        The block, which takes [b, f, h, w, channels].
-    """
-    return ResidualBlock(
-        channels,
-        out_channels,
-        DTYPES[config.dtype],
-        rngs,
-        num_groups=config.num_groups,
-        epsilon=NORM_EPSILON,
-        time_dim=config.time_dim,
-    )
+def animatediff_config_of(shape: LayerShape) -> AnimateDiffConfig:
+    """Return the config of the network that a layer is a part of."""
+    assert isinstance(shape.config, AnimateDiffConfig)
+    return shape.config
 
 
-class AnimateDiffStem(nnx.Module):
-    """Latents to the first level's channels; noise time to one vector."""
-
-    def __init__(self, config: AnimateDiffConfig, rngs: nnx.Rngs):
-        width, dim = config.level_channels[0], config.time_dim
-        self.conv = frame_conv(config.channels, width, DTYPES[config.dtype], rngs)
-        self.time = nnx.Dict(inner=Linear(width, dim, rngs=rngs), outer=Linear(dim, dim, rngs=rngs))
-        self.num_features = width
-
-    def embed_time(self, t: Array) -> Array:
-        """Network time [b] -> activated embedding [b, e], float32."""
-        hidden = jax.nn.silu(self.time["inner"](sinusoid_features(t, self.num_features)))
-        return jax.nn.silu(self.time["outer"](hidden))
+def has_motion(shape: LayerShape) -> bool:
+    """Whether a layer has a motion module."""
+    return not shape.is_middle or animatediff_config_of(shape).motion.is_in_middle
 
 
 class Layer(nnx.Module):
     """Residual block, attention within frames, motion module."""
 
     def __init__(self, shape: LayerShape, rngs: nnx.Rngs):
-        config, dim = shape.config, shape.out_channels
+        config, dim = animatediff_config_of(shape), shape.out_channels
+        heads, is_over_frames = config.num_heads, config.motion_norm == "all_frames"
         self.residual = residual_block(shape.channels, dim, config, rngs)
         self.spatial = (
-            Transformer(dim, config.text_dim, config, rngs) if shape.has_attention else None
+            Transformer(dim, config, rngs, num_heads=heads, context_dim=config.text_dim)
+            if shape.has_attention
+            else None
         )
-        is_over_frames = config.motion_norm == "all_frames"
         self.motion = (
-            Transformer(dim, dim, config, rngs, is_over_frames) if shape.has_motion else None
+            Transformer(dim, config, rngs, num_heads=heads, is_over_frames=is_over_frames)
+            if has_motion(shape)
+            else None
         )
 
     def __call__(self, x: Array, context: Context, layout: Layout) -> Array:
@@ -97,57 +53,16 @@ class Layer(nnx.Module):
         if self.spatial is not None:
             x = layout.constrain(self.spatial.in_frames(x, context.text, layout), "batch")
         if self.motion is not None:
-            x = self.motion.along_time(x, context.frame_positions, layout)
+            positions = embed_positions(context.frame_positions, x.shape[-1])
+            x = self.motion.along_time(x, positions, layout)
         return x
 
 
-class MiddleEnd(nnx.Module):
-    """The residual block that ends the middle."""
-
-    def __init__(self, shape: LayerShape, rngs: nnx.Rngs):
-        dim = shape.out_channels
-        self.residual = residual_block(dim, dim, shape.config, rngs)
-
-    def __call__(self, x: Array, context: Context, layout: Layout) -> Array:
-        """[b, f, h, w, d] -> [b, f, h, w, d]."""
-        del layout
-        return self.residual(x, context.time)
-
-
-class Downsample(nnx.Module):
-    """Half the height and width."""
-
-    def __init__(self, shape: LayerShape, rngs: nnx.Rngs):
-        dim, dtype = shape.out_channels, DTYPES[shape.config.dtype]
-        self.conv = frame_conv(dim, dim, dtype, rngs, stride=2)
-
-    def __call__(self, x: Array, context: Context, layout: Layout) -> Array:
-        """[b, f, h, w, d] -> [b, f, h / 2, w / 2, d]."""
-        del context, layout
-        return self.conv(x)
-
-
-class Upsample(nnx.Module):
-    """Twice the height and width."""
-
-    def __init__(self, shape: LayerShape, rngs: nnx.Rngs):
-        dim, dtype = shape.out_channels, DTYPES[shape.config.dtype]
-        self.conv = frame_conv(dim, dim, dtype, rngs)
-
-    def __call__(self, x: Array, context: Context, layout: Layout) -> Array:
-        """[b, f, h, w, d] -> [b, f, 2 h, 2 w, d]."""
-        del context, layout
-        return self.conv(twice(x))
-
-
-class AnimateDiffHead(nnx.Module):
-    """Norm and a zero-initialised convolution back to latents."""
-
-    def __init__(self, config: AnimateDiffConfig, rngs: nnx.Rngs):
-        width, dtype = config.level_channels[0], DTYPES[config.dtype]
-        self.norm = FrameGroupNorm(width, config.num_groups, NORM_EPSILON)
-        self.conv = frame_conv(width, config.channels, dtype, rngs, is_zero=True)
-
-    def __call__(self, x: Array) -> Array:
-        """[b, f, h, w, d] -> [b, f, h, w, c], float32."""
-        return self.conv(jax.nn.silu(self.norm(x))).astype(jnp.float32)
+def animatediff_layer_flops(shape: LayerShape, video: Shape) -> float:
+    """FLOPs of a residual block, attention within frames and a motion module."""
+    total = cost.residual_flops(shape, shape.channels, video)
+    if shape.has_attention:
+        total += cost.spatial_flops(shape, video)
+    if has_motion(shape):
+        total += cost.along_time_flops(shape, video, shape.out_channels)
+    return total

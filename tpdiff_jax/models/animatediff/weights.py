@@ -25,7 +25,7 @@ from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.files.json_files import read_json
 from tpdiff_jax.models.animatediff.config import AnimateDiffConfig
 from tpdiff_jax.models.animatediff.network import AnimateDiff
-from tpdiff_jax.models.animatediff.transformers import embed_positions
+from tpdiff_jax.models.animatediff.positions import embed_positions
 from tpdiff_jax.models.animatediff.weight_rows import (
     MOTION,
     animatediff_rows,

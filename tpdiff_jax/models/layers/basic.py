@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.custom_derivatives import SymbolicZero
+from jax.typing import DTypeLike
 
 from tpdiff_jax.types import Array
 
@@ -260,7 +261,7 @@ class FrameGroupNorm(nnx.Module):
         return jnp.broadcast_to(means, groups.shape).reshape(of_channels.shape)
 
 
-def zero_linear(d_in: int, d_out: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> Linear:
+def zero_linear(d_in: int, d_out: int, dtype: DTypeLike, rngs: nnx.Rngs) -> Linear:
     """Return a linear layer that starts at zero, for gates and outputs (adaLN-Zero).
 
     Args:
@@ -284,7 +285,7 @@ class FeedForward(nnx.Module):
         dim: int,
         hidden_dim: int,
         activation: str,
-        dtype: jnp.dtype,
+        dtype: DTypeLike,
         rngs: nnx.Rngs,
         out_dim: int | None = None,
     ):

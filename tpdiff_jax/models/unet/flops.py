@@ -1,10 +1,10 @@
-"""Matrix-product and convolution FLOPs of the AnimateDiff network's parts, for one video.
+"""Matrix-product and convolution FLOPs of the parts of a latent-diffusion U-Net, for one video.
 
 A video's shape is (frames, height, width); a `LayerShape` is a layer's.
 """
 
-from tpdiff_jax.models.animatediff.config import AnimateDiffConfig, LayerShape
-from tpdiff_jax.models.animatediff.transformers import FEED_FORWARD_RATIO
+from tpdiff_jax.models.unet.config import LayerShape, UNetConfig
+from tpdiff_jax.models.unet.transformers import FEED_FORWARD_RATIO
 from tpdiff_jax.types import Shape
 
 TAPS = 9  # of a 3 x 3 convolution
@@ -29,25 +29,15 @@ def conv_flops(pixels: float, channels: int, out_channels: int) -> float:
     return 2.0 * TAPS * pixels * channels * out_channels
 
 
-def stem_flops(config: AnimateDiffConfig, video: Shape) -> float:
+def stem_flops(config: UNetConfig, video: Shape) -> float:
     """FLOPs of the first convolution and of the embedding of the noise time."""
     width, dim = config.level_channels[0], config.time_dim
     return head_flops(config, video) + 2.0 * width * dim + 2.0 * dim**2
 
 
-def head_flops(config: AnimateDiffConfig, video: Shape) -> float:
+def head_flops(config: UNetConfig, video: Shape) -> float:
     """FLOPs of the last convolution, as many as of the first."""
     return conv_flops(video[0] * num_pixels(video, 0), config.channels, config.level_channels[0])
-
-
-def layer_flops(shape: LayerShape, video: Shape) -> float:
-    """FLOPs of a residual block, attention within frames and a motion module."""
-    total = residual_flops(shape, shape.channels, video)
-    if shape.has_attention:
-        total += spatial_flops(shape, video)
-    if shape.has_motion:
-        total += motion_flops(shape, video)
-    return total
 
 
 def middle_end_flops(shape: LayerShape, video: Shape) -> float:
@@ -91,16 +81,36 @@ def spatial_flops(shape: LayerShape, video: Shape) -> float:
     tokens = float(video[0] * pixels)
     to_itself = 8.0 * tokens * d**2 + 4.0 * tokens * pixels * d
     to_text = 4.0 * tokens * d**2 + 4.0 * tokens * num_text * d
-    return around_flops(tokens, d) + to_itself + to_text + 4.0 * num_text * config.text_dim * d
+    around = around_flops(tokens, d, d)
+    return around + to_itself + to_text + 4.0 * num_text * config.text_dim * d
 
 
-def motion_flops(shape: LayerShape, video: Shape) -> float:
-    """FLOPs of a motion module."""
-    d = shape.out_channels
+def along_time_flops(shape: LayerShape, video: Shape, inner_dim: int) -> float:
+    """Count the FLOPs of a transformer along time.
+
+    Args:
+        shape: the layer: level, output channels.
+        video: frames, height and width of the network's input.
+        inner_dim: width inside the transformer.
+
+    Returns:
+        FLOPs for one video, of both attentions and of all around them.
+    """
     tokens = float(video[0] * num_pixels(video, shape.level))
-    return around_flops(tokens, d) + 2.0 * (8.0 * tokens * d**2 + 4.0 * tokens * video[0] * d)
+    attention = 8.0 * tokens * inner_dim**2 + 4.0 * tokens * video[0] * inner_dim
+    return around_flops(tokens, shape.out_channels, inner_dim) + 2.0 * attention
 
 
-def around_flops(tokens: float, d: int) -> float:
-    """FLOPs of a transformer's projections in and out and of its gated feed-forward layer."""
-    return 4.0 * tokens * d**2 + 6.0 * tokens * d * FEED_FORWARD_RATIO * d
+def around_flops(tokens: float, dim: int, inner_dim: int) -> float:
+    """Count the FLOPs of a transformer's projections and of its gated feed-forward layer.
+
+    Args:
+        tokens: of the video.
+        dim: width outside of the projections.
+        inner_dim: width between them.
+
+    Returns:
+        FLOPs for one video.
+    """
+    feed_forward = 6.0 * tokens * inner_dim * FEED_FORWARD_RATIO * inner_dim
+    return 4.0 * tokens * dim * inner_dim + feed_forward

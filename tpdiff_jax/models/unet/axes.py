@@ -1,4 +1,4 @@
-"""Logical axes of the AnimateDiff network's parameters, by path.
+"""Logical axes of a latent-diffusion U-Net's parameters, by path, and of what joins its frames.
 
 Matrices are divided along the width, and along heads or hidden units where they have them;
 convolutions along their inputs. Vectors (biases, scales) are replicated: they are small.
@@ -6,7 +6,7 @@ convolutions along their inputs. Vectors (biases, scales) are replicated: they a
 
 from tpdiff_jax.types import ParamAxes
 
-ANIMATEDIFF_PARAM_AXES: ParamAxes = (
+UNET_PARAM_AXES: ParamAxes = (
     (r"stem/conv/kernel", (None, None, None, "width")),
     (r"stem/time/\w+/kernel", ("width", None)),
     (r".*/(conv|conv_1|conv_2)/kernel", (None, None, "width", None)),

@@ -1,0 +1,284 @@
+"""The paper's Table 2: videos of VBench's prompts by every system, and the table of its scores.
+
+    python -m experiments.table2 --systems=systems.json --prompts=vbench \
+      --info=VBench_full_info.json --out=runs/table2
+    python -m experiments.table2 --systems=systems.json --prompts=prompts.txt --out=runs/table2
+
+`systems.json` names runs and published weights (`experiments.systems`); rows called as in the paper
+(modelscope, open_sora, animatediff, animatediff_tpdiff, miniflux, miniflux_tpdiff) stand beside its
+figures. Of a file with one prompt a line VBench scores the dimensions that need no prompt list.
+
+Video j of a system depends on (seed, j, prompt) alone, and those on the disk are kept: the same
+command goes on, and `--part=2/4` makes the second of four shares, so that hosts that see the same
+folder share the work. VBench needs an environment of its own: its command is printed and written,
+and its results are read from OUT/SYSTEM_scores/ when the command is given again.
+
+Writes OUT/SYSTEM/PROMPT-0.mp4 to PROMPT-4.mp4, SYSTEM.json, table2.json and table2.md.
+Exit codes: 0 done; 2 bad input; 6 a file could not be written.
+"""
+
+import argparse
+import hashlib
+import itertools
+import json
+import pathlib
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from experiments.command_line import command_parser, output_folder, split_names
+from experiments.pages.paper_tables import SCORES, beside_published
+from experiments.systems import System, read_systems
+from tpdiff_jax.command_line.exit_codes import ExitCode
+from tpdiff_jax.devices.facts import device_facts, package_versions
+from tpdiff_jax.evals import vbench
+from tpdiff_jax.files.durable import WriteError, write_durably
+from tpdiff_jax.files.json_files import read_json, write_json
+from tpdiff_jax.files.media import to_uint8, write_mp4
+from tpdiff_jax.generation.from_checkpoint import GenerateFlags, OpenedRun
+from tpdiff_jax.generation.prompts import SampleFlags, read_prompts
+from tpdiff_jax.generation.requested_videos import request_videos
+from tpdiff_jax.generation.sample_files import SampleNames, check_names, open_decoder
+from tpdiff_jax.run_log.progress import Progress
+
+
+class Work(NamedTuple):
+    """What every system makes.
+
+    Attributes:
+        prompts: each once.
+        is_vbench: whether they are VBench's own list.
+        dimensions: to score.
+        videos_per_prompt: of each system.
+        seed: of all videos.
+        part: this command's share of the batches, from 0, of `num_parts`.
+        num_parts: shares in all.
+        out: output folder.
+    """
+
+    prompts: list[str]
+    is_vbench: bool
+    dimensions: tuple[str, ...]
+    videos_per_prompt: int
+    seed: int
+    part: int
+    num_parts: int
+    out: pathlib.Path
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Make the videos that are missing, then the table; return the exit code."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    options = _parser().parse_args(arguments)
+    try:
+        work = read_work(options)
+        systems = read_systems(options.systems, split_names(options.only))
+        rows = {system.name: make_row(system, work) for system in systems}
+    except ValueError as error:
+        print(f"table2: error: {error}", file=sys.stderr)
+        return ExitCode.BAD_INPUT
+    except WriteError as error:
+        print(f"table2: error: {error}", file=sys.stderr)
+        return ExitCode.SAVE_FAILED
+    command = shlex.join(["python", "-m", "experiments.table2", *arguments])
+    report = {"command": command, "seed": work.seed, "prompts": len(work.prompts), "systems": rows}
+    report |= {"device": device_facts(), "versions": package_versions()}
+    page = write_page(report)
+    write_json(work.out / "table2.json", report)
+    write_durably(work.out / "table2.md", page)
+    print(page)
+    return 0
+
+
+def read_work(options: argparse.Namespace) -> Work:
+    """Return what the command line asks for.
+
+    Raises:
+        ValueError: naming the option that does not fit.
+    """
+    is_vbench = options.prompts == "vbench"
+    if is_vbench and options.info is None:
+        raise ValueError("--prompts=vbench needs --info=VBench_full_info.json, of VBench's package")
+    dimensions = tuple(split_names(options.dimensions))
+    vbench.check_dimensions(dimensions)
+    if is_vbench:
+        prompts = [p.text for p in vbench.read_vbench_prompts(options.info, dimensions)]
+    else:
+        prompts = list(dict.fromkeys(read_prompts(options.prompts)))
+        dimensions = dimensions or vbench.WITHOUT_PROMPTS
+        if unknown := [name for name in dimensions if name not in vbench.WITHOUT_PROMPTS]:
+            raise ValueError(
+                f"--dimensions: {', '.join(unknown)} needs VBench's own prompts; allowed: "
+                f"{', '.join(vbench.WITHOUT_PROMPTS)}"
+            )
+    part, _, num_parts = options.part.partition("/")
+    if not (part.isdigit() and num_parts.isdigit() and 1 <= int(part) <= int(num_parts)):
+        raise ValueError(f"--part={options.part} must be like 2/4, from 1/4 to 4/4")
+    if options.videos_per_prompt < 1:
+        raise ValueError(f"--videos_per_prompt={options.videos_per_prompt} must be 1 or more")
+    numbers = options.videos_per_prompt, options.seed, int(part) - 1, int(num_parts)
+    return Work(prompts, is_vbench, dimensions, *numbers, options.out)
+
+
+def make_row(system: System, work: Work) -> dict[str, Any]:
+    """Make a system's share of videos and read its scores.
+
+    Args:
+        system: a run or published weights.
+        work: what to make.
+
+    Returns:
+        Facts of the videos; the command that scores them; scores as VBench gives them, {} before.
+
+    Raises:
+        ValueError: when the system cannot be opened, or its folder holds other videos.
+        WriteError: when the disk is full or broken.
+    """
+    run = system.open(GenerateFlags(seed=work.seed))
+    facts = keep_facts(work.out / f"{system.name}.json", facts_of(system, run, work))
+    folder, scores = work.out / system.name, work.out / f"{system.name}_scores"
+    missing = make_videos(system, run, work, folder)
+    command = vbench.scoring_command(
+        folder.absolute(), work.dimensions, scores.absolute(), is_own_prompts=not work.is_vbench
+    )
+    found = sorted(scores.glob("*_eval_results.json"))
+    figures = vbench.read_scores(found) if found else {}
+    return {**facts, "missing_videos": missing, "command": command, "scores": figures}
+
+
+def facts_of(system: System, run: OpenedRun, work: Work) -> dict[str, Any]:
+    """Return what makes a system's videos what they are.
+
+    Args:
+        system: where it comes from.
+        run: the opened checkpoint.
+        work: prompts and seed.
+    """
+    experiment = run.experiment
+    sample = json.loads(experiment.config.sample.to_json_best_effort())
+    sample = {name: value for name, value in sample.items() if name in _DECIDING_FIELDS}
+    return {
+        "workdir": str(system.workdir),
+        "overrides": dict(system.overrides),
+        "checkpoint_step": run.step,
+        "adapter": system.adapter,
+        "negative_prompt": system.negative_prompt,
+        "sample": sample,
+        "strides": [list(stage.strides) for stage in experiment.pyramid.stages],
+        "seed": work.seed,
+        "videos_per_prompt": work.videos_per_prompt,
+        "prompts_sha256": hashlib.sha256("\n".join(work.prompts).encode()).hexdigest(),
+    }
+
+
+_DECIDING_FIELDS = (
+    *("num_steps", "steps_per_stage", "solver", "renoise"),
+    *("guidance_scale", "guidance_per_stage", "video_weights"),
+)
+
+
+def keep_facts(path: pathlib.Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the facts of a folder's videos, or compare them with those that are there.
+
+    Args:
+        path: of the file.
+        facts: of the videos that are to be made.
+
+    Raises:
+        ValueError: naming what differs, so that old and new videos never mix.
+    """
+    if path.is_file():
+        kept = read_json(path)
+        names = [name for name in facts if kept.get(name) != facts[name]]
+        if names:
+            shown = "; ".join(f"{n}: {kept.get(n)!r}, now {facts[n]!r}" for n in names)
+            raise ValueError(f"{path} describes other videos ({shown}): name another --out")
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, dict(facts))
+    return dict(facts)
+
+
+def make_videos(system: System, run: OpenedRun, work: Work, folder: pathlib.Path) -> int:
+    """Make the videos of this part that a folder lacks.
+
+    Args:
+        system: its text encoder and autoencoder.
+        run: its network.
+        work: what to make.
+        folder: for the files.
+
+    Returns:
+        How many of all videos are still missing: those of other parts.
+
+    Raises:
+        ValueError: for a prompt that cannot be a file's name, or weights that are not the run's.
+    """
+    flags = SampleFlags(
+        captions=work.prompts,
+        videos_per_prompt=work.videos_per_prompt,
+        negative_prompt=system.negative_prompt,
+        text_weights=system.text_weights,
+        naming="vbench",
+    )
+    dataset, spec = run.experiment.dataset, run.experiment.sample
+    if (decode := open_decoder(dataset, spec.video_weights)) is None:
+        raise ValueError(f"{system.name}: needs video_weights, to turn latents into videos")
+    asked = request_videos(run, flags, num_videos=None, seed=work.seed)
+    check_names(folder, asked.captions, "vbench")
+    naming = SampleNames("vbench")
+    paths = [folder / f"{naming.next(caption)}.mp4" for caption in asked.captions]
+    folder.mkdir(parents=True, exist_ok=True)
+    own = itertools.islice(asked.starts, work.part, None, work.num_parts)
+    batches = {start: paths[start : start + asked.batch_size] for start in own}
+    todo = [s for s, files in batches.items() if not all(path.is_file() for path in files)]
+    with Progress(len(todo), label=system.name, unit="batch") as progress:
+        for done, start in enumerate(todo, 1):
+            videos = to_uint8(decode(asked.make(start)))
+            for path, video in zip(batches[start], videos, strict=True):
+                write_mp4(path, video, fps=dataset.fps)
+            progress.update(done)
+    return sum(not path.is_file() for path in paths)
+
+
+def write_page(report: Mapping[str, Any]) -> str:
+    """Return the table, and what is still to be done, as Markdown."""
+    systems = report["systems"]
+    measured = {name: _percent(row["scores"]) for name, row in systems.items()}
+    seed = f"Seed {report['seed']}, {report['prompts']} prompts. Command: `{report['command']}`"
+    note = (
+        "VBench's scores in per cent; a total needs all sixteen dimensions. `-` in a measured line "
+        "is not scored; in a line of the paper, not at hand."
+    )
+    parts = ["# VBench (Table 2)", seed, beside_published(vbench.COLUMNS, measured, SCORES), note]
+    for name, row in systems.items():
+        if row["missing_videos"]:
+            parts.append(f"{name}: {row['missing_videos']} videos are still to be made.")
+        elif not row["scores"]:
+            parts.append(f"{name}: all videos are there; score them, then give this command again:")
+            parts.append(f"```bash\n{row['command']}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+def _percent(scores: Mapping[str, float]) -> dict[str, float]:
+    values = {**scores, **vbench.totals(scores)}
+    return {name: 100.0 * value for name, value in values.items() if value is not None}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command_parser("experiments.table2", __doc__)
+    parser.add_argument("--systems", required=True, type=pathlib.Path, help="JSON file of systems")
+    parser.add_argument("--prompts", required=True, help="vbench, or a file with one a line")
+    parser.add_argument("--info", type=pathlib.Path, help="VBench_full_info.json")
+    parser.add_argument("--dimensions", default="", help="of VBench; all by default")
+    parser.add_argument("--out", required=True, type=output_folder, help="output folder")
+    parser.add_argument("--only", default="", help="these systems of the file")
+    parser.add_argument("--videos_per_prompt", type=int, default=vbench.VIDEOS_PER_PROMPT)
+    parser.add_argument("--seed", type=int, default=0, help="of all videos")
+    parser.add_argument("--part", default="1/1", help="this host's share of the work, as in 2/4")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
