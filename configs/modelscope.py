@@ -1,8 +1,8 @@
 """ModelScope text-to-video: DDIM on 16 frames of 256x256, 1.41 billion parameters.
 
 Paper:    ModelScope, arXiv 2308.06571; a baseline of TPDiff, arXiv 2503.09566.
-Clips:    --mode=prepare --config=configs/modelscope_clips.py makes CLIPS: 16 latents of 32x32.
-Command:  python -m tpdiff_jax.main --config=configs/modelscope.py --workdir=runs/modelscope \
+Clips:    --mode=prepare --config=modelscope_clips makes CLIPS: 16 latents of 32x32.
+Command:  python -m tpdiff_jax.main --config=modelscope --workdir=runs/modelscope \
             --config.data.folder=CLIPS --config.model.weights=WEIGHTS
 Pyramid:  over space with --config.pyramid.strides="((1, 2, 2), (1, 1, 1))". Over time only with
           --config.model.implicit_rate=True --config.pyramid.strides="(4, 2, 1)": the network has

@@ -1,6 +1,6 @@
 """Videos with captions to what configs/modelscope.py trains on: latents and encoded captions.
 
-Command:  python -m tpdiff_jax.main --mode=prepare --config=configs/modelscope_clips.py \
+Command:  python -m tpdiff_jax.main --mode=prepare --config=modelscope_clips \
             --config.prepare.source=VIDEOS --config.prepare.table=TABLE --workdir=CLIPS \
             --config.prepare.video_weights=WEIGHTS/vae --config.prepare.text_weights=WEIGHTS
 Needs:    pip install torch transformers, for OpenCLIP's text encoder.

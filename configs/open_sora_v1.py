@@ -1,8 +1,8 @@
 """Open-Sora 1.0 on a temporal pyramid: STDiT-XL/2, DDIM, 16 frames of 256x256, 760 million.
 
 Paper:    TPDiff, arXiv 2503.09566, DDIM form; Open-Sora, arXiv 2412.20404.
-Clips:    --mode=prepare --config=configs/open_sora_v1_clips.py makes CLIPS: 16 latents of 32x32.
-Command:  python -m tpdiff_jax.main --config=configs/open_sora_v1.py --workdir=runs/open_sora_v1 \
+Clips:    --mode=prepare --config=open_sora_v1_clips makes CLIPS: 16 latents of 32x32.
+Command:  python -m tpdiff_jax.main --config=open_sora_v1 --workdir=runs/open_sora_v1 \
             --config.data.folder=CLIPS --config.model.weights=WEIGHTS
 Twin:     the same with --config.pyramid.frame_strides="(1,)" is ordinary DDIM.
 Plan:     --mode=plan --topology=v5e:4x4 --frame_shape=16,32,32,4 needs neither clips nor weights.

@@ -1,8 +1,8 @@
 """Open-Sora 1.2 on a temporal pyramid: STDiT3-XL/2, rectified flow, 1.21 billion.
 
 Paper:    TPDiff, arXiv 2503.09566, flow-matching form; Open-Sora, arXiv 2412.20404.
-Clips:    --mode=prepare --config=configs/open_sora_v1_2_clips.py makes CLIPS: 20 latents of 30x54.
-Command:  python -m tpdiff_jax.main --config=configs/open_sora_v1_2.py \
+Clips:    --mode=prepare --config=open_sora_v1_2_clips makes CLIPS: 20 latents of 30x54.
+Command:  python -m tpdiff_jax.main --config=open_sora_v1_2 \
             --workdir=runs/open_sora_v1_2 --config.data.folder=CLIPS \
             --config.model.weights=WEIGHTS
 Twin:     the same with --config.pyramid.frame_strides="(1,)" is ordinary flow matching.

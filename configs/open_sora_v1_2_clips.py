@@ -1,6 +1,6 @@
 """Videos with captions to what configs/open_sora_v1_2.py trains on: latents and encoded captions.
 
-Command:  python -m tpdiff_jax.main --mode=prepare --config=configs/open_sora_v1_2_clips.py \
+Command:  python -m tpdiff_jax.main --mode=prepare --config=open_sora_v1_2_clips \
             --config.prepare.source=VIDEOS --config.prepare.table=TABLE --workdir=CLIPS \
             --config.prepare.video_weights=VAE --config.prepare.text_weights=T5
 Needs:    pip install torch transformers; about 20 GB of memory for T5-XXL in float32.

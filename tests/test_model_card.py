@@ -18,6 +18,7 @@ from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.export import export_model_card
 from tpdiff_jax.generation.from_checkpoint import OpenedRun, open_run
 from tpdiff_jax.run_folder.checkpoints import Checkpoints
+from tpdiff_jax.run_folder.run_config import save_config
 from tpdiff_jax.training.initial_state import make_state, run_keys
 from tpdiff_jax.training.training_folder import keep_config, open_workdir
 
@@ -197,6 +198,7 @@ def test_a_damaged_folder_is_one_line(tmp_path: pathlib.Path) -> None:
 def test_the_licence_belongs_to_the_card(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    save_config(tmp_path, tiny_config())
     words = ["--mode=export", f"--workdir={tmp_path}", "--licence=mit", "--what=weights"]
     with pytest.raises(SystemExit) as stop:
         main.main(["tpdiff_jax", *words])
