@@ -205,7 +205,7 @@ def test_importing_the_method_loads_no_other_part():
         "import sys, tpdiff_jax.method\n"
         "print([m for m in sys.modules if m.split('.')[0] in"
         " ('flax', 'orbax', 'grain', 'clu', 'ml_collections', 'av', 'PIL', 'sklearn',"
-        " 'tensorboardX')"
+        " 'tensorboard')"
         " or m.startswith('tpdiff_jax.') and m.split('.')[1] not in ('method', 'types', 'checks')])"
     )
     command = [sys.executable, "-c", code]

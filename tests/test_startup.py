@@ -12,7 +12,7 @@ from tpdiff_jax.command_line import MODES, NEED_A_RUN
 from tpdiff_jax.run_folder import run_config
 
 MERELY_INSTALLED = (
-    *("torch", "tensorflow", "tensorflow_datasets", "tensorboardX", "tensorboard", "transformers"),
+    *("torch", "tensorflow", "tensorflow_datasets", "tensorboardX", "transformers"),
     *("diffusers", "peft", "wandb", "ray", "gcsfs", "s3fs", "pandas", "pyarrow", "moviepy"),
 )
 OF_NETWORKS = ("jax", "flax", "optax", "orbax", "grain", "chex", "clu", "scipy", "sklearn")

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 from absl import logging as absl_logging
-from tensorboardX.proto.event_pb2 import Event
+from tensorboard.compat.proto.event_pb2 import Event
 
 from configs import (
     animatediff,
