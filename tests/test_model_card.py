@@ -112,6 +112,18 @@ def test_what_the_card_names_lies_beside_it(tmp_path: pathlib.Path) -> None:
     assert str(tmp_path) not in text + (folder / "tpdiff_run.json").read_text()
 
 
+@pytest.mark.parametrize(
+    ("strides", "words"), [((2, 1), "strides 2x1x1 -> 1x1x1"), ((1,), "vanilla diffusion")]
+)
+def test_a_pyramid_is_claimed_where_there_is_one(
+    strides: tuple[int, ...], words: str, tmp_path: pathlib.Path
+) -> None:
+    workdir = begin(tiny_config(pyramid__frame_strides=strides), tmp_path / "digits")
+    card = ModelCard.load(export_model_card(open_run(workdir), None, "float32") / "README.md")
+    assert words in card.text
+    assert ("temporal-pyramid" in card.data.to_dict()["tags"]) == (len(strides) > 1)
+
+
 def test_figures_and_samples_of_another_step_are_not_shown(tmp_path: pathlib.Path) -> None:
     workdir = begin(tiny_config(train__num_steps=9), tmp_path / "digits")
     add_results(workdir, counts={"steps": 9})

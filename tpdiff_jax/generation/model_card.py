@@ -112,7 +112,8 @@ def _facts(
     experiment, config = run.experiment, run.experiment.config
     task = "text-to-video" if _is_conditioned(run) else "other"
     path = {"flow": "flow-matching"}.get(config.path.name, config.path.name)
-    tags = ["video", "diffusion", path, "tpdiff", "temporal-pyramid", "jax", config.model.name]
+    tags = ["video", "diffusion", path, "tpdiff", "jax", config.model.name]
+    tags += ["temporal-pyramid"] if experiment.pyramid.num_stages > 1 else []
     facts: dict[str, Any] = {"license": licence}
     if licence == "other":
         facts["license_name"] = "see-the-section-licence"
@@ -140,13 +141,18 @@ def _what_it_is(run: OpenedRun) -> str:
     config, shapes = run.experiment.config, run.experiment.shapes
     frames, height, width, channels = shapes[0].video_shape
     unit = "pixels" if run.experiment.dataset.encoders["video"]["name"] == "pixels" else "latents"
-    strides = " -> ".join("x".join(map(str, s.strides)) for s in run.experiment.pyramid.stages)
+    pyramid, training = run.experiment.pyramid, "vanilla diffusion, without a pyramid of stages"
+    if pyramid.num_stages > 1:
+        strides = " -> ".join("x".join(map(str, stage.strides)) for stage in pyramid.stages)
+        training = (
+            f"a pyramid of stages ([TPDiff](https://arxiv.org/abs/{_PAPER})) of strides {strides} "
+            "over time, height and width"
+        )
     return (
         f"A `{config.model.name}` of {_num_parameters(run) / 1e6:.3g} million parameters that "
         f"generates videos of {frames} frames of {height}x{width} {unit} with {channels} channels, "
-        f"trained with a temporal pyramid ([TPDiff](https://arxiv.org/abs/{_PAPER})) for "
-        f"`{config.path.name}`. Strides of its stages over time, height and width: {strides}. "
-        f"These are the averaged parameters after {run.step} steps."
+        f"trained for `{config.path.name}` by {training}. These are the averaged parameters after "
+        f"{run.step} steps."
     )
 
 
