@@ -62,8 +62,11 @@ class _Leave:
 
     def __init__(self, code: int, say: Callable[[], str]) -> None:
         self._code, self._say = code, say
+        self._is_leaving = threading.Lock()
 
     def __call__(self, *_: Any) -> None:
+        if not self._is_leaving.acquire(blocking=False):
+            return  # the other thread is on its way out: what is to be said is said once
         sys.stderr.flush()
         os.write(2, f"{self._say()}\n".encode())
         os._exit(self._code)
