@@ -14,6 +14,7 @@
 """
 
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -93,9 +94,13 @@ def read_systems(path: pathlib.Path, only: Sequence[str] = ()) -> list[System]:
     entries = read_json(path, dict, schema=_SCHEMA)
     for name in only:
         check_choice("--only", name, tuple(entries))
+    if not entries:
+        raise ValueError(f"{path} names no system")
     for name in entries:
-        if not name.replace("_", "").replace("-", "").isalnum() or not name.isascii():
-            raise ValueError(f"{path}: {name!r} must be letters, digits, - and _")
+        if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]*", name):
+            raise ValueError(
+                f"{path}: {name!r} must be letters, digits, - and _, none of these two first"
+            )
     return [_system(name, entries[name]) for name in entries if not only or name in only]
 
 

@@ -22,14 +22,19 @@ import hashlib
 import itertools
 import json
 import pathlib
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
+import numpy as np
+
 from experiments.command_line import command_parser, output_folder, split_names
 from experiments.pages.paper_tables import SCORES, beside_published
 from experiments.systems import System, read_systems
+from tpdiff_jax.checks import naming
 from tpdiff_jax.command_line.exit_codes import ExitCode
 from tpdiff_jax.devices.facts import device_facts, package_versions
 from tpdiff_jax.evals import vbench
@@ -38,9 +43,10 @@ from tpdiff_jax.files.json_files import read_json, write_json
 from tpdiff_jax.files.media import to_uint8, write_mp4
 from tpdiff_jax.generation.from_checkpoint import GenerateFlags, OpenedRun
 from tpdiff_jax.generation.prompts import SampleFlags, read_prompts
-from tpdiff_jax.generation.requested_videos import request_videos
-from tpdiff_jax.generation.sample_files import SampleNames, check_names, open_decoder
+from tpdiff_jax.generation.requested_videos import RequestedVideos, request_videos
+from tpdiff_jax.generation.sample_files import Decode, SampleNames, check_names, open_decoder
 from tpdiff_jax.run_log.progress import Progress
+from tpdiff_jax.types import Params
 
 
 class Work(NamedTuple):
@@ -112,12 +118,12 @@ def read_work(options: argparse.Namespace) -> Work:
                 f"--dimensions: {', '.join(unknown)} needs VBench's own prompts; allowed: "
                 f"{', '.join(vbench.WITHOUT_PROMPTS)}"
             )
-    part, _, num_parts = options.part.partition("/")
-    if not (part.isdigit() and num_parts.isdigit() and 1 <= int(part) <= int(num_parts)):
+    parts = re.fullmatch(r"([0-9]+)/([0-9]+)", options.part)
+    if parts is None or not 1 <= int(parts[1]) <= int(parts[2]):
         raise ValueError(f"--part={options.part} must be like 2/4, from 1/4 to 4/4")
     if options.videos_per_prompt < 1:
         raise ValueError(f"--videos_per_prompt={options.videos_per_prompt} must be 1 or more")
-    numbers = options.videos_per_prompt, options.seed, int(part) - 1, int(num_parts)
+    numbers = options.videos_per_prompt, options.seed, int(parts[1]) - 1, int(parts[2])
     return Work(prompts, is_vbench, dimensions, *numbers, options.out)
 
 
@@ -136,9 +142,12 @@ def make_row(system: System, work: Work) -> dict[str, Any]:
         WriteError: when the disk is full or broken.
     """
     run = system.open(GenerateFlags(seed=work.seed))
-    facts = keep_facts(work.out / f"{system.name}.json", facts_of(system, run, work))
     folder, scores = work.out / system.name, work.out / f"{system.name}_scores"
-    missing = make_videos(system, run, work, folder)
+    with naming(system.name):
+        asked, decode = request(system, run, work)
+        check_names(folder, asked.captions, "vbench")
+    facts = keep_facts(work.out / f"{system.name}.json", facts_of(system, run, work))
+    missing = make_videos(system.name, asked, decode, work, folder, run.experiment.dataset.fps)
     command = vbench.scoring_command(
         folder.absolute(), work.dimensions, scores.absolute(), is_own_prompts=not work.is_vbench
     )
@@ -162,6 +171,7 @@ def facts_of(system: System, run: OpenedRun, work: Work) -> dict[str, Any]:
         "workdir": str(system.workdir),
         "overrides": dict(system.overrides),
         "checkpoint_step": run.step,
+        "parameters_sha256": hash_of_params(run.params),
         "adapter": system.adapter,
         "negative_prompt": system.negative_prompt,
         "sample": sample,
@@ -170,6 +180,14 @@ def facts_of(system: System, run: OpenedRun, work: Work) -> dict[str, Any]:
         "videos_per_prompt": work.videos_per_prompt,
         "prompts_sha256": hashlib.sha256("\n".join(work.prompts).encode()).hexdigest(),
     }
+
+
+def hash_of_params(params: Params) -> str:
+    """Return the SHA-256 of all parameters, in the order of the tree."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(params):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()
 
 
 _DECIDING_FIELDS = (
@@ -200,21 +218,22 @@ def keep_facts(path: pathlib.Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     return dict(facts)
 
 
-def make_videos(system: System, run: OpenedRun, work: Work, folder: pathlib.Path) -> int:
-    """Make the videos of this part that a folder lacks.
+def request(system: System, run: OpenedRun, work: Work) -> tuple[RequestedVideos, Decode]:
+    """Return all videos of a system, still to be made, and what turns latents into pixels.
 
     Args:
         system: its text encoder and autoencoder.
         run: its network.
         work: what to make.
-        folder: for the files.
-
-    Returns:
-        How many of all videos are still missing: those of other parts.
 
     Raises:
-        ValueError: for a prompt that cannot be a file's name, or weights that are not the run's.
+        ValueError: for a run without text, or weights that are not the run's.
     """
+    dataset, spec = run.experiment.dataset, run.experiment.sample
+    if dataset.num_digits:
+        raise ValueError("it was trained on labels, and a prompt is text")
+    if (decode := open_decoder(dataset, spec.video_weights)) is None:
+        raise ValueError("it needs video_weights, to turn latents into videos")
     flags = SampleFlags(
         captions=work.prompts,
         videos_per_prompt=work.videos_per_prompt,
@@ -222,22 +241,41 @@ def make_videos(system: System, run: OpenedRun, work: Work, folder: pathlib.Path
         text_weights=system.text_weights,
         naming="vbench",
     )
-    dataset, spec = run.experiment.dataset, run.experiment.sample
-    if (decode := open_decoder(dataset, spec.video_weights)) is None:
-        raise ValueError(f"{system.name}: needs video_weights, to turn latents into videos")
-    asked = request_videos(run, flags, num_videos=None, seed=work.seed)
-    check_names(folder, asked.captions, "vbench")
-    naming = SampleNames("vbench")
-    paths = [folder / f"{naming.next(caption)}.mp4" for caption in asked.captions]
+    return request_videos(run, flags, num_videos=None, seed=work.seed), decode
+
+
+def make_videos(
+    name: str,
+    asked: RequestedVideos,
+    decode: Decode,
+    work: Work,
+    folder: pathlib.Path,
+    fps: float,
+) -> int:
+    """Make the videos of this part that a folder lacks.
+
+    Args:
+        name: of the system.
+        asked: all of its videos.
+        decode: latents to pixels.
+        work: which part of them.
+        folder: for the files.
+        fps: frames per second.
+
+    Returns:
+        How many of all videos are still missing: those of other parts.
+    """
+    naming_files = SampleNames("vbench")
+    paths = [folder / f"{naming_files.next(caption)}.mp4" for caption in asked.captions]
     folder.mkdir(parents=True, exist_ok=True)
     own = itertools.islice(asked.starts, work.part, None, work.num_parts)
     batches = {start: paths[start : start + asked.batch_size] for start in own}
     todo = [s for s, files in batches.items() if not all(path.is_file() for path in files)]
-    with Progress(len(todo), label=system.name, unit="batch") as progress:
+    with Progress(len(todo), label=name, unit="batch") as progress:
         for done, start in enumerate(todo, 1):
             videos = to_uint8(decode(asked.make(start)))
             for path, video in zip(batches[start], videos, strict=True):
-                write_mp4(path, video, fps=dataset.fps)
+                write_mp4(path, video, fps=fps)
             progress.update(done)
     return sum(not path.is_file() for path in paths)
 

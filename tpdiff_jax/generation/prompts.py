@@ -73,7 +73,9 @@ def read_prompts(name: str, field: str = "--prompts") -> list[str]:
         ValueError: when it cannot be read, is no text or holds no prompt.
     """
     path = pathlib.Path(name)
-    if not path.is_file() or path.stat().st_size > MAX_PROMPT_FILE_BYTES:
+    if not path.is_file():
+        raise ValueError(f"{field}={name} is not a file")
+    if path.stat().st_size > MAX_PROMPT_FILE_BYTES:
         raise ValueError(f"{field}={name} must be a file of at most {MAX_PROMPT_FILE_BYTES} B")
     with naming(f"{field}={name}"):
         lines = [line.strip() for line in text_lines(decode_text(path.read_bytes()))]
