@@ -9,6 +9,7 @@ from absl import logging
 
 from tpdiff_jax.evals.measures import Evaluation, Measures
 from tpdiff_jax.experiment.build import Experiment
+from tpdiff_jax.files.folders import make_out_folder
 from tpdiff_jax.files.json_files import write_json
 from tpdiff_jax.generation.from_checkpoint import OpenedRun
 from tpdiff_jax.generation.sample_files import Decode, open_decoder
@@ -157,7 +158,7 @@ def evaluate_run(run: OpenedRun, out: pathlib.Path | None) -> pathlib.Path:
         step_seconds={},
     )
     folder = out or run.workdir
-    folder.mkdir(parents=True, exist_ok=True)
+    make_out_folder(folder)
     path = folder / f"evaluation_{run.step:08d}.json"
     write_json(path, results)
     print(format_table(evaluation))

@@ -12,15 +12,18 @@ import pathlib
 from absl import logging
 
 from tpdiff_jax.checks import check_choice
-from tpdiff_jax.files.durable import WriteError, write_durably
+from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.generation.from_checkpoint import OpenedRun
 from tpdiff_jax.generation.model_card import (
+    CARD_FILE,
     OWN_LICENCE,
     CardFiles,
     card_text,
     choose_licence,
+    kept_licence,
     read_figures,
 )
+from tpdiff_jax.generation.output_folder import only_this_export
 from tpdiff_jax.generation.published_run import write_published_run
 from tpdiff_jax.models.adapter_export import BAKED_LAYOUTS, save_adapter
 from tpdiff_jax.models.adapter_names import adapter_names
@@ -47,31 +50,33 @@ def export_run(
 
     Raises:
         ValueError: for a network without published weights, a layout it lacks, or a folder that
-            already holds weights.
-        WriteError: when the disk is full or broken; no weights are left then.
+            is not empty.
+        WriteError: when the disk is full or broken; no file is left then.
     """
-    experiment, name = run.experiment, run.experiment.config.model.name
-    if name not in PUBLISHED:
-        raise ValueError(f"model.name={name!r} has no published weights; {tuple(PUBLISHED)} have")
-    published = PUBLISHED[name]
-    if layout is not None:
-        check_choice("--layout", layout, published.layouts)
+    layout = _weights_layout(run, layout)
     folder = out or run.workdir / "export" / f"step_{run.step:08d}"
-    if _weights_in(folder):
-        raise ValueError(f"{folder} already holds safetensors; choose another folder")
+    with only_this_export(folder):
+        _write_weights(run, layout, dtype, folder)
+    return folder
+
+
+def _weights_layout(run: OpenedRun, layout: str | None) -> str:
+    """Return the layout to write a network's weights in."""
+    if (name := run.experiment.config.model.name) not in PUBLISHED:
+        raise ValueError(f"model.name={name!r} has no published weights; {tuple(PUBLISHED)} have")
+    if layout is not None:
+        check_choice("--layout", layout, PUBLISHED[name].layouts)
+    return layout or PUBLISHED[name].layouts[0]
+
+
+def _write_weights(run: OpenedRun, layout: str, dtype: str, folder: pathlib.Path) -> None:
+    experiment, published = run.experiment, PUBLISHED[run.experiment.config.model.name]
     source = experiment.weights.folder if experiment.weights else None
     if source is not None and not source.is_dir():
         logging.info("%s is not here: what is copied from it is computed instead", source)
         source = None
-    config = experiment.network.config
-    try:
-        published.save(folder, run.params, config, layout or published.layouts[0], dtype, source)
-    except WriteError:  # half of them helps nobody and would refuse the next attempt
-        for path in _weights_in(folder):
-            path.unlink(missing_ok=True)
-        raise
+    published.save(folder, run.params, experiment.network.config, layout, dtype, source)
     logging.info("wrote the weights of step %d to %s", run.step, folder)
-    return folder
 
 
 def export_adapter(
@@ -89,8 +94,9 @@ def export_adapter(
         The folder written.
 
     Raises:
-        ValueError: for a run without low-rank changes, an unknown layout, or a folder that already
-            holds weights.
+        ValueError: for a run without low-rank changes, an unknown layout, or a folder that is not
+            empty.
+        WriteError: as `export_run`.
     """
     experiment, adaptation = run.experiment, run.experiment.task.adaptation
     if run.low_rank is None:
@@ -105,7 +111,8 @@ def export_adapter(
     pairs = pairs_of_low_rank(run.low_rank, network, layout, adaptation.scale)
     folder = out or run.workdir / "export" / f"step_{run.step:08d}_{layout}"
     base = str(experiment.weights.folder) if experiment.weights else ""
-    file = save_adapter(folder, pairs, names, layout, dtype, base)
+    with only_this_export(folder):
+        file = save_adapter(folder, pairs, names, layout, dtype, base)
     strength = (
         f"B holds alpha / rank = {adaptation.scale:g}, readers take 1"
         if layout in BAKED_LAYOUTS
@@ -132,23 +139,26 @@ def export_model_card(
         layout: one of the network's layouts; None takes the first.
         dtype: stored type, float32, bfloat16 or float16.
         out: folder; by default one named by step in the run's `export/`.
-        licence: a hub's name of it; None: what `choose_licence` says.
+        licence: a hub's name of it; None: what `choose_licence` says. An exported model's own is
+            kept, with its text.
 
     Returns:
         The folder written; nothing is uploaded.
 
     Raises:
         ValueError: as `export_run`, and for a licence that cannot be one.
-        WriteError: when the disk is full or broken.
+        WriteError: as `export_run`.
     """
-    chosen, name = choose_licence(run, licence), run.workdir.resolve().name
+    chosen, layout = choose_licence(run, licence), _weights_layout(run, layout)
+    name = run.workdir.resolve().name.encode("utf-8", "replace").decode()
     folder = out or run.workdir / "export" / f"step_{run.step:08d}_model_card"
     figures = read_figures(run.workdir, run.step)
-    export_run(run, layout, dtype, folder)
-    write_published_run(folder, run.workdir, run.experiment.config, run.step)
-    files = CardFiles(*_copy_samples(run, folder), chosen == OWN_LICENCE and _write_licence(folder))
-    write_durably(folder / "README.md", card_text(run, name, chosen, figures, files))
-    logging.info("wrote the card of %s to %s", name, folder / "README.md")
+    with only_this_export(folder):
+        _write_weights(run, layout, dtype, folder)
+        write_published_run(folder, run.workdir, run.experiment.config, run.step)
+        files = CardFiles(*_copy_samples(run, folder), _write_licence(run, chosen, folder))
+        write_durably(folder / CARD_FILE, card_text(run, name, chosen, figures, files))
+    logging.info("wrote the card of %s to %s", name, folder / CARD_FILE)
     return folder
 
 
@@ -163,8 +173,13 @@ def _copy_samples(run: OpenedRun, folder: pathlib.Path) -> tuple[list[str], str 
     return [f"samples/{path.name}" for path in videos], picture
 
 
-def _write_licence(folder: pathlib.Path) -> bool:
-    """Copy the licence's text; return whether this installation has it."""
+def _write_licence(run: OpenedRun, licence: str, folder: pathlib.Path) -> bool:
+    """Copy the licence's text; return whether there is one."""
+    if kept_licence(run) == licence and (run.workdir / "LICENSE").is_file():
+        write_durably(folder / "LICENSE", (run.workdir / "LICENSE").read_bytes())
+        return True
+    if licence != OWN_LICENCE:
+        return False
     checkout = pathlib.Path(__file__).resolve().parent.parent / "LICENSE"
     text = checkout.read_text() if checkout.is_file() else None
     if text is None:
@@ -173,8 +188,3 @@ def _write_licence(folder: pathlib.Path) -> bool:
     if text is not None:
         write_durably(folder / "LICENSE", text)
     return text is not None
-
-
-def _weights_in(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The weights of a folder and of its parts."""
-    return [*folder.glob("*.safetensors*"), *folder.glob("*/*.safetensors*")]

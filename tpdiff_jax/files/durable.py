@@ -15,6 +15,7 @@ import hashlib
 import os
 import pathlib
 import shutil
+import stat
 from collections.abc import Iterator
 
 _DIGITS = 16
@@ -100,7 +101,8 @@ def writing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     Yields:
         The path to write to, hidden and beside it; gone when what is inside fails. It ends in
         `.tmp`, so that one left by a kill is taken for no video or weights: a library that
-        chooses its format by the suffix must be told.
+        chooses its format by the suffix must be told. It is there, empty, with the mode that new
+        files have here; the file gets that mode, whatever a library has put in its place.
 
     Raises:
         WriteError: when the disk is full or broken.
@@ -112,7 +114,13 @@ def writing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     with naming_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            temporary.unlink(missing_ok=True)  # a kill may have left one, of any mode
+            temporary.touch()
+            usual = stat.S_IMODE(temporary.stat().st_mode)
             yield temporary
+            if stat.S_IMODE(temporary.stat().st_mode) != usual:  # safetensors' own are 0600
+                with contextlib.suppress(PermissionError):  # a disk that keeps no modes
+                    temporary.chmod(usual)
             publish(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """What someone may have put in a folder: not hidden, and not the file system's own."""
 
+import os
 import pathlib
 
 _OF_FILE_SYSTEMS = ("lost+found", "System Volume Information")
@@ -19,3 +20,19 @@ def visible_names(folder: pathlib.Path) -> list[str]:
 def first_names(names: list[str]) -> str:
     """Return the first few names, for a message."""
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def make_out_folder(folder: pathlib.Path) -> None:
+    """Make the folder that --out names, and those around it.
+
+    Raises:
+        ValueError: when something in its path is no folder or cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        inner_first = (folder, *folder.parents)
+        wrong = next((p for p in inner_first if os.path.lexists(p) and not p.is_dir()), folder)
+        raise ValueError(f"--out={folder}: {wrong} is no folder; allowed: a folder") from error
+    except PermissionError as error:
+        raise ValueError(f"--out={folder} cannot be made: {error.strerror}") from error

@@ -17,7 +17,7 @@ from tpdiff_jax.data import read_recorded_clips
 from tpdiff_jax.experiment.build import Experiment, build_experiment
 from tpdiff_jax.files.json_files import refusing_odd_fields
 from tpdiff_jax.generation.clips_of_run import clips_of_run
-from tpdiff_jax.generation.published_run import is_published_run, read_published_run
+from tpdiff_jax.generation.published_run import read_published_run
 from tpdiff_jax.models.adapter_names import adapter_names
 from tpdiff_jax.models.adapters import AdaptedNetwork, merge_adapter, named_pairs
 from tpdiff_jax.run_folder import run_config
@@ -83,7 +83,8 @@ def open_run(
         config: may differ from the saved one in the groups `sample`, `eval`, `measure` and
             `mesh` only, and in where something lies. In a workdir without a run, one that names
             `model.weights`: those are opened, as step 0.
-        step: checkpoint to read; None takes the newest that can be read.
+        step: checkpoint to read; None takes the newest that can be read. An exported model has
+            one.
         overrides: command-line flags, applied last.
         is_measured: whether figures are wanted, so that networks that measure must be there.
 
@@ -94,8 +95,8 @@ def open_run(
         ValueError: when the folder is no run, the config differs or no checkpoint can be read.
     """
     overrides = overrides or GenerateFlags()
-    if config is None and is_published_run(workdir):
-        return _open_published(workdir, overrides)
+    if config is None and run_config.is_exported_model(workdir):
+        return _open_published(workdir, step, overrides)
     if config is not None and _is_of_weights(workdir, config):
         return _open_weights(workdir, config, overrides)
     saved, is_place_given = run_config.load_config(workdir), overrides.data_folder is not None
@@ -141,9 +142,13 @@ def _open_weights(workdir: pathlib.Path, config: ConfigDict, overrides: Generate
     return _opened(workdir, experiment, 0, state, overrides)
 
 
-def _open_published(workdir: pathlib.Path, overrides: GenerateFlags) -> OpenedRun:
+def _open_published(
+    workdir: pathlib.Path, asked: int | None, overrides: GenerateFlags
+) -> OpenedRun:
     """Open the weights of a run that others have published, with what it kept of its clips."""
     saved, step = read_published_run(workdir)
+    if asked not in (None, step):
+        raise ValueError(f"--step={asked}: {workdir} is an exported model, of step {step} alone")
     with refusing_odd_fields(workdir / run_config.PUBLISHED_RUN_FILE):
         clips = read_recorded_clips(workdir) if overrides.data_folder is None else None
         experiment = build_experiment(_override(saved, overrides), clips=clips or None)

@@ -18,8 +18,11 @@ from tpdiff_jax import __version__
 from tpdiff_jax.files.json_files import read_json
 from tpdiff_jax.files.json_schema import COUNT, TABLE
 from tpdiff_jax.generation.from_checkpoint import OpenedRun
+from tpdiff_jax.run_folder.run_config import is_exported_model
 
 OWN_LICENCE = "apache-2.0"
+CARD_FILE = "README.md"
+_FROM_OTHERS = "The run started from weights that others have published"
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _PAPER = "2503.09566"
 _RESULTS: Mapping[str, Any] = {
@@ -49,12 +52,15 @@ def choose_licence(run: OpenedRun, asked: str | None) -> str:
 
     Args:
         run: the opened run.
-        asked: --licence; None: this package's, or `other` for a run that started from weights of
-            somebody else, whose licence is not known here.
+        asked: --licence; None: the one that an exported model's card names, this package's, or
+            `other` for a run that started from weights of somebody else, whose licence is not
+            known here.
 
     Raises:
         ValueError: for a name that cannot be one.
     """
+    if asked is None and (kept := kept_licence(run)):
+        return kept
     if asked is None:
         return "other" if run.experiment.weights or run.experiment.adapter else OWN_LICENCE
     if not _LICENCE.fullmatch(asked):
@@ -63,6 +69,33 @@ def choose_licence(run: OpenedRun, asked: str | None) -> str:
             "openrail or other"
         )
     return asked
+
+
+def kept_licence(run: OpenedRun) -> str | None:
+    """Return the licence that the card of an exported model names; None: a run, or no such card."""
+    if not is_exported_model(run.workdir):
+        return None
+    try:
+        facts = yaml.safe_load(_card_of(run).split("---\n")[1])
+        licence = facts["license"]
+    except (IndexError, KeyError, TypeError, ValueError, RecursionError, yaml.YAMLError):
+        return None
+    return licence if isinstance(licence, str) and _LICENCE.fullmatch(licence) else None
+
+
+def _card_of(run: OpenedRun) -> str:
+    """Return the card in a run's folder, empty where there is none that can be read."""
+    try:
+        return (run.workdir / CARD_FILE).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ""
+
+
+def _is_from_others(run: OpenedRun) -> bool:
+    """Whether the weights began as somebody else's; an exported model's card knows."""
+    if kept_licence(run):
+        return _FROM_OTHERS in _card_of(run)
+    return bool(run.experiment.weights or run.experiment.adapter)
 
 
 def read_figures(workdir: pathlib.Path, step: int) -> Mapping[str, Any] | None:
@@ -95,7 +128,7 @@ def card_text(
     )
     parts = [
         f"---\n{facts}---",
-        f"# {name}",
+        f"# {_as_text(name)}",
         _what_it_is(run),
         _samples(files),
         _figures(figures),
@@ -217,10 +250,10 @@ def _licence(run: OpenedRun, licence: str, files: CardFiles) -> str:
     text = f"`{licence}`"
     if files.has_licence_text:
         text += ", see [LICENSE](LICENSE)"
-    if run.experiment.weights or run.experiment.adapter:
+    if _is_from_others(run):
         text += (
-            ". The run started from weights that others have published: their licence holds for "
-            "these weights too, and has to be named here before they are passed on"
+            f". {_FROM_OTHERS}: their licence holds for these weights too, and has to be named "
+            "here before they are passed on"
         )
     return f"## Licence\n\n{text}."
 
@@ -230,6 +263,12 @@ def _meaning(figures: Mapping[str, Any], metric: str) -> str:
     unit = info.get("unit", "1")
     text = str(info.get("meaning", metric)) + ("" if unit == "1" else f" ({unit})")
     return text.replace("|", "/")
+
+
+def _as_text(name: str) -> str:
+    """Return a name so that Markdown shows it as it is, on one line."""
+    line = re.sub(r"[\s\x00-\x1f\x7f]+", " ", name)
+    return re.sub(r"[\\`*_{}\[\]<>#~|&$!]", r"\\\g<0>", line)
 
 
 def _number(value: Any) -> str:

@@ -47,11 +47,6 @@ def write_published_run(
             shutil.copytree(workdir / CLIPS_FOLDER, folder / CLIPS_FOLDER, dirs_exist_ok=True)
 
 
-def is_published_run(folder: pathlib.Path) -> bool:
-    """Whether a folder holds a run's weights for others."""
-    return (folder / PUBLISHED_RUN_FILE).is_file()
-
-
 def read_published_run(folder: pathlib.Path) -> tuple[ConfigDict, int]:
     """Return the config, which starts from the folder's weights, and the step that they are of.
 

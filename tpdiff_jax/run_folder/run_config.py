@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.files.json_files import read_json
+from tpdiff_jax.run_folder.checkpoint_folder import list_steps
 from tpdiff_jax.run_folder.free_fields import PLACES, is_place, may_change
 
 FILE_NAME = "config.json"
@@ -38,12 +39,43 @@ def load_config(workdir: pathlib.Path) -> ConfigDict:
     """Read the config a run was started with.
 
     Raises:
-        ValueError: when there is none or it is not JSON.
+        ValueError: when there is none, it is not JSON, or is the config of a network.
     """
     path = workdir / FILE_NAME
+    refuse_exported_model(workdir)
     if not path.is_file():
         raise ValueError(f"{workdir} is not a run folder: {path} does not exist")
-    return config_of_json(read_json(path))
+    fields = read_json(path)
+    if "train" not in fields and (network := fields.get("_class_name")):
+        raise ValueError(
+            f"{workdir} is not a run folder: {path} is the config of a network, {network!r}; "
+            f"training starts from weights by --config.model.weights={workdir}"
+        )
+    return config_of_json(fields)
+
+
+def is_exported_model(folder: pathlib.Path) -> bool:
+    """Whether a folder holds a run's weights for others, and is no run itself."""
+    if not (folder / PUBLISHED_RUN_FILE).is_file() or list_steps(folder / "checkpoints"):
+        return False
+    try:
+        return "train" not in read_json(folder / FILE_NAME)
+    except ValueError:  # not every network has one there
+        return True
+
+
+def refuse_exported_model(workdir: pathlib.Path) -> None:
+    """Refuse an exported model where a run is needed.
+
+    Raises:
+        ValueError: in one line, with what can be done with it.
+    """
+    if is_exported_model(workdir):
+        raise ValueError(
+            f"--workdir={workdir} is an exported model, not a run: sample, evaluate and export "
+            "read it (without --config), and training in a new workdir starts from it by "
+            f"--config.model.weights={workdir}"
+        )
 
 
 def check_is_run(workdir: pathlib.Path) -> None:
@@ -52,7 +84,7 @@ def check_is_run(workdir: pathlib.Path) -> None:
     Raises:
         ValueError: when there is no config, or it is not JSON.
     """
-    if not (workdir / PUBLISHED_RUN_FILE).is_file():
+    if not is_exported_model(workdir):
         load_config(workdir)
 
 

@@ -32,7 +32,8 @@ def only_trainer(workdir: pathlib.Path) -> Iterator[None]:
         workdir: the run's folder.
 
     Raises:
-        ValueError: in every process, when another run is training there or it cannot be written.
+        ValueError: in every process, when another run is training there, it cannot be written or
+            is an exported model; nothing is written then.
         WriteError: in process 0, when that is because the disk is full.
     """
     busy = f"--workdir={workdir} is being trained in by another process"
@@ -41,6 +42,7 @@ def only_trainer(workdir: pathlib.Path) -> Iterator[None]:
         if jax.process_index() == 0:
             lock = file_lock.hold(workdir / LOCK_FILE, busy, patience=_LOCK_PATIENCE)
             try:
+                run_config.refuse_exported_model(workdir)
                 workdir.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(lock)
             except ValueError as error:
@@ -67,6 +69,7 @@ def open_workdir(experiment: Experiment, workdir: pathlib.Path) -> Any:
     Raises:
         ValueError: when it holds another run, checkpoints of none, or files of something else.
     """
+    run_config.refuse_exported_model(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     saved = None
     if (workdir / run_config.FILE_NAME).exists():
