@@ -161,6 +161,16 @@ def as_tuple(field: str, value: object, of: str) -> tuple:
     return tuple(value)
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with what it counts: `1 video`, `3 videos`.
+
+    Args:
+        number: how many.
+        noun: of one; its plural ends in s.
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def did_you_mean(name: str, known: Iterable[str], at_most: int = 3) -> str:
     """Return `; did you mean A, B?` with the names nearest to one that does not exist.
 

@@ -162,6 +162,35 @@ def test_help_of_a_mode_shows_its_flags_and_no_others() -> None:
             assert f"{code.value} {meaning.split()[0]}" in " ".join(text.split())
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_help_of_a_mode_opens_with_a_command_of_that_mode(mode: str) -> None:
+    for words in ([f"--mode={mode}"], ["--mode", mode], [f"-mode={mode}"]):
+        text = help_text(["tpdiff_jax", *words, "--help"])
+        first, second, *_ = text.splitlines()
+        command = parse(first.split("`")[1].split()[2:])
+        assert command.mode == mode and first.startswith("Command line: `python -m tpdiff_jax.main")
+        assert second.split("`")[1].split()[:2] == ["tpdiff_jax", mode]
+        owns_config = "config" in flags_of(mode)
+        assert ("Every config field" in text) == owns_config
+        assert max(map(len, text.splitlines())) <= 120
+    (first, *_) = help_text(["tpdiff_jax", "--help"]).splitlines()
+    assert parse(first.split("`")[1].split()[2:]).mode == "train"
+
+
+@pytest.mark.parametrize("words", [["--version"], ["-version"], ["--mode=sample", "--version"]])
+def test_the_version_is_that_of_the_package_and_of_jax(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import jax
+
+    monkeypatch.setattr(sys, "argv", ["tpdiff_jax", *words])
+    monkeypatch.setattr(main, "leave_at_sigterm", lambda code: None)
+    with pytest.raises(SystemExit) as stop:
+        main.run_command()
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"tpdiff_jax 0.1.0, jax {jax.__version__}\n"
+
+
 def test_every_exception_that_has_a_code_exists_and_gets_it() -> None:
     import importlib
 

@@ -11,7 +11,7 @@ import pytest
 from tests.tiny import REPO
 from tpdiff_jax import main
 from tpdiff_jax.command_line import parse
-from tpdiff_jax.command_line.shipped_configs import config_folder, config_names, find_config
+from tpdiff_jax.command_line.shipped_configs import config_names, find_config
 
 PLAN = ["main", "--mode=plan", "--workdir=out"]
 
@@ -34,14 +34,6 @@ def test_a_shipped_config_is_found_by_its_name(form: list[str], monkeypatch, tmp
     monkeypatch.chdir(tmp_path)
     config = parse([*PLAN, *form, "--config.train.num_steps=7"]).values["config"]
     assert (config.path.name, config.train.num_steps) == ("ddim", 7)
-
-
-def test_a_file_of_the_same_name_goes_first(monkeypatch, tmp_path) -> None:
-    """A name without a suffix that is a file is that file; everything else in the folder is not."""
-    monkeypatch.chdir(tmp_path)
-    assert find_config("flow") == config_folder() / "flow.py"
-    (tmp_path / "flow").write_text("")
-    assert find_config("flow") == pathlib.Path("flow")
 
 
 @pytest.mark.parametrize("wrong", ["flwo", "../configs/flow", "__init__", "configs.flow", ""])

@@ -88,6 +88,27 @@ def test_a_folder_that_cannot_be_made_stops_only_those_who_asked_for_it(
     assert jax.config.jax_compilation_cache_dir is None
 
 
+@pytest.mark.parametrize("off", ["off", "OFF", "Off"])
+def test_off_in_any_case_keeps_nothing(
+    off: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    jax.config.update("jax_enable_compilation_cache", True)
+    assert open_compilation_cache(off) is None
+    assert not jax.config.jax_enable_compilation_cache and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("wrong", ["", " ", "none", "None", "False", "no", "0"])
+def test_a_word_that_means_no_folder_makes_none(
+    wrong: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=f"^--compilation_cache is {wrong!r}; allowed: a folder"):
+        open_compilation_cache(wrong)
+    assert not list(tmp_path.iterdir())
+    assert open_compilation_cache("./none") == pathlib.Path("none"), "a folder may be called so"
+
+
 def test_the_oldest_programs_go_when_there_are_too_many(tmp_path: pathlib.Path) -> None:
     for age, name in enumerate(["new", "older", "oldest"]):
         (tmp_path / name).write_bytes(b"x" * 100)

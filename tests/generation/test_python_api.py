@@ -5,11 +5,14 @@ import subprocess
 import sys
 
 import av
+import jax
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 import tpdiff_jax
 from tests.tiny import REPO, tiny_config
+from tpdiff_jax.devices.compilation_cache import machine_name
 from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.files.media import to_uint8
 from tpdiff_jax.generation.from_checkpoint import open_run as open_checkpoint
@@ -58,8 +61,53 @@ def test_seeds_steps_and_numbers_are_arguments(workdir: pathlib.Path) -> None:
     assert (videos != run.sample(labels=[7, 7, 7], seed=2)).any()
 
 
+def test_compiled_programs_are_kept_for_the_next_process(
+    workdir: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By default where commands keep them, though this process has compiled without any before."""
+    hits: list[str] = []
+    names = ("jax_compilation_cache_dir", "jax_enable_compilation_cache")
+    names = (*names, "jax_persistent_cache_min_compile_time_secs")
+    before = {name: jax.config.values[name] for name in names}
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    folder = tmp_path / "caches" / "tpdiff_jax" / "compiled" / machine_name()
+
+    def videos(**arguments: object) -> np.ndarray:
+        jax.clear_caches()  # as a new process
+        hits.clear()
+        return tpdiff_jax.open_run(workdir, **arguments).sample(labels=[3], num_videos=1, seed=5)
+
+    def count(name: str, **_: object) -> None:
+        hits.extend([name] if name == "/jax/compilation_cache/cache_hits" else [])
+
+    jax.monitoring.register_event_listener(count)
+    try:
+        expected = videos(compilation_cache="OFF")
+        videos()
+        assert not folder.exists(), "what switched it off holds until a folder is named"
+        jax.config.update("jax_enable_compilation_cache", True)
+        np.testing.assert_array_equal(videos(), expected)
+        assert not hits and any(folder.iterdir())
+        np.testing.assert_array_equal(videos(), expected)
+        assert hits, "nothing was read back"
+        tpdiff_jax.open_run(workdir, compilation_cache=tmp_path / "own")
+        assert jax.config.values["jax_compilation_cache_dir"] == str(tmp_path / "own")
+        tpdiff_jax.open_run(workdir)
+        assert jax.config.values["jax_compilation_cache_dir"] == str(tmp_path / "own")
+        for wrong in ("", " "):
+            with pytest.raises(ValueError, match="^--compilation_cache is '"):
+                tpdiff_jax.open_run(workdir, compilation_cache=wrong)
+    finally:
+        jax.monitoring.unregister_event_listener(count)
+        for name, value in before.items():
+            jax.config.update(name, value)
+        reset_cache()
+
+
 def test_what_does_not_fit_is_said(workdir: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    with pytest.raises(ValueError, match="no argument 'guidance'; allowed: step, .*guidance_scale"):
+    with pytest.raises(
+        ValueError, match="no argument 'guidance'; allowed: step, comp.*guidance_scale"
+    ):
         tpdiff_jax.open_run(workdir, guidance=3.0)
     with pytest.raises(ValueError, match="is not a run folder"):
         tpdiff_jax.open_run(tmp_path)

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from tpdiff_jax.checks import counted
 from tpdiff_jax.encoders import hash_folders
 from tpdiff_jax.generation.prompts import SampleFlags, read_prompts
 from tpdiff_jax.generation.sample_files import SampleWriter, file_words, open_decoder, vbench_name
@@ -25,6 +26,18 @@ def test_videos_are_numbered_through_whatever_the_batches(tmp_path: pathlib.Path
     assert names_in(tmp_path) == [
         "0000_label_3-7.mp4", "0001_a_cat_running.mp4", "0002_up.mp4", "grid.gif"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("number", "told"), [(1, "wrote 1 video to"), (3, "wrote 3 videos to")])
+def test_one_video_is_not_many(
+    number: int, told: str, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer = SampleWriter(tmp_path, 8.0, None)
+    with caplog.at_level("INFO", logger="absl"):
+        writer.write(VIDEOS[:number], [])
+        writer.finish()
+    assert told in caplog.text
+    assert [counted(n, "prompt") for n in (0, 1, 2)] == ["0 prompts", "1 prompt", "2 prompts"]
 
 
 def test_vbench_names_are_the_prompt_and_its_video_s_number(tmp_path: pathlib.Path) -> None:

@@ -1,5 +1,6 @@
 """What --help shows: all modes, or one of them with its flags in full."""
 
+import itertools
 import textwrap
 from collections.abc import Sequence
 
@@ -7,10 +8,19 @@ from tpdiff_jax.command_line.exit_codes import EXIT_CODES
 from tpdiff_jax.command_line.flag_table import FLAGS, MODES, Flag, flags_of, list_flags
 
 PROGRAM = "python -m tpdiff_jax.main"
-_INTRODUCTION = f"""\
-Command line: `{PROGRAM} --config=flow --workdir=runs/flow`, where the package
-is installed also `tpdiff_jax train --config=flow --workdir=runs/flow`.
+EXAMPLES = {
+    "train": "--config=flow --workdir=runs/flow",
+    "sample": "--workdir=runs/flow --labels=3,1,4 --out=clips",
+    "evaluate": "--workdir=runs/flow",
+    "export": "--workdir=runs/flow --out=weights",
+    "prepare": "--config=prepare --workdir=CLIPS --config.prepare.source=VIDEOS",
+    "plan": "--config=flow --workdir=runs/plan --topology=v5e:2x4",
+    "doctor": "--workdir=runs/flow",
+    "replay": "--workdir=runs/flow --step=100",
+}
+"""Mode -> arguments of a command that works as it stands, but for names in capitals."""
 
+_ABOUT_CONFIGS = """\
 Every config field can be overridden: --config.train.num_steps=100,
 --config.pyramid.frame_strides="(1,)" (vanilla diffusion, the pyramid's twin).
 A config file is Python code and is run; only use files you trust.
@@ -19,9 +29,12 @@ A config file is Python code and is run; only use files you trust.
 
 def help_text(argv: Sequence[str]) -> str:
     """Return what --help shows: all modes, or the one that --mode names with its flags in full."""
-    given = [arg for arg in argv[1:] if arg.lstrip("-").startswith("mode=")]
-    mode = given[-1].partition("=")[2] if given else ""
-    parts = [_INTRODUCTION]
+    words = [word.lstrip("-") for word in argv[1:]]
+    given = [word.partition("=")[2] for word in words if word.startswith("mode=")]
+    given += [after for word, after in itertools.pairwise(words) if word == "mode"]
+    mode = given[-1] if given else ""
+    parts = [_introduce(mode if mode in MODES else FLAGS["mode"].default)]
+    parts += [_ABOUT_CONFIGS] if mode not in MODES or "config" in flags_of(mode) else []
     if mode in MODES:
         owned = {name: flag for name, flag in flags_of(mode).items() if name != "mode"}
         parts += [_entry(f"--mode={mode}", MODES[mode]), "Flags:"]
@@ -35,6 +48,15 @@ def help_text(argv: Sequence[str]) -> str:
         parts += [_entry(f"--{name}", f"{flag.text}.") for name, flag in FLAGS.items()]
     codes = "; ".join(f"{code.value} {meaning}" for code, meaning in EXIT_CODES.items())
     return "\n".join([*parts, "", textwrap.fill(f"Exit codes: {codes}.", 100)])
+
+
+def _introduce(mode: str) -> str:
+    named = "" if mode == FLAGS["mode"].default else f"--mode={mode} "
+    return (
+        f"Command line: `{PROGRAM} {named}{EXAMPLES[mode]}`,\n"
+        f"where the package is installed also `tpdiff_jax {mode} {EXAMPLES[mode]}`.\n"
+        "--version prints the versions of this package and of jax.\n"
+    )
 
 
 def _describe(mode: str, flag: Flag) -> str:

@@ -4,12 +4,13 @@ Only the flags of the mode are defined, so a flag of another one cannot go unrea
 that the mode does not read is not even opened.
 """
 
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from tpdiff_jax.checks import (
     check_at_least,
@@ -18,7 +19,8 @@ from tpdiff_jax.checks import (
     check_path_or_bucket,
     did_you_mean,
 )
-from tpdiff_jax.command_line.config_overrides import explain_override
+from tpdiff_jax.command_line.config_files import run_config_file
+from tpdiff_jax.command_line.config_overrides import explain_override, fields_by_name
 from tpdiff_jax.command_line.flag_table import (
     FLAGS,
     MODES,
@@ -55,21 +57,24 @@ def parse(argv: Sequence[str]) -> Command:
     Raises:
         ValueError: naming the flag, for any mistake, those in config overrides included.
     """
-    mode, config = _read_mode(argv)
-    if config is not None and mode in FLAGS["config"].modes:
-        argv = _with_config_file(config, argv)
+    argv = _with_flag_files(argv)
+    _refuse_blanks(argv)
+    mode = _read_mode(argv)
     owned = flags_of(mode)
-    values = _define(owned, argv)
+    config = None
+    if "config" in owned:
+        given, argv = _take_config(argv, owned)
+        config = None if given is None else run_config_file(find_config(given))
+    fields = {} if config is None else fields_by_name(config)  # before they are overridden
     try:
+        values = _define(owned, argv, config)
         _, *words = values(list(argv))
     except flags.UnrecognizedFlagError as error:
         raise ValueError(_explain_unknown(mode, error.flagname)) from error
     # ml_collections raises many types: AttributeError for an unknown field, TypeError and
-    # ValueError for a value of the wrong type, OSError for a missing file.
-    except SyntaxError as error:
-        raise ValueError(f"--config is no Python that can be read: {error}") from error
-    except (flags.Error, AttributeError, KeyError, TypeError, OSError) as error:
-        raise ValueError(explain_override(error, argv)) from error
+    # ValueError for a value of the wrong type.
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(explain_override(error, argv, fields)) from error
     if words:
         raise ValueError(f"{words[0]!r} is no flag; --mode={mode} has {list_flags(mode)}")
     found = {name: values[name].value for name in owned}
@@ -84,11 +89,27 @@ def _new_values() -> flags.FlagValues:
     return values
 
 
-def _read_mode(argv: Sequence[str]) -> tuple[str, str | None]:
-    """Return the mode, before its flags are known, and what --config names."""
+def _with_flag_files(argv: Sequence[str]) -> list[str]:
+    """Put the words of every --flagfile in its place."""
+    try:
+        return [*argv[:1], *_new_values().read_flags_from_files(list(argv[1:]), force_gnu=False)]
+    except flags.Error as error:
+        raise ValueError(str(error)) from error
+
+
+def _refuse_blanks(argv: Sequence[str]) -> None:
+    """Refuse `--config= smoke`, whose value the shell takes for a word of its own."""
+    for word, following in itertools.pairwise(argv[1:]):
+        if re.fullmatch(r"--?\w[\w.]*=", word) and re.match(r"[^-]", following):
+            raise ValueError(
+                f"{word} {following} has a blank behind the =; write {word}{following}"
+            )
+
+
+def _read_mode(argv: Sequence[str]) -> str:
+    """Return the mode, before its flags are known."""
     values = _new_values()
-    for name in ("mode", "config"):
-        flags.DEFINE_string(name, None, "", flag_values=values)
+    flags.DEFINE_string("mode", None, "", flag_values=values)
     try:
         values(list(argv), known_only=True)
     except flags.Error as error:
@@ -97,23 +118,29 @@ def _read_mode(argv: Sequence[str]) -> tuple[str, str | None]:
     check_choice("--mode", mode, MODES)
     if any(re.match(r"--?undefok(=|$)", argument) for argument in argv):
         raise ValueError(_explain_unknown(mode, "undefok"))  # absl would leave flags unread
-    return mode, values.config
+    return mode
 
 
-def _with_config_file(config: str, argv: Sequence[str]) -> list[str]:
-    """Put the file in place of a config's name, once it is there."""
-    path = find_config(config)  # ml_collections would say much later that there is none
-    if str(path) == config:
-        return list(argv)
-    given = (f"--config={config}", f"-config={config}")
-    replaced = [f"--config={path}" if argument in given else argument for argument in argv]
-    for index, argument in enumerate(argv[:-1]):
-        if argument in ("--config", "-config"):
-            replaced[index + 1] = str(path)
-    return replaced
+def _take_config(argv: Sequence[str], owned: Mapping[str, Flag]) -> tuple[str | None, list[str]]:
+    """Return what --config names, the last one if there are several, and all other words."""
+    config, kept, words = None, list(argv[:1]), list(argv[1:])
+    while words and words[0] != "--":
+        word = words.pop(0)
+        name, is_joined, value = re.sub("^--?", "", word).partition("=")
+        flag = owned.get(name) if word.startswith("-") else None
+        takes_next = flag is not None and flag.kind != "switch" and not is_joined
+        if flag is None or flag.kind != "config":
+            kept += [word, *(words.pop(0) for _ in words[:1] if takes_next)]
+        elif takes_next and not words:
+            raise ValueError(f"Missing value for flag --{name}")
+        else:
+            config = words.pop(0) if takes_next else value
+    return config, kept + words
 
 
-def _define(owned: Mapping[str, Flag], argv: Sequence[str]) -> flags.FlagValues:
+def _define(
+    owned: Mapping[str, Flag], argv: Sequence[str], config: ConfigDict | None
+) -> flags.FlagValues:
     values = _new_values()
     define: dict[str, Callable[..., Any]] = {
         "text": flags.DEFINE_string,
@@ -123,11 +150,12 @@ def _define(owned: Mapping[str, Flag], argv: Sequence[str]) -> flags.FlagValues:
         "list": flags.DEFINE_list,
         "repeated": flags.DEFINE_multi_string,
         "switch": flags.DEFINE_bool,
+        "config": flags.DEFINE_string,  # where none is given
     }
     for name, flag in owned.items():
-        if flag.kind == "config":
-            config_flags.DEFINE_config_file(
-                name, None, flag.text, flag_values=values, lock_config=True, sys_argv=list(argv)
+        if flag.kind == "config" and config is not None:
+            config_flags.DEFINE_config_dict(
+                name, config, flag.text, flag_values=values, lock_config=True, sys_argv=list(argv)
             )
         else:
             default = list(flag.default) if isinstance(flag.default, tuple) else flag.default

@@ -6,10 +6,10 @@ it. They import each other as `configs.NAME`, and so may a config of one's own.
 
 import importlib.util
 import pathlib
-import re
 import sys
 
 import tpdiff_jax
+from tpdiff_jax.checks import did_you_mean
 
 ALIAS = "configs"
 _PACKAGE = pathlib.Path(tpdiff_jax.__file__).resolve().parent
@@ -27,26 +27,31 @@ def config_names() -> list[str]:
 
 
 def find_config(given: str) -> pathlib.Path:
-    """Return the file that --config names: a file, or a shipped config by its name.
+    """Return the file that --config names: a shipped config by its name, or a file.
+
+    A shipped name goes before a file of that name, which is `./flow`: what is run is then never
+    what merely lies in the current folder.
 
     Args:
-        given: `configs/mine.py`, or `flow`.
+        given: `flow`, or a file such as `configs/mine.py`.
 
     Raises:
         ValueError: when there is neither.
     """
+    names = config_names()
+    if given in names:
+        offer_configs(is_ours_wanted=True)
+        return config_folder() / f"{given}.py"
     path = pathlib.Path(given)
     if path.is_file():
         offer_configs()
         return path
-    if re.fullmatch(r"\w+", given) and given in config_names():
-        offer_configs(is_ours_wanted=True)
-        return config_folder() / f"{given}.py"
     is_of_checkout = path.suffix == ".py" and path.parts[:-1] in ((), (ALIAS,))
-    if is_of_checkout and path.stem in config_names():
+    if is_of_checkout and path.stem in names:
         hint = f"; from any folder --config={path.stem} is the one that comes with the package"
     else:
-        hint = f", nor one of those that come with the package: {', '.join(config_names())}"
+        hint = f", nor one of those that come with the package: {', '.join(names)}"
+        hint += did_you_mean(path.stem.lower(), names)
     raise ValueError(f"--config={given} is not a file{hint}")
 
 

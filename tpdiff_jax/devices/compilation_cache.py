@@ -13,8 +13,10 @@ import platform
 
 import jax
 from absl import logging
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 OFF = "off"
+_LIKE_OFF = ("none", "no", "false", "0", "disable", "disabled")  # folders that nobody means
 MAX_BYTES = 4 * 2**30  # of a machine's folder; then the oldest programs go
 LEAST_SECONDS = 0.1  # programs compiled faster are not worth a file
 _CPU_FACTS = pathlib.Path("/proc/cpuinfo")
@@ -24,16 +26,22 @@ def open_compilation_cache(given: str | None) -> pathlib.Path | None:
     """Let JAX keep compiled programs, before it compiles the first one.
 
     Args:
-        given: --compilation_cache: a folder, or `off`. None takes JAX_COMPILATION_CACHE_DIR, or
-            else the user's own folder; where that cannot be made, nothing is kept.
+        given: --compilation_cache: a folder, or `off` in any case. None takes
+            JAX_COMPILATION_CACHE_DIR, or else the user's own folder; where that cannot be made,
+            nothing is kept.
 
     Returns:
         The folder; None where nothing is kept, or JAX's own variable says where.
 
     Raises:
-        ValueError: when a given folder cannot be made.
+        ValueError: when a given folder cannot be made, or is none.
     """
-    if given == OFF:
+    if given is not None and (not given.strip() or given.lower() in _LIKE_OFF):
+        raise ValueError(
+            f"--compilation_cache is {given!r}; allowed: a folder (./NAME for one of this name), "
+            f"gs://BUCKET/FOLDER or {OFF}"
+        )
+    if given is not None and given.lower() == OFF:
         jax.config.update("jax_enable_compilation_cache", False)
         return None
     if given is None and jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
@@ -54,6 +62,31 @@ def open_compilation_cache(given: str | None) -> pathlib.Path | None:
         logging.warning("compiled programs are not kept: %s", error)
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
+    return folder
+
+
+def reopen_compilation_cache(given: str | None) -> pathlib.Path | None:
+    """As `open_compilation_cache`, in a process that may have compiled programs already.
+
+    Args:
+        given: a folder or `off`, for all that the process compiles from here on. None changes
+            nothing where the process has a folder, or has switched such folders off.
+
+    Returns:
+        The folder; None where nothing is kept, or the process had one before.
+
+    Raises:
+        ValueError: when a given folder cannot be made, or is none.
+    """
+    names = ("jax_compilation_cache_dir", "jax_enable_compilation_cache")
+    before = [jax.config.values[name] for name in names]
+    if given is None and not jax.config.values["jax_enable_compilation_cache"]:
+        return None
+    folder = open_compilation_cache(given)
+    if given is not None and given.lower() != OFF:
+        jax.config.update("jax_enable_compilation_cache", True)
+    if [jax.config.values[name] for name in names] != before:
+        reset_cache()  # JAX asks once whether there is one, and where
     return folder
 
 

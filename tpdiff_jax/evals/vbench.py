@@ -23,6 +23,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from tpdiff_jax.checks import counted
 from tpdiff_jax.command_line.exit_codes import ExitCode
 from tpdiff_jax.files.durable import WriteError, write_durably
 from tpdiff_jax.files.json_files import read_json
@@ -230,7 +231,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _write_prompts(options: argparse.Namespace) -> int:
     prompts = read_vbench_prompts(options.info, _names(options.dimensions))
     write_durably(options.out, "".join(f"{prompt.text}\n" for prompt in prompts))
-    print(f"wrote {len(prompts)} prompts to {options.out}; VBench wants {VIDEOS_PER_PROMPT} videos "
+    print(f"wrote {counted(len(prompts), 'prompt')} to {options.out}; VBench wants {VIDEOS_PER_PROMPT} videos "
           "of each")  # fmt: skip
     return 0
 

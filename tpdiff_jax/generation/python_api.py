@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tpdiff_jax.devices.compilation_cache import reopen_compilation_cache
 from tpdiff_jax.files.media import to_uint8
 from tpdiff_jax.generation import from_checkpoint
 from tpdiff_jax.generation.from_checkpoint import GenerateFlags, OpenedRun
@@ -84,7 +85,11 @@ class SamplingRun:
 
 
 def open_sampling_run(
-    workdir: str | pathlib.Path, *, step: int | None = None, **overrides: Any
+    workdir: str | pathlib.Path,
+    *,
+    step: int | None = None,
+    compilation_cache: str | pathlib.Path | None = None,
+    **overrides: Any,
 ) -> SamplingRun:
     """Open a run to sample from it; known as `tpdiff_jax.open_run`.
 
@@ -95,6 +100,9 @@ def open_sampling_run(
     Args:
         workdir: a folder that training has made.
         step: checkpoint to read; None takes the newest that can be read.
+        compilation_cache: folder for compiled programs, so that the next process need not compile
+            them, or "off"; JAX has one for the whole process. None takes the folder that commands
+            take, unless JAX has been told of one, or to keep nothing.
         **overrides: as the flags of `--mode=sample`: `guidance_scale`, a number or one a stage,
             `steps_per_stage`, `video_weights`, `bucket`, `adapter`, `adapter_scale`.
 
@@ -102,11 +110,14 @@ def open_sampling_run(
         The run, with the moving average of the parameters.
 
     Raises:
-        ValueError: when the folder is no run, an override is unknown or no checkpoint can be read.
+        ValueError: when the folder is no run, an override is unknown, no checkpoint can be read or
+            the folder of compiled programs cannot be made.
     """
     if unknown := set(overrides) - set(GenerateFlags._fields):
         known = ", ".join(GenerateFlags._fields)
-        raise ValueError(f"open_run has no argument {min(unknown)!r}; allowed: step, {known}")
+        raise ValueError(
+            f"open_run has no argument {min(unknown)!r}; allowed: step, compilation_cache, {known}"
+        )
     for name in ("guidance_scale", "steps_per_stage"):
         if (value := overrides.get(name)) is not None:
             values = [value] if isinstance(value, int | float) else value
@@ -115,4 +126,5 @@ def open_sampling_run(
         if overrides.get(name) is not None:
             overrides[name] = str(overrides[name])
     flags = GenerateFlags(**overrides)
+    reopen_compilation_cache(None if compilation_cache is None else str(compilation_cache))
     return SamplingRun(from_checkpoint.open_run(pathlib.Path(workdir), step=step, overrides=flags))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from absl import logging
 
+from tpdiff_jax.checks import counted
 from tpdiff_jax.data import Dataset
 from tpdiff_jax.encoders import VideoEncoder, hash_folders, open_video_encoder
 from tpdiff_jax.files import media
@@ -120,7 +121,7 @@ class SampleWriter:
             logging.warning(
                 "sample.video_weights is empty: %s holds latents, not videos", self._folder
             )
-        logging.info("wrote %d videos to %s", self._names.num_given, self._folder)
+        logging.info("wrote %s to %s", counted(self._names.num_given, "video"), self._folder)
 
 
 def file_words(caption: str) -> str:

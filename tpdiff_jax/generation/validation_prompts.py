@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from tpdiff_jax.checks import naming
+from tpdiff_jax.checks import counted, naming
 from tpdiff_jax.data import Requests, requests_of_labels
 from tpdiff_jax.devices.host_memory import release_free_memory
 from tpdiff_jax.devices.processes import is_true_at_main, wait_for_others
@@ -105,7 +105,7 @@ def _encode(experiment: Experiment) -> Requests:
     encoder = open_encoder_of_clips(dataset, spec.text_weights, "sample.text_weights")
     with naming("sample.prompts"):
         requests = requests_of_captions(dataset, encoder, captions)
-    logging.info("encoded %d prompts of %s", len(captions), spec.prompts)
+    logging.info("encoded %s of %s", counted(len(captions), "prompt"), spec.prompts)
     return requests
 
 
