@@ -54,7 +54,7 @@ def _run(path: pathlib.Path) -> Any:
 
 
 class _FreshLoader(importlib.machinery.SourceFileLoader):
-    """Python's own without `__pycache__`, in which a file changed within a second looks the same."""
+    """Python's own without `__pycache__`, which misses changes within a second."""
 
     def path_stats(self, path: Any) -> Any:
         """Refuse, so that the file itself is read."""

@@ -231,7 +231,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _write_prompts(options: argparse.Namespace) -> int:
     prompts = read_vbench_prompts(options.info, _names(options.dimensions))
     write_durably(options.out, "".join(f"{prompt.text}\n" for prompt in prompts))
-    print(f"wrote {counted(len(prompts), 'prompt')} to {options.out}; VBench wants {VIDEOS_PER_PROMPT} videos "
+    print(f"wrote {counted(len(prompts), 'prompt')} to {options.out}; "
+          f"VBench wants {VIDEOS_PER_PROMPT} videos "
           "of each")  # fmt: skip
     return 0
 
