@@ -13,7 +13,6 @@ if not __package__:  # run as a file: `types.py` beside it would stand for the s
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 import contextlib
-import importlib.metadata
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,6 @@ from typing import TYPE_CHECKING
 
 from absl import app, flags, logging
 
-import tpdiff_jax
 from tpdiff_jax import command_line
 from tpdiff_jax.checks import is_bucket_address
 from tpdiff_jax.command_line import Command, ExitCode
@@ -276,13 +274,6 @@ def print_help_when_asked(argv: Sequence[str]) -> None:
         sys.exit(ExitCode.DONE)
 
 
-def print_version_when_asked(argv: Sequence[str]) -> None:
-    """Show the versions of this package and of jax for --version."""
-    if any(arg in ("--version", "-version") for arg in argv[1:]):
-        print(f"tpdiff_jax {tpdiff_jax.__version__}, jax {importlib.metadata.version('jax')}")
-        sys.exit(ExitCode.DONE)
-
-
 def keep_from_libraries(argv: Sequence[str]) -> list[str]:
     """Mark the flags of libraries as read, which they ask for, and return all arguments."""
     flags.FLAGS(list(argv[:1]))
@@ -300,7 +291,7 @@ def run() -> None:
     """Do what the command line of this process asks for."""
     leave_at_sigterm(ExitCode.PREEMPTED)
     print_help_when_asked(sys.argv)
-    print_version_when_asked(sys.argv)
+    command_line.print_version_when_asked(sys.argv)
     set_up_console()
     app.run(main, flags_parser=keep_from_libraries)
 

@@ -18,6 +18,7 @@ from tpdiff_jax.command_line.flag_table import (
 )
 from tpdiff_jax.command_line.help_page import help_text
 from tpdiff_jax.command_line.parsing import Command, parse
+from tpdiff_jax.command_line.version import print_version_when_asked
 
 __all__ = [
     "DEVICE_MODES",
@@ -32,4 +33,5 @@ __all__ = [
     "help_text",
     "list_flags",
     "parse",
+    "print_version_when_asked",
 ]
