@@ -74,7 +74,7 @@ def read_prompts(name: str, field: str = "--prompts") -> list[str]:
     """
     path = pathlib.Path(name)
     if not path.is_file():
-        raise ValueError(f"{field}={name} is not a file")
+        raise ValueError(f"{field}={name} must be a file; there is none")
     if path.stat().st_size > MAX_PROMPT_FILE_BYTES:
         raise ValueError(f"{field}={name} must be a file of at most {MAX_PROMPT_FILE_BYTES} B")
     with naming(f"{field}={name}"):

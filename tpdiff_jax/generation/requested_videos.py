@@ -1,5 +1,6 @@
 """What was asked for, as the network generates it, batch by batch; for files and for Python."""
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -56,11 +57,15 @@ def request_videos(
         experiment, flags, number, is_number_given=num_videos is not None
     )
 
-    sampler, size = Sampler(experiment, null_cond=null_cond), spec.batch_size
+    size = spec.batch_size
+
+    @functools.cache
+    def sampler() -> Sampler:
+        return Sampler(experiment, null_cond=null_cond)
 
     def make(start: int) -> np.ndarray:
         part = requests.take(rows[start : start + size])
-        return sampler(run.params, part.cond, seed=seed, batch_size=size, first=start)
+        return sampler()(run.params, part.cond, seed=seed, batch_size=size, first=start)
 
     captions = requests.captions
     return RequestedVideos([captions[i] if captions else "" for i in rows], size, make)
