@@ -247,9 +247,7 @@ def test_an_out_that_is_no_folder_is_named(
     assert (tmp_path / "file").read_text() == "mine"
 
 
-@pytest.mark.parametrize(
-    ("asked", "text"), [(None, True), ("mit", False), ("other", False), ("openrail", False)]
-)
+@pytest.mark.parametrize(("asked", "text"), [(None, True), ("mit", False)])
 def test_a_model_exported_again_keeps_its_licence(
     asked: str | None, text: bool, run: OpenedRun, tmp_path: pathlib.Path
 ) -> None:
@@ -259,21 +257,23 @@ def test_a_model_exported_again_keeps_its_licence(
     assert ModelCard.load(second / "README.md").data.license == licence
     assert (second / "LICENSE").is_file() == text
     assert "others have published" not in (second / "README.md").read_text()
-    write_durably(first / "LICENSE", "the author's own text")
-    third = export_model_card(open_run(first), None, "float32", tmp_path / "third")
-    assert (third / "LICENSE").read_text() == "the author's own text"
-    new = export_model_card(open_run(first), None, "float32", tmp_path / "new", "bsd")
+    opened = open_run(first)
+    new = export_model_card(opened, None, "float32", tmp_path / "new", "bsd")
     assert ModelCard.load(new / "README.md").data.license == "bsd"
     assert not (new / "LICENSE").exists()
+    write_durably(first / "LICENSE", "the author's own text")
+    third = export_model_card(opened, None, "float32", tmp_path / "third")
+    assert (third / "LICENSE").read_text() == "the author's own text"
 
 
 def test_a_licence_that_a_card_does_not_name_is_not_made_up(
     card: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
+    folder = shutil.copytree(card, tmp_path / "model")
+    opened = open_run(folder)
     for i, text in enumerate(("", "# Model", "---\nlicense: [\n---", "---\nlicense: 3\n---\n")):
-        folder = shutil.copytree(card, tmp_path / str(i))
         (folder / "README.md").write_text(text)
-        out = export_model_card(open_run(folder), None, "float32", tmp_path / f"out{i}")
+        out = export_model_card(opened, None, "float32", tmp_path / f"out{i}")
         assert ModelCard.load(out / "README.md").data.license == "other"
         assert "others have published" in (out / "README.md").read_text()
 
@@ -312,7 +312,16 @@ def test_an_evaluation_names_an_out_that_is_no_folder(
     run: OpenedRun, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("mine")
-    monkeypatch.setattr(evaluate, "open_measure", lambda *_: None)
-    monkeypatch.setattr(evaluate, "measure_samples", lambda *_, **__: {})
+
+    class Measure:
+        is_possible = True
+
+        def __init__(self, *_: Any) -> None:
+            """Stands for an `Evaluator`."""
+
+        def __call__(self, _: Any) -> None:
+            pytest.fail("nothing must be measured before")
+
+    monkeypatch.setattr(evaluate, "Evaluator", Measure)
     with pytest.raises(ValueError, match=r"^--out=.*file/x: .*file is no folder"):
         evaluate.evaluate_run(run, tmp_path / "file" / "x")

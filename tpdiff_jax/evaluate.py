@@ -133,7 +133,7 @@ def evaluate_run(run: OpenedRun, out: pathlib.Path | None) -> pathlib.Path:
         The file written, `evaluation_STEP.json`.
 
     Raises:
-        ValueError: when there are no clips to compare with.
+        ValueError: when there are no clips to compare with, or `out` is no folder.
     """
     experiment = run.experiment
     sampler = Sampler(experiment)
@@ -149,6 +149,8 @@ def evaluate_run(run: OpenedRun, out: pathlib.Path | None) -> pathlib.Path:
             "evaluation needs two clips or more to compare with; --mode=sample writes videos to "
             "look at"
         )
+    folder = out or run.workdir
+    make_out_folder(folder)
     evaluation = evaluator(run.params)
     results = make_results(
         experiment,
@@ -157,8 +159,6 @@ def evaluate_run(run: OpenedRun, out: pathlib.Path | None) -> pathlib.Path:
         timing={"sample_flops_per_video": sampler.flops()},
         step_seconds={},
     )
-    folder = out or run.workdir
-    make_out_folder(folder)
     path = folder / f"evaluation_{run.step:08d}.json"
     write_json(path, results)
     print(format_table(evaluation))
