@@ -31,13 +31,13 @@ class Published(NamedTuple):
 
 
 def _whole(
-    layouts: tuple[str, ...], load: Callable[..., Params], save: Callable[..., None]
+    layouts: tuple[str, ...], read: Callable[..., Params], write: Callable[..., None]
 ) -> Published:
     """Weights that lack nothing, and are written from the parameters alone."""
     return Published(
         layouts=layouts,
-        load=lambda folder, config, params, _: load(folder, config, params=params),
-        save=lambda folder, params, config, layout, dtype, _: save(
+        load=lambda folder, config, params, _: read(folder, config, params=params),
+        save=lambda folder, params, config, layout, dtype, _: write(
             folder, params, config, layout, dtype
         ),
     )

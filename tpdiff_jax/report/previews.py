@@ -48,22 +48,22 @@ def grid_preview(path: Path) -> Preview | None:
         The preview, or None for a file that is no whole picture or too large for WebP (16383
         pixels a side).
     """
-    still = io.BytesIO()
+    buffer = io.BytesIO()
     try:
         with Image.open(path, formats=["GIF"]) as picture:
             width, height = picture.size
             frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(picture)]
             milliseconds = picture.info.get("duration", _FRAME_MILLISECONDS)
-        frames[0].quantize(_STILL_COLOURS, dither=Image.Dither.NONE).save(still, "GIF")
+        frames[0].quantize(_STILL_COLOURS, dither=Image.Dither.NONE).save(buffer, "GIF")
         moving = min((_webp(frames, milliseconds, **coding) for coding in _CODINGS), key=len)
     except _BROKEN:
         return None
     return Preview(
         moving=data_uri("image/webp", moving),
-        still=data_uri("image/gif", still.getvalue()),
+        still=data_uri("image/gif", buffer.getvalue()),
         width=width,
         height=height,
-        num_bytes=len(moving) + len(still.getvalue()),
+        num_bytes=len(moving) + len(buffer.getvalue()),
     )
 
 
