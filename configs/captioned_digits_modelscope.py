@@ -4,7 +4,8 @@ Command:  python -m experiments.captioned_digits --config=configs/captioned_digi
             --out=runs/captioned_modelscope --arms=vanilla --num_clips=1500
           makes the clips, a text encoder of random weights and an autoencoder, then prepares,
           trains, samples and measures.
-Result:   not yet run in full; 100 steps on 60 clips bring the loss from 1.5 to 0.1.
+Result:   one seed, 11.3 TFLOP: label accuracy of 48 new captions 0.71; for another's caption 0.04;
+          chance 0.10 (docs/results/captioned_digits_modelscope.md).
 
 As in configs/captioned_digits_ddim.py the data is predicted and there is no signal at t = 1. The
 network is small enough to see the noise time as the frame rate: --arms=pyramid,vanilla with
