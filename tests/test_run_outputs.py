@@ -312,7 +312,7 @@ def test_a_refused_sample_evaluation_export_and_replay_change_nothing(
         ["--mode=sample", "--step=3"],
         ["--mode=sample", "--naming=vbench", "--caption=a/b"],
         ["--mode=evaluate", "--step=3"],
-        ["--mode=export"],
+        ["--mode=export", "--layout=diffusers"],  # it has one of its own alone
         ["--mode=replay", "--step=99"],
         ["--mode=doctor", "--trust_step=4"],
     ):
