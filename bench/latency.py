@@ -24,7 +24,7 @@ from bench.report_files import facts, write_report
 from bench.timing import FloatArray, quartiles, time_interleaved
 from experiments.command_line import command_parser, output_folder, split_names
 from experiments.grid.overrides import parse_overrides
-from experiments.pages.markdown import number, table
+from experiments.pages.markdown import median_and_quartiles, number, table
 from tpdiff_jax.experiment.build import Experiment
 from tpdiff_jax.generation.sampler import Sampler
 from tpdiff_jax.run_log.progress import Progress
@@ -106,7 +106,7 @@ def write_page(report: Mapping[str, Any]) -> str:
         [
             row["config"],
             " + ".join(map(str, row["steps"])),
-            *(_spread(row[name]) for name in ("vanilla", "pyramid", "ratio")),
+            *(median_and_quartiles(row[name]) for name in ("vanilla", "pyramid", "ratio")),
             number(row["flop_ratio"]),
         ]
         for row in report["rows"]
@@ -115,10 +115,6 @@ def write_page(report: Mapping[str, Any]) -> str:
     facts = f"{device['platform']}, {device['kind']}, {device['num_devices']} device(s)"
     intro = f"{report['videos']} video(s) at once on {facts}. Command: `{report['command']}`"
     return "\n\n".join(["# Latency of sampling", intro, table(header, rows), _NOTE]) + "\n"
-
-
-def _spread(values: Mapping[str, float]) -> str:
-    return f"{number(values['median'])} [{number(values['low'])}, {number(values['high'])}]"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""What every bench writes: how and where it was measured, the figures, and a page to read."""
+"""What a bench or a table writes: how and where it was measured, figures, and a page to read."""
 
 import pathlib
 import shlex
@@ -10,10 +10,16 @@ from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.files.json_files import write_json
 
 
-def facts(program: str, arguments: Sequence[str]) -> dict[str, Any]:
-    """Return the command, the devices and the versions behind figures."""
+def facts(program: str, arguments: Sequence[str], package: str = "bench") -> dict[str, Any]:
+    """Return the command, the devices and the versions behind figures.
+
+    Args:
+        program: the module that was run.
+        arguments: of its command line.
+        package: that holds the module.
+    """
     return {
-        "command": shlex.join(["python", "-m", f"bench.{program}", *arguments]),
+        "command": shlex.join(["python", "-m", f"{package}.{program}", *arguments]),
         "device": device_facts(),
         "versions": package_versions(),
     }

@@ -11,11 +11,10 @@ Exit codes: 0 done; 2 bad input.
 """
 
 import argparse
-import json
 import pathlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.command_line import command_parser, output_folder
@@ -27,7 +26,7 @@ from tpdiff_jax.digits.figures import DIGIT_METRICS
 from tpdiff_jax.evaluate import choose_measures
 from tpdiff_jax.experiment.build import Experiment, build_experiment
 from tpdiff_jax.files.durable import write_durably
-from tpdiff_jax.files.json_files import write_json
+from tpdiff_jax.files.json_files import read_json, write_json
 from tpdiff_jax.generation.from_checkpoint import OpenedRun, open_run
 from tpdiff_jax.generation.sampler import Sampler
 from tpdiff_jax.run_folder import run_config
@@ -193,11 +192,11 @@ def select_variants(known: Sequence[str], only: Sequence[str]) -> list[str]:
     return [name for name in known if not only or name in only or name == "base"]
 
 
-def read_point(path: pathlib.Path, key: dict[str, Any]) -> dict[str, Any] | None:
+def read_point(path: pathlib.Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return a measurement from disk if it is the one of `key`."""
     if not path.is_file():
         return None
-    point = json.loads(path.read_text())
+    point = read_json(path)
     return point if all(point.get(name) == value for name, value in key.items()) else None
 
 

@@ -14,20 +14,20 @@ Exit codes: 0 done; 2 bad input.
 """
 
 import argparse
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from bench.cost_cases import build_twins
 from bench.latency import measure
+from bench.report_files import facts, write_report
 from experiments.command_line import command_parser, output_folder, split_names
 from experiments.grid.overrides import parse_overrides
 from experiments.pages.paper_tables import latency_rows
+from experiments.sampling import read_point
 from tpdiff_jax.checks import check_choice
-from tpdiff_jax.devices.facts import device_facts, package_versions
-from tpdiff_jax.files.durable import write_durably
-from tpdiff_jax.files.json_files import read_json, write_json
+from tpdiff_jax.devices.facts import device_facts
+from tpdiff_jax.files.json_files import write_json
 
 EXIT_BAD_INPUT = 2
 
@@ -59,12 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"table1: error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
-    command = shlex.join(["python", "-m", "experiments.table1", *arguments])
-    report = {"command": command, "versions": package_versions(), "rows": rows}
-    page = write_page(report)
-    write_json(options.out / "table1.json", report)
-    write_durably(options.out / "table1.md", page)
-    print(page)
+    report = facts("table1", arguments, "experiments") | {"rows": rows}
+    write_report(options.out, "table1", report, write_page(report))
     return 0
 
 
@@ -118,7 +114,7 @@ def time_system(
         "overrides": dict(overrides), "videos": options.videos, "rounds": options.rounds,
     }  # fmt: skip
     path = options.out / f"{name}.json"
-    if path.is_file() and (kept := read_json(path)).get("setting") == setting:
+    if kept := read_point(path, {"setting": setting}):
         return kept
     twins = build_twins(system.config, overrides, system.frame_shape)
     timed = measure({name: twins}, options.videos, options.rounds)

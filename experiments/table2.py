@@ -19,11 +19,9 @@ Exit codes: 0 done; 2 bad input; 6 a file could not be written.
 
 import argparse
 import hashlib
-import itertools
 import json
 import pathlib
 import re
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -31,14 +29,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from bench.report_files import facts, write_report
 from experiments.command_line import command_parser, output_folder, split_names
 from experiments.pages.paper_tables import SCORES, beside_published
 from experiments.systems import System, read_systems
 from tpdiff_jax.checks import naming
 from tpdiff_jax.command_line.exit_codes import ExitCode
-from tpdiff_jax.devices.facts import device_facts, package_versions
 from tpdiff_jax.evals import vbench
-from tpdiff_jax.files.durable import WriteError, write_durably
+from tpdiff_jax.files.durable import WriteError
 from tpdiff_jax.files.json_files import read_json, write_json
 from tpdiff_jax.files.media import to_uint8, write_mp4
 from tpdiff_jax.generation.from_checkpoint import GenerateFlags, OpenedRun
@@ -87,13 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except WriteError as error:
         print(f"table2: error: {error}", file=sys.stderr)
         return ExitCode.SAVE_FAILED
-    command = shlex.join(["python", "-m", "experiments.table2", *arguments])
-    report = {"command": command, "seed": work.seed, "prompts": len(work.prompts), "systems": rows}
-    report |= {"device": device_facts(), "versions": package_versions()}
-    page = write_page(report)
-    write_json(work.out / "table2.json", report)
-    write_durably(work.out / "table2.md", page)
-    print(page)
+    report = facts("table2", arguments, "experiments")
+    report |= {"seed": work.seed, "prompts": len(work.prompts), "systems": rows}
+    write_report(work.out, "table2", report, write_page(report))
     return 0
 
 
@@ -144,10 +138,17 @@ def make_row(system: System, work: Work) -> dict[str, Any]:
     run = system.open(GenerateFlags(seed=work.seed))
     folder, scores = work.out / system.name, work.out / f"{system.name}_scores"
     with naming(system.name):
-        asked, decode = request(system, run, work)
-        check_names(folder, asked.captions, "vbench")
-    facts = keep_facts(work.out / f"{system.name}.json", facts_of(system, run, work))
-    missing = make_videos(system.name, asked, decode, work, folder, run.experiment.dataset.fps)
+        paths = video_paths(work, folder)
+    facts, facts_path = facts_of(system, run, work), work.out / f"{system.name}.json"
+    check_facts(facts_path, facts)
+    batches = own_batches(paths, run.experiment.sample.batch_size, work)
+    with naming(system.name):
+        asked = request(system, run, work, folder) if batches else None
+    work.out.mkdir(parents=True, exist_ok=True)
+    write_json(facts_path, facts)
+    if asked is not None:  # an encoder of prompts is not opened for the table alone
+        make_videos(system.name, *asked, batches, run.experiment.dataset.fps)
+    missing = sum(not path.is_file() for path in paths)
     command = vbench.scoring_command(
         folder.absolute(), work.dimensions, scores.absolute(), is_own_prompts=not work.is_vbench
     )
@@ -196,38 +197,58 @@ _DECIDING_FIELDS = (
 )
 
 
-def keep_facts(path: pathlib.Path, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Write the facts of a folder's videos, or compare them with those that are there.
+def check_facts(path: pathlib.Path, facts: Mapping[str, Any]) -> None:
+    """Compare the facts of a folder's videos with those that were written for it.
 
     Args:
-        path: of the file.
+        path: of the file; it need not be there.
         facts: of the videos that are to be made.
 
     Raises:
         ValueError: naming what differs, so that old and new videos never mix.
     """
-    if path.is_file():
-        kept = read_json(path)
-        names = [name for name in facts if kept.get(name) != facts[name]]
-        if names:
-            shown = "; ".join(f"{n}: {kept.get(n)!r}, now {facts[n]!r}" for n in names)
-            raise ValueError(f"{path} describes other videos ({shown}): name another --out")
-    else:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, dict(facts))
-    return dict(facts)
+    kept = read_json(path) if path.is_file() else facts
+    if names := [name for name in facts if kept.get(name) != facts[name]]:
+        shown = "; ".join(f"{n}: {kept.get(n)!r}, now {facts[n]!r}" for n in names)
+        raise ValueError(f"{path} describes other videos ({shown}): name another --out")
 
 
-def request(system: System, run: OpenedRun, work: Work) -> tuple[RequestedVideos, Decode]:
+def video_paths(work: Work, folder: pathlib.Path) -> list[pathlib.Path]:
+    """Return the file of every video of a system, in the order in which they are made."""
+    names = SampleNames("vbench")
+    captions = (prompt for prompt in work.prompts for _ in range(work.videos_per_prompt))
+    return [folder / f"{names.next(caption)}.mp4" for caption in captions]
+
+
+def own_batches(
+    paths: Sequence[pathlib.Path], batch_size: int, work: Work
+) -> dict[int, Sequence[pathlib.Path]]:
+    """Return the batches of this part that are not complete: number of the first video -> files.
+
+    Args:
+        paths: of all videos.
+        batch_size: videos made at once.
+        work: which part of them.
+    """
+    starts = range(0, len(paths), batch_size)[work.part :: work.num_parts]
+    batches = {start: paths[start : start + batch_size] for start in starts}
+    return {s: files for s, files in batches.items() if not all(p.is_file() for p in files)}
+
+
+def request(
+    system: System, run: OpenedRun, work: Work, folder: pathlib.Path
+) -> tuple[RequestedVideos, Decode]:
     """Return all videos of a system, still to be made, and what turns latents into pixels.
 
     Args:
         system: its text encoder and autoencoder.
         run: its network.
         work: what to make.
+        folder: for the files.
 
     Raises:
-        ValueError: for a run without text, or weights that are not the run's.
+        ValueError: for a run without text, weights that are not the run's, or a prompt that cannot
+            be the name of a file there.
     """
     dataset, spec = run.experiment.dataset, run.experiment.sample
     if dataset.num_digits:
@@ -241,43 +262,33 @@ def request(system: System, run: OpenedRun, work: Work) -> tuple[RequestedVideos
         text_weights=system.text_weights,
         naming="vbench",
     )
-    return request_videos(run, flags, num_videos=None, seed=work.seed), decode
+    asked = request_videos(run, flags, num_videos=None, seed=work.seed)
+    check_names(folder, asked.captions, "vbench")
+    return asked, decode
 
 
 def make_videos(
     name: str,
     asked: RequestedVideos,
     decode: Decode,
-    work: Work,
-    folder: pathlib.Path,
+    batches: Mapping[int, Sequence[pathlib.Path]],
     fps: float,
-) -> int:
-    """Make the videos of this part that a folder lacks.
+) -> None:
+    """Make batches of videos.
 
     Args:
         name: of the system.
         asked: all of its videos.
         decode: latents to pixels.
-        work: which part of them.
-        folder: for the files.
+        batches: what `own_batches` returns.
         fps: frames per second.
-
-    Returns:
-        How many of all videos are still missing: those of other parts.
     """
-    naming_files = SampleNames("vbench")
-    paths = [folder / f"{naming_files.next(caption)}.mp4" for caption in asked.captions]
-    folder.mkdir(parents=True, exist_ok=True)
-    own = itertools.islice(asked.starts, work.part, None, work.num_parts)
-    batches = {start: paths[start : start + asked.batch_size] for start in own}
-    todo = [s for s, files in batches.items() if not all(path.is_file() for path in files)]
-    with Progress(len(todo), label=name, unit="batch") as progress:
-        for done, start in enumerate(todo, 1):
+    with Progress(len(batches), label=name, unit="batch") as progress:
+        for done, (start, paths) in enumerate(batches.items(), 1):
             videos = to_uint8(decode(asked.make(start)))
-            for path, video in zip(batches[start], videos, strict=True):
+            for path, video in zip(paths, videos, strict=True):
                 write_mp4(path, video, fps=fps)
             progress.update(done)
-    return sum(not path.is_file() for path in paths)
 
 
 def write_page(report: Mapping[str, Any]) -> str:

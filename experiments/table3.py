@@ -14,17 +14,16 @@ Writes SYSTEM/evaluation_STEP.json, table3.json and table3.md. Exit codes: 0 don
 
 import argparse
 import pathlib
-import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any
 
+from bench.report_files import facts, write_report
 from experiments.command_line import command_parser, output_folder, split_names
 from experiments.pages.paper_tables import ALIGNMENT, beside_published
+from experiments.sampling import read_point
 from experiments.systems import System, read_systems
-from tpdiff_jax.devices.facts import device_facts, package_versions
 from tpdiff_jax.evaluate import evaluate_run
-from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.files.json_files import read_json, write_json
 from tpdiff_jax.generation.from_checkpoint import GenerateFlags
 
@@ -49,13 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"table3: error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
-    command = shlex.join(["python", "-m", "experiments.table3", *arguments])
-    report = {"command": command, "systems": rows, "flags": flags._asdict()}
-    report |= {"device": device_facts(), "versions": package_versions()}
-    page = write_page(report)
-    write_json(options.out / "table3.json", report)
-    write_durably(options.out / "table3.md", page)
-    print(page)
+    report = facts("table3", arguments, "experiments")
+    report |= {"systems": rows, "flags": flags._asdict()}
+    write_report(options.out, "table3", report, write_page(report))
     return 0
 
 
@@ -74,7 +69,7 @@ def evaluate_system(system: System, flags: GenerateFlags, out: pathlib.Path) -> 
     setting = {"step": run.step, "alignment": run.experiment.task.alignment.mode}
     setting |= {"workdir": str(system.workdir), **flags._asdict()}
     path = out / f"{system.name}.json"
-    if path.is_file() and (kept := read_json(path)).get("setting") == setting:
+    if kept := read_point(path, {"setting": setting}):
         return kept
     evaluation = read_json(evaluate_run(run, out / system.name))
     row = {name: evaluation.get(name) for name in ("metrics", "references", "measurement")}

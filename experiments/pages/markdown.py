@@ -32,6 +32,11 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{digits}g}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.2e}"
 
 
+def median_and_quartiles(values: Mapping[str, float]) -> str:
+    """Return `median [low, high]` of quartiles by name."""
+    return f"{number(values['median'])} [{number(values['low'])}, {number(values['high'])}]"
+
+
 def mean_and_sd(interval: Mapping[str, Any] | None) -> str:
     """Return `mean ± sd`; the mean alone for a single seed."""
     if interval is None:

@@ -8,7 +8,7 @@ Source: Ran & Shou, arXiv 2503.09566, Tables 1 to 3, and the ICLR 2026 version f
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.pages.markdown import NONE, number, table
+from experiments.pages.markdown import NONE, median_and_quartiles, number, table
 
 SECONDS: Mapping[str, tuple[float, float]] = {
     "miniflux": (20.79, 12.18),
@@ -68,7 +68,7 @@ def latency_rows(rows: Sequence[Mapping[str, Any]]) -> str:
             [
                 row["system"],
                 " + ".join(map(str, row["steps"])),
-                *(_spread(row[name]) for name in ("vanilla", "pyramid", "ratio")),
+                *(median_and_quartiles(row[name]) for name in ("vanilla", "pyramid", "ratio")),
                 number(row["flop_ratio"]),
                 *paper,
             ]
@@ -79,7 +79,3 @@ def latency_rows(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _cells(columns: Sequence[str], figures: Mapping[str, float]) -> list[str]:
     return [number(figures.get(name), 4) for name in columns]
-
-
-def _spread(values: Mapping[str, float]) -> str:
-    return f"{number(values['median'])} [{number(values['low'])}, {number(values['high'])}]"

@@ -106,6 +106,15 @@ def test_scores_stand_beside_the_papers(
     assert "custom_input" not in page, "nothing is left to score"
 
 
+def test_the_table_alone_opens_no_encoder(
+    systems: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only = "--only=miniflux_tpdiff"
+    assert table2_of(systems, tmp_path, only) == 0
+    monkeypatch.setattr(table2, "request_videos", lambda *_, **__: pytest.fail("it is opened"))
+    assert table2_of(systems, tmp_path, only) == 0
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

@@ -8,6 +8,8 @@ distance is mostly that of the sample size.
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from tpdiff_jax.checks import counted
+
 
 class Sets(NamedTuple):
     """Two disjoint sets of real clips, as (split, first clip), and the clips in each."""
@@ -44,7 +46,7 @@ def notes_on_sets(
         dimensions: d of each Frechet distance, by the name of its figure.
     """
     n, notes = sets.num_clips, []
-    held_out = f"{num_test} clip{'' if num_test == 1 else 's'} held out"
+    held_out = f"{counted(num_test, 'clip')} held out"
     more = "prepare.test_share or a column of splits holds out more"
     if n < 2:
         return [f"nothing is measured: {held_out}, and two sets of two clips are needed; {more}"]
