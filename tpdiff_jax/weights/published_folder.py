@@ -10,8 +10,44 @@ import numpy as np
 from tpdiff_jax.checks import check_choice
 from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.types import Params
-from tpdiff_jax.weights.key_table import KeyRow, export_tensor, flatten_params, places
-from tpdiff_jax.weights.tensor_files import STORED_TYPES, write_folder
+from tpdiff_jax.weights.key_table import (
+    KeyRow,
+    check_tensors,
+    export_tensor,
+    flatten_params,
+    import_params,
+    places,
+)
+from tpdiff_jax.weights.tensor_files import STORED_TYPES, TensorFolder, write_folder
+
+
+def read_published(
+    tensors: TensorFolder,
+    rows: Sequence[KeyRow],
+    shapes: Params,
+    stored: Mapping[str, str] | None = None,
+) -> Params:
+    """Read parameters from the tensors of a folder, all of which must be used.
+
+    Args:
+        tensors: of the folder.
+        rows: key table of the layout.
+        shapes: of the parameters, with their shardings to load onto devices; without: into the
+            host's memory.
+        stored: names in `rows` -> those in the file, without tensors that are passed over; None:
+            the file has the table's names.
+
+    Returns:
+        The parameters, float32: numpy arrays, or device arrays.
+
+    Raises:
+        ValueError: naming the first tensor that is missing, left over or of another shape.
+    """
+    names = {name: name for name in tensors.shapes} if stored is None else stored
+    found = places(rows, shapes)
+    there = {name: tensors.shapes[theirs] for name, theirs in names.items()}
+    check_tensors(found, there, str(tensors.path))
+    return import_params(found, lambda name: tensors.read(names[name]), shapes)
 
 
 def write_published(

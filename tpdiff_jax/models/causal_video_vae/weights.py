@@ -13,11 +13,9 @@ from tpdiff_jax.weights.config_files import shape_of_fields
 from tpdiff_jax.weights.frame_rows import convolution_3d_rows, norm_rows, pointwise_3d_rows
 from tpdiff_jax.weights.key_table import (
     KeyRow,
-    check_tensors,
-    import_params,
     linear_rows,
-    places,
 )
+from tpdiff_jax.weights.published_folder import read_published
 from tpdiff_jax.weights.tensor_files import open_tensor_folder
 
 CAUSAL_VAE_FIELDS: tuple[tuple[str, str, bool], ...] = (
@@ -98,9 +96,7 @@ def load_causal_video_vae(folder: pathlib.Path, config: CausalVideoVAEConfig) ->
         ValueError: naming the first tensor that is missing, left over or of another shape.
     """
     shapes = jax.eval_shape(CausalVideoVAE(config).init, jax.random.key(0))
-    found, tensors = places(causal_video_vae_rows(config), shapes), open_tensor_folder(folder)
-    check_tensors(found, tensors.shapes, str(folder))
-    return import_params(found, tensors.read, shapes)
+    return read_published(open_tensor_folder(folder), causal_video_vae_rows(config), shapes)
 
 
 def _resampling(part: str, tensor: str, param: str) -> list[KeyRow]:

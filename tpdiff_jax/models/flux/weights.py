@@ -24,12 +24,9 @@ from tpdiff_jax.weights.key_table import (
     UNCHANGED,
     KeyRow,
     Transform,
-    check_tensors,
-    import_params,
     linear_rows,
-    places,
 )
-from tpdiff_jax.weights.published_folder import write_published
+from tpdiff_jax.weights.published_folder import read_published, write_published
 from tpdiff_jax.weights.tensor_files import open_tensor_folder
 
 CLASSES = {"pyramid_flow": "PyramidFluxTransformer", "diffusers": "FluxTransformer2DModel"}
@@ -140,10 +137,8 @@ def load_flux(
     layout = layout or _layout_of(folder / "config.json")
     if (folder / "config.json").exists():
         check_config_file(folder / "config.json", config, FLUX_FIELDS, MADE_OF)
-    shapes = params or abstract_flux_params(config)
-    found, tensors = places(flux_rows(config, layout), shapes), open_tensor_folder(folder)
-    check_tensors(found, tensors.shapes, str(folder))
-    return import_params(found, tensors.read, shapes)
+    shapes, rows = params or abstract_flux_params(config), flux_rows(config, layout)
+    return read_published(open_tensor_folder(folder), rows, shapes)
 
 
 def save_flux(

@@ -6,7 +6,6 @@ Older files name the middle's attention otherwise; both names are read.
 import pathlib
 
 import jax
-import numpy as np
 
 from tpdiff_jax.files.json_files import read_json, refusing_odd_fields
 from tpdiff_jax.models.image_vae.config import ImageVAEConfig
@@ -14,7 +13,8 @@ from tpdiff_jax.models.image_vae.network import ImageVAE
 from tpdiff_jax.types import Params
 from tpdiff_jax.weights.config_files import shape_of_fields
 from tpdiff_jax.weights.frame_rows import convolution_rows, norm_rows, pointwise_rows, residual_rows
-from tpdiff_jax.weights.key_table import KeyRow, check_tensors, import_params, linear_rows, places
+from tpdiff_jax.weights.key_table import KeyRow, linear_rows
+from tpdiff_jax.weights.published_folder import read_published
 from tpdiff_jax.weights.tensor_files import open_tensor_folder
 
 IMAGE_VAE_FIELDS: tuple[tuple[str, str], ...] = (
@@ -88,14 +88,9 @@ def load_image_vae(folder: pathlib.Path, config: ImageVAEConfig) -> Params:
         ValueError: naming the first tensor that is missing, left over or of another shape.
     """
     shapes = jax.eval_shape(ImageVAE(config).init, jax.random.key(0))
-    found, tensors = places(image_vae_rows(config), shapes), open_tensor_folder(folder)
+    tensors = open_tensor_folder(folder)
     stored = {current_image_vae_name(name): name for name in tensors.shapes}
-    check_tensors(found, {new: tensors.shapes[old] for new, old in stored.items()}, str(folder))
-
-    def read(name: str) -> np.ndarray:
-        return tensors.read(stored[name])
-
-    return import_params(found, read, shapes)
+    return read_published(tensors, image_vae_rows(config), shapes, stored)
 
 
 def current_image_vae_name(name: str) -> str:

@@ -15,8 +15,8 @@ from tpdiff_jax.models.unet.steps import Step
 from tpdiff_jax.types import Params
 from tpdiff_jax.weights.config_files import check_config_file
 from tpdiff_jax.weights.frame_rows import norm_rows, time_convolution_rows
-from tpdiff_jax.weights.key_table import KeyRow, check_tensors, import_params, linear_rows, places
-from tpdiff_jax.weights.published_folder import write_published
+from tpdiff_jax.weights.key_table import KeyRow, linear_rows
+from tpdiff_jax.weights.published_folder import read_published, write_published
 from tpdiff_jax.weights.tensor_files import open_tensor_folder
 
 MODELSCOPE_LAYOUTS = ("diffusers",)
@@ -68,12 +68,11 @@ def load_modelscope(
             missing, left over or of another shape.
     """
     unet, shapes = folder / MODELSCOPE_FOLDER, params or abstract_modelscope_params(config)
-    tensors, found = open_tensor_folder(unet), places(modelscope_rows(config), shapes)
+    tensors = open_tensor_folder(unet)
     if (unet / "config.json").exists():
         fixed = {**MODELSCOPE_FIXED, **_block_types(config)}
         check_config_file(unet / "config.json", config, MODELSCOPE_FIELDS, fixed=fixed)
-    check_tensors(found, tensors.shapes, str(unet))
-    return import_params(found, tensors.read, shapes)
+    return read_published(tensors, modelscope_rows(config), shapes)
 
 
 def save_modelscope(

@@ -19,12 +19,9 @@ from tpdiff_jax.weights.config_files import check_config_file
 from tpdiff_jax.weights.frame_rows import patch_rows
 from tpdiff_jax.weights.key_table import (
     KeyRow,
-    check_tensors,
-    import_params,
     linear_rows,
-    places,
 )
-from tpdiff_jax.weights.published_folder import write_published
+from tpdiff_jax.weights.published_folder import read_published, write_published
 from tpdiff_jax.weights.tensor_files import open_tensor_folder
 
 OPEN_SORA_LAYOUTS = ("native",)
@@ -119,11 +116,9 @@ def load_open_sora(
     if (folder / "config.json").exists():
         fixed = {"model_type": MODEL_TYPES[config.form]}
         check_config_file(folder / "config.json", config, OPEN_SORA_FIELDS, fixed=fixed)
-    found = places(open_sora_rows(config), shapes)
     passed_over = () if config.is_rotary else COMPUTED_TABLES
-    learned = {name: shape for name, shape in tensors.shapes.items() if name not in passed_over}
-    check_tensors(found, learned, str(folder))
-    return import_params(found, tensors.read, shapes)
+    learned = {name: name for name in tensors.shapes if name not in passed_over}
+    return read_published(tensors, open_sora_rows(config), shapes, learned)
 
 
 def save_open_sora(

@@ -28,7 +28,8 @@ from tpdiff_jax.weights.frame_rows import (
     norm_rows,
     pointwise_3d_rows,
 )
-from tpdiff_jax.weights.key_table import KeyRow, check_tensors, import_params, places
+from tpdiff_jax.weights.key_table import KeyRow
+from tpdiff_jax.weights.published_folder import read_published
 from tpdiff_jax.weights.tensor_files import open_tensor_folder
 
 IMAGE_PREFIX, TEMPORAL_PREFIX = "spatial_vae.module.", "temporal_vae."
@@ -149,12 +150,12 @@ def load_open_sora_vae(folder: pathlib.Path, config: OpenSoraVAEConfig) -> Param
             latents of another scale.
     """
     shapes = jax.eval_shape(OpenSoraVAE(config).init, jax.random.key(0))
-    found, tensors = places(open_sora_vae_rows(config), shapes), open_tensor_folder(folder)
+    tensors = open_tensor_folder(folder)
     stored = {current_image_vae_name(name): name for name in tensors.shapes}
-    learned = {new: tensors.shapes[old] for new, old in stored.items() if new not in LATENT_SCALES}
-    check_tensors(found, learned, str(folder))
+    learned = {new: old for new, old in stored.items() if new not in LATENT_SCALES}
+    params = read_published(tensors, open_sora_vae_rows(config), shapes, learned)
     for name in LATENT_SCALES:
         ours = np.float32(getattr(config, name))
         if name in stored and not np.allclose(tensors.read(name).reshape(-1), ours, rtol=1e-2):
             raise ValueError(f"{folder}: tensor {name!r} is not {ours.tolist()}, the config's")
-    return import_params(found, lambda name: tensors.read(stored[name]), shapes)
+    return params

@@ -31,12 +31,9 @@ from tpdiff_jax.weights.key_table import (
     TRANSPOSED,
     UNCHANGED,
     KeyRow,
-    check_tensors,
     flatten_params,
-    import_params,
-    places,
 )
-from tpdiff_jax.weights.published_folder import write_published
+from tpdiff_jax.weights.published_folder import read_published, write_published
 from tpdiff_jax.weights.tensor_files import open_tensor_folder
 
 VIDEO_DIT_LAYOUTS = ("tpdiff",)
@@ -103,9 +100,7 @@ def load_video_dit(
     if (path := folder / "config.json").exists():
         check_config_file(path, config, ((name, name) for name in _FIELDS), fixed=_CLASS)
     shapes = params or jax.eval_shape(VideoDiT(config).init, jax.random.key(0))
-    found, tensors = places(video_dit_rows(shapes), shapes), open_tensor_folder(folder)
-    check_tensors(found, tensors.shapes, str(folder))
-    return import_params(found, tensors.read, shapes)
+    return read_published(open_tensor_folder(folder), video_dit_rows(shapes), shapes)
 
 
 def read_video_dit_config(folder: pathlib.Path) -> VideoDiTConfig:

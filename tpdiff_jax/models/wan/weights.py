@@ -22,12 +22,10 @@ from tpdiff_jax.weights.frame_rows import patch_rows
 from tpdiff_jax.weights.key_table import (
     KeyRow,
     Transform,
-    check_tensors,
-    import_params,
     linear_rows,
     places,
 )
-from tpdiff_jax.weights.published_folder import write_published
+from tpdiff_jax.weights.published_folder import read_published, write_published
 from tpdiff_jax.weights.tensor_files import open_tensor_folder
 
 WAN_LAYOUTS = ("diffusers", "native")
@@ -151,12 +149,10 @@ def load_wan(
     """
     shapes, tensors = params or abstract_wan_params(config), open_tensor_folder(folder)
     layout = layout or _layout_of(tensors.shapes, config, shapes)
-    found = places(wan_rows(config, layout), shapes)
     if (folder / "config.json").exists():
         fields, fixed = WAN_FIELDS[layout], WAN_FIXED[layout]
         check_config_file(folder / "config.json", config, fields, fixed=fixed)
-    check_tensors(found, tensors.shapes, str(folder))
-    return import_params(found, tensors.read, shapes)
+    return read_published(tensors, wan_rows(config, layout), shapes)
 
 
 def save_wan(
