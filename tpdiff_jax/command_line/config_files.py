@@ -11,7 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from tpdiff_jax.command_line.config_overrides import explain_unknown_field, fields_by_name
+from tpdiff_jax.command_line.config_overrides import explain_unknown_field, flat_fields
 
 _MODULE = "config_config"  # as ml_collections calls it
 
@@ -98,8 +98,8 @@ def _explain_missing_field(error: BaseException, variables: dict[str, Any]) -> s
     for root in variables.values():
         if isinstance(root, ConfigDict) and (prefix := _prefix_of(group, root)) is not None:
             name = prefix + key
-            return f"{name}: {explain_unknown_field(name, fields_by_name(root))}"
-    return f"{key}: {explain_unknown_field(key, fields_by_name(group))}"
+            return f"{name}: {explain_unknown_field(name, dict(flat_fields(root)))}"
+    return f"{key}: {explain_unknown_field(key, dict(flat_fields(group)))}"
 
 
 def _innermost_first(error: BaseException) -> Iterator[dict[str, Any]]:

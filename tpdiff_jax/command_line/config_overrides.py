@@ -1,6 +1,6 @@
 """One line about a config override that cannot be taken: which field, and what was meant."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -37,20 +37,13 @@ def explain_override(error: Exception, argv: Sequence[str], fields: Mapping[str,
     return text
 
 
-def fields_by_name(config: ConfigDict, prefix: str = "") -> Mapping[str, Any]:
-    """Return the fields of a config by their full names, such as `train.num_steps`.
-
-    Args:
-        config: groups and fields.
-        prefix: put before every name.
-    """
-    fields: dict[str, Any] = {}
+def flat_fields(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (`group.field`, value) of every field."""
     for name, value in config.items():
-        is_group = isinstance(value, ConfigDict)
-        fields |= (
-            fields_by_name(value, f"{prefix}{name}.") if is_group else {f"{prefix}{name}": value}
-        )
-    return fields
+        if isinstance(value, ConfigDict):
+            yield from flat_fields(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def explain_unknown_field(name: str, fields: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ from tpdiff_jax.checks import (
     did_you_mean,
 )
 from tpdiff_jax.command_line.config_files import run_config_file
-from tpdiff_jax.command_line.config_overrides import explain_override, fields_by_name
+from tpdiff_jax.command_line.config_overrides import explain_override, flat_fields
 from tpdiff_jax.command_line.flag_table import (
     FLAGS,
     MODES,
@@ -65,7 +65,7 @@ def parse(argv: Sequence[str]) -> Command:
     if "config" in owned:
         given, argv = _take_config(argv, owned)
         config = None if given is None else run_config_file(find_config(given))
-    fields = {} if config is None else fields_by_name(config)  # before they are overridden
+    fields = {} if config is None else dict(flat_fields(config))  # before they are overridden
     try:
         values = _define(owned, argv, config)
         _, *words = values(list(argv))

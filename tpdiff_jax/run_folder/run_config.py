@@ -6,11 +6,12 @@ read as JSON, never executed.
 
 import json
 import pathlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from tpdiff_jax.command_line.config_overrides import flat_fields
 from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.files.json_files import read_json
 from tpdiff_jax.run_folder.checkpoint_folder import list_steps
@@ -144,15 +145,6 @@ def deciding_fields(config: ConfigDict) -> dict[str, Any]:
     fields = flat_fields(config)
     kept = {n: value for n, value in fields if not (may_change(n, GENERATE_GROUPS) or is_place(n))}
     return json.loads(json.dumps(kept))
-
-
-def flat_fields(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (`group.field`, value) of every field."""
-    for name, value in config.items():
-        if isinstance(value, ConfigDict):
-            yield from flat_fields(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _lists_to_tuples(value: Any) -> Any:
