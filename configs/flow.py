@@ -124,6 +124,12 @@ def get_config() -> ConfigDict:
     config.sample = ConfigDict()
     config.sample.num_steps = 30  # network calls in all
     config.sample.steps_per_stage = ()  # () is an equal split of num_steps
+    # One number or one a stage: its steps start at shares (1 - k / n)^grid_power of its window, so
+    # that above 1 the last ones are the shortest. 1 is even.
+    config.sample.grid_power = (1.0,)
+    # In place of both: noise times of each stage, from its start down to its end, one more than
+    # its steps, as in ((1.0, 0.9, 0.7), (0.74, 0.5, 0.3), (0.41, 0.2, 0.0)).
+    config.sample.time_grids = ()
     config.sample.solver = "euler"  # euler | second_order
     config.sample.guidance_scale = 4.0
     config.sample.guidance_per_stage = ()  # () uses guidance_scale in every stage

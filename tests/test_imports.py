@@ -59,6 +59,7 @@ METHOD_LAYERS = (
     {"stages", "stage_line", "stage_transition", "losses"},
     {"stage_targets", "noise_alignment", "solver_coefficients"},
     {"sampler_spec"},
+    {"time_grids"},
     {"samplers"},
 )
 METHOD_LIBRARIES = {"jax", "numpy", "optax", "chex"}

@@ -16,6 +16,8 @@ VANILLA: dict[str, Any] = {
     "train.stage_probs": (),
     "sample.steps_per_stage": (),
     "sample.guidance_per_stage": (),
+    "sample.grid_power": (1.0,),
+    "sample.time_grids": (),
 }
 # Written out, so that an ablation keeps its meaning when the defaults of the config move.
 ABLATION_BASE: dict[str, Any] = {
