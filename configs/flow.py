@@ -103,6 +103,11 @@ def get_config() -> ConfigDict:
     config.train.grad_accum_steps = 1  # parts of a batch, one after another, to save memory
     config.train.seed = 0
     config.train.stage_probs = ()  # () is uniform
+    # Where in a stage's window times are drawn: uniform | logit_normal, whose logit has this mean
+    # (above 0: more of the noisier half) and standard deviation.
+    config.train.time_sampling = "uniform"
+    config.train.logit_mean = 0.0
+    config.train.logit_std = 1.0
     config.train.cond_dropout = 0.1  # share of samples trained without their label
     config.train.log_every_steps = 100
     config.train.checkpoint_every_steps = 2000

@@ -51,7 +51,7 @@ ONLY = {
     "command_line": {"checks"},
 }
 METHOD_LAYERS = (
-    {"scales", "guidance", "pairing"},
+    {"scales", "guidance", "pairing", "time_sampling"},
     {"ddim_path", "axis_matrices"},
     {"paths"},
     {"resampling"},

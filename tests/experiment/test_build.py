@@ -75,6 +75,11 @@ INVALID: list[tuple[str, Any]] = [
     ("train.grad_accum_steps", 2),  # 8 clips in groups of 8
     ("train.cond_dropout", 1.0),
     ("train.stage_probs", (1.0,)),
+    ("train.time_sampling", "mode"),
+    ("train.logit_mean", 21.0),
+    ("train.logit_std", 0.0),
+    ("train.logit_std", -1.0),
+    ("train.logit_std", float("inf")),
     ("train.log_every_steps", 0),
     ("train.checkpoint_every_steps", 0),
     ("train.keep_checkpoints", 0),

@@ -24,6 +24,7 @@ from tpdiff_jax.data import (
 )
 from tpdiff_jax.encoders import FIRST_LATENT_APART
 from tpdiff_jax.experiment.reader import ConfigReader
+from tpdiff_jax.method.time_sampling import TimeSampling
 from tpdiff_jax.models import Network
 from tpdiff_jax.types import Shape, Strides
 
@@ -116,9 +117,10 @@ def count_stages(read: ConfigReader) -> int:
         read: the config.
 
     Raises:
-        ValueError: for a path or strides that no clips could have.
+        ValueError: for a path, strides or a draw of times that no clips could have.
     """
     _build_path(read)
+    _build_time_sampling(read)
     return len(_strides(read))
 
 
@@ -173,6 +175,7 @@ def _build_clips(
                 *("frame_positions", "target_unit", "time_conditioning", "stage_weighting"),
             ),
             **_time_shift(read, _shape(facts)),
+            time_sampling=_build_time_sampling(read),
             other_shapes=other_shapes,
         )
     return ClipsOfShape(bucket=bucket, facts=facts, pyramid=pyramid)
@@ -208,6 +211,14 @@ def _time_shift(read: ConfigReader, shape: Shape) -> dict[str, Any]:
         )
     ratio = math.prod(shape) / math.prod(of)
     return {"time_shift": fields.get("time_shift", 1.0) * math.sqrt(ratio)}
+
+
+def _build_time_sampling(read: ConfigReader) -> TimeSampling:
+    """How training draws times; configs of earlier versions have none of its fields."""
+    fields = read.given_of_group("train", "time_sampling", "logit_mean", "logit_std")
+    if "time_sampling" in fields:
+        fields["name"] = fields.pop("time_sampling")
+    return TimeSampling(**fields)
 
 
 def _modes(read: ConfigReader, what: str) -> tuple[str, str, str]:

@@ -5,7 +5,8 @@ Within a stage noise times are drawn, and stepped through, evenly in u, where
     t = s u / (1 + (s - 1) u)
 
 is the time shift s of flow models for large videos: above 1 it spends more of them near the noise,
-1 leaves them even in t. Windows do not move with it: their ends are noise times t.
+1 leaves them even in t. Windows do not move with it: their ends are noise times t. Training may
+draw more of a window's middle (`time_sampling`): the shift then comes after that draw.
 
 `stages` makes pyramids. Training targets, samplers and jumps read all numbers from here: they are
 computed once.
@@ -22,6 +23,7 @@ from tpdiff_jax.checks import check_choice, check_range
 from tpdiff_jax.method.paths import Path
 from tpdiff_jax.method.resampling import NoiseFactor, Resampling
 from tpdiff_jax.method.scales import at_least_float32, shift_time, unshift_time
+from tpdiff_jax.method.time_sampling import TimeSampling
 from tpdiff_jax.types import Array, ArrayLike, Positions, Shape, Strides
 
 TARGET_UNITS = ("time", "stage")
@@ -94,6 +96,7 @@ class Pyramid:
     time_conditioning: str = "noise_time"
     stage_weighting: str = "raw"
     time_shift: float = 1.0
+    time_sampling: TimeSampling = TimeSampling()
 
     def __post_init__(self) -> None:
         check_range("pyramid.time_shift", self.time_shift, 0, math.inf, "()")

@@ -30,9 +30,10 @@ class TrainingPoint(NamedTuple):
 
 
 def sample_times(pyramid: Pyramid, stage_index: int, key: PRNGKey, batch_size: int) -> Array:
-    """Noise times of a batch in [e_i, s_i), stratified: one in each b-th of the window.
+    """Noise times of a batch in [e_i, s_i), stratified: one in each b-th of their law.
 
-    Uniform in t, or in the even time u where the pyramid has a time shift (`Pyramid.times_at`).
+    Uniform in the window, or logit-normal (`Pyramid.time_sampling`), in t or, where the pyramid
+    has a time shift, in the even time u (`Pyramid.times_at`).
 
     Which sample gets which b-th is random too, so that a data order that repeats cannot tie a
     sample to a noise level.
@@ -49,14 +50,15 @@ def sample_times(pyramid: Pyramid, stage_index: int, key: PRNGKey, batch_size: i
     Raises:
         ValueError: there is no such stage, or no sample.
 
-    Source: arXiv 2503.09566, Algorithm 1, with t stratified.
+    Source: arXiv 2503.09566, Algorithm 1, with t stratified; arXiv 2403.03206, Eq. 19.
     """
     stage = pyramid.stage(stage_index)
     whole_number("batch_size", batch_size)
     key_order, key_offset = jax.random.split(key)
     stratum = jax.random.permutation(key_order, batch_size)
     offset = jax.random.uniform(key_offset, (batch_size,), jnp.float32)
-    t = jnp.asarray(pyramid.times_at(stage_index, (stratum + offset) / batch_size))
+    share = pyramid.time_sampling.shares((stratum + offset) / batch_size)
+    t = jnp.asarray(pyramid.times_at(stage_index, share))
     # Rounding must not leave the window, nor reach s_i itself.
     first, last = np.float32(stage.t_end), np.nextafter(np.float32(stage.t_start), np.float32(0.0))
     if float(first) < stage.t_end:  # a float32 would compare in float32

@@ -32,6 +32,7 @@ from tpdiff_jax.method.strides import (
     stage_strides,
     upsample_modes,
 )
+from tpdiff_jax.method.time_sampling import TimeSampling
 from tpdiff_jax.types import Positions, Shape, Strides
 
 FRAME_POSITIONS = ("consistent", "naive")
@@ -53,6 +54,7 @@ def make_pyramid(
     time_conditioning: str = "noise_time",
     stage_weighting: str = "raw",
     time_shift: float = 1.0,
+    time_sampling: TimeSampling = TimeSampling(),
     other_shapes: Sequence[Sequence[int]] = (),
 ) -> Pyramid:
     """Cut a noise path into stages of rising frame rate, size, or both.
@@ -73,6 +75,7 @@ def make_pyramid(
         stage_weighting: of data prediction's loss, "raw" or "equal" (see `loss_weight`).
         time_shift: s; times of training and sampling are even in u within a stage, with
             t = s u / (1 + (s - 1) u) (see `Pyramid.times_at`).
+        time_sampling: how training draws times within a stage; by default uniform in u.
         other_shapes: shapes that the same network serves too: each L is then the largest in use,
             so that all of them share the stage windows.
 
@@ -112,6 +115,7 @@ def make_pyramid(
         time_conditioning=time_conditioning,
         stage_weighting=stage_weighting,
         time_shift=time_shift,
+        time_sampling=time_sampling,
     )
 
 
