@@ -61,7 +61,7 @@ def test_the_share_of_the_window_is_logit_normal_and_stratified(
 
 @pytest.mark.parametrize(("mean", "std"), LAWS)
 def test_one_stage_draws_as_stable_diffusion_3_does(mean, std):
-    """t = sigmoid(mean + std z), z normal: here Phi^{-1} of the stratified uniform draws."""
+    """Of sigmoid(mean + std z), z normal: here z is Phi^{-1} of the stratified uniform draws."""
     key_order, key_offset = jax.random.split(jax.random.key(7))
     quantile = jax.random.permutation(key_order, 64) + jax.random.uniform(key_offset, (64,))
     normal = stats.norm.ppf(np.float64(quantile) / 64)

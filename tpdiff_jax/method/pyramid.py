@@ -23,7 +23,7 @@ from tpdiff_jax.checks import check_choice, check_range
 from tpdiff_jax.method.paths import Path
 from tpdiff_jax.method.resampling import NoiseFactor, Resampling
 from tpdiff_jax.method.scales import at_least_float32, shift_time, unshift_time
-from tpdiff_jax.method.time_sampling import TimeSampling
+from tpdiff_jax.method.time_sampling import UNIFORM, TimeSampling
 from tpdiff_jax.types import Array, ArrayLike, Positions, Shape, Strides
 
 TARGET_UNITS = ("time", "stage")
@@ -96,7 +96,7 @@ class Pyramid:
     time_conditioning: str = "noise_time"
     stage_weighting: str = "raw"
     time_shift: float = 1.0
-    time_sampling: TimeSampling = TimeSampling()
+    time_sampling: TimeSampling = UNIFORM
 
     def __post_init__(self) -> None:
         check_range("pyramid.time_shift", self.time_shift, 0, math.inf, "()")

@@ -32,7 +32,7 @@ from tpdiff_jax.method.strides import (
     stage_strides,
     upsample_modes,
 )
-from tpdiff_jax.method.time_sampling import TimeSampling
+from tpdiff_jax.method.time_sampling import UNIFORM, TimeSampling
 from tpdiff_jax.types import Positions, Shape, Strides
 
 FRAME_POSITIONS = ("consistent", "naive")
@@ -54,7 +54,7 @@ def make_pyramid(
     time_conditioning: str = "noise_time",
     stage_weighting: str = "raw",
     time_shift: float = 1.0,
-    time_sampling: TimeSampling = TimeSampling(),
+    time_sampling: TimeSampling = UNIFORM,
     other_shapes: Sequence[Sequence[int]] = (),
 ) -> Pyramid:
     """Cut a noise path into stages of rising frame rate, size, or both.

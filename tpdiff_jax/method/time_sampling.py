@@ -26,7 +26,7 @@ from tpdiff_jax.types import Array
 
 TIME_SAMPLINGS = ("uniform", "logit_normal")
 MAX_LOGIT = 20
-"""Largest size of a mean or deviation: sigmoid(20) is 1 in float32, so more would change nothing."""
+"""Largest size of a mean or deviation: sigmoid(20) is 1 in float32, more changes nothing."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,3 +80,6 @@ class TimeSampling:
             return quantile
         logit = self.logit_mean + self.logit_std * np.vectorize(NormalDist().inv_cdf)(quantile)
         return 0.5 * (1.0 + np.tanh(0.5 * logit))
+
+
+UNIFORM = TimeSampling()
