@@ -58,10 +58,11 @@ def get_config() -> ConfigDict:
     config.pyramid.strides = (4, 2, 1)
     config.pyramid.frame_strides = ()  # where given, in place of strides; (1,) is vanilla diffusion
     config.pyramid.stage_fractions = ()  # () is an equal split of [0, 1]
-    config.pyramid.downsample = "stride"  # over time: stride | mean
-    config.pyramid.downsample_space = "mean"  # over height and width: stride | mean
-    config.pyramid.upsample = "nearest"  # over time: nearest | nearest_next | linear
-    config.pyramid.upsample_space = "nearest"  # over height and width: nearest | linear
+    # dct, the lowest frequencies alone, goes both ways: downsampling and upsampling.
+    config.pyramid.downsample = "stride"  # over time: stride | mean | dct
+    config.pyramid.downsample_space = "mean"  # over height and width: stride | mean | dct
+    config.pyramid.upsample = "nearest"  # over time: nearest | nearest_next | linear | dct
+    config.pyramid.upsample_space = "nearest"  # over height and width: nearest | linear | dct
     config.pyramid.frame_positions = "consistent"  # consistent | naive
     config.pyramid.target_unit = "time"  # flow only: time (dx/dt) | stage (dx/du)
     config.pyramid.time_conditioning = "noise_time"  # noise_time | stage_slices

@@ -34,6 +34,9 @@ INVALID: list[tuple[str, Any]] = [
     ("pyramid.stage_fractions", (1.0, -1.0, 1.0)),
     ("pyramid.downsample", "max"),
     ("pyramid.upsample", "cubic"),
+    ("pyramid.upsample", "dct"),  # the default downsampling takes frames
+    ("pyramid.downsample", "dct"),
+    ("pyramid.upsample_space", "dct"),
     ("pyramid.frame_positions", "random"),
     ("pyramid.stage_weighting", "none"),
     ("pyramid.target_unit", "second"),

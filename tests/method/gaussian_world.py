@@ -35,6 +35,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.fft
 
 from tpdiff_jax.method.paths import FlowPath
 from tpdiff_jax.method.samplers import sample_from_noise
@@ -55,8 +56,13 @@ def path_scales(path, t):
 
 
 def downsampling(num_frames, stride, mode):
-    """D_r as a matrix, [f, F]: one frame in r, or block means (the last block may be short)."""
+    """D_r as a matrix, [f, F]: one frame in r, or block means (the last block may be short).
+
+    "dct": the lowest f of F coefficients, as f frames.
+    """
     kept = range(0, num_frames, stride)
+    if mode == "dct":
+        return resized_dct(num_frames, len(kept))
     matrix = np.zeros((len(kept), num_frames))
     for row, first in enumerate(kept):
         if mode == "stride":
@@ -68,7 +74,13 @@ def downsampling(num_frames, stride, mode):
 
 
 def upsampling(num_frames, coarse_stride, fine_stride, down, up):
-    """U as a matrix, [f_fine, f_coarse]: repetition, or interpolation held at both ends."""
+    """U as a matrix, [f_fine, f_coarse]: repetition, or interpolation held at both ends.
+
+    "dct": zeros for the coefficients that are missing.
+    """
+    if up == "dct":
+        counts = (len(range(0, num_frames, r)) for r in (coarse_stride, fine_stride))
+        return resized_dct(*counts)
     coarse = downsampling(num_frames, coarse_stride, down) @ np.arange(num_frames)
     fine = downsampling(num_frames, fine_stride, down) @ np.arange(num_frames)
     matrix = np.zeros((len(fine), len(coarse)))
@@ -85,6 +97,14 @@ def upsampling(num_frames, coarse_stride, fine_stride, down, up):
         share = np.clip(share, 0.0, 1.0)
         matrix[row, right - 1], matrix[row, right] = 1.0 - share, share
     return matrix
+
+
+def resized_dct(length, resized):
+    """Cut or padded DCT-II coefficients, as a matrix [resized, length], by scipy's transform."""
+    coefficients = scipy.fft.dct(np.eye(length), norm="ortho", axis=0)[:resized]
+    padding = np.zeros((max(resized - length, 0), length))
+    frames = scipy.fft.idct(np.vstack([coefficients, padding]), norm="ortho", axis=0)
+    return frames * math.sqrt(resized / length)
 
 
 def kron3(matrices):
@@ -121,8 +141,8 @@ class GaussianWorld:
 
     Args:
         pyramid: the pyramid under test (only its path, strides and windows are read).
-        down: D, "stride" or "mean", or one for each axis.
-        up: U, "nearest", "nearest_next" or "linear", or one for each axis.
+        down: D, "stride", "mean" or "dct", or one for each axis.
+        up: U, "nearest", "nearest_next", "linear" or "dct", or one for each axis.
         mean: m, [N].
         cov: S, [N, N].
         couplings: G of each stage, [N, n_i], or () for noise independent of data.

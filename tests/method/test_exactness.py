@@ -108,6 +108,14 @@ def test_causal_length_samples_the_law_of_the_data(path, down, up):
     check_not_exact_without_renoising(world)
 
 
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("num_frames", [8, 9])
+def test_dct_samples_the_law_of_the_data(path, num_frames):
+    world = make_world(path, num_frames, (4, 2, 1), "dct", "dct")
+    check_exact_in_the_limit(world)
+    check_not_exact_without_renoising(world)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("strides", [(8, 4, 1), (8, 4, 2, 1)])

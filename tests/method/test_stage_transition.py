@@ -4,6 +4,7 @@ The functions under test are linear, so their matrices are read off by pushing b
 through them: no sampling, no Monte-Carlo error.
 """
 
+import itertools
 import math
 
 import jax.numpy as jnp
@@ -34,8 +35,10 @@ JUMPS = [
     )
     for number, path in enumerate(PATHS)
     for strides, num_frames in (SHAPES if number == 0 else SHAPES[-3:])
-    for down in ("stride", "mean")
-    for up in ("nearest", "nearest_next", "linear")
+    for down, up in [
+        *itertools.product(("stride", "mean"), ("nearest", "nearest_next", "linear")),
+        ("dct", "dct"),
+    ]
 ]
 
 

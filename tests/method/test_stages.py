@@ -221,6 +221,13 @@ def test_pyramids_are_frozen_and_usable_as_static_arguments():
         ({"stage_fractions": (1.0, math.inf, 1.0)}, "pyramid.stage_fractions"),
         ({"downsample": "max"}, "pyramid.downsample"),
         ({"upsample": "cubic"}, "pyramid.upsample"),
+        ({"upsample": "dct"}, "pyramid.upsample is 'dct' with pyramid.downsample 'stride'"),
+        ({"downsample": "dct"}, "pyramid.upsample is 'nearest' with pyramid.downsample 'dct'"),
+        ({"downsample": "dct", "upsample": "linear", "strides": (1,)}, "pyramid.upsample is"),
+        (
+            {"downsample": ("stride", "dct", "mean"), "upsample": "linear"},
+            "pyramid.upsample_space is 'linear' with pyramid.downsample_space 'dct'",
+        ),
         ({"frame_positions": "learned"}, "pyramid.frame_positions"),
         ({"target_unit": "second"}, "pyramid.target_unit"),
         ({"time_conditioning": "none"}, "pyramid.time_conditioning"),
@@ -277,6 +284,19 @@ def test_stages_over_time_and_space_have_their_shapes_and_positions():
     for axis, length in zip(full, pyramid.shape, strict=True):
         np.testing.assert_array_equal(axis, np.arange(length))
         assert axis.dtype == np.float32
+
+
+def test_dct_stages_stand_at_block_centres_and_causal_ones_at_even_places():
+    pyramid = make_pyramid(FlowPath(), shape=(8, 1, 1), downsample="dct", upsample="dct")
+    coarse, middle, full = (stage.positions.frames for stage in pyramid.stages)
+    np.testing.assert_allclose(coarse, [1.5, 5.5], atol=1e-6)
+    np.testing.assert_allclose(middle, [0.5, 2.5, 4.5, 6.5], atol=1e-6)
+    np.testing.assert_array_equal(full, np.arange(8))
+    causal = make_pyramid(FlowPath(), shape=(9, 1, 1), downsample="dct", upsample="dct")
+    np.testing.assert_allclose(causal.stages[0].positions.frames, [1, 4, 7], atol=1e-6)
+    assert causal.stages[0].positions.frames.dtype == np.float32
+    windows = [stage.jump.eigenvalue for stage in causal.stages[1:]]
+    np.testing.assert_allclose(windows, [5 / 3, 9 / 5], rtol=1e-12)
 
 
 def test_naive_positions_count_every_axis_anew():

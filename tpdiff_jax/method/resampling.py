@@ -126,7 +126,7 @@ def downsampling(shape: Shape, strides: Strides, modes: Modes) -> Resampling:
     Args:
         shape: of the full video.
         strides: of the stage.
-        modes: "stride" or "mean" for each axis (see `downsampling_matrix`).
+        modes: of each axis (see `downsampling_matrix`).
 
     Returns:
         D, from [..., F, H, W, c] to [..., f, h, w, c].

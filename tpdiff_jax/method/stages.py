@@ -17,9 +17,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from tpdiff_jax.checks import as_tuple, check_choice
+from tpdiff_jax.method.axis_matrices import axis_positions
 from tpdiff_jax.method.paths import Path
 from tpdiff_jax.method.pyramid import Jump, Pyramid, Stage
 from tpdiff_jax.method.resampling import (
+    Modes,
     Resampling,
     downsampling,
     noise_factor,
@@ -27,6 +29,7 @@ from tpdiff_jax.method.resampling import (
     upsampling,
 )
 from tpdiff_jax.method.strides import (
+    check_modes,
     check_shape,
     downsample_modes,
     stage_strides,
@@ -64,10 +67,11 @@ def make_pyramid(
         strides: coarsest first, over (time, height, width) or, one number, over time; (1,) is
             ordinary diffusion.
         stage_fractions: share of [0, 1] of each stage, coarsest first; () for equal shares.
-        downsample: D, "stride" or "mean", for all axes, or for time, height and width.
-        upsample: U, "nearest", "nearest_next" (time only) or "linear", likewise.
-        frame_positions: "consistent" (D applied to 0, 1, ... along each axis) or "naive" (0, 1,
-            ... anew in each stage).
+        downsample: D, "stride", "mean" or "dct", for all axes, or for time, height and width.
+        upsample: U, "nearest", "nearest_next" (time only), "linear" or "dct", likewise; "dct"
+            goes with the D of that name, and only with it.
+        frame_positions: "consistent" (where each stands in the full axis, see `axis_positions`)
+            or "naive" (0, 1, ... anew in each stage).
         target_unit: flow only; "time" for dx/dt, "stage" for the paper's dx/du.
         time_conditioning: "noise_time" or "stage_slices".
         stage_weighting: of data prediction's loss, "raw" or "equal" (see `loss_weight`).
@@ -91,6 +95,7 @@ def make_pyramid(
     triples = stage_strides(strides)
     # Checked here, as a pyramid of one stage would never use them.
     down, up = downsample_modes(downsample), upsample_modes(upsample, triples[0])
+    check_modes(down, up)
     listed = as_tuple("other_shapes", other_shapes, "a list of shapes")
     shapes = [check_shape(one, triples[0]) for one in (shape, *listed)]
     stages: list[Stage] = []
@@ -103,7 +108,7 @@ def make_pyramid(
                 [upsampling(one, stages[-1].strides, triple, down, up) for one in shapes],
             )
         kept = downsampling(shapes[0], triple, down)
-        positions = _positions(kept, shapes[0], frame_positions)
+        positions = _positions(shapes[0], triple, down, frame_positions)
         stages.append(_stage(path, len(stages), triple, t_start, t_end, kept, positions, jump))
     return Pyramid(
         path=path,
@@ -115,12 +120,11 @@ def make_pyramid(
     )
 
 
-def _positions(kept: Resampling, shape: Shape, choice: str) -> Positions:
+def _positions(shape: Shape, strides: Strides, down: Modes, choice: str) -> Positions:
     """Where a stage's frames, rows and columns stand in the full video, float32."""
-    axes = [
-        np.arange(len(matrix)) if choice == "naive" else matrix @ np.arange(length)
-        for matrix, length in zip(kept.matrices, shape, strict=True)
-    ]
+    axes = [axis_positions(*axis) for axis in zip(shape, strides, down, strict=True)]
+    if choice == "naive":
+        axes = [np.arange(len(axis)) for axis in axes]
     return Positions(*(axis.astype(np.float32) for axis in axes))
 
 

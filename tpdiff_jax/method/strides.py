@@ -131,6 +131,24 @@ def upsample_modes(mode: str | Sequence[str], largest: Strides) -> Modes:
     return time, space[0], space[1]
 
 
+def check_modes(downsample: Modes, upsample: Modes) -> None:
+    """Refuse an upsampling that does not belong to its downsampling.
+
+    Args:
+        downsample: D of each axis.
+        upsample: U of each axis.
+
+    Raises:
+        ValueError: "dct" one way only.
+    """
+    for down, up, space in zip(downsample, upsample, ("", "_space", "_space"), strict=True):
+        if (down == "dct") != (up == "dct"):
+            raise ValueError(
+                f"pyramid.upsample{space} is {up!r} with pyramid.downsample{space} {down!r}; "
+                "allowed: 'dct' for both or for neither"
+            )
+
+
 def _three(field: str, mode: str | Sequence[str]) -> tuple:
     if isinstance(mode, str):
         return (mode,) * len(AXES)
