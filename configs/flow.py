@@ -67,6 +67,7 @@ def get_config() -> ConfigDict:
     config.pyramid.target_unit = "time"  # flow only: time (dx/dt) | stage (dx/du)
     config.pyramid.time_conditioning = "noise_time"  # noise_time | stage_slices
     config.pyramid.stage_weighting = "raw"  # data prediction: raw | equal, every stage's mean is 1
+    config.pyramid.overlap = 1.0  # L'/L: stages start sqrt(overlap) times as noisy as they must
     config.pyramid.time_shift = 1.0  # s: times are even in u with t = s u / (1 + (s - 1) u)
 
     config.alignment = ConfigDict()

@@ -135,6 +135,15 @@ def test_a_time_shift_samples_the_law_of_the_data(shift):
     check_exact_in_the_limit(make_world(FLOW, time_shift=shift))
 
 
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    ("down", "up", "overlap"),
+    [("stride", "nearest", 1.5), ("mean", "linear", 4.0), ("dct", "dct", 2.0)],
+)
+def test_an_overlap_samples_the_law_of_the_data(path, down, up, overlap):
+    check_exact_in_the_limit(make_world(path, 9, (4, 2, 1), down, up, overlap=overlap))
+
+
 def test_unequal_stage_fractions_sample_the_law_of_the_data():
     check_exact_in_the_limit(make_world(FLOW, stage_fractions=(1.0, 2.0, 1.0)))
 

@@ -40,6 +40,21 @@ JUMPS = [
         ("dct", "dct"),
     ]
 ]
+OVERLAPPING = [
+    pytest.param(
+        make_pyramid(
+            path, shape=(frames, 1, 1), downsample=down, upsample=up, overlap=overlap,
+            stage_fractions=(2, 1, 1),
+        ),
+        id=f"{number}-{frames}-{down}-{up}-{overlap}",
+    )
+    for number, path in enumerate(PATHS)
+    for frames, down, up, overlap in [
+        (16, "stride", "nearest", 1.5), (21, "stride", "nearest_next", 4.0),
+        (21, "mean", "linear", 2.0), (21, "dct", "dct", 3.0), (16, "dct", "dct", 1.01),
+    ]
+]  # fmt: skip
+EVERY_JUMP = JUMPS + OVERLAPPING
 
 
 def matrix_of(function, num_frames):
@@ -57,7 +72,7 @@ def jump_matrices(pyramid, index, **options):
     return a, b
 
 
-@pytest.mark.parametrize("pyramid", JUMPS)
+@pytest.mark.parametrize("pyramid", EVERY_JUMP)
 def test_the_jump_maps_both_moments_exactly(pyramid):
     for index in range(1, pyramid.num_stages):
         previous, stage = pyramid.stages[index - 1 : index + 1]
@@ -133,7 +148,18 @@ def test_without_renoising_it_is_upsampling_alone_and_leaves_wrong_noise():
     assert np.abs(covariance - stage.sigma_start**2 * np.eye(8)).max() > 0.4
 
 
-@pytest.mark.parametrize("pyramid", JUMPS)
+@pytest.mark.parametrize("pyramid", OVERLAPPING)
+def test_an_overlap_starts_a_stage_noisier_and_adds_noise_in_every_direction(pyramid):
+    for previous, stage in itertools.pairwise(pyramid.stages):
+        least = np.linalg.norm(stage.jump.upsample.matrices[0], ord=2) ** 2
+        surplus = stage.nu_start**2 / (least * previous.nu_end**2)
+        assert surplus > 1.005 and stage.jump.eigenvalue == pytest.approx(surplus * least)
+        _, b = jump_matrices(pyramid, stage.index)
+        smallest = np.linalg.svd(b, compute_uv=False)[-1]
+        assert smallest == pytest.approx(stage.sigma_start * math.sqrt(1 - 1 / surplus), rel=1e-4)
+
+
+@pytest.mark.parametrize("pyramid", EVERY_JUMP)
 def test_lifted_noise_is_white(pyramid):
     for index in range(1, pyramid.num_stages):
         f_before, f = (pyramid.stages[i].num_frames for i in (index - 1, index))
@@ -143,7 +169,7 @@ def test_lifted_noise_is_white(pyramid):
         np.testing.assert_allclose(a @ a.T + b @ b.T, np.eye(f), atol=1e-6)
 
 
-@pytest.mark.parametrize("pyramid", JUMPS)
+@pytest.mark.parametrize("pyramid", EVERY_JUMP)
 def test_with_lifted_noise_the_jump_lands_on_the_training_path(pyramid):
     """Path by path, so that whatever couples noise and data at stage 0 is handed on exactly."""
     rng = np.random.default_rng(0)

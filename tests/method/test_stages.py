@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 
 import numpy as np
 import pytest
@@ -70,6 +71,39 @@ def test_flow_windows_are_those_worked_out_by_hand():
     expected = [(1.0, 2 / 3), (0.7388, 1 / 3), (0.4142, 0.0)]
     np.testing.assert_allclose(windows, expected, atol=5e-5)
     assert pyramid.stages[1].jump.scale == pytest.approx(0.784, abs=5e-4)
+
+
+def test_windows_of_an_overlap_are_those_worked_out_by_hand():
+    # L' = 2 x 2: twice the ratio, so s = 2 e / (1 + e).
+    pyramid = make_pyramid(FlowPath(), shape=(16, 1, 1), overlap=2.0)
+    windows = [(stage.t_start, stage.t_end) for stage in pyramid.stages]
+    np.testing.assert_allclose(windows, [(1, 2 / 3), (0.8, 1 / 3), (0.5, 0)], rtol=1e-12)
+    assert [stage.jump.eigenvalue for stage in pyramid.stages[1:]] == [4.0, 4.0]
+    # Of the pair's difference all noise is fresh, of its mean half.
+    half = math.sqrt(0.5)
+    expected = np.array([[1 + half, half - 1], [half - 1, 1 + half]]) / 2
+    factor = pyramid.stages[1].jump.noise_factor.matrices[0][:2, :2]
+    np.testing.assert_allclose(factor, expected, atol=1e-14)
+
+
+def test_lengths_that_share_a_network_share_an_overlap_too():
+    options = {"upsample": "linear", "overlap": 1.5}
+    starts = [
+        make_pyramid(FlowPath(), shape=(one, 1, 1), other_shapes=((other, 1, 1),), **options)
+        for one, other in ((8, 24), (24, 8))
+    ]
+    windows = [[stage.t_start for stage in pyramid.stages] for pyramid in starts]
+    assert windows[0] == windows[1]
+
+
+@pytest.mark.parametrize("path", [DDIMPath(), DDIMPath(betas="linear", prediction="eps")])
+def test_an_overlap_that_asks_for_more_noise_than_the_path_has_is_refused(path):
+    with pytest.raises(ValueError, match=r"pyramid\.stage_fractions.*no noise.*overlap") as error:
+        make_pyramid(path, shape=(16, 1, 1), overlap=100.0)
+    end = float(str(error.value).split()[-1]) - 1e-4
+    fractions = (1 - end, end / 2, end / 2)
+    assert make_pyramid(path, shape=(16, 1, 1), overlap=100.0, stage_fractions=fractions)
+    assert make_pyramid(FlowPath(), shape=(16, 1, 1), overlap=100.0).stages[1].t_start < 1.0
 
 
 def test_one_stage_is_the_whole_path():
@@ -228,13 +262,19 @@ def test_pyramids_are_frozen_and_usable_as_static_arguments():
             {"downsample": ("stride", "dct", "mean"), "upsample": "linear"},
             "pyramid.upsample_space is 'linear' with pyramid.downsample_space 'dct'",
         ),
+        ({"overlap": 0.99}, "pyramid.overlap is 0.99; allowed: [1, inf)"),
+        ({"overlap": 0}, "pyramid.overlap"),
+        ({"overlap": math.nan}, "pyramid.overlap"),
+        ({"overlap": math.inf}, "pyramid.overlap"),
+        ({"overlap": "2"}, "pyramid.overlap"),
+        ({"overlap": 0.5, "strides": (1,)}, "pyramid.overlap"),
         ({"frame_positions": "learned"}, "pyramid.frame_positions"),
         ({"target_unit": "second"}, "pyramid.target_unit"),
         ({"time_conditioning": "none"}, "pyramid.time_conditioning"),
     ],
 )
 def test_refuses_by_field_name(changes, field):
-    with pytest.raises(ValueError, match=field.replace(".", r"\.")):
+    with pytest.raises(ValueError, match=re.escape(field)):
         make_pyramid(FlowPath(), **{"shape": (16, 1, 1), **changes})
 
 

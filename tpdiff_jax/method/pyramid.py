@@ -35,7 +35,7 @@ class Jump:
 
     Args:
         upsample: U, from the stage before to this one.
-        eigenvalue: L, at least the largest eigenvalue of U U^T.
+        eigenvalue: L, at least the largest eigenvalue of U U^T; with an overlap that times it.
         scale: gamma_{s_i} / gamma_{e_{i-1}}.
         noise_factor: (I - U U^T / L)^{1/2}.
     """

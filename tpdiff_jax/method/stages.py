@@ -8,7 +8,9 @@ noise, so the next stage starts noisier, at
     nu_{s_i} = sqrt(L) nu_{e_{i-1}},        L the largest eigenvalue of U U^T
 
 the least start at which the missing covariance sigma_s^2 I - (gamma_s/gamma_e)^2 sigma_e^2 U U^T
-is one. Nothing here knows which axes are pooled: time, space or both.
+is one. Any noisier start is exact too: with an overlap above 1 it takes L' = overlap L in place of
+L, in the start and in the noise factor. Nothing here knows which axes are pooled: time, space or
+both.
 """
 
 import math
@@ -16,7 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tpdiff_jax.checks import as_tuple, check_choice
+from tpdiff_jax.checks import as_tuple, check_choice, check_range
 from tpdiff_jax.method.axis_matrices import axis_positions
 from tpdiff_jax.method.paths import Path
 from tpdiff_jax.method.pyramid import Jump, Pyramid, Stage
@@ -49,6 +51,7 @@ def make_pyramid(
     shape: Sequence[int],
     strides: Sequence[int | Sequence[int]] = (4, 2, 1),
     stage_fractions: Sequence[float] = (),
+    overlap: float = 1.0,
     downsample: str | Sequence[str] = "stride",
     upsample: str | Sequence[str] = "nearest",
     frame_positions: str = "consistent",
@@ -67,6 +70,8 @@ def make_pyramid(
         strides: coarsest first, over (time, height, width) or, one number, over time; (1,) is
             ordinary diffusion.
         stage_fractions: share of [0, 1] of each stage, coarsest first; () for equal shares.
+        overlap: L'/L, at least 1: how much noisier than it must (squared) a stage starts, hiding
+            more of what upsampling got wrong behind noise, for a wider window.
         downsample: D, "stride", "mean" or "dct", for all axes, or for time, height and width.
         upsample: U, "nearest", "nearest_next" (time only), "linear" or "dct", likewise; "dct"
             goes with the D of that name, and only with it.
@@ -92,6 +97,7 @@ def make_pyramid(
     and width may be pooled too.
     """
     check_choice("pyramid.frame_positions", frame_positions, FRAME_POSITIONS)
+    check_range("pyramid.overlap", overlap, 1, math.inf, "[)")
     triples = stage_strides(strides)
     # Checked here, as a pyramid of one stage would never use them.
     down, up = downsample_modes(downsample), upsample_modes(upsample, triples[0])
@@ -106,6 +112,7 @@ def make_pyramid(
                 path,
                 stages[-1],
                 [upsampling(one, stages[-1].strides, triple, down, up) for one in shapes],
+                overlap,
             )
         kept = downsampling(shapes[0], triple, down)
         positions = _positions(shapes[0], triple, down, frame_positions)
@@ -145,17 +152,19 @@ def _window_ends(stage_fractions: Sequence[float], num_stages: int) -> list[floa
     return [sum(fractions[index + 1 :]) / sum(fractions) for index in range(num_stages)]
 
 
-def _jump(path: Path, previous: Stage, upsamplings: list[Resampling]) -> tuple[float, Jump]:
+def _jump(
+    path: Path, previous: Stage, upsamplings: list[Resampling], overlap: float
+) -> tuple[float, Jump]:
     """The noise time that a stage starts at, and its jump; U for every shape, this one's first."""
-    eigenvalue = max(product_eigenvalue(upsample) for upsample in upsamplings)
+    eigenvalue = overlap * max(product_eigenvalue(upsample) for upsample in upsamplings)
     nu_start, nu_max = math.sqrt(eigenvalue) * previous.nu_end, path.host_scales(1.0).nu
     if nu_start > nu_max:
         raise ValueError(
             f"pyramid.stage_fractions ends stage {previous.index} at noise time "
             f"{previous.t_end:.4f}, which leaves stage {previous.index + 1} no noise to start "
             f"from: sqrt({eigenvalue:.4g}) times its noise-to-signal ratio {previous.nu_end:.4g} "
-            f"is above the path's {nu_max:.4g}; allowed: fractions that end it at or below "
-            f"{path.t_from_nu(nu_max / math.sqrt(eigenvalue)):.4f}"
+            f"is above the path's {nu_max:.4g}; allowed: {_less_overlap(overlap)}fractions that "
+            f"end it at or below {path.t_from_nu(nu_max / math.sqrt(eigenvalue)):.4f}"
         )
     t_start = path.t_from_nu(nu_start)
     return t_start, Jump(
@@ -164,6 +173,10 @@ def _jump(path: Path, previous: Stage, upsamplings: list[Resampling]) -> tuple[f
         scale=path.host_scales(t_start).gamma / previous.gamma_end,
         noise_factor=noise_factor(upsamplings[0], eigenvalue),
     )
+
+
+def _less_overlap(overlap: float) -> str:
+    return f"a pyramid.overlap below {overlap:g}, or " if overlap > 1.0 else ""
 
 
 def _stage(
