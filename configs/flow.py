@@ -63,6 +63,9 @@ def get_config() -> ConfigDict:
     config.pyramid.downsample_space = "mean"  # over height and width: stride | mean | dct
     config.pyramid.upsample = "nearest"  # over time: nearest | nearest_next | linear | dct
     config.pyramid.upsample_space = "nearest"  # over height and width: nearest | linear | dct
+    # stagewise: each line starts from what the stage before knew; marginal: each stage trains as a
+    # vanilla network does on its frames, and sampling is exact only where noise hides the detail.
+    config.pyramid.line = "stagewise"  # stagewise | marginal
     config.pyramid.frame_positions = "consistent"  # consistent | naive
     config.pyramid.target_unit = "time"  # flow only: time (dx/dt) | stage (dx/du)
     config.pyramid.time_conditioning = "noise_time"  # noise_time | stage_slices

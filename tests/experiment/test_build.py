@@ -40,6 +40,7 @@ INVALID: list[tuple[str, Any]] = [
     ("pyramid.upsample_space", "dct"),
     ("pyramid.frame_positions", "random"),
     ("pyramid.overlap", 0.5),
+    ("pyramid.line", "straight"),
     ("pyramid.stage_weighting", "none"),
     ("pyramid.target_unit", "second"),
     ("pyramid.target_unit", "stage"),  # the default predicts data
@@ -271,7 +272,11 @@ def test_length_and_periods_may_change_and_nothing_else_may() -> None:
     assert "train.num_steps:" not in text
 
 
-LATER = {"pyramid.overlap": (1.0, 1.5), "pyramid.time_shift": (1.0, 3.0)}
+LATER = {
+    "pyramid.overlap": (1.0, 1.5),
+    "pyramid.time_shift": (1.0, 3.0),
+    "pyramid.line": ("stagewise", "marginal"),
+}
 
 
 def test_a_run_saved_before_a_field_was_there_opens_and_goes_on(tmp_path: Any) -> None:

@@ -160,7 +160,7 @@ class GaussianWorld:
         stages, shape = self.pyramid.stages, self.pyramid.shape
         strides = stages[i].strides
         own = video_downsampling(shape, strides, self.down)
-        if i == 0:
+        if i == 0 or self.pyramid.line == "marginal":
             return own, own
         before = stages[i - 1].strides
         matrix = video_upsampling(shape, before, strides, self.down, self.up)

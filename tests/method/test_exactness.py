@@ -15,10 +15,12 @@ import pytest
 
 from tests.method.gaussian_world import (
     GaussianWorld,
+    downsampling,
     gaussian_coupling,
     law_error,
     moving_video_law,
     sampled_law,
+    upsampling,
 )
 from tpdiff_jax.method.ddim_path import DDIMPath
 from tpdiff_jax.method.paths import FlowPath
@@ -142,6 +144,37 @@ def test_a_time_shift_samples_the_law_of_the_data(shift):
 )
 def test_an_overlap_samples_the_law_of_the_data(path, down, up, overlap):
     check_exact_in_the_limit(make_world(path, 9, (4, 2, 1), down, up, overlap=overlap))
+
+
+def share_of_detail(world, share):
+    """The same world, its videos' detail beyond the coarsest stage scaled."""
+    num_frames, strides = world.pyramid.num_frames, world.pyramid.stages[0].strides
+    low = upsampling(num_frames, strides[0], 1, "dct", "dct")
+    low = low @ downsampling(num_frames, strides[0], "dct")
+    keep = low + share * (np.eye(num_frames) - low)
+    return dataclasses.replace(world, mean=keep @ world.mean, cov=keep @ world.cov @ keep.T)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_marginal_line_is_exact_only_as_far_as_there_is_no_detail(path):
+    marginal = make_world(path, down="dct", up="dct", line="marginal")
+    check_exact_in_the_limit(share_of_detail(marginal, 0.0))
+    (mean, cov), (worse_mean, worse_cov) = (
+        errors(share_of_detail(marginal, share), MANY) for share in (1.0, 3.0)
+    )
+    assert worse_mean > 3.0 * mean > 0.05
+    assert worse_cov > 3.0 * cov > 1.5 * TOLERANCE[path]
+    check_exact_in_the_limit(share_of_detail(make_world(path, down="dct", up="dct"), 3.0))
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_an_overlap_hides_the_detail_that_the_marginal_line_lacks(path):
+    """The noisier the jump, the less of the data's law is missed."""
+    wrong = [
+        errors(make_world(path, down="dct", up="dct", line="marginal", overlap=overlap), MANY)[1]
+        for overlap in (1.0, 8.0)
+    ]
+    assert wrong[1] < 0.7 * wrong[0]
 
 
 def test_unequal_stage_fractions_sample_the_law_of_the_data():

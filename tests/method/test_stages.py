@@ -268,6 +268,7 @@ def test_pyramids_are_frozen_and_usable_as_static_arguments():
         ({"overlap": math.inf}, "pyramid.overlap"),
         ({"overlap": "2"}, "pyramid.overlap"),
         ({"overlap": 0.5, "strides": (1,)}, "pyramid.overlap"),
+        ({"line": "straight"}, "pyramid.line is 'straight'; allowed: 'stagewise', 'marginal'"),
         ({"frame_positions": "learned"}, "pyramid.frame_positions"),
         ({"target_unit": "second"}, "pyramid.target_unit"),
         ({"time_conditioning": "none"}, "pyramid.time_conditioning"),

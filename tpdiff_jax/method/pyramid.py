@@ -27,6 +27,7 @@ from tpdiff_jax.types import Array, ArrayLike, Positions, Shape, Strides
 TARGET_UNITS = ("time", "stage")
 TIME_CONDITIONINGS = ("noise_time", "stage_slices")
 STAGE_WEIGHTINGS = ("raw", "equal")
+LINES = ("stagewise", "marginal")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -94,12 +95,14 @@ class Pyramid:
     time_conditioning: str = "noise_time"
     stage_weighting: str = "raw"
     time_shift: float = 1.0
+    line: str = "stagewise"
 
     def __post_init__(self) -> None:
         check_range("pyramid.time_shift", self.time_shift, 0, math.inf, "()")
         check_choice("pyramid.target_unit", self.target_unit, TARGET_UNITS)
         check_choice("pyramid.time_conditioning", self.time_conditioning, TIME_CONDITIONINGS)
         check_choice("pyramid.stage_weighting", self.stage_weighting, STAGE_WEIGHTINGS)
+        check_choice("pyramid.line", self.line, LINES)
         if self.target_unit == "stage" and self.path.prediction != "velocity":
             raise ValueError(
                 "pyramid.target_unit is 'stage', which is a unit of velocity, with "

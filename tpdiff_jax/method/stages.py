@@ -59,6 +59,7 @@ def make_pyramid(
     time_conditioning: str = "noise_time",
     stage_weighting: str = "raw",
     time_shift: float = 1.0,
+    line: str = "stagewise",
     other_shapes: Sequence[Sequence[int]] = (),
 ) -> Pyramid:
     """Cut a noise path into stages of rising frame rate, size, or both.
@@ -82,6 +83,9 @@ def make_pyramid(
         stage_weighting: of data prediction's loss, "raw" or "equal" (see `loss_weight`).
         time_shift: s; times of training and sampling are even in u within a stage, with
             t = s u / (1 + (s - 1) u) (see `Pyramid.times_at`).
+        line: what a stage is trained on; "stagewise", the line from what the stage before knew to
+            the stage's own video, or "marginal", ordinary diffusion of the stage's own video
+            within its window (see `stage_videos`). Sampling is the same.
         other_shapes: shapes that the same network serves too: each L is then the largest in use,
             so that all of them share the stage windows.
 
@@ -124,6 +128,7 @@ def make_pyramid(
         time_conditioning=time_conditioning,
         stage_weighting=stage_weighting,
         time_shift=time_shift,
+        line=line,
     )
 
 

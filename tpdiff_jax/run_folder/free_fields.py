@@ -19,6 +19,7 @@ PLACES = (
 LATER_FIELDS = {
     "pyramid.time_shift": 1.0,
     "pyramid.overlap": 1.0,
+    "pyramid.line": "stagewise",
 }
 """Fields that runs saved by earlier versions lack -> the value that means what those did."""
 
