@@ -41,6 +41,9 @@ INVALID: list[tuple[str, Any]] = [
     ("pyramid.frame_positions", "random"),
     ("pyramid.overlap", 0.5),
     ("pyramid.line", "straight"),
+    ("pyramid.data_mean", (0.1, 0.2)),  # the digits have one channel
+    ("pyramid.data_mean", ("grey",)),
+    ("pyramid.data_mean", ()),
     ("pyramid.stage_weighting", "none"),
     ("pyramid.target_unit", "second"),
     ("pyramid.target_unit", "stage"),  # the default predicts data
@@ -276,6 +279,7 @@ LATER = {
     "pyramid.overlap": (1.0, 1.5),
     "pyramid.time_shift": (1.0, 3.0),
     "pyramid.line": ("stagewise", "marginal"),
+    "pyramid.data_mean": ((0.0,), (-0.9,)),
 }
 
 
@@ -291,7 +295,9 @@ def test_a_run_saved_before_a_field_was_there_opens_and_goes_on(tmp_path: Any) -
     run_config.save_config(tmp_path, saved)
     saved = run_config.load_config(tmp_path)
     assert run_config.deciding_fields(saved) == before and len(before) == len(now) - len(LATER)
-    assert build_experiment(saved).pyramid.time_shift == 1.0
+    pyramid = build_experiment(saved).pyramid
+    assert (pyramid.time_shift, pyramid.line) == (1.0, "stagewise")
+    assert pyramid.stages[1].jump.data_mean == (0.0,) and pyramid.stages[1].jump.eigenvalue == 2.0
     run_config.check_same_run(saved, config)
     manifest = Identity(config=before, dataset=None)
     assert manifest.differences(Identity(config=now, dataset=None)) == []

@@ -205,6 +205,23 @@ def test_noise_factor_of_repetition_takes_the_block_mean_away(factor):
     np.testing.assert_allclose(noise_factor_matrix(up, factor) @ z, expected, atol=1e-13)
 
 
+@pytest.mark.parametrize(
+    ("length", "coarse", "fine", "kept"),
+    [(8, 4, 2, [0, 2]), (8, 4, 1, [0, 4]), (9, 4, 2, [0, 2, 4]), (17, 8, 4, [0, 2, 4]),
+     (5, 4, 1, [0, 4]), (1, 4, 1, [0])],
+)  # fmt: skip
+def test_insert_keeps_frames_and_makes_nothing_between(length, coarse, fine, kept):
+    up = upsampling_matrix(length, coarse, fine, "stride", "insert")
+    expected = np.zeros((-(-length // fine), len(kept)))
+    for column, row in enumerate(kept):
+        expected[row, column] = 1.0
+    np.testing.assert_array_equal(up, expected)
+    assert largest_eigenvalue(up) == 1.0
+    # All noise of kept frames is there, none of new ones.
+    new = np.diag(1.0 - expected.sum(1))
+    np.testing.assert_array_equal(noise_factor_matrix(up, 1.0), new)
+
+
 def test_unknown_modes_are_refused_with_the_known_ones():
     with pytest.raises(ValueError, match=r"pyramid\.downsample is 'max'.*'stride', 'mean'"):
         downsampling_matrix(8, 2, "max")

@@ -146,6 +146,37 @@ def test_an_overlap_samples_the_law_of_the_data(path, down, up, overlap):
     check_exact_in_the_limit(make_world(path, 9, (4, 2, 1), down, up, overlap=overlap))
 
 
+@pytest.mark.parametrize("path", [*PATHS, pytest.param(FlowPath(prediction="data"), id="data")])
+@pytest.mark.parametrize(("frames", "mu", "overlap"), [(8, 1.3, 1.0), (9, 0.0, 1.0), (9, 1.3, 2.0)])
+def test_inserted_frames_sample_the_law_of_the_data(path, frames, mu, overlap):
+    """Whatever the constant that new frames start from, near the data's mean or not."""
+    world = make_world(path, frames, up="insert", data_mean=mu, overlap=overlap)
+    check_exact_in_the_limit(dataclasses.replace(world, data_mean=mu))
+
+
+def test_a_jump_of_another_mean_than_training_had_is_not_exact():
+    world = dataclasses.replace(make_world(FLOW, up="insert", data_mean=1.3), data_mean=0.3)
+    assert errors(world, FEW)[0] > 0.05
+
+
+@pytest.mark.parametrize("path", [*PATHS, pytest.param(DDIMPath(prediction="eps"), id="eps")])
+@pytest.mark.parametrize("stage_index", [0, 1, 2])
+def test_with_a_mean_the_closed_form_network_answers_what_training_asks(path, stage_index):
+    world = make_world(path, 9, up="insert", data_mean=1.3)
+    world = dataclasses.replace(world, data_mean=1.3)
+    stage, rng = world.pyramid.stages[stage_index], np.random.default_rng(0)
+    t = 0.3 * stage.t_end + 0.7 * stage.t_start
+    x_0, eps = rng.standard_normal((2, 9)), rng.standard_normal((2, stage.num_frames))
+    wide = (..., None, None, None)
+    point = training_point(
+        world.pyramid, stage_index, jnp.asarray(x_0[wide]), jnp.asarray(eps[wide]), jnp.full(2, t)
+    )
+    maps, constants = world.point_and_target(stage_index, t), world.constants(stage_index, t)
+    for measured, matrix, constant in zip(point, maps, constants, strict=True):
+        expected = np.hstack([x_0, eps]) @ matrix.T + constant
+        np.testing.assert_allclose(measured[..., 0, 0, 0], expected, atol=1e-9)
+
+
 def share_of_detail(world, share):
     """The same world, its videos' detail beyond the coarsest stage scaled."""
     num_frames, strides = world.pyramid.num_frames, world.pyramid.stages[0].strides

@@ -42,6 +42,8 @@ PYRAMIDS = {
     "dct": ((4, 4, 4), ALL, "dct", "dct", 8.0),
     "dct_in_time": ((5, 2, 2), ((4, 2, 2), (2, 2, 2), (1, 1, 1)), ("dct", "mean", "mean"),
                     ("dct", "nearest", "nearest"), None),
+    "insert": ((5, 2, 2), ((4, 2, 2), (2, 2, 2), (1, 1, 1)), ("stride", "mean", "mean"),
+               ("insert", "nearest", "linear"), None),
     "causal_linear": ((5, 2, 4), ((2, 1, 4), (2, 1, 2), (1, 1, 1)), "mean",
                       ("linear", "nearest", "nearest"), None),
 }  # fmt: skip
@@ -57,8 +59,10 @@ def float64():
 
 def make_world(path, name):
     shape, strides, down, up, _ = PYRAMIDS[name]
-    pyramid = make_pyramid(path, shape=shape, strides=strides, downsample=down, upsample=up)
-    return GaussianWorld(pyramid, down, up, *shaped_video_law(shape))
+    pyramid = make_pyramid(
+        path, shape=shape, strides=strides, downsample=down, upsample=up, data_mean=0.4
+    )
+    return GaussianWorld(pyramid, down, up, *shaped_video_law(shape), data_mean=0.4)
 
 
 def errors(world, steps, start_law=None, **options):

@@ -14,7 +14,7 @@ import numpy as np
 from tpdiff_jax.checks import check_choice
 
 DOWNSAMPLES = ("stride", "mean", "dct")
-UPSAMPLES = ("nearest", "nearest_next", "linear", "dct")
+UPSAMPLES = ("nearest", "nearest_next", "linear", "dct", "insert")
 UPSAMPLES_SPACE = ("nearest", "linear", "dct")
 """Height and width have no first row that stands alone, as a causal video's first frame does."""
 
@@ -61,6 +61,8 @@ def upsampling_matrix(
         upsample: "nearest": fine frames kn ... kn + n - 1 copy coarse frame k. "nearest_next":
             those in ((k-1) n, k n] do, so that frame 0 stands alone, and frames past the last
             kept one repeat it. "linear": interpolation between positions, held at both ends.
+            "insert": kept frames stay where they are, and rows of zeros between them: what is
+            there instead is the affine part of `Jump.known`.
             "dct": zeros for the DCT-II coefficients that the stage before lacks, so that D of
             what it makes is the coarse axis again.
 
@@ -77,6 +79,11 @@ def upsampling_matrix(
     if upsample == "dct":
         coarse, fine = (kept_length(length, stride) for stride in (coarse_stride, fine_stride))
         return _dct_resampling(coarse, fine)
+    if upsample == "insert":
+        kept = np.eye(kept_length(length, coarse_stride))
+        matrix = np.zeros((kept_length(length, fine_stride), len(kept)))
+        matrix[:: coarse_stride // fine_stride] = kept
+        return matrix
     coarse_positions, fine_positions = (
         axis_positions(length, stride, downsample) for stride in (coarse_stride, fine_stride)
     )

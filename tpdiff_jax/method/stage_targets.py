@@ -94,7 +94,7 @@ def stage_videos(pyramid: Pyramid, stage_index: int, x_0: Array) -> tuple[Array,
     if stage.jump is None or pyramid.line == "marginal":
         return x_i, x_i
     known = pyramid.stages[stage_index - 1].downsample(x_0)
-    return x_i, at_least_float32(stage.jump.upsample(known))
+    return x_i, stage.jump.known(at_least_float32(known))
 
 
 def stage_end_points(

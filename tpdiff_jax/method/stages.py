@@ -14,6 +14,7 @@ both.
 """
 
 import math
+import numbers
 from collections.abc import Sequence
 
 import numpy as np
@@ -54,6 +55,7 @@ def make_pyramid(
     overlap: float = 1.0,
     downsample: str | Sequence[str] = "stride",
     upsample: str | Sequence[str] = "nearest",
+    data_mean: float | Sequence[float] = 0.0,
     frame_positions: str = "consistent",
     target_unit: str = "time",
     time_conditioning: str = "noise_time",
@@ -74,8 +76,11 @@ def make_pyramid(
         overlap: L'/L, at least 1: how much noisier than it must (squared) a stage starts, hiding
             more of what upsampling got wrong behind noise, for a wider window.
         downsample: D, "stride", "mean" or "dct", for all axes, or for time, height and width.
-        upsample: U, "nearest", "nearest_next" (time only), "linear" or "dct", likewise; "dct"
-            goes with the D of that name, and only with it.
+        upsample: U, "nearest", "nearest_next", "insert" (these two over time only), "linear" or
+            "dct", likewise; "dct" goes with the D of that name, and only with it; "insert" with
+            "stride".
+        data_mean: mu, what stands in the frames that "insert" adds: a number, or one for each
+            channel.
         frame_positions: "consistent" (where each stands in the full axis, see `axis_positions`)
             or "naive" (0, 1, ... anew in each stage).
         target_unit: flow only; "time" for dx/dt, "stage" for the paper's dx/du.
@@ -106,6 +111,7 @@ def make_pyramid(
     # Checked here, as a pyramid of one stage would never use them.
     down, up = downsample_modes(downsample), upsample_modes(upsample, triples[0])
     check_modes(down, up)
+    means = _channel_means(data_mean)
     listed = as_tuple("other_shapes", other_shapes, "a list of shapes")
     shapes = [check_shape(one, triples[0]) for one in (shape, *listed)]
     stages: list[Stage] = []
@@ -117,6 +123,7 @@ def make_pyramid(
                 stages[-1],
                 [upsampling(one, stages[-1].strides, triple, down, up) for one in shapes],
                 overlap,
+                means,
             )
         kept = downsampling(shapes[0], triple, down)
         positions = _positions(shapes[0], triple, down, frame_positions)
@@ -140,6 +147,16 @@ def _positions(shape: Shape, strides: Strides, down: Modes, choice: str) -> Posi
     return Positions(*(axis.astype(np.float32) for axis in axes))
 
 
+def _channel_means(data_mean: float | Sequence[float]) -> tuple[float, ...]:
+    """The data's mean: one number of all channels, or one for each."""
+    is_list = isinstance(data_mean, str) or hasattr(data_mean, "__iter__")
+    allowed = "a number, or one for each channel"
+    means = as_tuple("pyramid.data_mean", data_mean if is_list else (data_mean,), allowed)
+    if not means or not all(isinstance(one, numbers.Real) and abs(one) < math.inf for one in means):
+        raise ValueError(f"pyramid.data_mean is {data_mean!r}; allowed: {allowed}")
+    return tuple(map(float, means))
+
+
 def _window_ends(stage_fractions: Sequence[float], num_stages: int) -> list[float]:
     """e_i: [0, 1] cut in proportion to the fractions, from 1 downwards; the last is exactly 0."""
     allowed = (
@@ -158,7 +175,11 @@ def _window_ends(stage_fractions: Sequence[float], num_stages: int) -> list[floa
 
 
 def _jump(
-    path: Path, previous: Stage, upsamplings: list[Resampling], overlap: float
+    path: Path,
+    previous: Stage,
+    upsamplings: list[Resampling],
+    overlap: float,
+    data_mean: tuple[float, ...],
 ) -> tuple[float, Jump]:
     """The noise time that a stage starts at, and its jump; U for every shape, this one's first."""
     eigenvalue = overlap * max(product_eigenvalue(upsample) for upsample in upsamplings)
@@ -177,6 +198,7 @@ def _jump(
         eigenvalue=eigenvalue,
         scale=path.host_scales(t_start).gamma / previous.gamma_end,
         noise_factor=noise_factor(upsamplings[0], eigenvalue),
+        data_mean=data_mean,
     )
 
 
