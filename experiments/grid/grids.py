@@ -31,6 +31,7 @@ ABLATION_BASE: dict[str, Any] = {
 }
 # Every point of a curve is then what a run of that length would have reached.
 CONSTANT_RATE: dict[str, Any] = {"optim.schedule": "constant"}
+DIGITS_MEAN = -0.962  # of all pixels of the natural Moving Digits, 1,000 clips
 DDIM_BASE: dict[str, Any] = {
     "path.betas": "scaled_linear",
     "path.zero_terminal_snr": True,
@@ -152,13 +153,20 @@ def _convergence() -> Grid:
 
 
 def _upsampling() -> Grid:
-    """Flow and DDIM: TPDiff with each way to upsample, against vanilla diffusion."""
+    """Flow and DDIM: TPDiff with each way to upsample, against vanilla diffusion.
+
+    `marginal` is the best-informed of them (DCT) trained as a vanilla network is, within its windows.
+    """
+    dct = {"pyramid.downsample": "dct", "pyramid.upsample": "dct"}
     arms = []
     for path in ("flow", "ddim"):
         changes = {
             "vanilla": VANILLA | {"alignment.mode": "none"},
             "nearest": {"pyramid.upsample": "nearest"},
             "linear": {"pyramid.upsample": "linear"},
+            "dct": dct,
+            "insert": {"pyramid.upsample": "insert", "pyramid.data_mean": DIGITS_MEAN},
+            "marginal": dct | {"pyramid.line": "marginal"},
         }
         arms += [
             Arm(
