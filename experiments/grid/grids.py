@@ -155,7 +155,7 @@ def _convergence() -> Grid:
 def _upsampling() -> Grid:
     """Flow and DDIM: TPDiff with each way to upsample, against vanilla diffusion.
 
-    `marginal` is the best-informed of them (DCT) trained as a vanilla network is, within its windows.
+    `marginal` is the DCT one, trained as a vanilla network is, within its windows.
     """
     dct = {"pyramid.downsample": "dct", "pyramid.upsample": "dct"}
     arms = []
