@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
     config.data.num_frames = 16
     config.data.frame_size = 32
     config.data.num_digits = 1
-    config.data.speed_stratum = "all"  # all | slow | fast | held_out
+    config.data.speed_stratum = "natural"  # natural | all | slow | fast | held_out
     config.data.num_threads = 1
 
     config.model = ConfigDict()
@@ -58,14 +58,20 @@ def get_config() -> ConfigDict:
     config.pyramid.strides = (4, 2, 1)
     config.pyramid.frame_strides = ()  # where given, in place of strides; (1,) is vanilla diffusion
     config.pyramid.stage_fractions = ()  # () is an equal split of [0, 1]
-    config.pyramid.downsample = "stride"  # over time: stride | mean
-    config.pyramid.downsample_space = "mean"  # over height and width: stride | mean
-    config.pyramid.upsample = "nearest"  # over time: nearest | nearest_next | linear
-    config.pyramid.upsample_space = "nearest"  # over height and width: nearest | linear
+    # dct, the lowest frequencies alone, goes both ways: downsampling and upsampling.
+    config.pyramid.downsample = "stride"  # over time: stride | mean | dct
+    config.pyramid.downsample_space = "mean"  # over height and width: stride | mean | dct
+    config.pyramid.upsample = "nearest"  # time: nearest | nearest_next | linear | dct | insert
+    config.pyramid.upsample_space = "nearest"  # over height and width: nearest | linear | dct
+    # stagewise: each line starts from what the stage before knew; marginal: each stage trains as a
+    # vanilla network does on its frames, and sampling is exact only where noise hides the detail.
+    config.pyramid.line = "stagewise"  # stagewise | marginal
     config.pyramid.frame_positions = "consistent"  # consistent | naive
     config.pyramid.target_unit = "time"  # flow only: time (dx/dt) | stage (dx/du)
     config.pyramid.time_conditioning = "noise_time"  # noise_time | stage_slices
     config.pyramid.stage_weighting = "raw"  # data prediction: raw | equal, every stage's mean is 1
+    config.pyramid.data_mean = (0.0,)  # insert: new frames start from it; one, or one a channel
+    config.pyramid.overlap = 1.0  # L'/L: stages start sqrt(overlap) times as noisy as they must
     config.pyramid.time_shift = 1.0  # s: times are even in u with t = s u / (1 + (s - 1) u)
 
     config.alignment = ConfigDict()

@@ -33,6 +33,7 @@ ABLATION_BASE: dict[str, Any] = {
 }
 # Every point of a curve is then what a run of that length would have reached.
 CONSTANT_RATE: dict[str, Any] = {"optim.schedule": "constant"}
+DIGITS_MEAN = -0.962  # of all pixels of the natural Moving Digits, 1,000 clips
 DDIM_BASE: dict[str, Any] = {
     "path.betas": "scaled_linear",
     "path.zero_terminal_snr": True,
@@ -153,6 +154,34 @@ def _convergence() -> Grid:
     return Grid(arms=tuple(arms), reference="flow_vanilla")
 
 
+def _upsampling() -> Grid:
+    """Flow and DDIM: TPDiff with each way to upsample, against vanilla diffusion.
+
+    `marginal` is the DCT one, trained as a vanilla network is, within its windows.
+    """
+    dct = {"pyramid.downsample": "dct", "pyramid.upsample": "dct"}
+    arms = []
+    for path in ("flow", "ddim"):
+        changes = {
+            "vanilla": VANILLA | {"alignment.mode": "none"},
+            "nearest": {"pyramid.upsample": "nearest"},
+            "linear": {"pyramid.upsample": "linear"},
+            "dct": dct,
+            "insert": {"pyramid.upsample": "insert", "pyramid.data_mean": DIGITS_MEAN},
+            "marginal": dct | {"pyramid.line": "marginal"},
+        }
+        arms += [
+            Arm(
+                name=f"{path}_{name}",
+                overrides=CONSTANT_RATE | change,
+                config=f"configs/{path}.py",
+                baseline=None if name == "vanilla" else f"{path}_vanilla",
+            )
+            for name, change in changes.items()
+        ]
+    return Grid(arms=tuple(arms), reference="flow_vanilla")
+
+
 def _stages(strides: tuple[int, ...], shares: tuple[int, ...] = ()) -> dict[str, Any]:
     """Fields of a pyramid whose windows, training steps and solver steps have these shares."""
     shares = shares or (1,) * len(strides)
@@ -217,6 +246,7 @@ GRIDS: dict[str, Grid] = {
     "stage_weights": ablation({}, {"equal": {"pyramid.stage_weighting": "equal"}}),
     "factors": _factors(),
     "convergence": _convergence(),
+    "upsampling": _upsampling(),
     "pyramid_shapes": _pyramid_shapes(),
     "ablations": ablation(
         ABLATION_BASE,

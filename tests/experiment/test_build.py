@@ -9,6 +9,7 @@ from experiments.grid.grids import VANILLA
 from tests.tiny import set_field, tiny_config
 from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.run_folder import run_config
+from tpdiff_jax.run_folder.checkpoint_manifest import Identity
 
 INVALID: list[tuple[str, Any]] = [
     ("data.name", "imagenet"),
@@ -35,7 +36,15 @@ INVALID: list[tuple[str, Any]] = [
     ("pyramid.stage_fractions", (1.0, -1.0, 1.0)),
     ("pyramid.downsample", "max"),
     ("pyramid.upsample", "cubic"),
+    ("pyramid.upsample", "dct"),  # the default downsampling takes frames
+    ("pyramid.downsample", "dct"),
+    ("pyramid.upsample_space", "dct"),
     ("pyramid.frame_positions", "random"),
+    ("pyramid.overlap", 0.5),
+    ("pyramid.line", "straight"),
+    ("pyramid.data_mean", (0.1, 0.2)),  # the digits have one channel
+    ("pyramid.data_mean", ("grey",)),
+    ("pyramid.data_mean", ()),
     ("pyramid.stage_weighting", "none"),
     ("pyramid.target_unit", "second"),
     ("pyramid.target_unit", "stage"),  # the default predicts data
@@ -328,6 +337,43 @@ def test_length_and_periods_may_change_and_nothing_else_may() -> None:
     assert "optim.learning_rate: saved 0.001, now 0.5" in text
     assert "alignment.mode: saved 'nearest', now 'none'" in text
     assert "train.num_steps:" not in text
+
+
+LATER = {
+    "pyramid.overlap": (1.0, 1.5),
+    "pyramid.time_shift": (1.0, 3.0),
+    "pyramid.line": ("stagewise", "marginal"),
+    "pyramid.data_mean": ((0.0,), (-0.9,)),
+}
+
+
+def test_a_run_saved_before_a_field_was_there_opens_and_goes_on(tmp_path: Any) -> None:
+    """As what it did then: the field's default; another value is another run."""
+    config = tiny_config()
+    now = run_config.deciding_fields(config)
+    before = {name: value for name, value in now.items() if name not in LATER}
+    saved = tiny_config()
+    with saved.unlocked():
+        for name in LATER:
+            del saved[name.split(".")[0]][name.split(".")[1]]
+    run_config.save_config(tmp_path, saved)
+    saved = run_config.load_config(tmp_path)
+    assert run_config.deciding_fields(saved) == before and len(before) == len(now) - len(LATER)
+    pyramid = build_experiment(saved).pyramid
+    assert (pyramid.time_shift, pyramid.line) == (1.0, "stagewise")
+    assert pyramid.stages[1].jump.data_mean == (0.0,) and pyramid.stages[1].jump.eigenvalue == 2.0
+    run_config.check_same_run(saved, config)
+    manifest = Identity(config=before, dataset=None)
+    assert manifest.differences(Identity(config=now, dataset=None)) == []
+    for name, (default, value) in LATER.items():
+        other = tiny_config(**{name.replace(".", "__"): value})
+        with pytest.raises(run_config.ConfigMismatchError) as refusal:
+            run_config.check_same_run(saved, other)
+        assert f"{name}: saved {default!r}, now {value!r}" in str(refusal.value)
+        lines = manifest.differences(
+            Identity(config=run_config.deciding_fields(other), dataset=None)
+        )
+        assert len(lines) == 1 and name in lines[0]
 
 
 @pytest.mark.parametrize("content", [None, "{not json"])

@@ -176,6 +176,8 @@ def _build_clips(
             ),
             **_time_shift(read, _shape(facts)),
             time_sampling=_build_time_sampling(read),
+            **read.given_of_group("pyramid", "overlap", "line"),
+            **_data_mean(read, facts.frame_shape[-1]),
             other_shapes=other_shapes,
         )
     return ClipsOfShape(bucket=bucket, facts=facts, pyramid=pyramid)
@@ -221,6 +223,17 @@ def _build_time_sampling(read: ConfigReader) -> TimeSampling:
     return TimeSampling(**fields)
 
 
+def _data_mean(read: ConfigReader, num_channels: int) -> dict[str, Any]:
+    """`pyramid.data_mean` where it is given: one number for all channels, or one for each."""
+    fields = read.given_of_group("pyramid", "data_mean")
+    if fields and len(means := read.numbers("pyramid.data_mean", float)) not in (1, num_channels):
+        raise ValueError(
+            f"pyramid.data_mean={means} must be one number for all channels, or one for each of "
+            f"the {num_channels}"
+        )
+    return fields
+
+
 def _modes(read: ConfigReader, what: str) -> tuple[str, str, str]:
     """How an axis is resampled: time, height, width."""
     in_space = read(f"pyramid.{what}_space")
@@ -253,7 +266,8 @@ def _check_first_latent(read: ConfigReader, clips: ClipsOfShape) -> None:
     if name in FIRST_LATENT_APART and read("pyramid.upsample") == "nearest":
         raise ValueError(
             "pyramid.upsample='nearest' would copy the first latent, the code of one frame and not "
-            f"of several where prepare.video_encoder={name!r}; allowed: nearest_next, linear"
+            f"of several where prepare.video_encoder={name!r}; allowed: nearest_next, linear, "
+            "insert"
         )
 
 

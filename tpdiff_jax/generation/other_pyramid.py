@@ -191,13 +191,12 @@ def _check_same_stages(own: Experiment, other: Experiment, pyramid: Mapping[str,
 
 
 def _is_same_stage(one: method.Stage, other: method.Stage) -> bool:
-    times = [(stage.strides, stage.t_start, stage.t_end) for stage in (one, other)]
-    arrays = [
-        [*stage.positions, *stage.downsample.matrices, *(stage.jump.upsample.matrices if stage.jump
-                                                          else ())]
-        for stage in (one, other)
-    ]  # fmt: skip
-    return times[0] == times[1] and all(map(np.array_equal, *arrays))
+    numbers = [(stage.strides, stage.t_start, stage.t_end) for stage in (one, other)]
+    arrays = [[*stage.positions, *stage.downsample.matrices] for stage in (one, other)]
+    for stage, own in zip((one, other), arrays, strict=True):
+        if stage.jump is not None:
+            own += [*stage.jump.upsample.matrices, stage.jump.data_mean]
+    return numbers[0] == numbers[1] and all(map(np.array_equal, *arrays))
 
 
 def _warn_of_windows(own: method.Pyramid, other: method.Pyramid) -> None:

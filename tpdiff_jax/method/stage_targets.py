@@ -5,6 +5,12 @@ The mathematics is `stage_line`'s; here it meets a training batch.
 Differs from the paper: stage 0 starts from pure noise and nothing is known before it, so
 c_0 = x_0 at its own strides, where Eq. 7 would blur it.
 
+With the pyramid's line "marginal" the same holds in every stage: c_i = x_i, hence a_i = x_i and
+eps_i = eps, which is ordinary diffusion at the stage's own frame rate, within its window. A network
+trained so by itself, without a pyramid, has been asked the same questions. The jump then hands on
+U D x_0 where the stage was trained on x_i: the law sampled is the data's only as far as the detail
+x_i - U D x_0 is small against the noise at the jump.
+
 Source: arXiv 2503.09566, Section 3.2.
 """
 
@@ -75,20 +81,22 @@ def stage_videos(pyramid: Pyramid, stage_index: int, x_0: Array) -> tuple[Array,
         x_0: full videos, floating-point, [b, F, H, W, c].
 
     Returns:
-        x_i and c_i, in at least float32, both [b, f, h, w, c]; the same video for stage 0.
+        x_i and c_i, in at least float32, both [b, f, h, w, c]; the same video for stage 0, and for
+        every stage of a pyramid of the line "marginal".
 
     Raises:
         ValueError: there is no such stage, or x_0 is not floating-point.
 
-    Source: arXiv 2503.09566, Eq. 7 and 8.
+    Source: arXiv 2503.09566, Eq. 7 and 8. Differs from the paper: "marginal", as arXiv 2605.18736
+    trains a pyramid over space.
     """
     stage = pyramid.stage(stage_index)
     pyramid.check_videos(x_0)
     x_i = at_least_float32(stage.downsample(x_0))
-    if stage.jump is None:
+    if stage.jump is None or pyramid.line == "marginal":
         return x_i, x_i
     known = pyramid.stages[stage_index - 1].downsample(x_0)
-    return x_i, at_least_float32(stage.jump.upsample(known))
+    return x_i, stage.jump.known(at_least_float32(known))
 
 
 def stage_end_points(
