@@ -20,6 +20,7 @@ from typing import Any
 from experiments.command_line import command_parser, output_folder
 from experiments.compare import METRICS as SHOWN
 from experiments.compare import check_metrics
+from experiments.measured_facts import hash_of_params
 from experiments.pages.sampling_tables import draw_frontier, summarize_points, write_page
 from tpdiff_jax.devices.facts import device_facts, package_versions
 from tpdiff_jax.digits.figures import DIGIT_METRICS
@@ -83,6 +84,7 @@ class Bench:
             config.sample.update(fields)
             self.experiments[name] = build_experiment(config)
         self._samplers: dict[str, Sampler] = {}
+        self._parameters_sha256 = hash_of_params(self.run.params)
         self._measures = choose_measures(self.run.experiment)
 
     def key(self, name: str, seed: int) -> dict[str, Any]:
@@ -90,6 +92,7 @@ class Bench:
         return {
             "workdir": str(self.run.workdir),
             "checkpoint_step": self.run.step,
+            "parameters_sha256": self._parameters_sha256,
             "num_videos": self.run.experiment.evaluation.num_videos,
             "variant": name,
             "sample": {field: _as_json(value) for field, value in self.variants[name].items()},
