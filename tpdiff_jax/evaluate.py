@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from absl import logging
 
+from tpdiff_jax.devices.origin import run_origin
 from tpdiff_jax.evals.measures import Evaluation, Measures
 from tpdiff_jax.experiment.build import Experiment
 from tpdiff_jax.files.folders import make_out_folder
@@ -158,6 +159,7 @@ def evaluate_run(run: OpenedRun, out: pathlib.Path | None) -> pathlib.Path:
         counts={"steps": run.step, "eval_videos": evaluator.num_videos},
         timing={"sample_flops_per_video": sampler.flops()},
         step_seconds={},
+        origin=run_origin(),
     )
     path = folder / f"evaluation_{run.step:08d}.json"
     write_json(path, results)
