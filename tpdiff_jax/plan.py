@@ -97,6 +97,7 @@ class Planner:
         """Build the experiment on the target's devices."""
         self._config, self._target, self._flags = config, target, flags
         self._experiment = self._build(config.train.batch_size)
+        self._config = self._experiment.config  # windows are chosen from the clips once
 
     def plan(self) -> dict[str, Any]:
         """Return the content of the JSON file."""
