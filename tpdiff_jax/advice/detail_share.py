@@ -65,7 +65,7 @@ def detail_share(cov: FloatArray, stride: int, upsample: str) -> float | None:
         upsample: one of `SHOWN_UPSAMPLES`.
 
     Returns:
-        0 or more; None where clips are too short for the stride.
+        0 or more, 0 where nothing varies; None where clips are too short for the stride.
 
     Raises:
         ValueError: unknown upsampling.
@@ -73,8 +73,10 @@ def detail_share(cov: FloatArray, stride: int, upsample: str) -> float | None:
     if not (length := fitting_length(len(cov), stride)):
         return None
     cov = cov[:length, :length]
+    if not (variance := float(np.trace(cov))) > 0.0:
+        return 0.0
     left = np.eye(length) - shown_matrix(length, stride, upsample)
-    return float(np.trace(left @ cov @ left.T) / np.trace(cov))
+    return float(np.trace(left @ cov @ left.T)) / variance
 
 
 def detail_shares(spectrum: ClipSpectrum) -> dict[str, dict[str, float | None]]:

@@ -1,55 +1,25 @@
-"""Which pyramid these clips allow: strides, upsampling, windows and calls of each stage.
+"""Judging settings: the error, the debts and the costs of each.
 
-Every candidate of a grid makes as many network calls in all as ordinary diffusion does, and is
-measured three times: its `error` (`exact_law`), the largest of its jumps' `debt`
-(`information_debt`) and its `cost`, the mean of what training and sampling take of ordinary
-diffusion's FLOPs. Strides stand in the grid where a copied frame is still worth something:
-
-    share of detail that repetition by r leaves <= USEFUL_SHARE
-
-By default the cheapest candidate is chosen whose error is at most TOLERANCE times that of ordinary
-diffusion plus FLOOR, and whose debt is at most MAX_DEBT. Windows cost nothing, so that among equal
-costs the least debt decides: the jump is made as noisy as the error allows. The three numbers are
-conventions, not measurements.
+Every setting makes as many network calls in all as ordinary diffusion does, and is measured three
+times: its `error` (`exact_law`), the `debts` of its jumps (`information_debt`), and its `cost`, the
+mean of what training and sampling take of ordinary diffusion's FLOPs.
 """
 
 import functools
 import itertools
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from tpdiff_jax.advice.clip_spectrum import ClipSpectrum
-from tpdiff_jax.advice.detail_share import detail_share, fitting_length
 from tpdiff_jax.advice.exact_law import GaussianVideos
 from tpdiff_jax.advice.information_debt import information_debts
+from tpdiff_jax.advice.settings_grid import WINDOW_PARTS, Setting, compositions, shared_calls
 from tpdiff_jax.method.paths import Path
 from tpdiff_jax.method.pyramid import Pyramid
-from tpdiff_jax.method.sampler_spec import split_steps
 from tpdiff_jax.method.stages import make_pyramid
 
-USEFUL_SHARE = 0.375
-TOLERANCE, FLOOR, MAX_DEBT = 1.25, 0.005, 1.0
-ALL_LADDERS = ((2, 1), (4, 2, 1), (4, 1), (8, 4, 2, 1), (8, 4, 1), (8, 2, 1))
 LAW_FRAMES = 24
 """Longer clips are judged by so many of their first frames, or one more."""
-_TENTHS, _PARTS = 10, 6
-
-
-class Setting(NamedTuple):
-    """What is chosen, as config fields; one entry a stage, coarsest first.
-
-    Attributes:
-        frame_strides: strides over time, the last 1.
-        upsample: over time.
-        stage_fractions: shares of [0, 1].
-        steps_per_stage: network calls.
-    """
-
-    frame_strides: tuple[int, ...]
-    upsample: str
-    stage_fractions: tuple[float, ...]
-    steps_per_stage: tuple[int, ...]
 
 
 class Candidate(NamedTuple):
@@ -112,31 +82,6 @@ class Problem(NamedTuple):
     time_shift: float = 1.0
 
 
-class Limits(NamedTuple):
-    """What a candidate must keep to.
-
-    Attributes:
-        max_debt: nats per new frame of any jump.
-        max_cost: of both costs' mean; None looks for the cheapest instead of the best.
-    """
-
-    max_debt: float = MAX_DEBT
-    max_cost: float | None = None
-
-
-def useful_strides(spectrum: ClipSpectrum) -> tuple[int, ...]:
-    """The strides at which a copied frame still shows enough of those that it stands for.
-
-    Args:
-        spectrum: of the clips.
-    """
-    strides = sorted({ladder[0] for ladder in ALL_LADDERS})
-    shares = {stride: detail_share(spectrum.total_cov, stride, "nearest") for stride in strides}
-    return tuple(
-        stride for stride, share in shares.items() if share is not None and share <= USEFUL_SHARE
-    )
-
-
 def law_spectrum(spectrum: ClipSpectrum, largest_stride: int) -> ClipSpectrum:
     """The spectrum of the first frames that a search looks at.
 
@@ -166,7 +111,7 @@ class Search:
         Raises:
             ValueError: for windows that cannot exist on this path, or frames that do not fit.
         """
-        pyramid, key = self._pyramid(setting), setting[:3]
+        pyramid, key = self.pyramid(setting), setting[:3]
         if key not in self._debts:
             self._debts[key] = information_debts(self._problem.spectrum, pyramid)
         strides, calls = setting.frame_strides, setting.steps_per_stage
@@ -197,7 +142,7 @@ class Search:
         """
         for ladder, upsample in itertools.product(ladders, upsamples):
             yield from self.with_windows(
-                ladder, upsample, shared_calls(self._problem.num_calls, len(ladder)), _TENTHS
+                ladder, upsample, shared_calls(self._problem.num_calls, len(ladder)), WINDOW_PARTS
             )
 
     def with_windows(
@@ -221,13 +166,18 @@ class Search:
         for shares in compositions(parts, len(ladder)):
             fractions = tuple(share / parts for share in shares)
             try:
-                self._pyramid(Setting(ladder, upsample, fractions, ()))
+                self.pyramid(Setting(ladder, upsample, fractions, ()))
             except ValueError:  # no window of such an end on this path
                 continue
             for steps in calls:
                 yield self.judge(Setting(ladder, upsample, fractions, steps))
 
-    def _pyramid(self, setting: Setting) -> Pyramid:
+    def pyramid(self, setting: Setting) -> Pyramid:
+        """The stages of a setting, of the frames that are looked at.
+
+        Raises:
+            ValueError: for windows that cannot exist on this path, or frames that do not fit.
+        """
         problem = self._problem
         return _make_pyramid(
             problem.path,
@@ -259,108 +209,3 @@ def _make_pyramid(
         upsample=(upsample, "nearest", "nearest"),
         time_shift=time_shift,
     )
-
-
-def error_limit(vanilla_error: float) -> float:
-    """The largest error that counts as no worse than ordinary diffusion's.
-
-    Args:
-        vanilla_error: its error.
-    """
-    return TOLERANCE * vanilla_error + FLOOR
-
-
-def choose(
-    candidates: Sequence[Candidate], vanilla_error: float, limits: Limits | None = None
-) -> Candidate | None:
-    """The best of some candidates.
-
-    Args:
-        candidates: any number.
-        vanilla_error: of ordinary diffusion with as many calls.
-        limits: what to keep to. With a largest cost, the least error within it is best; without,
-            the least cost among those of an error within `error_limit`.
-
-    Returns:
-        The best, or None where none keeps to the limits.
-    """
-    limits = limits or Limits()
-    kept = [one for one in candidates if one.debt <= limits.max_debt]
-    if limits.max_cost is not None:
-        most = limits.max_cost * (1.0 + 1e-9)
-        kept = [one for one in kept if one.cost <= most]
-        return min(kept, key=lambda one: (round(one.error, 6), one.cost), default=None)
-    kept = [one for one in kept if one.error <= error_limit(vanilla_error)]
-    order = lambda one: (round(one.cost, 6), round(one.debt, 6), one.error)  # noqa: E731
-    return min(kept, key=order, default=None)
-
-
-def choose_windows(search: Search, fixed: Setting, limits: Limits | None = None) -> Candidate:
-    """The windows for strides, upsampling and calls that are given.
-
-    Args:
-        search: on the clips; its number of calls is that of the fixed setting.
-        fixed: its fractions do not count.
-        limits: the cost is given, and not looked at.
-
-    Returns:
-        Of the windows within the limits of error and debt the one of the least debt; else that of
-        the least error whose debt is within its limit; else that of the least debt.
-
-    Raises:
-        ValueError: where no window can exist.
-    """
-    limits = limits or Limits()
-    ladder, upsample, _, steps = fixed
-    found = list(search.with_windows(ladder, upsample, [steps], _TENTHS * 2))
-    if not found:
-        raise ValueError(f"no windows exist for frame strides {ladder} on this path")
-    best = choose(found, search.vanilla().error, limits._replace(max_cost=None))
-    best = best or choose(found, 0.0, limits._replace(max_cost=math.inf))
-    return best or min(found, key=lambda one: (round(one.debt, 6), one.error))
-
-
-def shared_calls(num_calls: int, num_stages: int) -> list[tuple[int, ...]]:
-    """Ways to share out network calls, in sixths of all where there are so many.
-
-    Args:
-        num_calls: in all.
-        num_stages: K.
-
-    Returns:
-        Calls of each stage, at least one, each way once; [] where there are too few.
-    """
-    if num_calls < num_stages:
-        return []
-    if num_calls < _PARTS or num_stages > _PARTS:
-        return [split_steps(num_calls, num_stages)]
-    ways = []
-    for shares in compositions(_PARTS, num_stages):
-        ends = [round(num_calls * part / _PARTS) for part in itertools.accumulate(shares)]
-        ways.append(tuple(b - a for a, b in itertools.pairwise([0, *ends])))
-    return ways
-
-
-def fitting_ladders(
-    num_frames: int, strides: Sequence[int], is_possible: Callable[[tuple[int, ...]], bool]
-) -> list[tuple[int, ...]]:
-    """The ladders of strides that clips of a length have.
-
-    Args:
-        num_frames: F.
-        strides: that may stand in a ladder beside 1.
-        is_possible: whether a network takes a ladder.
-    """
-    allowed = {1, *(r for r in strides if fitting_length(num_frames, r) == num_frames)}
-    return [ladder for ladder in ALL_LADDERS if allowed.issuperset(ladder) and is_possible(ladder)]
-
-
-def compositions(total: int, parts: int) -> Iterator[tuple[int, ...]]:
-    """Every way to write a number as a sum of so many numbers from 1, in order.
-
-    Args:
-        total: the number.
-        parts: how many.
-    """
-    for cuts in itertools.combinations(range(1, total), parts - 1):
-        yield tuple(b - a for a, b in itertools.pairwise([0, *cuts, total]))

@@ -14,15 +14,9 @@ from absl import logging
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from tpdiff_jax.advice.search import (
-    Candidate,
-    Problem,
-    Search,
-    Setting,
-    StageCosts,
-    choose_windows,
-    law_spectrum,
-)
+from tpdiff_jax.advice.choice import choose_windows
+from tpdiff_jax.advice.search import Candidate, Problem, Search, StageCosts, law_spectrum
+from tpdiff_jax.advice.settings_grid import Setting
 from tpdiff_jax.data import ClipShape, Dataset
 from tpdiff_jax.experiment.experiment import Experiment
 from tpdiff_jax.experiment.measured_clips import clips_to_measure, measure_clips
