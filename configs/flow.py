@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
     config.data.num_frames = 16
     config.data.frame_size = 32
     config.data.num_digits = 1
-    config.data.speed_stratum = "all"  # all | slow | fast | held_out
+    config.data.speed_stratum = "natural"  # natural | all | slow | fast | held_out
     config.data.num_threads = 1
 
     config.model = ConfigDict()

@@ -10,7 +10,8 @@ shares of its own budget: a young network's noise can meet a target by chance an
 (--reached=first counts that). Curves become monotone envelopes, interpolated log-log, never
 extrapolated; pairs share a seed and give a t interval on the log ratio. FLOPs count all that a step
 executes, optimizer, alignment and moving average included. --grid=pyramid_shapes compares stage
-counts, shares and factors. --learning_rates gives every arm the same sweep first.
+counts, shares and factors, --grid=upsampling ways to upsample. --learning_rates gives every arm the
+same sweep first.
 
 The same command resumes what is unfinished and skips what is finished; runs go seed by seed, so
 that a stopped grid can be summed up with --only=summary.
@@ -53,7 +54,7 @@ from tpdiff_jax.digits.figures import DIGIT_METRICS as INFOS
 from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.files.json_files import write_json
 
-CONVERGENCE_GRIDS = ("convergence", "pyramid_shapes")
+CONVERGENCE_GRIDS = ("convergence", "upsampling", "pyramid_shapes")
 METRICS = ("frechet", "speed_wasserstein")
 SHOWN = (*METRICS, "velocity_error", "label_accuracy", "identity_consistency", "even_odd_step")
 FIGURE_SHARES = tuple(percent / 100 for percent in range(30, 101, 5))

@@ -151,6 +151,27 @@ def _convergence() -> Grid:
     return Grid(arms=tuple(arms), reference="flow_vanilla")
 
 
+def _upsampling() -> Grid:
+    """Flow and DDIM: TPDiff with each way to upsample, against vanilla diffusion."""
+    arms = []
+    for path in ("flow", "ddim"):
+        changes = {
+            "vanilla": VANILLA | {"alignment.mode": "none"},
+            "nearest": {"pyramid.upsample": "nearest"},
+            "linear": {"pyramid.upsample": "linear"},
+        }
+        arms += [
+            Arm(
+                name=f"{path}_{name}",
+                overrides=CONSTANT_RATE | change,
+                config=f"configs/{path}.py",
+                baseline=None if name == "vanilla" else f"{path}_vanilla",
+            )
+            for name, change in changes.items()
+        ]
+    return Grid(arms=tuple(arms), reference="flow_vanilla")
+
+
 def _stages(strides: tuple[int, ...], shares: tuple[int, ...] = ()) -> dict[str, Any]:
     """Fields of a pyramid whose windows, training steps and solver steps have these shares."""
     shares = shares or (1,) * len(strides)
@@ -215,6 +236,7 @@ GRIDS: dict[str, Grid] = {
     "stage_weights": ablation({}, {"equal": {"pyramid.stage_weighting": "equal"}}),
     "factors": _factors(),
     "convergence": _convergence(),
+    "upsampling": _upsampling(),
     "pyramid_shapes": _pyramid_shapes(),
     "ablations": ablation(
         ABLATION_BASE,

@@ -11,8 +11,9 @@ from tpdiff_jax.data import DATASETS, MovingDigitsSpec, stack_clips
 from tpdiff_jax.data.moving_digits import VERSION, captions_to_labels
 from tpdiff_jax.digits.digit_physics import load_glyphs, splat
 
-ONE = MovingDigitsSpec()
-TWO = MovingDigitsSpec(frame_size=64, num_digits=2)
+ONE = MovingDigitsSpec(speed_stratum="all")
+TWO = MovingDigitsSpec(frame_size=64, num_digits=2, speed_stratum="all")
+NATURAL = MovingDigitsSpec()
 
 
 def digest(spec, split, count):
@@ -29,10 +30,16 @@ def ink_of(video):
 
 
 def test_the_fingerprint_tells_data_sets_apart_and_is_json():
-    specs = [ONE, TWO, MovingDigitsSpec(num_frames=8), MovingDigitsSpec(speed_stratum="slow")]
+    specs = [
+        ONE,
+        TWO,
+        MovingDigitsSpec(num_frames=8),
+        MovingDigitsSpec(speed_stratum="slow"),
+        NATURAL,
+    ]
     texts = {json.dumps(spec.fingerprint(), sort_keys=True) for spec in specs}
-    assert len(texts) == 4
-    assert ONE.fingerprint() == MovingDigitsSpec(digit_scale=1).fingerprint()  # the same clips
+    assert len(texts) == len(specs)
+    assert NATURAL.fingerprint() == MovingDigitsSpec(digit_scale=1).fingerprint()  # the same clips
     assert ONE.fingerprint()["version"] == VERSION
 
 
@@ -47,6 +54,7 @@ def test_first_thousand_clips_are_frozen():
     ("spec", "split", "expected"),
     [
         (TWO, "train", "d8cc9591c834dbe3fc39f214b6c8264ed4e3830dd2cc8bc808b2e518ea33c288"),
+        (NATURAL, "train", "bc0d3547c39e615d2802efdf2beadb8144744e49eeaccf582b4df50d267ce8aa"),
         (ONE, "test", "01ee8ddd6413a56a1c4117234bf74f027d53987bdb1eb7f416d1704a728653a8"),
     ],
 )
@@ -63,7 +71,7 @@ def test_glyphs_split_is_contiguous_and_disjoint():
 
 
 def test_clip_is_a_pure_function_of_seed_split_and_index():
-    again = MovingDigitsSpec().clip("train", 3, 7)
+    again = MovingDigitsSpec(speed_stratum="all").clip("train", 3, 7)
     other_order = [ONE.clip("train", 3, i) for i in (9, 7)][1]
     for name in ("video", "label", "path", "velocity"):
         np.testing.assert_array_equal(again[name], other_order[name])
@@ -80,7 +88,7 @@ def test_shapes_types_range_and_any_number_of_frames():
 
 def test_a_longer_clip_begins_with_the_shorter_one():
     short = ONE.clip("train", 0, 5)["video"]
-    long = MovingDigitsSpec(num_frames=40).clip("train", 0, 5)["video"]
+    long = MovingDigitsSpec(num_frames=40, speed_stratum="all").clip("train", 0, 5)["video"]
     np.testing.assert_array_equal(long[:16], short)
 
 
@@ -142,6 +150,7 @@ def test_directions_are_isotropic_and_speeds_uniform():
 @pytest.mark.parametrize(
     ("stratum", "bands"),
     [
+        ("natural", [(0.15, 0.55)]),
         ("slow", [(0.5, 1.5)]),
         ("fast", [(2.0, 3.0)]),
         ("held_out", [(1.5, 2.0)]),
@@ -155,6 +164,22 @@ def test_strata_keep_their_speed_bands(stratum, bands, size):
     speeds = np.linalg.norm(velocity, axis=-1) / (size // 32)
     inside = [(low - 1e-4 <= speeds) & (speeds <= high + 1e-4) for low, high in bands]
     assert np.any(inside, axis=0).all()
+
+
+@pytest.mark.parametrize("stride, least, most", [(2, 0.03, 0.07), (4, 0.12, 0.22)])
+def test_natural_speeds_are_as_redundant_as_real_footage(stride, least, most):
+    """Of the variance, a copied frame misses as much as in real clips at 25 to 30 frames/s."""
+    x = stack_clips(NATURAL, "train", 0, 200)["video"].astype(np.float64)
+    copied = np.repeat(x[:, ::stride], stride, axis=1)
+    share = np.mean((x - copied) ** 2) / np.mean((x - x.mean((0, 1))) ** 2)
+    assert least <= share <= most
+
+
+def test_legal_speeds_are_those_of_the_stratum():
+    for stratum, (least, most) in {"natural": (0.15, 0.55), "all": (0.5, 3.0)}.items():
+        world = MovingDigitsSpec(speed_stratum=stratum, frame_size=64).world
+        assert (world.min_speed, world.max_speed) == (2 * least, 2 * most)
+        assert world.wrong_speed == 6.0  # whatever the stratum
 
 
 def test_held_out_speeds_never_train():

@@ -15,7 +15,7 @@ from tpdiff_jax.digits.digit_classifier import (
 )
 from tpdiff_jax.digits.digit_tracking import track_digits
 
-SPEC = MovingDigitsSpec()
+SPEC = MovingDigitsSpec(speed_stratum="all")
 
 
 def test_weights_are_small_and_numeric():

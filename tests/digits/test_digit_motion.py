@@ -14,7 +14,7 @@ from tpdiff_jax.digits.digit_motion import (
 from tpdiff_jax.digits.digit_physics import DigitWorld, bouncing_path
 from tpdiff_jax.digits.digit_tracking import Tracks
 
-WORLD = DigitWorld()
+WORLD = DigitWorld(speed_stratum="all")
 
 
 def tracks_of(paths, visible=True):
@@ -62,7 +62,7 @@ def test_a_still_digit_is_wrong_by_the_smallest_legal_speed():
     errors = errors_of(still)
     assert errors["velocity_error"] == pytest.approx(0.5)
     assert errors["acceleration_residual"] == 0.0
-    assert errors["bounce_error"] == WORLD.max_speed
+    assert errors["bounce_error"] == WORLD.wrong_speed
 
 
 def test_a_digit_that_is_too_fast_is_wrong_by_the_excess():
@@ -109,7 +109,7 @@ def test_repeated_frames_alternate_and_smooth_motion_does_not():
 def test_a_missing_digit_counts_as_the_fastest_digit_standing_still():
     paths, _ = random_paths(4)
     motion = fit_motion(tracks_of(paths, visible=False), WORLD)
-    assert set(motion_errors(motion, WORLD).values()) == {WORLD.max_speed}
+    assert set(motion_errors(motion, WORLD).values()) == {WORLD.wrong_speed}
     np.testing.assert_array_equal(step_lengths(motion), np.zeros(4 * 15))
     assert even_odd_step(motion) == 2.0
 

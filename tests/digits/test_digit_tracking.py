@@ -6,7 +6,7 @@ import pytest
 from tpdiff_jax.data import MovingDigitsSpec, stack_clips
 from tpdiff_jax.digits.digit_tracking import track_digits
 
-ONE = MovingDigitsSpec()
+ONE = MovingDigitsSpec(speed_stratum="all")
 TWO = MovingDigitsSpec(frame_size=64, num_digits=2)
 
 

@@ -13,7 +13,7 @@ from tpdiff_jax.digits.figures import (
     train_images,
 )
 
-SPEC = MovingDigitsSpec()
+SPEC = MovingDigitsSpec(speed_stratum="all")
 N = 96
 NAMES = [metric.name for metric in DIGIT_METRICS]
 
@@ -158,7 +158,7 @@ def test_garbage_has_defined_figures(digits):
 
 
 def test_two_digit_labels_are_an_unordered_pair():
-    spec = MovingDigitsSpec(frame_size=64, num_digits=2)
+    spec = MovingDigitsSpec(frame_size=64, num_digits=2, speed_stratum="all")
     clips = stack_clips(spec, "test", 0, 24)
     first, second = (
         evaluate_videos(clips["video"], labels, real_videos=clips["video"], world=spec.world)

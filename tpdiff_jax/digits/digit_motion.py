@@ -13,7 +13,7 @@ averaged over the steps without a bounce (`velocity_error`) and over those with 
 |c_{t+1} - 2 c_t + c_{t-1}| where no bounce lies between (`acceleration_residual`).
 
 Everything is in pixels of the video. A track whose digit is never visible in two frames in a row
-counts as wrong by `world.max_speed`, as much as the fastest digit standing still; a track that is
+counts as wrong by `world.wrong_speed`, as much as the fastest digit standing still; a track that is
 visible but has no step of the wanted kind (two digits never apart, no bounce) is left out.
 """
 
@@ -27,7 +27,7 @@ from tpdiff_jax.digits.digit_tracking import Tracks
 from tpdiff_jax.types import FloatArray
 
 SPEED_SEARCH_REACH = 1.2
-"""Velocities are searched up to this multiple of the largest legal speed."""
+"""Velocities are searched up to this multiple of the largest speed of any stratum."""
 SPEED_SEARCH_STEP = 0.1
 """Grid of the search in pixels per frame at scale 1; least squares does the rest."""
 MAX_PINS = 8
@@ -102,7 +102,7 @@ def _fit_axis(
     times = np.arange(f, dtype=np.float64)
     weight = seen.astype(np.float64)
     total = np.maximum(weight.sum(-1), 1.0)
-    reach = SPEED_SEARCH_REACH * world.max_speed
+    reach = SPEED_SEARCH_REACH * world.wrong_speed
     grid = np.arange(-reach, reach, SPEED_SEARCH_STEP * world.digit_scale)
     best = np.full(len(x), np.inf)
     start: FloatArray = x[:, 0].copy()
@@ -167,7 +167,7 @@ def motion_errors(motion: Motion, world: DigitWorld) -> dict[str, float]:
         "acceleration_residual": (bend, is_free[:, 1:] & is_free[:, :-1]),
     }
     return {
-        name: _mean_of_rows(values, mask, motion.is_missing, world.max_speed)
+        name: _mean_of_rows(values, mask, motion.is_missing, world.wrong_speed)
         for name, (values, mask) in parts.items()
     }
 

@@ -38,14 +38,19 @@ GLYPH_REACH = 4.75
 """No ink pixel of any glyph lies further than this from its centroid along an axis (max 4.671)."""
 
 SPEED_BANDS: dict[str, tuple[tuple[float, float], ...]] = {
+    "natural": ((0.15, 0.55),),
     "all": ((0.5, 1.5), (2.0, 3.0)),
     "slow": ((0.5, 1.5),),
     "fast": ((2.0, 3.0),),
     "held_out": ((1.5, 2.0),),
 }
-"""Speeds in pixels per frame at digit scale 1. From 2 on, one coarse frame of stride 4 moves the
-digit by its own width or more. The band 1.5 to 2 is never in training."""
-MIN_SPEED, MAX_SPEED = 0.5, 3.0
+"""Speeds in pixels per frame at digit scale 1. "natural" has the redundancy between frames of real
+footage at 25 frames a second; the others are stress tests of a temporal pyramid. From 2 on, one
+coarse frame of stride 4 moves the digit by its own width or more. The band 1.5 to 2 is never in
+training."""
+WRONG_SPEED = 3.0
+"""What a digit that is not there is wrong by, in pixels per frame at digit scale 1: the largest
+speed of all strata, so that an empty video is never better than a bad one."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,15 +61,21 @@ class DigitWorld:
         frame_size: height and width of a frame in pixels.
         num_digits: digits per clip, 1 or 2.
         digit_scale: integer enlargement of the 8x8 glyphs; lengths and speeds scale with it.
+        speed_stratum: key of `SPEED_BANDS`: which speeds are legal, from its least to its largest.
     """
 
     frame_size: int = 32
     num_digits: int = 1
     digit_scale: int = 1
+    speed_stratum: str = "natural"
 
     def __post_init__(self) -> None:
         if self.num_digits not in (1, 2):
             raise ValueError(f"data.num_digits is {self.num_digits}; allowed: 1, 2")
+        if self.speed_stratum not in SPEED_BANDS:
+            raise ValueError(
+                f"data.speed_stratum is {self.speed_stratum!r}; allowed: {', '.join(SPEED_BANDS)}"
+            )
         if self.digit_scale < 1:
             raise ValueError(f"data.digit_scale is {self.digit_scale}; allowed: 1, 2, ...")
         if self.frame_size < 16 * self.digit_scale:
@@ -91,12 +102,17 @@ class DigitWorld:
     @property
     def min_speed(self) -> float:
         """Smallest legal speed, pixels per frame."""
-        return MIN_SPEED * self.digit_scale
+        return SPEED_BANDS[self.speed_stratum][0][0] * self.digit_scale
 
     @property
     def max_speed(self) -> float:
         """Largest legal speed, pixels per frame."""
-        return MAX_SPEED * self.digit_scale
+        return SPEED_BANDS[self.speed_stratum][-1][1] * self.digit_scale
+
+    @property
+    def wrong_speed(self) -> float:
+        """What a digit that is not there is wrong by, pixels per frame."""
+        return WRONG_SPEED * self.digit_scale
 
 
 class Glyphs(NamedTuple):
