@@ -79,11 +79,12 @@ def advise(config: ConfigDict, workdir: pathlib.Path | None, flags: AdviceFlags)
     """
     draft = with_fractions(config, ()) if is_auto(config) else config
     experiment = build_experiment(draft)
+    if workdir is not None:  # before a minute is spent
+        workdir.mkdir(parents=True, exist_ok=True)
     content = Adviser(experiment, flags).advice()
     content["verdict"] = verdict(content)
     print("\n".join(advice_lines(content)))
     if workdir is not None:
-        workdir.mkdir(parents=True, exist_ok=True)
         path = workdir / ADVICE_FILE
         write_json(path, content)
         from tpdiff_jax.report import write_advice_page  # a second, not needed before

@@ -31,7 +31,7 @@ def advice_lines(content: Mapping[str, Any]) -> list[str]:
     if best is None:
         return lines
     lines += [
-        f"  {_named(best)}",
+        f"  {'recommended' if content['pays'] else 'the best there is'}: {_named(best)}",
         f"  cost of ordinary diffusion's FLOPs: training {best['training_cost']:.2f}, sampling "
         f"{best['sampling_cost']:.2f}",
         f"  error of an exact predictor with {inputs['num_calls']} calls: {best['error']:.3f} "
@@ -58,19 +58,18 @@ def verdict(content: Mapping[str, Any]) -> str:
         share = content["detail_shares"]["nearest"]["2"]
         if share is None:
             return "Clips are too short for a temporal pyramid."
-        after = "; the best that there is:" if best else ""
         return (
-            "A temporal pyramid does not pay here: a repeated frame misses more than "
-            f"{USEFUL_SHARE:.1%} of the variance at stride 2 already{after}"
+            "A temporal pyramid does not pay here: a frame that is repeated over 2 misses "
+            f"{share:.1%} of the variance already, and more than {USEFUL_SHARE:.1%} is too much."
         )
     if best is None:
         return (
             f"No setting keeps to the limits: error {inputs['error_limit']:.3f}, debt "
-            f"{inputs['max_debt']:g}, cost {inputs['max_cost'] or 1:g}"
+            f"{inputs['max_debt']:g}, cost {inputs['max_cost'] or 1:g}."
         )
     if best["cost"] > PAYING_COST:
-        return f"A temporal pyramid hardly pays here: its cost is above {PAYING_COST:g}. The best:"
-    return "A temporal pyramid pays here. Recommended:"
+        return f"A temporal pyramid hardly pays here: its cost is above {PAYING_COST:g}."
+    return "A temporal pyramid pays here."
 
 
 def override_words(setting: Setting, *, is_reset: bool = False) -> str:

@@ -42,20 +42,18 @@ def render_advice(content: Mapping[str, Any]) -> str:
     data, best = content["data"], content["recommended"]
     shape = " x ".join(map(str, (data["num_frames"], *data["frame_shape"])))
     tables = {"tables": [_settings_table(content), _shares_table(content)]}
-    tables["charts"] = [spectrum_figure(content)]
+    words = [Fact("overrides", best["overrides"], is_code=True)] if best else []
     heading = "Advice on a temporal pyramid"
-    notes = [Note(content["verdict"])]
-    if best:
-        notes.append(Note(best["overrides"]))
     return render_page(
         title=heading,
         heading=heading,
         subtitle=f"{data['num_clips']} clips of {shape}",
         facts=_head_facts(content),
-        origin=origin_facts(content),
-        notes=notes,
+        origin=[*words, *origin_facts(content)],
+        notes=[Note(content["verdict"])],
         sections=[
-            Section("spectrum", "The clips", "tables.html", tables),
+            Section("spectrum", "The clips", "charts.html", [spectrum_figure(content)]),
+            Section("settings", "Settings", "tables.html", tables),
             Section("config", "Config", "config.html", config_groups(content.get("config") or {})),
         ],
     )
@@ -121,34 +119,27 @@ def _finish_panel(panel: Axes, values: Sequence[float]) -> None:
 
 def _head_facts(content: Mapping[str, Any]) -> list[Fact]:
     best, shares = content["recommended"], content["detail_shares"]["nearest"]
+    full_rate = content["vanilla"]["error"]
     items = [Fact("pays", "yes" if content["pays"] else "no")]
     if shares.get("2") is not None:
         items.append(Fact("missed by a copy over 2 frames", percent(shares["2"])))
     if best:
         items += [
-            Fact("cost of training", figure(best["training_cost"]), "of full rate"),
-            Fact("cost of sampling", figure(best["sampling_cost"]), "of full rate"),
-            Fact(
-                "error",
-                figure(best["error"]),
-                f"(full rate: {figure(content['vanilla']['error'])})",
-            ),
+            Fact("cost of training", percent(best["training_cost"]), "of full rate"),
+            Fact("cost of sampling", percent(best["sampling_cost"]), "of full rate"),
+            Fact("error", figure(best["error"], 3), f"(full rate: {figure(full_rate, 3)})"),
         ]
     return items
 
 
 def _settings_table(content: Mapping[str, Any]) -> Table:
-    """The recommended setting, the config's own, ordinary diffusion, and the cheapest others."""
+    """The recommended setting, the config's own, ordinary diffusion, and the next within limits."""
     header = ["setting", "strides", "upsampling", "stage fractions", "calls"]
     header += ["training", "sampling", "error", "debts"]
-    named = [("recommended", content["recommended"]), ("config", content["configured"])]
+    first = "recommended" if content["pays"] else "the best there is"
+    named = [(first, content["recommended"]), ("config", content["configured"])]
     named += [("ordinary diffusion", content["vanilla"])]
-    limit = content["inputs"]["error_limit"]
-    others = sorted(
-        (row for row in content["candidates"] if row["error"] <= limit),
-        key=lambda row: (round(row["cost"], 6), max(row["debts"], default=0.0)),
-    )
-    named += [(f"cheap {i}", row) for i, row in enumerate(others[:_SHOWN_CANDIDATES], start=1)]
+    named += [(f"next {i}", row) for i, row in enumerate(_next_best(content), start=1)]
     rows = [
         [
             name,
@@ -156,13 +147,27 @@ def _settings_table(content: Mapping[str, Any]) -> Table:
             row["upsample"],
             _listed(row["stage_fractions"]),
             _listed(row["steps_per_stage"]),
-            *(figure(row[key]) for key in ("training_cost", "sampling_cost", "error")),
+            *(figure(row[key], 3) for key in ("training_cost", "sampling_cost", "error")),
             _listed(row["debts"]) or MISSING,
         ]
         for name, row in named
         if row
     ]
     return Table(header, rows, "Settings; costs are shares of ordinary diffusion's FLOPs")
+
+
+def _next_best(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Other settings within the limits of error and debt, the cheapest first."""
+    limits, best = content["inputs"], content["recommended"] or {}
+    kept = [
+        row
+        for row in content["candidates"]
+        if row["error"] <= limits["error_limit"]
+        and max(row["debts"]) <= limits["max_debt"]
+        and any(row[name] != best.get(name) for name in row)
+    ]
+    order = sorted(kept, key=lambda row: (round(row["cost"], 6), max(row["debts"])))
+    return order[:_SHOWN_CANDIDATES]
 
 
 def _shares_table(content: Mapping[str, Any]) -> Table:
@@ -174,4 +179,4 @@ def _shares_table(content: Mapping[str, Any]) -> Table:
 
 
 def _listed(numbers: Sequence[float]) -> str:
-    return ", ".join(figure(number) for number in numbers)
+    return ", ".join(f"{number:.3g}" for number in numbers)
