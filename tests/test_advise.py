@@ -2,6 +2,8 @@
 
 import json
 import pathlib
+import re
+import shlex
 from typing import Any
 
 import pytest
@@ -9,12 +11,16 @@ from ml_collections import ConfigDict
 
 from tests.report.report_files import PAPER
 from tests.small_clips import KINDS, clip_config, prepare_clips
-from tests.tiny import tiny_config
+from tests.tiny import REPO, tiny_config
 from tpdiff_jax import advise as advising
 from tpdiff_jax.command_line import parse
 from tpdiff_jax.experiment import measured_clips, window_choice
 from tpdiff_jax.experiment.build import build_experiment
-from tpdiff_jax.main import main, run_mode
+from tpdiff_jax.experiment.window_choice import with_saved_windows
+from tpdiff_jax.generation.from_checkpoint import open_run
+from tpdiff_jax.main import main, run_mode, run_train
+from tpdiff_jax.run_folder.run_config import check_same_run, load_config
+from tpdiff_jax.training.training_folder import keep_config
 
 KEYS = {
     *("data", "detail_shares", "bands", "inputs", "useful_strides", "vanilla", "configured"),
@@ -127,12 +133,16 @@ def test_mistakes_are_one_line_and_code_2(
     assert "--config is required by --mode=advise" in capsys.readouterr().err
 
 
-def test_the_documented_command_runs_without_a_workdir(
-    capsys: pytest.CaptureFixture[str],
+def test_the_documented_command_runs(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["main", "--mode=advise", "--config=flow", "--config.data.speed_stratum=slow"]
-    assert run_mode(parse(words)) == 0
+    block = re.findall(r"```bash\n(.*?)```", (REPO / "docs" / "advise.md").read_text(), re.S)[0]
+    words = shlex.split(block.split("tpdiff_jax.main", 1)[1])
+    assert words[-1].startswith("--workdir=")
+    assert run_mode(parse(["main", *words[:-1]])) == 0
     assert "--config.pyramid.frame_strides=" in capsys.readouterr().out
+    assert run_mode(parse(["main", *words[:-1], f"--workdir={tmp_path}"])) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"advise.json", "advise.html"}
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "buckets"])
@@ -197,25 +207,45 @@ def test_all_processes_take_the_numbers_of_the_first(monkeypatch: pytest.MonkeyP
     assert sent[0].tolist() == [350, 250, 400] and sent[0].dtype == "int32"
 
 
+def test_saved_numbers_take_the_place_of_the_word(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = auto_config(data__speed_stratum="slow")
+    assert with_saved_windows(config, tmp_path) is config
+    keep_config(build_experiment(config), tmp_path)
+    saved = load_config(tmp_path).pyramid.stage_fractions
+    assert len(saved) == 3 and all(isinstance(share, float) for share in saved)
+    monkeypatch.setattr(window_choice, "measure_clips", None)
+    filled = with_saved_windows(config, tmp_path)
+    assert filled.pyramid.stage_fractions == saved
+    check_same_run(load_config(tmp_path), build_experiment(filled).config)
+    given = tiny_config(pyramid__stage_fractions=(0.2, 0.3, 0.5))
+    assert with_saved_windows(given, tmp_path) is given
+    other = auto_config(pyramid__frame_strides=(2, 1))
+    assert with_saved_windows(other, tmp_path) is other
+
+
+@pytest.mark.slow
 def test_a_run_that_goes_on_or_samples_measures_nothing(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = {"data__speed_stratum": "slow", "train__num_steps": 1}
-    words = ["main", f"--workdir={tmp_path}", "--config=flow"]
-    run = parse(words)._replace(values={**parse(words).values, "config": auto_config(**sizes)})
-    run_mode(run)
-    saved = json.loads((tmp_path / "config.json").read_text())["pyramid"]["stage_fractions"]
+    command = parse(["main", f"--workdir={tmp_path}", "--config=flow"])
+
+    def train(config: ConfigDict) -> tuple[float, ...]:
+        run_train(command._replace(values={**command.values, "config": config}), tmp_path)
+        return tuple(
+            json.loads((tmp_path / "config.json").read_text())["pyramid"]["stage_fractions"]
+        )
+
+    saved = train(auto_config(**sizes))
     assert len(saved) == 3
     monkeypatch.setattr(window_choice, "measure_clips", None)
     longer = auto_config(**{**sizes, "train__num_steps": 2})
-    run_mode(run._replace(values={**run.values, "config": longer}))
-    after = json.loads((tmp_path / "config.json").read_text())["pyramid"]["stage_fractions"]
-    assert after == saved
+    assert train(longer) == saved
     assert (tmp_path / "checkpoints" / "2").is_dir()
-    sample = parse(["main", "--mode=sample", f"--workdir={tmp_path}", "--num_videos=1"])
-    run_mode(sample)
-    with_config = {**sample.values, "config": longer, "out": str(tmp_path / "again")}
-    run_mode(sample._replace(values=with_config))
-    other = auto_config(**sizes, pyramid__frame_strides=(2, 1))
-    with pytest.raises(TypeError):  # other strides: not this run's numbers
-        run_mode(run._replace(values={**run.values, "config": other}))
+    opened = open_run(tmp_path, config=longer)
+    assert opened.step == 2 and opened.experiment.config.pyramid.stage_fractions == saved
+    assert open_run(tmp_path).experiment.config.pyramid.stage_fractions == saved
+    with pytest.raises(TypeError):  # other strides: not this run's numbers, so that clips are asked
+        train(auto_config(**sizes, pyramid__frame_strides=(2, 1)))

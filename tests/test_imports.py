@@ -28,7 +28,7 @@ LAYERS = (
     {"experiment"},
     {"training", "results"},
     {"generation"},
-    {"sample", "export", "evaluate", "doctor", "plan", "replay"},
+    {"sample", "export", "evaluate", "doctor", "plan", "advise", "replay"},
     {"milestones"},
     {"train"},
     {"main"},
@@ -63,7 +63,7 @@ METHOD_LAYERS = (
     {"samplers"},
 )
 METHOD_LIBRARIES = {"jax", "numpy", "optax", "chex"}
-CONFIG_READERS = {"experiment", "run_folder", "generation", "command_line", "plan"}
+CONFIG_READERS = {"experiment", "run_folder", "generation", "command_line", "plan", "advise"}
 MAX_LOOSE_MODULES = 16
 
 

@@ -22,7 +22,7 @@ from tpdiff_jax.advice.choice import (
     MAX_DEBT,
     TOLERANCE,
     Limits,
-    choose,
+    choose_setting,
     error_limit,
 )
 from tpdiff_jax.advice.clip_spectrum import ClipSpectrum
@@ -115,11 +115,11 @@ class Adviser:
         with Progress(len(ladders), label="judge", unit="ladder") as progress:
             candidates: list[Candidate] = []
             for number, ladder in enumerate(ladders, start=1):
-                candidates += search.candidates([ladder], self._upsamples())
+                candidates += search.candidates([ladder], self._resamplings())
                 progress.update(number)
         vanilla = search.vanilla()
         max_debt = MAX_DEBT if flags.target_debt is None else flags.target_debt
-        best = choose(candidates, vanilla.error, Limits(max_debt, flags.target_cost))
+        best = choose_setting(candidates, vanilla.error, Limits(max_debt, flags.target_cost))
         return {
             "data": _data_facts(self._clips, split, spectrum),
             "detail_shares": detail_shares(spectrum),
@@ -157,7 +157,6 @@ class Adviser:
             path=pyramid.path,
             solver=experiment.sampler.solver,
             num_calls=sum(experiment.sampler.steps_per_stage),
-            downsample=experiment.config.pyramid.downsample,
             time_shift=pyramid.time_shift,
         )
 
@@ -182,11 +181,11 @@ class Adviser:
             {stride: flops / steps[1] for stride, flops in steps.items()},
         )
 
-    def _upsamples(self) -> tuple[str, ...]:
-        """A first latent that is the code of one frame may not be copied into that of several."""
-        name = self._clips.dataset.encoders["video"]["name"]
-        is_apart = name in FIRST_LATENT_APART
-        return ("nearest_next" if is_apart else "nearest", "linear")
+    def _resamplings(self) -> tuple[tuple[str, str], ...]:
+        """D and U; a first latent that is the code of one frame may not be copied into others."""
+        is_apart = self._clips.dataset.encoders["video"]["name"] in FIRST_LATENT_APART
+        down = self._experiment.config.pyramid.downsample
+        return (down, "nearest_next" if is_apart else "nearest"), (down, "linear")
 
     def _configured(self, search: Search) -> dict[str, Any] | None:
         """The config's own setting, where its strides are over time alone."""
@@ -196,6 +195,7 @@ class Adviser:
         ends = [1.0, *(stage.t_end for stage in stages)]
         setting = Setting(
             tuple(stage.strides[0] for stage in stages),
+            experiment.config.pyramid.downsample,
             experiment.config.pyramid.upsample,
             tuple(round(start - end, 12) for start, end in itertools.pairwise(ends)),
             tuple(experiment.sampler.steps_per_stage),
@@ -223,8 +223,7 @@ class Adviser:
             "path": experiment.config.path.name,
             "solver": experiment.sampler.solver,
             "num_calls": sum(experiment.sampler.steps_per_stage),
-            "downsample": experiment.config.pyramid.downsample,
-            "upsamples": list(self._upsamples()),
+            "resamplings": [list(names) for names in self._resamplings()],
             "tolerance": TOLERANCE,
             "floor": FLOOR,
             "error_limit": error_limit(vanilla_error),

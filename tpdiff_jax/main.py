@@ -128,10 +128,9 @@ def run_plan(command: Command, workdir: pathlib.Path) -> None:
 
 def run_advise(command: Command, workdir: pathlib.Path | None) -> None:
     """Say which pyramid a config's clips allow."""
-    from tpdiff_jax import advise as advising
+    from tpdiff_jax.advise import AdviceFlags, advise
 
-    asked = advising.AdviceFlags(**command.of(*advising.AdviceFlags._fields))
-    advising.advise(command.values["config"], workdir, asked)
+    advise(command.values["config"], workdir, AdviceFlags(**command.of(*AdviceFlags._fields)))
 
 
 def run_doctor(command: Command, workdir: pathlib.Path) -> None:

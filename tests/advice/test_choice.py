@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.advice.test_exact_law import DDIM, FLOW, spectrum_of
-from tpdiff_jax.advice.choice import Limits, choose, choose_windows, error_limit
+from tpdiff_jax.advice.choice import Limits, choose_setting, choose_windows, error_limit
 from tpdiff_jax.advice.clip_spectrum import measure_spectrum
 from tpdiff_jax.advice.search import Candidate, Problem, Search, StageCosts, law_spectrum
 from tpdiff_jax.advice.settings_grid import (
@@ -18,12 +18,15 @@ from tpdiff_jax.advice.settings_grid import (
 )
 from tpdiff_jax.data import MovingDigitsSpec
 
+COPIES = ("stride", "nearest")
 HALVES = {stride: 1.0 / stride for stride in (1, 2, 4, 8)}
 COSTS = StageCosts(HALVES, HALVES)
 
 
 def candidate(error, cost, *debts):
-    return Candidate(Setting((2, 1), "nearest", (0.5, 0.5), (1, 1)), error, debts, cost, cost)
+    return Candidate(
+        Setting((2, 1), "stride", "nearest", (0.5, 0.5), (1, 1)), error, debts, cost, cost
+    )
 
 
 def slow_cov(num_frames, rate=0.99):
@@ -69,18 +72,18 @@ def test_the_cheapest_of_those_within_the_limits():
     owing, wrong = candidate(0.1, 0.5, 0.0, 1.1), candidate(0.2, 0.4, 0.0)
     everything = [good, cheap, owing, wrong]
     assert error_limit(0.1) == pytest.approx(0.13)
-    assert choose(everything, 0.1) is cheap
-    assert choose(everything, 0.1, Limits(max_debt=0.5)) is good
-    assert choose(everything, 0.1, Limits(max_debt=2.0)) is owing
-    assert choose([wrong], 0.1) is None
-    assert choose(everything, 0.1, Limits(max_cost=0.7)) is cheap
-    assert choose(everything, 0.1, Limits(max_cost=0.45)) is wrong
-    assert choose(everything, 0.1, Limits(max_cost=0.1)) is None
+    assert choose_setting(everything, 0.1) is cheap
+    assert choose_setting(everything, 0.1, Limits(max_debt=0.5)) is good
+    assert choose_setting(everything, 0.1, Limits(max_debt=2.0)) is owing
+    assert choose_setting([wrong], 0.1) is None
+    assert choose_setting(everything, 0.1, Limits(max_cost=0.7)) is cheap
+    assert choose_setting(everything, 0.1, Limits(max_cost=0.45)) is wrong
+    assert choose_setting(everything, 0.1, Limits(max_cost=0.1)) is None
 
 
 def test_among_equal_costs_the_least_debt():
     first, second = candidate(0.1, 0.6, 0.9), candidate(0.12, 0.6, 0.2)
-    assert choose([first, second], 0.1) is second
+    assert choose_setting([first, second], 0.1) is second
 
 
 def test_useful_strides_of_moving_digits():
@@ -106,7 +109,7 @@ def test_costs_and_windows_of_the_grid(path):
     search = Search(Problem(spectrum_of(slow_cov(8)), path, "euler", 12), COSTS)
     vanilla = search.vanilla()
     assert vanilla.cost == 1.0 and vanilla.debts == () and vanilla.debt == 0.0
-    found = list(search.candidates([(2, 1)], ["nearest"]))
+    found = list(search.candidates([(2, 1)], [COPIES]))
     assert {one.setting.steps_per_stage for one in found} == {
         (2, 10), (4, 8), (6, 6), (8, 4), (10, 2)
     }  # fmt: skip
@@ -118,15 +121,15 @@ def test_costs_and_windows_of_the_grid(path):
     # Stable Diffusion's path has no noise left for a jump of 8 from above t = 0.803.
     if path is DDIM:
         search = Search(Problem(spectrum_of(slow_cov(8)), path, "euler", 12), COSTS)
-        assert len({one.setting[:3] for one in search.candidates([(4, 1)], ["nearest"])}) == 9
+        assert len({one.setting[:4] for one in search.candidates([(4, 1)], [COPIES])}) == 9
 
 
 def test_windows_for_a_given_pyramid():
     search = Search(Problem(spectrum_of(slow_cov(8)), FLOW, "euler", 12), COSTS)
-    fixed = Setting((4, 2, 1), "nearest", (), (4, 4, 4))
+    fixed = Setting((4, 2, 1), "stride", "nearest", (), (4, 4, 4))
     best = choose_windows(search, fixed)
     assert best.setting[0] == (4, 2, 1) and best.setting.steps_per_stage == (4, 4, 4)
-    everything = list(search.with_windows((4, 2, 1), "nearest", [(4, 4, 4)], 20))
+    everything = list(search.with_windows((4, 2, 1), COPIES, [(4, 4, 4)], 20))
     limit = error_limit(search.vanilla().error)
     kept = [one for one in everything if one.error <= limit and one.debt <= 1.0]
     if kept:
@@ -134,11 +137,11 @@ def test_windows_for_a_given_pyramid():
     # No window within either limit: the least debt is left.
     loud = Search(Problem(spectrum_of(1e8 * np.eye(8)), FLOW, "euler", 12), COSTS)
     found = choose_windows(loud, fixed)
-    debts = [one.debt for one in loud.with_windows((4, 2, 1), "nearest", [(4, 4, 4)], 20)]
+    debts = [one.debt for one in loud.with_windows((4, 2, 1), COPIES, [(4, 4, 4)], 20)]
     assert found.debt == pytest.approx(min(debts), abs=1e-5)
 
 
 def test_the_number_of_windows_stays_small():
     search = Search(Problem(spectrum_of(slow_cov(16)), FLOW, "euler", 12), COSTS)
-    best = choose_windows(search, Setting((8, 4, 2, 1), "nearest", (), (3, 3, 3, 3)))
+    best = choose_windows(search, Setting((8, 4, 2, 1), "stride", "nearest", (), (3, 3, 3, 3)))
     assert len(best.setting.stage_fractions) == 4

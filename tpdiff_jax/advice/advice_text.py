@@ -84,6 +84,7 @@ def override_words(setting: Setting, *, is_reset: bool = False) -> str:
     """
     words = [
         f'--config.pyramid.frame_strides="{setting.frame_strides}"',
+        f"--config.pyramid.downsample={setting.downsample}",
         f"--config.pyramid.upsample={setting.upsample}",
         f'--config.pyramid.stage_fractions="{setting.stage_fractions}"',
         f'--config.sample.steps_per_stage="{setting.steps_per_stage}"',

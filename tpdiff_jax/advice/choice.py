@@ -38,7 +38,7 @@ def error_limit(vanilla_error: float) -> float:
     return TOLERANCE * vanilla_error + FLOOR
 
 
-def choose(
+def choose_setting(
     candidates: Sequence[Candidate], vanilla_error: float, limits: Limits | None = None
 ) -> Candidate | None:
     """The best of some candidates.
@@ -79,11 +79,11 @@ def choose_windows(search: Search, fixed: Setting, limits: Limits | None = None)
         ValueError: where no window can exist.
     """
     limits = limits or Limits()
-    ladder, upsample, _, steps = fixed
+    ladder, downsample, upsample, _, steps = fixed
     parts = 2 * WINDOW_PARTS if len(ladder) <= 3 else max(WINDOW_PARTS, len(ladder) + 1)
-    found = list(search.with_windows(ladder, upsample, [steps], parts))
+    found = list(search.with_windows(ladder, (downsample, upsample), [steps], parts))
     if not found:
         raise ValueError(f"no windows exist for frame strides {ladder} on this path")
-    best = choose(found, search.vanilla().error, limits._replace(max_cost=None))
-    best = best or choose(found, 0.0, limits._replace(max_cost=math.inf))
+    best = choose_setting(found, search.vanilla().error, limits._replace(max_cost=None))
+    best = best or choose_setting(found, 0.0, limits._replace(max_cost=math.inf))
     return best or min(found, key=lambda one: (round(one.debt, 6), one.error))

@@ -70,7 +70,6 @@ class Problem(NamedTuple):
         path: the noise path.
         solver: "euler" or "second_order".
         num_calls: network calls of a video.
-        downsample: D over time.
         time_shift: of training and sampling times.
     """
 
@@ -78,7 +77,6 @@ class Problem(NamedTuple):
     path: Path
     solver: str
     num_calls: int
-    downsample: str = "stride"
     time_shift: float = 1.0
 
 
@@ -111,7 +109,7 @@ class Search:
         Raises:
             ValueError: for windows that cannot exist on this path, or frames that do not fit.
         """
-        pyramid, key = self.pyramid(setting), setting[:3]
+        pyramid, key = self.pyramid(setting), setting[:4]
         if key not in self._debts:
             self._debts[key] = information_debts(self._problem.spectrum, pyramid)
         strides, calls = setting.frame_strides, setting.steps_per_stage
@@ -126,29 +124,28 @@ class Search:
 
     def vanilla(self) -> Candidate:
         """Ordinary diffusion with as many calls."""
-        return self.judge(Setting((1,), "nearest", (1.0,), (self._problem.num_calls,)))
+        return self.judge(Setting((1,), "stride", "nearest", (1.0,), (self._problem.num_calls,)))
 
     def candidates(
-        self, ladders: Sequence[tuple[int, ...]], upsamples: Sequence[str]
+        self, ladders: Sequence[tuple[int, ...]], resamplings: Sequence[tuple[str, str]]
     ) -> Iterator[Candidate]:
         """Every setting of the grid that can exist.
 
         Args:
             ladders: strides of the stages, each.
-            upsamples: names of U over time.
+            resamplings: names of D and U over time, each.
 
         Yields:
             Candidates, ladder by ladder.
         """
-        for ladder, upsample in itertools.product(ladders, upsamples):
-            yield from self.with_windows(
-                ladder, upsample, shared_calls(self._problem.num_calls, len(ladder)), WINDOW_PARTS
-            )
+        for ladder, resampling in itertools.product(ladders, resamplings):
+            calls = shared_calls(self._problem.num_calls, len(ladder))
+            yield from self.with_windows(ladder, resampling, calls, WINDOW_PARTS)
 
     def with_windows(
         self,
         ladder: tuple[int, ...],
-        upsample: str,
+        resampling: tuple[str, str],
         calls: Sequence[tuple[int, ...]],
         parts: int,
     ) -> Iterator[Candidate]:
@@ -156,7 +153,7 @@ class Search:
 
         Args:
             ladder: strides of the stages.
-            upsample: U over time.
+            resampling: D and U over time.
             calls: network calls of the stages, each.
             parts: number of parts; the windows' ends are multiples of 1/parts.
 
@@ -166,11 +163,11 @@ class Search:
         for shares in compositions(parts, len(ladder)):
             fractions = tuple(share / parts for share in shares)
             try:
-                self.pyramid(Setting(ladder, upsample, fractions, ()))
+                self.pyramid(Setting(ladder, *resampling, fractions, ()))
             except ValueError:  # no window of such an end on this path
                 continue
             for steps in calls:
-                yield self.judge(Setting(ladder, upsample, fractions, steps))
+                yield self.judge(Setting(ladder, *resampling, fractions, steps))
 
     def pyramid(self, setting: Setting) -> Pyramid:
         """The stages of a setting, of the frames that are looked at.
@@ -184,7 +181,7 @@ class Search:
             problem.spectrum.num_frames,
             setting.frame_strides,
             setting.stage_fractions,
-            problem.downsample,
+            setting.downsample,
             setting.upsample,
             problem.time_shift,
         )

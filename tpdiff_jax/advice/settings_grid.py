@@ -26,12 +26,14 @@ class Setting(NamedTuple):
 
     Attributes:
         frame_strides: strides over time, the last 1.
-        upsample: over time.
+        downsample: D over time.
+        upsample: U over time.
         stage_fractions: shares of [0, 1].
         steps_per_stage: network calls.
     """
 
     frame_strides: tuple[int, ...]
+    downsample: str
     upsample: str
     stage_fractions: tuple[float, ...]
     steps_per_stage: tuple[int, ...]

@@ -133,11 +133,11 @@ def _measure_and_choose(draft: Experiment, dataset: Dataset) -> tuple[Candidate,
         path=pyramid.path,
         solver=draft.sampler.solver,
         num_calls=sum(draft.sampler.steps_per_stage),
-        downsample=config.downsample,
         time_shift=pyramid.time_shift,
     )
     costs = {stride: 1.0 / stride for stride in (*ladder, 1)}  # the same for all: not looked at
-    fixed = Setting(ladder, config.upsample, (), tuple(draft.sampler.steps_per_stage))
+    steps = tuple(draft.sampler.steps_per_stage)
+    fixed = Setting(ladder, config.downsample, config.upsample, (), steps)
     return choose_windows(Search(problem, StageCosts(costs, costs)), fixed), count
 
 
