@@ -58,14 +58,20 @@ def get_config() -> ConfigDict:
     config.pyramid.strides = (4, 2, 1)
     config.pyramid.frame_strides = ()  # where given, in place of strides; (1,) is vanilla diffusion
     config.pyramid.stage_fractions = ()  # () is an equal split of [0, 1]; auto: from the clips
-    config.pyramid.downsample = "stride"  # over time: stride | mean
-    config.pyramid.downsample_space = "mean"  # over height and width: stride | mean
-    config.pyramid.upsample = "nearest"  # over time: nearest | nearest_next | linear
-    config.pyramid.upsample_space = "nearest"  # over height and width: nearest | linear
+    # dct, the lowest frequencies alone, goes both ways: downsampling and upsampling.
+    config.pyramid.downsample = "stride"  # over time: stride | mean | dct
+    config.pyramid.downsample_space = "mean"  # over height and width: stride | mean | dct
+    config.pyramid.upsample = "nearest"  # time: nearest | nearest_next | linear | dct | insert
+    config.pyramid.upsample_space = "nearest"  # over height and width: nearest | linear | dct
+    # stagewise: each line starts from what the stage before knew; marginal: each stage trains as a
+    # vanilla network does on its frames, and sampling is exact only where noise hides the detail.
+    config.pyramid.line = "stagewise"  # stagewise | marginal
     config.pyramid.frame_positions = "consistent"  # consistent | naive
     config.pyramid.target_unit = "time"  # flow only: time (dx/dt) | stage (dx/du)
     config.pyramid.time_conditioning = "noise_time"  # noise_time | stage_slices
     config.pyramid.stage_weighting = "raw"  # data prediction: raw | equal, every stage's mean is 1
+    config.pyramid.data_mean = (0.0,)  # insert: new frames start from it; one, or one a channel
+    config.pyramid.overlap = 1.0  # L'/L: stages start sqrt(overlap) times as noisy as they must
     config.pyramid.time_shift = 1.0  # s: times are even in u with t = s u / (1 + (s - 1) u)
 
     config.alignment = ConfigDict()
@@ -103,6 +109,11 @@ def get_config() -> ConfigDict:
     config.train.grad_accum_steps = 1  # parts of a batch, one after another, to save memory
     config.train.seed = 0
     config.train.stage_probs = ()  # () is uniform
+    # Where in a stage's window times are drawn: uniform | logit_normal, whose logit has this mean
+    # (above 0: more of the noisier half) and standard deviation.
+    config.train.time_sampling = "uniform"
+    config.train.logit_mean = 0.0
+    config.train.logit_std = 1.0
     config.train.cond_dropout = 0.1  # share of samples trained without their label
     config.train.log_every_steps = 100
     config.train.checkpoint_every_steps = 2000
@@ -124,6 +135,12 @@ def get_config() -> ConfigDict:
     config.sample = ConfigDict()
     config.sample.num_steps = 30  # network calls in all
     config.sample.steps_per_stage = ()  # () is an equal split of num_steps
+    # One number or one a stage: its steps start at shares (1 - k / n)^grid_power of its window, so
+    # that above 1 the last ones are the shortest. 1 is even.
+    config.sample.grid_power = (1.0,)
+    # In place of both: noise times of each stage, from its start down to its end, one more than
+    # its steps, as in ((1.0, 0.9, 0.7), (0.74, 0.5, 0.3), (0.41, 0.2, 0.0)).
+    config.sample.time_grids = ()
     config.sample.solver = "euler"  # euler | second_order
     config.sample.guidance_scale = 4.0
     config.sample.guidance_per_stage = ()  # () uses guidance_scale in every stage

@@ -34,6 +34,7 @@ from tpdiff_jax.run_log.progress import Progress
 
 EXIT_BAD_INPUT = 2
 STEPS = (10, 20, 60)
+POWERS = (1.5, 2.0)
 GUIDANCE_SCALES = (1.0, 1.5, 2.0, 3.0, 4.0)
 
 
@@ -51,11 +52,15 @@ def make_variants(num_stages: int, guidance_scale: float) -> dict[str, dict[str,
         "renoise": True,
         "guidance_scale": guidance_scale,
         "guidance_per_stage": (),
+        "grid_power": (1.0,),
+        "time_grids": (),
     }
     changes: dict[str, dict[str, Any]] = {"base": {}, "second_order": {"solver": "second_order"}}
     for steps in (steps for steps in STEPS if steps >= num_stages):
         changes[f"steps_{steps}"] = {"num_steps": steps}
         changes[f"second_order_steps_{steps}"] = {"num_steps": steps, "solver": "second_order"}
+    for power in POWERS:
+        changes[f"grid_power_{power:g}"] = {"grid_power": (power,)}
     for scale in (scale for scale in GUIDANCE_SCALES if scale != guidance_scale):
         changes[f"guidance_{scale:g}"] = {"guidance_scale": scale}
     if num_stages > 1:

@@ -193,7 +193,7 @@ def hash_of_params(params: Params) -> str:
 
 _DECIDING_FIELDS = (
     *("num_steps", "steps_per_stage", "solver", "renoise"),
-    *("guidance_scale", "guidance_per_stage", "video_weights"),
+    *("guidance_scale", "guidance_per_stage", "grid_power", "time_grids", "video_weights"),
 )
 
 

@@ -52,7 +52,7 @@ ONLY = {
     "command_line": {"checks"},
 }
 METHOD_LAYERS = (
-    {"scales", "guidance", "pairing"},
+    {"scales", "guidance", "pairing", "time_sampling"},
     {"ddim_path", "axis_matrices"},
     {"paths"},
     {"resampling"},
@@ -60,6 +60,7 @@ METHOD_LAYERS = (
     {"stages", "stage_line", "stage_transition", "losses"},
     {"stage_targets", "noise_alignment", "solver_coefficients"},
     {"sampler_spec"},
+    {"time_grids"},
     {"samplers"},
 )
 METHOD_LIBRARIES = {"jax", "numpy", "optax", "chex"}

@@ -130,7 +130,8 @@ def evaluate_run(run: OpenedRun, out: pathlib.Path | None) -> pathlib.Path:
         out: folder; by default the run's.
 
     Returns:
-        The file written, `evaluation_STEP.json`.
+        The file written, `evaluation_STEP.json`, or `evaluation_STEP_pyramid_NAME.json` where the
+        run is sampled through another pyramid.
 
     Raises:
         ValueError: when there are no clips to compare with, or `out` is no folder.
@@ -156,10 +157,23 @@ def evaluate_run(run: OpenedRun, out: pathlib.Path | None) -> pathlib.Path:
         experiment,
         evaluation,
         counts={"steps": run.step, "eval_videos": evaluator.num_videos},
-        timing={"sample_flops_per_video": sampler.flops()},
+        timing={
+            "sample_flops_per_video": sampler.flops(),
+            "sample_seconds_per_video": sampler.seconds_per_video,
+        },
         step_seconds={},
     )
-    path = folder / f"evaluation_{run.step:08d}.json"
+    suffix = ""
+    if run.pyramid:
+        cost, suffix = run.pyramid.cost(), run.pyramid.suffix
+        results["pyramid"] = cost
+        seconds = sampler.seconds_per_video
+        print(
+            f"pyramid {cost['name']}: {cost['calls']} network calls, {cost['flops_ratio']:.3g} of "
+            f"the FLOPs of the run's own {cost['own_calls']}"
+            + (f", {seconds:.3g} s a video" if seconds else "")
+        )
+    path = folder / f"evaluation_{run.step:08d}{suffix}.json"
     write_json(path, results)
     print(format_table(evaluation))
     logging.info("wrote %s", path)

@@ -186,14 +186,16 @@ def _open_run(command: Command, workdir: pathlib.Path) -> "OpenedRun":
 
 
 def set_up_jax(command: Command) -> None:
-    """Join the run's other processes and open the compilation cache, before devices are asked for.
+    """Set up memory, compilation cache and the run's processes, before devices are asked for.
 
     Raises:
         ValueError: for flags that do not fit together.
     """
     from tpdiff_jax.devices.compilation_cache import open_compilation_cache
+    from tpdiff_jax.devices.host_memory import reuse_large_blocks
     from tpdiff_jax.devices.processes import ProcessFlags, join_processes
 
+    reuse_large_blocks()
     open_compilation_cache(command.values["compilation_cache"])
     join_processes(ProcessFlags(**command.of(*ProcessFlags._fields)))
 

@@ -16,6 +16,8 @@ VANILLA: dict[str, Any] = {
     "train.stage_probs": (),
     "sample.steps_per_stage": (),
     "sample.guidance_per_stage": (),
+    "sample.grid_power": (1.0,),
+    "sample.time_grids": (),
 }
 # Written out, so that an ablation keeps its meaning when the defaults of the config move.
 ABLATION_BASE: dict[str, Any] = {
@@ -31,6 +33,7 @@ ABLATION_BASE: dict[str, Any] = {
 }
 # Every point of a curve is then what a run of that length would have reached.
 CONSTANT_RATE: dict[str, Any] = {"optim.schedule": "constant"}
+DIGITS_MEAN = -0.962  # of all pixels of the natural Moving Digits, 1,000 clips
 DDIM_BASE: dict[str, Any] = {
     "path.betas": "scaled_linear",
     "path.zero_terminal_snr": True,
@@ -152,13 +155,20 @@ def _convergence() -> Grid:
 
 
 def _upsampling() -> Grid:
-    """Flow and DDIM: TPDiff with each way to upsample, against vanilla diffusion."""
+    """Flow and DDIM: TPDiff with each way to upsample, against vanilla diffusion.
+
+    `marginal` is the DCT one, trained as a vanilla network is, within its windows.
+    """
+    dct = {"pyramid.downsample": "dct", "pyramid.upsample": "dct"}
     arms = []
     for path in ("flow", "ddim"):
         changes = {
             "vanilla": VANILLA | {"alignment.mode": "none"},
             "nearest": {"pyramid.upsample": "nearest"},
             "linear": {"pyramid.upsample": "linear"},
+            "dct": dct,
+            "insert": {"pyramid.upsample": "insert", "pyramid.data_mean": DIGITS_MEAN},
+            "marginal": dct | {"pyramid.line": "marginal"},
         }
         arms += [
             Arm(

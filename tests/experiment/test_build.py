@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
+from experiments.grid.grids import VANILLA
 from tests.tiny import set_field, tiny_config
 from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.run_folder import run_config
+from tpdiff_jax.run_folder.checkpoint_manifest import Identity
 
 INVALID: list[tuple[str, Any]] = [
     ("data.name", "imagenet"),
@@ -34,7 +36,15 @@ INVALID: list[tuple[str, Any]] = [
     ("pyramid.stage_fractions", (1.0, -1.0, 1.0)),
     ("pyramid.downsample", "max"),
     ("pyramid.upsample", "cubic"),
+    ("pyramid.upsample", "dct"),  # the default downsampling takes frames
+    ("pyramid.downsample", "dct"),
+    ("pyramid.upsample_space", "dct"),
     ("pyramid.frame_positions", "random"),
+    ("pyramid.overlap", 0.5),
+    ("pyramid.line", "straight"),
+    ("pyramid.data_mean", (0.1, 0.2)),  # the digits have one channel
+    ("pyramid.data_mean", ("grey",)),
+    ("pyramid.data_mean", ()),
     ("pyramid.stage_weighting", "none"),
     ("pyramid.target_unit", "second"),
     ("pyramid.target_unit", "stage"),  # the default predicts data
@@ -74,6 +84,11 @@ INVALID: list[tuple[str, Any]] = [
     ("train.grad_accum_steps", 2),  # 8 clips in groups of 8
     ("train.cond_dropout", 1.0),
     ("train.stage_probs", (1.0,)),
+    ("train.time_sampling", "mode"),
+    ("train.logit_mean", 21.0),
+    ("train.logit_std", 0.0),
+    ("train.logit_std", -1.0),
+    ("train.logit_std", float("inf")),
     ("train.log_every_steps", 0),
     ("train.checkpoint_every_steps", 0),
     ("train.keep_checkpoints", 0),
@@ -82,6 +97,11 @@ INVALID: list[tuple[str, Any]] = [
     ("sample.steps_per_stage", (1, 0, 1)),
     ("sample.solver", "heun"),
     ("sample.guidance_per_stage", (1.0, 2.0)),
+    ("sample.grid_power", (1.0, 2.0)),
+    ("sample.grid_power", (0.0,)),
+    ("sample.grid_power", ()),
+    ("sample.time_grids", ((1.0, 0.0),)),
+    ("sample.time_grids", (1.0, 0.5, 0.0)),
     ("sample.num_videos", 0),
     ("eval.num_videos", 0),
     ("eval.batch_size", 0),
@@ -169,6 +189,59 @@ def test_overriding_the_strides_alone_gives_the_vanilla_twin() -> None:
     assert (stage.num_frames, stage.t_start, stage.t_end) == (8, 1.0, 0.0)
     assert experiment.sampler.steps_per_stage == (3,)
     assert experiment.train.stage_probs == (1.0,)
+
+
+def test_a_config_without_the_fields_of_grids_has_even_ones() -> None:
+    """As runs of earlier versions have them."""
+    config = tiny_config()
+    with config.unlocked():
+        del config.sample.grid_power, config.sample.time_grids
+    sampler = build_experiment(config).sampler
+    assert sampler == build_experiment(tiny_config()).sampler
+    assert (sampler.grid_power, sampler.time_grids) == ((1.0,), ())
+
+
+GRIDS_OF_STAGES: Any = ((1.0, 0.8, 2 / 3), (2**0.5 / (2**0.5 + 1 / 2), 1 / 3), (2**0.5 - 1, 0.0))
+
+
+def test_grids_of_the_config_reach_the_sampler_with_their_steps() -> None:
+    """Starts are nu_s = sqrt(2) nu_e: nu_e = 2 gives t = 2 sqrt(2) / (1 + 2 sqrt(2))."""
+    sampler = build_experiment(tiny_config(sample__time_grids=GRIDS_OF_STAGES)).sampler
+    assert (sampler.time_grids, sampler.steps_per_stage) == (GRIDS_OF_STAGES, (2, 1, 1))
+    bent = build_experiment(tiny_config(sample__grid_power=(1.0, 1.5, 2.0))).sampler
+    assert bent.stage_powers == (1.0, 1.5, 2.0)
+    one = build_experiment(tiny_config(sample__grid_power=(1.5,))).sampler
+    assert one.stage_powers == (1.5,) * 3
+    others = ((1.0, 0.5), (0.6, 0.3), (0.4, 0.0))
+    with pytest.raises(ValueError, match=r"sample\.time_grids of stage 0 runs from 1.0 to 0.5"):
+        build_experiment(tiny_config(sample__time_grids=others))
+    with pytest.raises(ValueError, match=r"sample\.steps_per_stage \(3, 1, 1\)"):
+        build_experiment(
+            tiny_config(sample__time_grids=GRIDS_OF_STAGES, sample__steps_per_stage=(3, 1, 1))
+        )
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"sample.grid_power": (1.0, 1.5, 2.0)},
+        {"sample.time_grids": GRIDS_OF_STAGES},
+        {"sample.guidance_per_stage": (4.0, 2.0, 1.0)},
+        {"train.stage_probs": (0.5, 0.25, 0.25)},
+        {"pyramid.stage_fractions": (0.5, 0.25, 0.25)},
+    ],
+)
+def test_what_fits_three_stages_is_named_and_the_twin_of_grids_clears_it(
+    fields: dict[str, Any],
+) -> None:
+    config = tiny_config(pyramid__frame_strides=(1,))
+    for field, value in fields.items():
+        set_field(config, field, value)
+    with pytest.raises(ValueError, match=next(iter(fields)).replace(".", r"\.")):
+        build_experiment(config)
+    for field, value in VANILLA.items():
+        set_field(config, field, value)
+    assert build_experiment(config).pyramid.num_stages == 1
 
 
 def test_batches_of_equal_tokens_take_a_multiple_of_clips_where_frames_are_few() -> None:
@@ -264,6 +337,43 @@ def test_length_and_periods_may_change_and_nothing_else_may() -> None:
     assert "optim.learning_rate: saved 0.001, now 0.5" in text
     assert "alignment.mode: saved 'nearest', now 'none'" in text
     assert "train.num_steps:" not in text
+
+
+LATER = {
+    "pyramid.overlap": (1.0, 1.5),
+    "pyramid.time_shift": (1.0, 3.0),
+    "pyramid.line": ("stagewise", "marginal"),
+    "pyramid.data_mean": ((0.0,), (-0.9,)),
+}
+
+
+def test_a_run_saved_before_a_field_was_there_opens_and_goes_on(tmp_path: Any) -> None:
+    """As what it did then: the field's default; another value is another run."""
+    config = tiny_config()
+    now = run_config.deciding_fields(config)
+    before = {name: value for name, value in now.items() if name not in LATER}
+    saved = tiny_config()
+    with saved.unlocked():
+        for name in LATER:
+            del saved[name.split(".")[0]][name.split(".")[1]]
+    run_config.save_config(tmp_path, saved)
+    saved = run_config.load_config(tmp_path)
+    assert run_config.deciding_fields(saved) == before and len(before) == len(now) - len(LATER)
+    pyramid = build_experiment(saved).pyramid
+    assert (pyramid.time_shift, pyramid.line) == (1.0, "stagewise")
+    assert pyramid.stages[1].jump.data_mean == (0.0,) and pyramid.stages[1].jump.eigenvalue == 2.0
+    run_config.check_same_run(saved, config)
+    manifest = Identity(config=before, dataset=None)
+    assert manifest.differences(Identity(config=now, dataset=None)) == []
+    for name, (default, value) in LATER.items():
+        other = tiny_config(**{name.replace(".", "__"): value})
+        with pytest.raises(run_config.ConfigMismatchError) as refusal:
+            run_config.check_same_run(saved, other)
+        assert f"{name}: saved {default!r}, now {value!r}" in str(refusal.value)
+        lines = manifest.differences(
+            Identity(config=run_config.deciding_fields(other), dataset=None)
+        )
+        assert len(lines) == 1 and name in lines[0]
 
 
 @pytest.mark.parametrize("content", [None, "{not json"])

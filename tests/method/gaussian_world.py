@@ -35,6 +35,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.fft
 
 from tpdiff_jax.method.paths import FlowPath
 from tpdiff_jax.method.samplers import sample_from_noise
@@ -55,8 +56,13 @@ def path_scales(path, t):
 
 
 def downsampling(num_frames, stride, mode):
-    """D_r as a matrix, [f, F]: one frame in r, or block means (the last block may be short)."""
+    """D_r as a matrix, [f, F]: one frame in r, or block means (the last block may be short).
+
+    "dct": the lowest f of F coefficients, as f frames.
+    """
     kept = range(0, num_frames, stride)
+    if mode == "dct":
+        return resized_dct(num_frames, len(kept))
     matrix = np.zeros((len(kept), num_frames))
     for row, first in enumerate(kept):
         if mode == "stride":
@@ -68,7 +74,17 @@ def downsampling(num_frames, stride, mode):
 
 
 def upsampling(num_frames, coarse_stride, fine_stride, down, up):
-    """U as a matrix, [f_fine, f_coarse]: repetition, or interpolation held at both ends."""
+    """U as a matrix, [f_fine, f_coarse]: repetition, or interpolation held at both ends.
+
+    "dct": zeros for the coefficients that are missing. "insert": nothing in new frames, for which
+    the world has its `data_mean`.
+    """
+    if up == "insert":
+        coarse, fine = (range(0, num_frames, r) for r in (coarse_stride, fine_stride))
+        return np.array([[float(new == kept) for kept in coarse] for new in fine])
+    if up == "dct":
+        counts = (len(range(0, num_frames, r)) for r in (coarse_stride, fine_stride))
+        return resized_dct(*counts)
     coarse = downsampling(num_frames, coarse_stride, down) @ np.arange(num_frames)
     fine = downsampling(num_frames, fine_stride, down) @ np.arange(num_frames)
     matrix = np.zeros((len(fine), len(coarse)))
@@ -85,6 +101,14 @@ def upsampling(num_frames, coarse_stride, fine_stride, down, up):
         share = np.clip(share, 0.0, 1.0)
         matrix[row, right - 1], matrix[row, right] = 1.0 - share, share
     return matrix
+
+
+def resized_dct(length, resized):
+    """Cut or padded DCT-II coefficients, as a matrix [resized, length], by scipy's transform."""
+    coefficients = scipy.fft.dct(np.eye(length), norm="ortho", axis=0)[:resized]
+    padding = np.zeros((max(resized - length, 0), length))
+    frames = scipy.fft.idct(np.vstack([coefficients, padding]), norm="ortho", axis=0)
+    return frames * math.sqrt(resized / length)
 
 
 def kron3(matrices):
@@ -121,11 +145,12 @@ class GaussianWorld:
 
     Args:
         pyramid: the pyramid under test (only its path, strides and windows are read).
-        down: D, "stride" or "mean", or one for each axis.
-        up: U, "nearest", "nearest_next" or "linear", or one for each axis.
+        down: D, "stride", "mean" or "dct", or one for each axis.
+        up: U, "nearest", "nearest_next", "linear", "dct" or "insert", or one for each axis.
         mean: m, [N].
         cov: S, [N, N].
         couplings: G of each stage, [N, n_i], or () for noise independent of data.
+        data_mean: mu, a constant of c_i in places that U makes nothing for.
     """
 
     pyramid: Pyramid
@@ -134,13 +159,14 @@ class GaussianWorld:
     mean: np.ndarray
     cov: np.ndarray
     couplings: tuple[np.ndarray, ...] = ()
+    data_mean: float = 0.0
 
     def videos(self, i):
         """x_i and c_i as matrices on x_0, both [n_i, N]."""
         stages, shape = self.pyramid.stages, self.pyramid.shape
         strides = stages[i].strides
         own = video_downsampling(shape, strides, self.down)
-        if i == 0:
+        if i == 0 or self.pyramid.line == "marginal":
             return own, own
         before = stages[i - 1].strides
         matrix = video_upsampling(shape, before, strides, self.down, self.up)
@@ -148,11 +174,24 @@ class GaussianWorld:
 
     def point_and_target(self, i, t):
         """A and B: x_t and target as matrices on w = (x_0, eps), both [n_i, N + n_i]."""
-        path, stage = self.pyramid.path, self.pyramid.stages[i]
         own, known = self.videos(i)
         f = len(own)
         x, c = (np.hstack([video, np.zeros((f, f))]) for video in (own, known))
         eps = np.hstack([np.zeros_like(own), np.eye(f)])
+        return self.on_the_line(i, t, x, c, eps)
+
+    def constants(self, i, t):
+        """What x_t and target have beside A w and B w, both [n_i]: c_i's constant in both."""
+        nothing = np.zeros(math.prod(self.pyramid.stages[i].shape))
+        if i == 0 or self.pyramid.line == "marginal":
+            return self.on_the_line(i, t, nothing, nothing, nothing)
+        coarse, fine = (self.pyramid.stages[j].strides for j in (i - 1, i))
+        up = video_upsampling(self.pyramid.shape, coarse, fine, self.down, self.up)
+        return self.on_the_line(i, t, nothing, (1.0 - up.sum(1)) * self.data_mean, nothing)
+
+    def on_the_line(self, i, t, x, c, eps):
+        """x_t and target of a stage's video, what is known of it, and noise."""
+        path, stage = self.pyramid.path, self.pyramid.stages[i]
         gamma_s, sigma_s = path_scales(path, stage.t_start)
         gamma_e, sigma_e = path_scales(path, stage.t_end)
         if isinstance(path, FlowPath):
@@ -184,10 +223,11 @@ class GaussianWorld:
     def conditional(self, i, t):
         """mean(x_t), cov(x_t), mean(target) and the gain cov(target, x_t) cov(x_t)^{-1}."""
         point, target = self.point_and_target(i, t)
+        constant_point, constant_target = self.constants(i, t)
         mean, cov = self.joint(i)
         cov_point = point @ cov @ point.T
         gain = jnp.linalg.solve(cov_point, point @ cov @ target.T).T
-        return point @ mean, cov_point, target @ mean, gain
+        return point @ mean + constant_point, cov_point, target @ mean + constant_target, gain
 
     def stage_of(self, x_t):
         """The stage whose shape the network input has."""

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import scipy.fft
 
 from tpdiff_jax.method.axis_matrices import (
+    axis_positions,
     downsampling_matrix,
     largest_eigenvalue,
     noise_factor_matrix,
@@ -16,7 +18,8 @@ EVERY_U = [
     for length in LENGTHS
     for downsample in ("stride", "mean")
     for upsample in ("nearest", "nearest_next", "linear")
-]
+] + [(*length, "dct", "dct") for length in LENGTHS]
+DCT_LENGTHS = [(16, 4, 2), (16, 2, 1), (16, 8, 1), (21, 4, 2), (21, 2, 1), (9, 8, 1), (12, 6, 2)]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +87,7 @@ def test_linear_interpolates_positions_and_holds_at_the_ends(num_frames, downsam
 
 @pytest.mark.parametrize("case", EVERY_U)
 def test_a_still_video_survives_every_u(case):
-    np.testing.assert_allclose(upsampling_matrix(*case).sum(1), 1.0, atol=1e-15)
+    np.testing.assert_allclose(upsampling_matrix(*case).sum(1), 1.0, atol=1e-14)
 
 
 @pytest.mark.parametrize("upsample", ["nearest", "nearest_next", "linear"])
@@ -97,6 +100,65 @@ def test_block_means_undo_repetition():
     down = downsampling_matrix(16, 4, "mean")
     up = upsampling_matrix(16, 4, 1, "mean", "nearest")
     np.testing.assert_allclose(down @ up, np.eye(4), atol=1e-15)
+
+
+@pytest.mark.parametrize(("length", "coarse", "fine"), DCT_LENGTHS)
+def test_dct_cuts_and_pads_scipys_coefficients(length, coarse, fine):
+    x = np.random.default_rng(0).standard_normal(length)
+    down = downsampling_matrix(length, coarse, "dct")
+    kept = len(down)
+    assert kept == -(-length // coarse)
+    low = scipy.fft.idct(scipy.fft.dct(x, norm="ortho")[:kept], norm="ortho")
+    np.testing.assert_allclose(down @ x, low * np.sqrt(kept / length), atol=1e-14)
+    np.testing.assert_allclose(down.sum(1), 1.0, atol=1e-14)
+    up = upsampling_matrix(length, coarse, fine, "dct", "dct")
+    grown = -(-length // fine)
+    padded = np.pad(scipy.fft.dct(x[:kept], norm="ortho"), (0, grown - kept))
+    expected = scipy.fft.idct(padded, norm="ortho") * np.sqrt(grown / kept)
+    np.testing.assert_allclose(up @ x[:kept], expected, atol=1e-14)
+    assert largest_eigenvalue(up) == pytest.approx(grown / kept, rel=1e-13)
+    # Every direction that U makes has that eigenvalue: the jump adds noise to the rest alone.
+    np.testing.assert_allclose(up.T @ up, grown / kept * np.eye(kept), atol=1e-13)
+
+
+@pytest.mark.parametrize(("length", "coarse", "fine"), DCT_LENGTHS)
+def test_dct_up_and_down_again_is_nothing_and_the_detail_is_orthogonal(length, coarse, fine):
+    down_fine = downsampling_matrix(length, fine, "dct")
+    down_coarse = downsampling_matrix(length, coarse, "dct")
+    up = upsampling_matrix(length, coarse, fine, "dct", "dct")
+    # D of a stage's own frames: of the stage's length, to the coarser one's.
+    again = down_coarse @ upsampling_matrix(length, fine, 1, "dct", "dct")
+    np.testing.assert_allclose(again @ up, np.eye(len(down_coarse)), atol=1e-13)
+    np.testing.assert_allclose(again @ down_fine, down_coarse, atol=1e-13)
+    detail = down_fine - up @ down_coarse
+    np.testing.assert_allclose(up.T @ detail, 0.0, atol=1e-13)
+
+
+def test_dct_by_hand_of_two_frames_to_one_and_back():
+    np.testing.assert_allclose(downsampling_matrix(2, 2, "dct"), [[0.5, 0.5]], atol=1e-15)
+    up = upsampling_matrix(2, 2, 1, "dct", "dct")
+    np.testing.assert_allclose(up, [[1], [1]], atol=1e-15)
+
+
+@pytest.mark.parametrize(("length", "stride"), [(16, 4), (16, 8), (21, 2), (21, 4), (9, 8), (8, 1)])
+def test_a_dct_frame_is_the_smooth_video_read_at_its_position(length, stride):
+    kept = -(-length // stride)
+    places = axis_positions(length, stride, "dct")
+    if length % stride == 0:  # centres of blocks of r
+        np.testing.assert_allclose(places, (np.arange(kept) + 0.5) * stride - 0.5, atol=1e-13)
+    weights = np.random.default_rng(1).standard_normal(kept)
+
+    def smooth(place):
+        return sum(w * np.cos(np.pi * j * (place + 0.5) / length) for j, w in enumerate(weights))
+
+    down = downsampling_matrix(length, stride, "dct")
+    np.testing.assert_allclose(down @ smooth(np.arange(length)), smooth(places), atol=1e-12)
+
+
+@pytest.mark.parametrize("length", [7, 16, 21])
+def test_an_axis_that_is_not_pooled_stays_to_the_last_bit(length):
+    np.testing.assert_array_equal(downsampling_matrix(length, 1, "dct"), np.eye(length))
+    np.testing.assert_array_equal(upsampling_matrix(length, 1, 1, "dct", "dct"), np.eye(length))
 
 
 @pytest.mark.parametrize("case", EVERY_U)
@@ -141,6 +203,23 @@ def test_noise_factor_of_repetition_takes_the_block_mean_away(factor):
     blocks = z.reshape(-1, factor)
     expected = (blocks - blocks.mean(1, keepdims=True)).reshape(-1)
     np.testing.assert_allclose(noise_factor_matrix(up, factor) @ z, expected, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("length", "coarse", "fine", "kept"),
+    [(8, 4, 2, [0, 2]), (8, 4, 1, [0, 4]), (9, 4, 2, [0, 2, 4]), (17, 8, 4, [0, 2, 4]),
+     (5, 4, 1, [0, 4]), (1, 4, 1, [0])],
+)  # fmt: skip
+def test_insert_keeps_frames_and_makes_nothing_between(length, coarse, fine, kept):
+    up = upsampling_matrix(length, coarse, fine, "stride", "insert")
+    expected = np.zeros((-(-length // fine), len(kept)))
+    for column, row in enumerate(kept):
+        expected[row, column] = 1.0
+    np.testing.assert_array_equal(up, expected)
+    assert largest_eigenvalue(up) == 1.0
+    # All noise of kept frames is there, none of new ones.
+    new = np.diag(1.0 - expected.sum(1))
+    np.testing.assert_array_equal(noise_factor_matrix(up, 1.0), new)
 
 
 def test_unknown_modes_are_refused_with_the_known_ones():

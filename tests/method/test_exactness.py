@@ -15,10 +15,12 @@ import pytest
 
 from tests.method.gaussian_world import (
     GaussianWorld,
+    downsampling,
     gaussian_coupling,
     law_error,
     moving_video_law,
     sampled_law,
+    upsampling,
 )
 from tpdiff_jax.method.ddim_path import DDIMPath
 from tpdiff_jax.method.paths import FlowPath
@@ -108,6 +110,14 @@ def test_causal_length_samples_the_law_of_the_data(path, down, up):
     check_not_exact_without_renoising(world)
 
 
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("num_frames", [8, 9])
+def test_dct_samples_the_law_of_the_data(path, num_frames):
+    world = make_world(path, num_frames, (4, 2, 1), "dct", "dct")
+    check_exact_in_the_limit(world)
+    check_not_exact_without_renoising(world)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("strides", [(8, 4, 1), (8, 4, 2, 1)])
@@ -125,6 +135,77 @@ def test_paper_target_unit_samples_the_law_of_the_data():
 def test_a_time_shift_samples_the_law_of_the_data(shift):
     """It spends the steps elsewhere; what they lead to stays."""
     check_exact_in_the_limit(make_world(FLOW, time_shift=shift))
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    ("down", "up", "overlap"),
+    [("stride", "nearest", 1.5), ("mean", "linear", 4.0), ("dct", "dct", 2.0)],
+)
+def test_an_overlap_samples_the_law_of_the_data(path, down, up, overlap):
+    check_exact_in_the_limit(make_world(path, 9, (4, 2, 1), down, up, overlap=overlap))
+
+
+@pytest.mark.parametrize("path", [*PATHS, pytest.param(FlowPath(prediction="data"), id="data")])
+@pytest.mark.parametrize(("frames", "mu", "overlap"), [(8, 1.3, 1.0), (9, 0.0, 1.0), (9, 1.3, 2.0)])
+def test_inserted_frames_sample_the_law_of_the_data(path, frames, mu, overlap):
+    """Whatever the constant that new frames start from, near the data's mean or not."""
+    world = make_world(path, frames, up="insert", data_mean=mu, overlap=overlap)
+    check_exact_in_the_limit(dataclasses.replace(world, data_mean=mu))
+
+
+def test_a_jump_of_another_mean_than_training_had_is_not_exact():
+    world = dataclasses.replace(make_world(FLOW, up="insert", data_mean=1.3), data_mean=0.3)
+    assert errors(world, FEW)[0] > 0.05
+
+
+@pytest.mark.parametrize("path", [*PATHS, pytest.param(DDIMPath(prediction="eps"), id="eps")])
+@pytest.mark.parametrize("stage_index", [0, 1, 2])
+def test_with_a_mean_the_closed_form_network_answers_what_training_asks(path, stage_index):
+    world = make_world(path, 9, up="insert", data_mean=1.3)
+    world = dataclasses.replace(world, data_mean=1.3)
+    stage, rng = world.pyramid.stages[stage_index], np.random.default_rng(0)
+    t = 0.3 * stage.t_end + 0.7 * stage.t_start
+    x_0, eps = rng.standard_normal((2, 9)), rng.standard_normal((2, stage.num_frames))
+    wide = (..., None, None, None)
+    point = training_point(
+        world.pyramid, stage_index, jnp.asarray(x_0[wide]), jnp.asarray(eps[wide]), jnp.full(2, t)
+    )
+    maps, constants = world.point_and_target(stage_index, t), world.constants(stage_index, t)
+    for measured, matrix, constant in zip(point, maps, constants, strict=True):
+        expected = np.hstack([x_0, eps]) @ matrix.T + constant
+        np.testing.assert_allclose(measured[..., 0, 0, 0], expected, atol=1e-9)
+
+
+def share_of_detail(world, share):
+    """The same world, its videos' detail beyond the coarsest stage scaled."""
+    num_frames, strides = world.pyramid.num_frames, world.pyramid.stages[0].strides
+    low = upsampling(num_frames, strides[0], 1, "dct", "dct")
+    low = low @ downsampling(num_frames, strides[0], "dct")
+    keep = low + share * (np.eye(num_frames) - low)
+    return dataclasses.replace(world, mean=keep @ world.mean, cov=keep @ world.cov @ keep.T)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_marginal_line_is_exact_only_as_far_as_there_is_no_detail(path):
+    marginal = make_world(path, down="dct", up="dct", line="marginal")
+    check_exact_in_the_limit(share_of_detail(marginal, 0.0))
+    (mean, cov), (worse_mean, worse_cov) = (
+        errors(share_of_detail(marginal, share), MANY) for share in (1.0, 3.0)
+    )
+    assert worse_mean > 3.0 * mean > 0.05
+    assert worse_cov > 3.0 * cov > 1.5 * TOLERANCE[path]
+    check_exact_in_the_limit(share_of_detail(make_world(path, down="dct", up="dct"), 3.0))
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_an_overlap_hides_the_detail_that_the_marginal_line_lacks(path):
+    """The noisier the jump, the less of the data's law is missed."""
+    wrong = [
+        errors(make_world(path, down="dct", up="dct", line="marginal", overlap=overlap), MANY)[1]
+        for overlap in (1.0, 8.0)
+    ]
+    assert wrong[1] < 0.7 * wrong[0]
 
 
 def test_unequal_stage_fractions_sample_the_law_of_the_data():

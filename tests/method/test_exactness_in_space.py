@@ -39,6 +39,11 @@ PYRAMIDS = {
     "mixed": ((4, 4, 4), ALL, ("stride", "mean", "mean"), ("nearest", "linear", "linear"), None),
     "causal": ((5, 2, 2), ((4, 2, 2), (2, 2, 2), (1, 1, 1)), ("stride", "mean", "mean"),
                ("nearest_next", "nearest", "nearest"), None),
+    "dct": ((4, 4, 4), ALL, "dct", "dct", 8.0),
+    "dct_in_time": ((5, 2, 2), ((4, 2, 2), (2, 2, 2), (1, 1, 1)), ("dct", "mean", "mean"),
+                    ("dct", "nearest", "nearest"), None),
+    "insert": ((5, 2, 2), ((4, 2, 2), (2, 2, 2), (1, 1, 1)), ("stride", "mean", "mean"),
+               ("insert", "nearest", "linear"), None),
     "causal_linear": ((5, 2, 4), ((2, 1, 4), (2, 1, 2), (1, 1, 1)), "mean",
                       ("linear", "nearest", "nearest"), None),
 }  # fmt: skip
@@ -54,8 +59,10 @@ def float64():
 
 def make_world(path, name):
     shape, strides, down, up, _ = PYRAMIDS[name]
-    pyramid = make_pyramid(path, shape=shape, strides=strides, downsample=down, upsample=up)
-    return GaussianWorld(pyramid, down, up, *shaped_video_law(shape))
+    pyramid = make_pyramid(
+        path, shape=shape, strides=strides, downsample=down, upsample=up, data_mean=0.4
+    )
+    return GaussianWorld(pyramid, down, up, *shaped_video_law(shape), data_mean=0.4)
 
 
 def errors(world, steps, start_law=None, **options):
@@ -102,7 +109,7 @@ def test_upsampling_over_axes_multiplies_their_eigenvalues(name):
             assert stage.jump.eigenvalue == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("name", ["space", "mixed", "causal"])
+@pytest.mark.parametrize("name", ["space", "mixed", "causal", "dct"])
 @pytest.mark.parametrize("path", PATHS, ids=NAMES)
 @pytest.mark.parametrize("stage_index", [0, 1, 2])
 def test_the_closed_form_network_answers_the_question_that_training_asks(path, name, stage_index):

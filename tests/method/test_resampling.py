@@ -56,6 +56,16 @@ def test_copies_are_bit_exact_along_every_axis_in_any_precision():
     np.testing.assert_array_equal(got, expected)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_inserted_frames_are_zeros_and_kept_ones_exact(dtype):
+    x = jax.random.normal(jax.random.key(0), (2, 3, 2, 4, 1)).astype(dtype).at[0, 1].set(jnp.nan)
+    up = of_frames(upsampling_matrix(9, 4, 2, "stride", "insert"))
+    assert up(x).dtype == dtype and "dot_general" not in str(jax.make_jaxpr(up)(x))
+    got, x = np.asarray(up(x), np.float32), np.asarray(x, np.float32)
+    np.testing.assert_array_equal(got[:, ::2], x)
+    np.testing.assert_array_equal(got[:, 1::2], 0)  # a lost frame next door or not
+
+
 def test_an_axis_that_stays_costs_nothing():
     same = of_frames(np.eye(3))
     x = jnp.ones((2, 3, 2, 4, 1))

@@ -14,6 +14,7 @@ from tpdiff_jax.method.stage_targets import (
     stage_videos,
     training_point,
 )
+from tpdiff_jax.method.stage_transition import stage_transition
 from tpdiff_jax.method.stages import make_pyramid
 
 DDIM_PATHS = [
@@ -204,6 +205,43 @@ def test_one_stage_is_plain_ddim_training(path):
     is_eps = path.prediction == "eps"
     expected = eps if is_eps else gamma_t * eps - sigma_t * x_0
     np.testing.assert_array_equal(point.target, expected)
+
+
+@pytest.mark.parametrize("path", [*PATHS, FlowPath(prediction="data")])
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_a_marginal_stage_asks_what_a_vanilla_network_of_its_frames_is_asked(path, index):
+    x_0, eps, t = draw(PYRAMIDS[0], index)
+    pyramid = make_pyramid(path, shape=(8, 2, 3), line="marginal")
+    stage = pyramid.stages[index]
+    vanilla = make_pyramid(path, shape=stage.shape, strides=(1,))
+    point = training_point(pyramid, index, x_0, eps, t)
+    expected = training_point(vanilla, 0, x_0[:, :: stage.strides[0]], eps, t)
+    for got, wanted in zip(point, expected, strict=True):
+        np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize("path", [*PATHS, FlowPath(prediction="data")])
+def test_one_stage_is_the_same_whatever_the_line(path):
+    x_0, eps, t = draw(make_pyramid(path, shape=(8, 2, 3), strides=(1,)), 0)
+    points = [
+        training_point(make_pyramid(path, shape=(8, 2, 3), strides=(1,), line=line), 0, x_0, eps, t)
+        for line in ("stagewise", "marginal")
+    ]
+    for one, other in zip(*points, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_windows_and_jumps_are_the_same_whatever_the_line():
+    lines = ("stagewise", "marginal")
+    pair = [make_pyramid(FlowPath(), shape=(8, 2, 3), line=line) for line in lines]
+    x = np.random.default_rng(0).standard_normal((1, 2, 2, 3, 1))
+    for one, other in zip(*(pyramid.stages for pyramid in pair), strict=True):
+        assert (one.t_start, one.t_end, one.shape) == (other.t_start, other.t_end, other.shape)
+        if one.index > 0:
+            z = np.random.default_rng(one.index).standard_normal((1, *one.shape, 1))
+            got = [stage_transition(pyramid, one.index, x, z) for pyramid in pair]
+            np.testing.assert_array_equal(*got)
+            x = got[0]
 
 
 @pytest.mark.parametrize("path", [FlowPath(), DDIMPath(zero_terminal_snr=True)])

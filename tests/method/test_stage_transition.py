@@ -4,6 +4,7 @@ The functions under test are linear, so their matrices are read off by pushing b
 through them: no sampling, no Monte-Carlo error.
 """
 
+import itertools
 import math
 
 import jax.numpy as jnp
@@ -34,9 +35,28 @@ JUMPS = [
     )
     for number, path in enumerate(PATHS)
     for strides, num_frames in (SHAPES if number == 0 else SHAPES[-3:])
-    for down in ("stride", "mean")
-    for up in ("nearest", "nearest_next", "linear")
+    for down, up in [
+        *itertools.product(("stride", "mean"), ("nearest", "nearest_next", "linear")),
+        ("dct", "dct"),
+        ("stride", "insert"),
+    ]
 ]
+OVERLAPPING = [
+    pytest.param(
+        make_pyramid(
+            path, shape=(frames, 1, 1), downsample=down, upsample=up, overlap=overlap,
+            stage_fractions=(2, 1, 1),
+        ),
+        id=f"{number}-{frames}-{down}-{up}-{overlap}",
+    )
+    for number, path in enumerate(PATHS)
+    for frames, down, up, overlap in [
+        (16, "stride", "nearest", 1.5), (21, "stride", "nearest_next", 4.0),
+        (21, "mean", "linear", 2.0), (21, "dct", "dct", 3.0), (16, "dct", "dct", 1.01),
+        (21, "stride", "insert", 2.0),
+    ]
+]  # fmt: skip
+EVERY_JUMP = JUMPS + OVERLAPPING
 
 
 def matrix_of(function, num_frames):
@@ -54,7 +74,7 @@ def jump_matrices(pyramid, index, **options):
     return a, b
 
 
-@pytest.mark.parametrize("pyramid", JUMPS)
+@pytest.mark.parametrize("pyramid", EVERY_JUMP)
 def test_the_jump_maps_both_moments_exactly(pyramid):
     for index in range(1, pyramid.num_stages):
         previous, stage = pyramid.stages[index - 1 : index + 1]
@@ -130,7 +150,18 @@ def test_without_renoising_it_is_upsampling_alone_and_leaves_wrong_noise():
     assert np.abs(covariance - stage.sigma_start**2 * np.eye(8)).max() > 0.4
 
 
-@pytest.mark.parametrize("pyramid", JUMPS)
+@pytest.mark.parametrize("pyramid", OVERLAPPING)
+def test_an_overlap_starts_a_stage_noisier_and_adds_noise_in_every_direction(pyramid):
+    for previous, stage in itertools.pairwise(pyramid.stages):
+        least = np.linalg.norm(stage.jump.upsample.matrices[0], ord=2) ** 2
+        surplus = stage.nu_start**2 / (least * previous.nu_end**2)
+        assert surplus > 1.005 and stage.jump.eigenvalue == pytest.approx(surplus * least)
+        _, b = jump_matrices(pyramid, stage.index)
+        smallest = np.linalg.svd(b, compute_uv=False)[-1]
+        assert smallest == pytest.approx(stage.sigma_start * math.sqrt(1 - 1 / surplus), rel=1e-4)
+
+
+@pytest.mark.parametrize("pyramid", EVERY_JUMP)
 def test_lifted_noise_is_white(pyramid):
     for index in range(1, pyramid.num_stages):
         f_before, f = (pyramid.stages[i].num_frames for i in (index - 1, index))
@@ -140,7 +171,7 @@ def test_lifted_noise_is_white(pyramid):
         np.testing.assert_allclose(a @ a.T + b @ b.T, np.eye(f), atol=1e-6)
 
 
-@pytest.mark.parametrize("pyramid", JUMPS)
+@pytest.mark.parametrize("pyramid", EVERY_JUMP)
 def test_with_lifted_noise_the_jump_lands_on_the_training_path(pyramid):
     """Path by path, so that whatever couples noise and data at stage 0 is handed on exactly."""
     rng = np.random.default_rng(0)
@@ -154,6 +185,85 @@ def test_with_lifted_noise_the_jump_lands_on_the_training_path(pyramid):
         eps = lift_noise(pyramid, index, eps, z)
         x_start, x_end = stage_end_points(pyramid, index, x_0, eps)
         np.testing.assert_allclose(arrived, x_start, atol=1e-5)
+
+
+MEANS = [
+    pytest.param(path, mean, overlap, id=f"{number}-{mean}-{overlap}")
+    for number, path in enumerate(PATHS)
+    for mean, overlap in [(0.7, 1.0), ((0.7,), 2.0), ((-0.4, 1.3), 1.0), ((0.0, 0.5), 1.5)]
+]
+
+
+@pytest.mark.parametrize("frames", [8, 9])
+@pytest.mark.parametrize(("path", "mean", "overlap"), MEANS)
+def test_inserted_frames_start_from_the_datas_mean_and_kept_ones_go_on(path, mean, overlap, frames):
+    pyramid = make_pyramid(
+        path, shape=(frames, 1, 1), upsample="insert", data_mean=mean, overlap=overlap,
+        stage_fractions=(2, 1, 1),
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    for previous, stage in itertools.pairwise(pyramid.stages):
+        # Nothing is left of the mean's place in noise: the same moments as for a mean of 0 ...
+        f = stage.num_frames
+        x, z = rng.standard_normal((3, previous.num_frames, 1, 1, 2)), np.zeros((3, f, 1, 1, 2))
+        got = np.asarray(stage_transition(pyramid, stage.index, x, z))
+        # ... kept frames are scaled, new ones gamma_s mu.
+        np.testing.assert_allclose(got[:, ::2], x * stage.jump.scale, rtol=1e-6, atol=1e-6)
+        expected = stage.gamma_start * np.broadcast_to(mean, (3, f - got[:, ::2].shape[1], 1, 1, 2))
+        np.testing.assert_allclose(got[:, 1::2], expected, atol=1e-6)
+        z = rng.standard_normal((3, f, 1, 1, 2))
+        fresh = np.asarray(stage_transition(pyramid, stage.index, x, z)) - got
+        np.testing.assert_allclose(fresh[:, 1::2], stage.sigma_start * z[:, 1::2], atol=2e-6)
+        kept = stage.sigma_start * math.sqrt(1 - 1 / overlap) * z[:, ::2]
+        np.testing.assert_allclose(fresh[:, ::2], kept, atol=2e-6)
+        if overlap == 1.0:  # windows meet, and kept frames go on as they are
+            assert stage.t_start == pytest.approx(previous.t_end, rel=1e-6)
+            assert stage.jump.scale == pytest.approx(1.0, rel=1e-6)
+        # The noise of kept frames goes on too, without a mean.
+        lifted = lift_noise(pyramid, stage.index, x, np.zeros_like(z))
+        np.testing.assert_allclose(lifted[:, ::2], x / math.sqrt(overlap), atol=1e-6)
+        np.testing.assert_array_equal(lifted[:, 1::2], 0.0)
+
+
+@pytest.mark.parametrize(("path", "mean", "overlap"), MEANS)
+def test_with_a_mean_the_jump_lands_on_the_training_path_too(path, mean, overlap):
+    pyramid = make_pyramid(
+        path, shape=(9, 2, 1), upsample="insert", data_mean=mean, overlap=overlap,
+        stage_fractions=(2, 1, 1),
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    x_0 = rng.standard_normal((2, 9, 2, 1, 2)).astype(np.float32)
+    eps = x_0[:, :3]
+    _, x_end = stage_end_points(pyramid, 0, x_0, eps)
+    for stage in pyramid.stages[1:]:
+        z = rng.standard_normal((2, *stage.shape, 2)).astype(np.float32)
+        arrived = stage_transition(pyramid, stage.index, x_end, z)
+        eps = lift_noise(pyramid, stage.index, eps, z)
+        x_start, x_end = stage_end_points(pyramid, stage.index, x_0, eps)
+        np.testing.assert_allclose(arrived, x_start, atol=1e-5)
+
+
+def test_a_mean_of_other_channels_is_refused():
+    pyramid = make_pyramid(FlowPath(), shape=(8, 1, 1), upsample="insert", data_mean=(1, 2, 3))
+    for channels in (1, 2, 4):
+        x, z = jnp.zeros((1, 2, 1, 1, channels)), jnp.zeros((1, 4, 1, 1, channels))
+        with pytest.raises(
+            ValueError, match=r"pyramid\.data_mean is \(1.0, 2.0, 3.0\); allowed: one"
+        ):
+            stage_transition(pyramid, 1, x, z)
+
+
+@pytest.mark.parametrize("upsample", ["nearest", "nearest_next", "linear", "dct"])
+def test_every_other_u_keeps_a_constant_and_needs_no_mean(upsample):
+    options = {"upsample": upsample, "downsample": "dct" if upsample == "dct" else "stride"}
+    x = np.random.default_rng(0).standard_normal((1, 3, 1, 1, 1)).astype(np.float32)
+    plain, with_mean = (
+        make_pyramid(FlowPath(), shape=(9, 1, 1), data_mean=mean, **options) for mean in (0.0, 5.0)
+    )
+    known = plain.stages[1].jump.known(x), with_mean.stages[1].jump.known(x)
+    np.testing.assert_array_equal(*known)
+    ones = plain.stages[1].jump.known(jnp.ones((1, 3, 1, 1, 1)))
+    np.testing.assert_allclose(ones, 1.0, atol=1e-6)
 
 
 @pytest.mark.parametrize("function", [stage_transition, lift_noise])

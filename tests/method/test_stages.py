@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 
 import numpy as np
 import pytest
@@ -70,6 +71,39 @@ def test_flow_windows_are_those_worked_out_by_hand():
     expected = [(1.0, 2 / 3), (0.7388, 1 / 3), (0.4142, 0.0)]
     np.testing.assert_allclose(windows, expected, atol=5e-5)
     assert pyramid.stages[1].jump.scale == pytest.approx(0.784, abs=5e-4)
+
+
+def test_windows_of_an_overlap_are_those_worked_out_by_hand():
+    # L' = 2 x 2: twice the ratio, so s = 2 e / (1 + e).
+    pyramid = make_pyramid(FlowPath(), shape=(16, 1, 1), overlap=2.0)
+    windows = [(stage.t_start, stage.t_end) for stage in pyramid.stages]
+    np.testing.assert_allclose(windows, [(1, 2 / 3), (0.8, 1 / 3), (0.5, 0)], rtol=1e-12)
+    assert [stage.jump.eigenvalue for stage in pyramid.stages[1:]] == [4.0, 4.0]
+    # Of the pair's difference all noise is fresh, of its mean half.
+    half = math.sqrt(0.5)
+    expected = np.array([[1 + half, half - 1], [half - 1, 1 + half]]) / 2
+    factor = pyramid.stages[1].jump.noise_factor.matrices[0][:2, :2]
+    np.testing.assert_allclose(factor, expected, atol=1e-14)
+
+
+def test_lengths_that_share_a_network_share_an_overlap_too():
+    options = {"upsample": "linear", "overlap": 1.5}
+    starts = [
+        make_pyramid(FlowPath(), shape=(one, 1, 1), other_shapes=((other, 1, 1),), **options)
+        for one, other in ((8, 24), (24, 8))
+    ]
+    windows = [[stage.t_start for stage in pyramid.stages] for pyramid in starts]
+    assert windows[0] == windows[1]
+
+
+@pytest.mark.parametrize("path", [DDIMPath(), DDIMPath(betas="linear", prediction="eps")])
+def test_an_overlap_that_asks_for_more_noise_than_the_path_has_is_refused(path):
+    with pytest.raises(ValueError, match=r"pyramid\.stage_fractions.*no noise.*overlap") as error:
+        make_pyramid(path, shape=(16, 1, 1), overlap=100.0)
+    end = float(str(error.value).split()[-1]) - 1e-4
+    fractions = (1 - end, end / 2, end / 2)
+    assert make_pyramid(path, shape=(16, 1, 1), overlap=100.0, stage_fractions=fractions)
+    assert make_pyramid(FlowPath(), shape=(16, 1, 1), overlap=100.0).stages[1].t_start < 1.0
 
 
 def test_one_stage_is_the_whole_path():
@@ -221,13 +255,35 @@ def test_pyramids_are_frozen_and_usable_as_static_arguments():
         ({"stage_fractions": (1.0, math.inf, 1.0)}, "pyramid.stage_fractions"),
         ({"downsample": "max"}, "pyramid.downsample"),
         ({"upsample": "cubic"}, "pyramid.upsample"),
+        ({"upsample": "dct"}, "pyramid.upsample is 'dct' with pyramid.downsample 'stride'"),
+        ({"downsample": "dct"}, "pyramid.upsample is 'nearest' with pyramid.downsample 'dct'"),
+        ({"downsample": "dct", "upsample": "linear", "strides": (1,)}, "pyramid.upsample is"),
+        (
+            {"downsample": ("stride", "dct", "mean"), "upsample": "linear"},
+            "pyramid.upsample_space is 'linear' with pyramid.downsample_space 'dct'",
+        ),
+        ({"overlap": 0.99}, "pyramid.overlap is 0.99; allowed: [1, inf)"),
+        ({"overlap": 0}, "pyramid.overlap"),
+        ({"overlap": math.nan}, "pyramid.overlap"),
+        ({"overlap": math.inf}, "pyramid.overlap"),
+        ({"overlap": "2"}, "pyramid.overlap"),
+        ({"overlap": 0.5, "strides": (1,)}, "pyramid.overlap"),
+        ({"upsample": "insert", "downsample": "mean"}, "pyramid.upsample is 'insert' with"),
+        ({"upsample": "insert", "downsample": "dct"}, "pyramid.upsample is"),
+        ({"upsample": ("linear", "insert", "linear")}, "pyramid.upsample_space is 'insert'"),
+        ({"data_mean": math.nan}, "pyramid.data_mean is nan; allowed: a number, or one for each"),
+        ({"data_mean": (0.0, math.inf)}, "pyramid.data_mean"),
+        ({"data_mean": ()}, "pyramid.data_mean"),
+        ({"data_mean": "0.5"}, "pyramid.data_mean"),
+        ({"data_mean": (0.5, "half")}, "pyramid.data_mean"),
+        ({"line": "straight"}, "pyramid.line is 'straight'; allowed: 'stagewise', 'marginal'"),
         ({"frame_positions": "learned"}, "pyramid.frame_positions"),
         ({"target_unit": "second"}, "pyramid.target_unit"),
         ({"time_conditioning": "none"}, "pyramid.time_conditioning"),
     ],
 )
 def test_refuses_by_field_name(changes, field):
-    with pytest.raises(ValueError, match=field.replace(".", r"\.")):
+    with pytest.raises(ValueError, match=re.escape(field)):
         make_pyramid(FlowPath(), **{"shape": (16, 1, 1), **changes})
 
 
@@ -279,6 +335,19 @@ def test_stages_over_time_and_space_have_their_shapes_and_positions():
         assert axis.dtype == np.float32
 
 
+def test_dct_stages_stand_at_block_centres_and_causal_ones_at_even_places():
+    pyramid = make_pyramid(FlowPath(), shape=(8, 1, 1), downsample="dct", upsample="dct")
+    coarse, middle, full = (stage.positions.frames for stage in pyramid.stages)
+    np.testing.assert_allclose(coarse, [1.5, 5.5], atol=1e-6)
+    np.testing.assert_allclose(middle, [0.5, 2.5, 4.5, 6.5], atol=1e-6)
+    np.testing.assert_array_equal(full, np.arange(8))
+    causal = make_pyramid(FlowPath(), shape=(9, 1, 1), downsample="dct", upsample="dct")
+    np.testing.assert_allclose(causal.stages[0].positions.frames, [1, 4, 7], atol=1e-6)
+    assert causal.stages[0].positions.frames.dtype == np.float32
+    windows = [stage.jump.eigenvalue for stage in causal.stages[1:]]
+    np.testing.assert_allclose(windows, [5 / 3, 9 / 5], rtol=1e-12)
+
+
 def test_naive_positions_count_every_axis_anew():
     pyramid = make_pyramid(FlowPath(), shape=(2, 8, 4), strides=SPACE, frame_positions="naive")
     for stage in pyramid.stages:
@@ -311,6 +380,7 @@ def test_shapes_that_share_a_network_share_the_largest_eigenvalue_of_all_axes():
         ({"shape": (4, 8, 9)}, "width"),
         ({"other_shapes": ((4, 9, 8),)}, "height"),
         ({"upsample": "nearest_next"}, "pyramid.upsample_space"),
+        ({"upsample": "insert"}, "pyramid.upsample_space"),
         ({"downsample": ("stride", "max", "mean")}, "pyramid.downsample_space"),
         ({"strides": ((1, 4, 4), (1, 3, 3), (1, 1, 1))}, "pyramid.strides"),
     ],

@@ -93,6 +93,12 @@ FLAGS: Mapping[str, Flag] = {
     "seed": Flag(_GENERATE, "seed of the videos; default from the config", "integer", least=0),
     "steps_per_stage": Flag(_GENERATE, "solver steps of each stage, as in 10,10,10", "list"),
     "guidance_scale": Flag(_GENERATE, "guidance scale, one number or one per stage", "list"),
+    "pyramid": Flag(
+        _GENERATE,
+        "sample through another pyramid than was trained, without training, a run of one stage or "
+        "published weights: strides, as in 4,2,1, or fields, as in 'strides=(4,2,1) "
+        "upsample=linear stage_fractions=(.5,.2,.3)'; see docs/configuration.md",
+    ),
     "bucket": Flag(_GENERATE, "shape of clips, as in 16x96x160; default the data's first"),
     "data_folder": Flag(
         (*_GENERATE, "export", "replay"),

@@ -27,6 +27,8 @@ from tpdiff_jax.experiment.shapes import build_datasets, build_shapes, count_sta
 from tpdiff_jax.experiment.specs import GenerateSpec, LogSpec, TrainSpec
 from tpdiff_jax.experiment.window_choice import choose_fractions, is_auto, with_fractions
 from tpdiff_jax.measures.clip_measures import MeasureSpec
+from tpdiff_jax.method.sampler_spec import as_time_grids
+from tpdiff_jax.method.time_grids import time_grids
 from tpdiff_jax.models import MODELS, Network, make_network
 from tpdiff_jax.models.published import PUBLISHED, PublishedWeights
 from tpdiff_jax.optim.adaptation import Adaptation
@@ -100,6 +102,9 @@ def build_experiment(
     )
     read.check_all_known()
     _check_devices(read, experiment)
+    for clips in shapes:
+        with clips.naming():
+            time_grids(clips.pyramid, experiment.sampler)
     return experiment
 
 
@@ -245,21 +250,33 @@ def _build_adaptation(read: ConfigReader, network: Network) -> Adaptation:
 
 def _build_sampler(read: ConfigReader, num_stages: int) -> method.SamplerSpec:
     num_steps, steps = read("sample.num_steps"), read.numbers("sample.steps_per_stage", int)
-    if not steps:
-        steps = method.split_steps(num_steps, num_stages)
     scale, per_stage = (
         read("sample.guidance_scale"),
         read.numbers("sample.guidance_per_stage", float),
     )
+    more = read.given_of_group("sample", "grid_power", "time_grids")
+    grids, powers = as_time_grids(more.get("time_grids", ())), (1.0,)
+    if "grid_power" in more:
+        powers = read.numbers("sample.grid_power", float)
     for field, values in (
         ("sample.steps_per_stage", steps),
         ("sample.guidance_per_stage", per_stage),
+        ("sample.time_grids", grids),
+        ("sample.grid_power", powers[1:] and powers),
     ):
         if values and len(values) != num_stages:
-            raise ValueError(f"{field}={values} must be () or have one entry a stage, {num_stages}")
+            one = "one number" if field == "sample.grid_power" else "()"
+            raise ValueError(
+                f"{field}={values} must be {one} or have one entry a stage, {num_stages}"
+            )
+    if not steps:
+        in_grids = tuple(len(grid) - 1 for grid in grids)
+        steps = in_grids or method.split_steps(num_steps, num_stages)
     return method.SamplerSpec(
         steps_per_stage=steps,
         guidance_scale=per_stage or (scale,) * num_stages,
+        grid_power=powers,
+        time_grids=grids,
         **read.group("sample", "solver", "renoise"),
     )
 

@@ -24,6 +24,7 @@ from tpdiff_jax.data import (
 )
 from tpdiff_jax.encoders import FIRST_LATENT_APART
 from tpdiff_jax.experiment.reader import ConfigReader
+from tpdiff_jax.method.time_sampling import TimeSampling
 from tpdiff_jax.models import Network
 from tpdiff_jax.types import Shape, Strides
 
@@ -116,9 +117,10 @@ def count_stages(read: ConfigReader) -> int:
         read: the config.
 
     Raises:
-        ValueError: for a path or strides that no clips could have.
+        ValueError: for a path, strides or a draw of times that no clips could have.
     """
     _build_path(read)
+    _build_time_sampling(read)
     return len(_strides(read))
 
 
@@ -173,6 +175,9 @@ def _build_clips(
                 *("frame_positions", "target_unit", "time_conditioning", "stage_weighting"),
             ),
             **_time_shift(read, _shape(facts)),
+            time_sampling=_build_time_sampling(read),
+            **read.given_of_group("pyramid", "overlap", "line"),
+            **_data_mean(read, facts.frame_shape[-1]),
             other_shapes=other_shapes,
         )
     return ClipsOfShape(bucket=bucket, facts=facts, pyramid=pyramid)
@@ -210,6 +215,25 @@ def _time_shift(read: ConfigReader, shape: Shape) -> dict[str, Any]:
     return {"time_shift": fields.get("time_shift", 1.0) * math.sqrt(ratio)}
 
 
+def _build_time_sampling(read: ConfigReader) -> TimeSampling:
+    """How training draws times; configs of earlier versions have none of its fields."""
+    fields = read.given_of_group("train", "time_sampling", "logit_mean", "logit_std")
+    if "time_sampling" in fields:
+        fields["name"] = fields.pop("time_sampling")
+    return TimeSampling(**fields)
+
+
+def _data_mean(read: ConfigReader, num_channels: int) -> dict[str, Any]:
+    """`pyramid.data_mean` where it is given: one number for all channels, or one for each."""
+    fields = read.given_of_group("pyramid", "data_mean")
+    if fields and len(means := read.numbers("pyramid.data_mean", float)) not in (1, num_channels):
+        raise ValueError(
+            f"pyramid.data_mean={means} must be one number for all channels, or one for each of "
+            f"the {num_channels}"
+        )
+    return fields
+
+
 def _modes(read: ConfigReader, what: str) -> tuple[str, str, str]:
     """How an axis is resampled: time, height, width."""
     in_space = read(f"pyramid.{what}_space")
@@ -242,7 +266,8 @@ def _check_first_latent(read: ConfigReader, clips: ClipsOfShape) -> None:
     if name in FIRST_LATENT_APART and read("pyramid.upsample") == "nearest":
         raise ValueError(
             "pyramid.upsample='nearest' would copy the first latent, the code of one frame and not "
-            f"of several where prepare.video_encoder={name!r}; allowed: nearest_next, linear"
+            f"of several where prepare.video_encoder={name!r}; allowed: nearest_next, linear, "
+            "insert"
         )
 
 

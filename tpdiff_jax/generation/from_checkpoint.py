@@ -6,8 +6,8 @@ names; an adapter may be added to either.
 
 import math
 import pathlib
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from absl import logging
 from ml_collections import ConfigDict
@@ -18,7 +18,9 @@ from tpdiff_jax.experiment.build import Experiment, build_experiment
 from tpdiff_jax.experiment.window_choice import with_saved_windows
 from tpdiff_jax.files.json_files import refusing_odd_fields
 from tpdiff_jax.generation.clips_of_run import clips_of_run
+from tpdiff_jax.generation.other_pyramid import OtherPyramid, make_other_pyramid
 from tpdiff_jax.generation.published_run import read_published_run
+from tpdiff_jax.generation.pyramid_text import read_pyramid
 from tpdiff_jax.models.adapter_names import adapter_names
 from tpdiff_jax.models.adapters import AdaptedNetwork, merge_adapter, named_pairs
 from tpdiff_jax.run_folder import run_config
@@ -44,6 +46,7 @@ class GenerateFlags(NamedTuple):
     adapter: str | None = None
     adapter_scale: str | float | None = None
     data_folder: str | None = None
+    pyramid: str | Mapping[str, Any] | Sequence[Any] | None = None
 
 
 class OpenedRun(NamedTuple):
@@ -56,6 +59,9 @@ class OpenedRun(NamedTuple):
         params: the network's, averaged; low-rank changes and a given adapter are in them.
         low_rank: averaged low-rank changes alone; None where none were trained.
         num_videos: how many videos are asked for on the command line; None where it does not say.
+        trained_pyramid: fields of the config group `pyramid` that the parameters were trained with,
+            where the experiment's config says others.
+        pyramid: what the run is sampled through, which is then the experiment's; None: its own.
     """
 
     workdir: pathlib.Path
@@ -64,6 +70,8 @@ class OpenedRun(NamedTuple):
     params: Params
     low_rank: Params | None = None
     num_videos: int | None = None
+    trained_pyramid: Mapping[str, Any] | None = None
+    pyramid: OtherPyramid | None = None
 
 
 def open_run(
@@ -96,6 +104,10 @@ def open_run(
         ValueError: when the folder is no run, the config differs or no checkpoint can be read.
     """
     overrides = overrides or GenerateFlags()
+    if overrides.pyramid is not None:
+        plain, asked = _split_stages(overrides)
+        run = open_run(workdir, config=config, step=step, overrides=plain, is_measured=is_measured)
+        return through_pyramid(run, asked)
     if config is None and run_config.is_exported_model(workdir):
         return _open_published(workdir, step, overrides)
     config = config and with_saved_windows(config, workdir)
@@ -124,6 +136,38 @@ def open_run(
     return _opened(workdir, experiment, restored.step, restored.state, overrides)
 
 
+def through_pyramid(
+    run: OpenedRun, asked: str | Mapping[str, Any] | Sequence[Any] | int
+) -> OpenedRun:
+    """Return an opened run that is sampled and evaluated through another pyramid.
+
+    Args:
+        run: opened with its own.
+        asked: as `--pyramid`, or the same fields by name; see `make_other_pyramid`.
+
+    Raises:
+        ValueError: when it does not fit the network, its clips or what it was trained for.
+    """
+    own = run.experiment if run.pyramid is None else run.pyramid.own
+    made = make_other_pyramid(own, asked, run.trained_pyramid)
+    return run._replace(experiment=made.experiment, pyramid=made)
+
+
+def _split_stages(overrides: GenerateFlags) -> tuple[GenerateFlags, dict[str, Any]]:
+    """The flags that go for any pyramid, and the pyramid with those that have an entry a stage."""
+    asked = read_pyramid(overrides.pyramid or ())
+    given: dict[str, tuple[Any, ...]] = {}
+    if (steps := overrides.steps_per_stage) is not None:
+        given["steps_per_stage"] = tuple(_numbers("--steps_per_stage", steps, int))
+        overrides = overrides._replace(steps_per_stage=None)
+    if (scales := overrides.guidance_scale) is not None and len(scales) > 1:
+        given["guidance_per_stage"] = tuple(_numbers("--guidance_scale", scales, float))
+        overrides = overrides._replace(guidance_scale=None)
+    if twice := asked.keys() & given.keys():
+        raise ValueError(f"--pyramid gives {min(twice)}, and a flag of its own does so too")
+    return overrides._replace(pyramid=None), asked | given
+
+
 def _leave_out_what_is_gone(config: ConfigDict) -> None:
     """Forget what the run was measured with where it has moved: nothing is measured now."""
     for name in ("fvd_weights", "clip_folder", "real_clips"):
@@ -141,7 +185,15 @@ def _open_weights(workdir: pathlib.Path, config: ConfigDict, overrides: Generate
     experiment = build_experiment(_override(config.copy_and_resolve_references(), overrides))
     logging.info("%s holds no run: %s it is", workdir, config.model.weights)
     state = make_state(experiment, run_keys(experiment.train.seed)[0])
-    return _opened(workdir, experiment, 0, state, overrides)
+    run = _opened(workdir, experiment, 0, state, overrides)
+    return run._replace(trained_pyramid=_pyramid_of_weights(pathlib.Path(config.model.weights)))
+
+
+def _pyramid_of_weights(folder: pathlib.Path) -> Mapping[str, Any]:
+    """What weights were trained with: as a run that was written for others says, else one stage."""
+    if not (folder / run_config.PUBLISHED_RUN_FILE).is_file():
+        return {"frame_strides": (1,)}
+    return read_published_run(folder)[0].pyramid.to_dict()
 
 
 def _open_published(

@@ -1,7 +1,7 @@
 """Sampling from Python: `tpdiff_jax.open_run`."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,7 @@ class SamplingRun:
         num_videos: int | None = None,
         seed: int | None = None,
         text_weights: str | pathlib.Path = "",
+        pyramid: str | Mapping[str, Any] | Sequence[Any] | None = None,
     ) -> np.ndarray:
         """Generate videos.
 
@@ -52,15 +53,21 @@ class SamplingRun:
             num_videos: how many; by default one a label or caption, else the config's number.
             seed: the same seed and request give the same video; by default the config's.
             text_weights: folder of the text encoder, for captions of prepared clips.
+            pyramid: another one than the run was trained with, as `--pyramid`: strides, as in
+                (4, 2, 1), or fields by name, as in {"strides": (4, 2, 1), "upsample": "linear"}.
 
         Returns:
             uint8 [n, f, h, w, c], c = 1 (grey) or 3.
 
         Raises:
-            ValueError: when what is asked for does not fit the run, or its videos are latents and
+            ValueError: when what is asked for does not fit the run, its network was trained for
+                its own stages alone and another pyramid is asked for, or its videos are latents and
                 `open_run` was given no `video_weights`.
         """
-        experiment, spec = self.opened.experiment, self.opened.experiment.sample
+        opened = self.opened
+        if pyramid is not None:
+            opened = from_checkpoint.through_pyramid(opened, pyramid)
+        experiment, spec = opened.experiment, opened.experiment.sample
         decode = open_decoder(experiment.dataset, spec.video_weights)
         if decode is None:
             raise ValueError("open_run needs video_weights: the run generates latents")
@@ -68,7 +75,7 @@ class SamplingRun:
             labels=tuple(map(str, labels)), captions=captions, text_weights=str(text_weights)
         )
         asked = request_videos(
-            self.opened, flags, num_videos=num_videos, seed=spec.seed if seed is None else seed
+            opened, flags, num_videos=num_videos, seed=spec.seed if seed is None else seed
         )
         return np.concatenate([to_uint8(decode(videos)) for videos, _ in asked.batches()])
 
@@ -104,7 +111,7 @@ def open_sampling_run(
             them, or "off"; JAX has one for the whole process. None takes the folder that commands
             take, unless JAX has been told of one, or to keep nothing.
         **overrides: as the flags of `--mode=sample`: `guidance_scale`, a number or one a stage,
-            `steps_per_stage`, `video_weights`, `bucket`, `adapter`, `adapter_scale`.
+            `steps_per_stage`, `pyramid`, `video_weights`, `bucket`, `adapter`, `adapter_scale`.
 
     Returns:
         The run, with the moving average of the parameters.

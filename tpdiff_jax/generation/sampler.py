@@ -4,6 +4,8 @@ The noise of video j is a pure function of (seed, j); batches are padded to a fi
 many videos are asked for at once changes nothing.
 """
 
+import statistics
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -38,6 +40,7 @@ class Sampler:
         self._experiment = experiment
         self._spec = spec or experiment.sampler
         self._null_cond = null_cond or experiment.task.null_cond
+        self._seconds: list[float] = []  # of each video, by batch; the first one compiles
         replicated = mesh_lib.sharding(experiment.mesh)
         batched = mesh_lib.sharding(experiment.mesh, "batch")
         self._run = jax.jit(
@@ -53,7 +56,7 @@ class Sampler:
         def predict(
             x_t: Array, t: Array, positions: Positions, strides: Strides, cond: Cond
         ) -> Array:
-            return experiment.network.apply(params, x_t, t, positions, strides, cond)
+            return experiment.task.apply(params, x_t, t, positions, strides, cond)
 
         return method.sample(
             predict,
@@ -100,10 +103,17 @@ class Sampler:
             fields = {"index": (first + index).astype(np.int32), "cond": part}
             batch = jax.tree.map(lambda a: a[local], fields)
             batch = mesh_lib.put_batch(mesh, batch, batch_size)
+            started_at = time.perf_counter()
             batches.append(np.asarray(self._run(params, key, batch)))
+            self._seconds.append((time.perf_counter() - started_at) / batch_size)
             if on_progress is not None:
                 on_progress(min(start + batch_size, num_videos))
         return np.concatenate(batches)[:num_videos]
+
+    @property
+    def seconds_per_video(self) -> float | None:
+        """Median over the batches made so far but the first, which compiles; None without."""
+        return statistics.median(self._seconds[1:]) if self._seconds[1:] else None
 
     def trace(self, batch_size: int) -> jax.stages.Traced:
         """Trace the program that generates `batch_size` videos, without parameters."""

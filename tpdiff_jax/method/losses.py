@@ -87,6 +87,7 @@ def mean_loss_weight(pyramid: Pyramid, stage_index: int) -> float:
     Raises:
         ValueError: there is no such stage.
     """
-    times = np.asarray(pyramid.times_at(stage_index, (np.arange(10_000) + 0.5) / 10_000))
+    shares = pyramid.time_sampling.middle_shares(10_000)
+    times = np.asarray(pyramid.times_at(stage_index, shares))
     sigmas = np.array([pyramid.path.host_scales(t).sigma for t in times])
     return float(np.mean(np.maximum(sigmas, MIN_SIGMA) ** -2.0))

@@ -5,13 +5,15 @@ Within a stage noise times are drawn, and stepped through, evenly in u, where
     t = s u / (1 + (s - 1) u)
 
 is the time shift s of flow models for large videos: above 1 it spends more of them near the noise,
-1 leaves them even in t. Windows do not move with it: their ends are noise times t.
+1 leaves them even in t. Windows do not move with it: their ends are noise times t. Training may
+draw more of a window's middle (`time_sampling`): the shift then comes after that draw.
 
 `stages` makes pyramids. Training targets, samplers and jumps read all numbers from here: they are
 computed once.
 """
 
 import dataclasses
+import functools
 import math
 
 import chex
@@ -22,11 +24,13 @@ from tpdiff_jax.checks import check_choice, check_range
 from tpdiff_jax.method.paths import Path
 from tpdiff_jax.method.resampling import NoiseFactor, Resampling
 from tpdiff_jax.method.scales import at_least_float32, shift_time, unshift_time
+from tpdiff_jax.method.time_sampling import UNIFORM, TimeSampling
 from tpdiff_jax.types import Array, ArrayLike, Positions, Shape, Strides
 
 TARGET_UNITS = ("time", "stage")
 TIME_CONDITIONINGS = ("noise_time", "stage_slices")
 STAGE_WEIGHTINGS = ("raw", "equal")
+LINES = ("stagewise", "marginal")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,16 +38,51 @@ class Jump:
     """How a stage starts from the end point of the one before it (see `stage_transition`).
 
     Args:
-        upsample: U, from the stage before to this one.
-        eigenvalue: L, at least the largest eigenvalue of U U^T.
+        upsample: U, from the stage before to this one, linear.
+        eigenvalue: L, at least the largest eigenvalue of U U^T; with an overlap that times it.
         scale: gamma_{s_i} / gamma_{e_{i-1}}.
         noise_factor: (I - U U^T / L)^{1/2}.
+        data_mean: mu, of every channel, or one for each.
     """
 
     upsample: Resampling
     eigenvalue: float
     scale: float
     noise_factor: Resampling | NoiseFactor
+    data_mean: tuple[float, ...] = (0.0,)
+
+    @functools.cached_property
+    def _new_share(self) -> np.ndarray:
+        """1 - U 1: 1 where U makes nothing, 0 where it keeps a constant, [f, h, w]."""
+        sums = (matrix.sum(1) for matrix in self.upsample.matrices)
+        return np.round(1.0 - np.einsum("f,h,w->fhw", *sums), 9)
+
+    def known(self, x: Array, gamma: float = 1.0) -> Array:
+        """What a stage knows from the video of the one before it: U x + gamma (1 - U 1) mu.
+
+        Of all U only "insert" leaves places that it makes nothing for; there the data's mean
+        stands. Noise has none: it takes `upsample` alone.
+
+        Args:
+            x: video or end point of the stage before, floating-point, [b, *shape before, c].
+            gamma: its signal scale.
+
+        Returns:
+            [b, *shape, c].
+
+        Raises:
+            ValueError: the mean is not of one channel or of c.
+        """
+        known = self.upsample(x)
+        if not any(self.data_mean) or not self._new_share.any():
+            return known
+        if len(self.data_mean) not in (1, x.shape[-1]):
+            raise ValueError(
+                f"pyramid.data_mean is {self.data_mean}; allowed: one number for all channels, or "
+                f"one for each of {x.shape[-1]}"
+            )
+        offset = gamma * self._new_share[..., None] * np.asarray(self.data_mean)
+        return known + jnp.asarray(offset, known.dtype)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -94,12 +133,15 @@ class Pyramid:
     time_conditioning: str = "noise_time"
     stage_weighting: str = "raw"
     time_shift: float = 1.0
+    time_sampling: TimeSampling = UNIFORM
+    line: str = "stagewise"
 
     def __post_init__(self) -> None:
         check_range("pyramid.time_shift", self.time_shift, 0, math.inf, "()")
         check_choice("pyramid.target_unit", self.target_unit, TARGET_UNITS)
         check_choice("pyramid.time_conditioning", self.time_conditioning, TIME_CONDITIONINGS)
         check_choice("pyramid.stage_weighting", self.stage_weighting, STAGE_WEIGHTINGS)
+        check_choice("pyramid.line", self.line, LINES)
         if self.target_unit == "stage" and self.path.prediction != "velocity":
             raise ValueError(
                 "pyramid.target_unit is 'stage', which is a unit of velocity, with "

@@ -56,10 +56,13 @@ class Resampling:
 
     @functools.cached_property
     def sources(self) -> tuple[np.ndarray | None, ...]:
-        """For each axis where every output copies one input: its index, [out]; else None."""
+        """For each axis where every output copies one input, or is 0: its index, [out]; else None.
+
+        The index of an output that is 0 is the number of inputs, one past the last.
+        """
         return tuple(
-            matrix.argmax(1)
-            if np.all((matrix != 0).sum(1) == 1) and np.all(matrix.max(1) == 1)
+            np.where(matrix.any(1), matrix.argmax(1), matrix.shape[1])
+            if np.all((matrix == 0) | (matrix == 1)) and np.all(matrix.sum(1) <= 1)
             else None
             for matrix in self.matrices
         )
@@ -78,7 +81,10 @@ class Resampling:
         for axis in self.moved_axes:
             source = self.sources[axis]
             if source is not None:
-                x = jnp.take(x, source, axis=axis - 4, mode="clip")
+                has_zeros = source.max() == x.shape[axis - 4]
+                x = jnp.take(
+                    x, source, axis=axis - 4, mode="fill" if has_zeros else "clip", fill_value=0
+                )
                 continue
             matrix = jnp.asarray(self.matrices[axis], jnp.promote_types(x.dtype, jnp.float32))
             x = jnp.einsum(_PRODUCTS[axis], matrix, x, precision=jax.lax.Precision.HIGHEST)
@@ -126,7 +132,7 @@ def downsampling(shape: Shape, strides: Strides, modes: Modes) -> Resampling:
     Args:
         shape: of the full video.
         strides: of the stage.
-        modes: "stride" or "mean" for each axis (see `downsampling_matrix`).
+        modes: of each axis (see `downsampling_matrix`).
 
     Returns:
         D, from [..., F, H, W, c] to [..., f, h, w, c].

@@ -8,7 +8,6 @@ In each stage an ODE solver runs from t = s_i to t = e_i on the lines that the n
 are float32, or float64 where the noise is.
 """
 
-import math
 from collections.abc import Sequence
 
 import chex
@@ -24,6 +23,7 @@ from tpdiff_jax.method.scales import at_least_float32
 from tpdiff_jax.method.solver_coefficients import solver_coefficients, solver_memory
 from tpdiff_jax.method.stage_line import output_to_line
 from tpdiff_jax.method.stage_transition import stage_transition
+from tpdiff_jax.method.time_grids import time_grids
 from tpdiff_jax.types import Array, Cond, Positions, Predict, PRNGKey
 
 
@@ -92,7 +92,7 @@ def sample_from_noise(
 
     Source: arXiv 2503.09566, Algorithm 2 and Section 3.3.
     """
-    grids = _time_grids(pyramid, spec)
+    grids = time_grids(pyramid, spec)
     if len(noises) != pyramid.num_stages:
         raise ValueError(
             f"noises has {len(noises)} entries; allowed: {pyramid.num_stages}, one for each stage"
@@ -110,34 +110,6 @@ def sample_from_noise(
         rows = solver_coefficients(pyramid.path, grid, spec.solver)
         x = _run_stage(guided(predict, scale, null_cond), pyramid, i, rows, x, cond)
     return x
-
-
-def _time_grids(pyramid: Pyramid, spec: SamplerSpec) -> list[np.ndarray]:
-    """Noise times of each stage, s_i to e_i, in float64."""
-    if len(spec.steps_per_stage) != pyramid.num_stages:
-        raise ValueError(
-            f"sample.steps_per_stage is {spec.steps_per_stage}; allowed: one number for each of "
-            f"the {pyramid.num_stages} stages of pyramid.strides"
-        )
-    if not spec.time_grids:
-        return [_even_grid(pyramid, *step) for step in enumerate(spec.steps_per_stage)]
-    for stage, grid in zip(pyramid.stages, spec.time_grids, strict=True):
-        is_late = stage.index == 0 and stage.t_end < grid[0] <= stage.t_start
-        is_start = is_late or math.isclose(grid[0], stage.t_start, abs_tol=1e-6)
-        if not (is_start and math.isclose(grid[-1], stage.t_end, abs_tol=1e-6)):
-            raise ValueError(
-                f"sample.time_grids of stage {stage.index} runs from {grid[0]} to {grid[-1]}; "
-                f"allowed: {stage.t_start} to {stage.t_end}"
-            )
-    return [np.asarray(grid, np.float64) for grid in spec.time_grids]
-
-
-def _even_grid(pyramid: Pyramid, stage_index: int, num_steps: int) -> np.ndarray:
-    """Times from s_i to e_i in steps that are even but for the time shift."""
-    stage = pyramid.stages[stage_index]
-    grid = np.asarray(pyramid.times_at(stage_index, np.linspace(1.0, 0.0, num_steps + 1)))
-    grid[0], grid[-1] = stage.t_start, stage.t_end  # rounding must not move the ends
-    return grid
 
 
 def _run_stage(

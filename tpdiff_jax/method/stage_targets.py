@@ -5,6 +5,12 @@ The mathematics is `stage_line`'s; here it meets a training batch.
 Differs from the paper: stage 0 starts from pure noise and nothing is known before it, so
 c_0 = x_0 at its own strides, where Eq. 7 would blur it.
 
+With the pyramid's line "marginal" the same holds in every stage: c_i = x_i, hence a_i = x_i and
+eps_i = eps, which is ordinary diffusion at the stage's own frame rate, within its window. A network
+trained so by itself, without a pyramid, has been asked the same questions. The jump then hands on
+U D x_0 where the stage was trained on x_i: the law sampled is the data's only as far as the detail
+x_i - U D x_0 is small against the noise at the jump.
+
 Source: arXiv 2503.09566, Section 3.2.
 """
 
@@ -30,9 +36,10 @@ class TrainingPoint(NamedTuple):
 
 
 def sample_times(pyramid: Pyramid, stage_index: int, key: PRNGKey, batch_size: int) -> Array:
-    """Noise times of a batch in [e_i, s_i), stratified: one in each b-th of the window.
+    """Noise times of a batch in [e_i, s_i), stratified: one in each b-th of their law.
 
-    Uniform in t, or in the even time u where the pyramid has a time shift (`Pyramid.times_at`).
+    Uniform in the window, or logit-normal (`Pyramid.time_sampling`), in t or, where the pyramid
+    has a time shift, in the even time u (`Pyramid.times_at`).
 
     Which sample gets which b-th is random too, so that a data order that repeats cannot tie a
     sample to a noise level.
@@ -49,14 +56,15 @@ def sample_times(pyramid: Pyramid, stage_index: int, key: PRNGKey, batch_size: i
     Raises:
         ValueError: there is no such stage, or no sample.
 
-    Source: arXiv 2503.09566, Algorithm 1, with t stratified.
+    Source: arXiv 2503.09566, Algorithm 1, with t stratified; arXiv 2403.03206, Eq. 19.
     """
     stage = pyramid.stage(stage_index)
     whole_number("batch_size", batch_size)
     key_order, key_offset = jax.random.split(key)
     stratum = jax.random.permutation(key_order, batch_size)
     offset = jax.random.uniform(key_offset, (batch_size,), jnp.float32)
-    t = jnp.asarray(pyramid.times_at(stage_index, (stratum + offset) / batch_size))
+    share = pyramid.time_sampling.shares((stratum + offset) / batch_size)
+    t = jnp.asarray(pyramid.times_at(stage_index, share))
     # Rounding must not leave the window, nor reach s_i itself.
     first, last = np.float32(stage.t_end), np.nextafter(np.float32(stage.t_start), np.float32(0.0))
     if float(first) < stage.t_end:  # a float32 would compare in float32
@@ -73,20 +81,22 @@ def stage_videos(pyramid: Pyramid, stage_index: int, x_0: Array) -> tuple[Array,
         x_0: full videos, floating-point, [b, F, H, W, c].
 
     Returns:
-        x_i and c_i, in at least float32, both [b, f, h, w, c]; the same video for stage 0.
+        x_i and c_i, in at least float32, both [b, f, h, w, c]; the same video for stage 0, and for
+        every stage of a pyramid of the line "marginal".
 
     Raises:
         ValueError: there is no such stage, or x_0 is not floating-point.
 
-    Source: arXiv 2503.09566, Eq. 7 and 8.
+    Source: arXiv 2503.09566, Eq. 7 and 8. Differs from the paper: "marginal", as arXiv 2605.18736
+    trains a pyramid over space.
     """
     stage = pyramid.stage(stage_index)
     pyramid.check_videos(x_0)
     x_i = at_least_float32(stage.downsample(x_0))
-    if stage.jump is None:
+    if stage.jump is None or pyramid.line == "marginal":
         return x_i, x_i
     known = pyramid.stages[stage_index - 1].downsample(x_0)
-    return x_i, at_least_float32(stage.jump.upsample(known))
+    return x_i, stage.jump.known(at_least_float32(known))
 
 
 def stage_end_points(

@@ -10,6 +10,8 @@ sigma_s. At nu_s = sqrt(L) nu_e, where `stages` starts the stage, that is
 and its root is `Jump.noise_factor`: for repetition, z minus its block mean.
 
 Nothing here knows which axes U acts on: `Jump.upsample` and `Jump.noise_factor` are linear maps.
+Where U makes nothing at all ("insert"), the data's mean mu stands: read U xe as
+U xe + gamma_e (1 - U 1) mu, which moves the mean with it and leaves the covariance.
 """
 
 import chex
@@ -52,7 +54,9 @@ def stage_transition(
     -1 within a pair, is right and equals this one.
     """
     jump, z = _jump_into(pyramid, stage_index), at_least_float32(z)
-    upsampled = _upsample(pyramid, stage_index, jump, at_least_float32(x_end_previous), z)
+    x_end_previous = at_least_float32(x_end_previous)
+    _check_shapes(pyramid, stage_index, x_end_previous, z)
+    upsampled = jump.known(x_end_previous, pyramid.stages[stage_index - 1].gamma_end)
     if not renoise:
         return upsampled
     sigma_start = pyramid.stages[stage_index].sigma_start
@@ -82,8 +86,9 @@ def lift_noise(pyramid: Pyramid, stage_index: int, eps_previous: Array, z: Array
     Source: Differs from the paper: it pairs each stage's own noise with the data.
     """
     jump, z = _jump_into(pyramid, stage_index), at_least_float32(z)
-    upsampled = _upsample(pyramid, stage_index, jump, at_least_float32(eps_previous), z)
-    return upsampled * jump.eigenvalue**-0.5 + jump.noise_factor(z)
+    eps_previous = at_least_float32(eps_previous)
+    _check_shapes(pyramid, stage_index, eps_previous, z)
+    return jump.upsample(eps_previous) * jump.eigenvalue**-0.5 + jump.noise_factor(z)
 
 
 def _jump_into(pyramid: Pyramid, stage_index: int) -> Jump:
@@ -92,8 +97,7 @@ def _jump_into(pyramid: Pyramid, stage_index: int) -> Jump:
     return jump
 
 
-def _upsample(pyramid: Pyramid, stage_index: int, jump: Jump, x: Array, z: Array) -> Array:
+def _check_shapes(pyramid: Pyramid, stage_index: int, x: Array, z: Array) -> None:
     b, c = x.shape[0], x.shape[-1]
     chex.assert_shape(x, (b, *pyramid.stages[stage_index - 1].shape, c))
     chex.assert_shape(z, (b, *pyramid.stages[stage_index].shape, c))
-    return jump.upsample(x)

@@ -113,22 +113,46 @@ def upsample_modes(mode: str | Sequence[str], largest: Strides) -> Modes:
 
     Args:
         mode: one word for all axes, or three (time, height, width).
-        largest: strides of the coarsest stage: the one word "nearest_next" needs pooling over
-            time only.
+        largest: strides of the coarsest stage: the one words "nearest_next" and "insert" need
+            pooling over time only.
 
     Returns:
         Three words.
 
     Raises:
-        ValueError: unknown mode, not one or three, or "nearest_next" for height or width.
+        ValueError: unknown mode, not one or three, or one for height or width that is of time
+            only.
     """
     time, *space = _three("pyramid.upsample", mode)
     check_choice("pyramid.upsample", time, UPSAMPLES)
-    if mode == "nearest_next" and largest[1:] == (1, 1):
+    if mode in ("nearest_next", "insert") and largest[1:] == (1, 1):
         return time, "nearest", "nearest"
     for one in space:
         check_choice("pyramid.upsample_space", one, UPSAMPLES_SPACE)
     return time, space[0], space[1]
+
+
+def check_modes(downsample: Modes, upsample: Modes) -> None:
+    """Refuse an upsampling that does not belong to its downsampling.
+
+    Args:
+        downsample: D of each axis.
+        upsample: U of each axis.
+
+    Raises:
+        ValueError: "dct" one way only, or "insert" of anything but frames.
+    """
+    if upsample[0] == "insert" and downsample[0] != "stride":
+        raise ValueError(
+            f"pyramid.upsample is 'insert' with pyramid.downsample {downsample[0]!r}; allowed: "
+            "'stride', as it keeps frames"
+        )
+    for down, up, space in zip(downsample, upsample, ("", "_space", "_space"), strict=True):
+        if (down == "dct") != (up == "dct"):
+            raise ValueError(
+                f"pyramid.upsample{space} is {up!r} with pyramid.downsample{space} {down!r}; "
+                "allowed: 'dct' for both or for neither"
+            )
 
 
 def _three(field: str, mode: str | Sequence[str]) -> tuple:

@@ -31,7 +31,7 @@ from tpdiff_jax.files.json_schema import (
     TableOf,
     check_json,
 )
-from tpdiff_jax.run_folder.free_fields import is_place, may_change
+from tpdiff_jax.run_folder.free_fields import LATER_FIELDS, is_place, may_change
 
 CHECKPOINT_MANIFEST_FILE = "manifest.json"
 FORMAT_VERSION = 2
@@ -81,8 +81,9 @@ class Identity:
     def differences(self, now: "Identity") -> list[str]:
         """Return one line for each field in which `now` differs; an unknown data set fits all."""
         # A manifest of earlier versions names places, and none of the fields added since.
+        later = json.loads(json.dumps(LATER_FIELDS))
         old, new = (
-            {name: value for name, value in fields.items() if not _is_free(name)}
+            {name: value for name, value in (later | dict(fields)).items() if not _is_free(name)}
             for fields in (self.config, now.config)
         )
         lines = differences("config.", old, new)

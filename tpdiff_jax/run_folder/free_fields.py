@@ -16,6 +16,18 @@ PLACES = (
     "measure.clip_folder",
 )
 """Fields that name a file or folder whose content has a hash, or is kept by the run itself."""
+LATER_FIELDS = {
+    "pyramid.time_shift": 1.0,
+    "pyramid.overlap": 1.0,
+    "pyramid.line": "stagewise",
+    "pyramid.data_mean": (0.0,),
+    "train.time_sampling": "uniform",
+    "train.logit_mean": 0.0,
+    "train.logit_std": 1.0,
+    "sample.grid_power": (1.0,),
+    "sample.time_grids": (),
+}
+"""Fields that runs saved by earlier versions lack -> the value that means what those did."""
 
 _LENGTHS = ("train.num_steps", SCHEDULE_LENGTH)
 _GROUPS = ("mesh.", "log.")  # where arrays lie and lines go, not what they hold

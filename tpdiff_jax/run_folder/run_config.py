@@ -15,7 +15,7 @@ from tpdiff_jax.command_line.config_overrides import flat_fields
 from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.files.json_files import read_json
 from tpdiff_jax.run_folder.checkpoint_folder import list_steps
-from tpdiff_jax.run_folder.free_fields import PLACES, is_place, may_change
+from tpdiff_jax.run_folder.free_fields import LATER_FIELDS, PLACES, is_place, may_change
 
 FILE_NAME = "config.json"
 PUBLISHED_RUN_FILE = "tpdiff_run.json"
@@ -103,7 +103,8 @@ def check_same_run(
 ) -> None:
     """Refuse a config that differs from the saved one in more than may change.
 
-    Length, periods, log and mesh may, and where something lies that is known by its hash.
+    Length, periods, log and mesh may, and where something lies that is known by its hash. A field
+    that the run of an earlier version lacks counts as what that version did.
 
     Args:
         saved: config of the existing run.
@@ -114,7 +115,7 @@ def check_same_run(
     Raises:
         ConfigMismatchError: in one line, with the fields that differ.
     """
-    old, new = dict(flat_fields(saved)), dict(flat_fields(config))
+    old, new = ({**LATER_FIELDS, **dict(flat_fields(of))} for of in (saved, config))
     lines = []
     for name in sorted(old.keys() | new.keys()):
         before, after = old.get(name, _MISSING), new.get(name, _MISSING)
