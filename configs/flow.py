@@ -61,7 +61,7 @@ def get_config() -> ConfigDict:
     # dct, the lowest frequencies alone, goes both ways: downsampling and upsampling.
     config.pyramid.downsample = "stride"  # over time: stride | mean | dct
     config.pyramid.downsample_space = "mean"  # over height and width: stride | mean | dct
-    config.pyramid.upsample = "nearest"  # time: nearest | nearest_next | linear | dct | insert
+    config.pyramid.upsample = "linear"  # time: nearest | nearest_next | linear | dct | insert
     config.pyramid.upsample_space = "nearest"  # over height and width: nearest | linear | dct
     # stagewise: each line starts from what the stage before knew; marginal: each stage trains as a
     # vanilla network does on its frames, and sampling is exact only where noise hides the detail.
