@@ -173,7 +173,7 @@ def _build_clips(
                 *("frame_positions", "target_unit", "time_conditioning", "stage_weighting"),
             ),
             **_time_shift(read, _shape(facts)),
-            **read.given_of_group("pyramid", "overlap", "line"),
+            **read.given_of_group("pyramid", "overlap", "line", "coarse_noise"),
             **_data_mean(read, facts.frame_shape[-1]),
             other_shapes=other_shapes,
         )

@@ -21,6 +21,7 @@ LATER_FIELDS = {
     "pyramid.overlap": 1.0,
     "pyramid.line": "stagewise",
     "pyramid.data_mean": (0.0,),
+    "pyramid.coarse_noise": 0.0,
 }
 """Fields that runs saved by earlier versions lack -> the value that means what those did."""
 
