@@ -57,7 +57,7 @@ def get_config() -> ConfigDict:
     # ((4, 4, 4), (2, 2, 2), (1, 1, 1)).
     config.pyramid.strides = (4, 2, 1)
     config.pyramid.frame_strides = ()  # where given, in place of strides; (1,) is vanilla diffusion
-    config.pyramid.stage_fractions = ()  # () is an equal split of [0, 1]
+    config.pyramid.stage_fractions = ()  # () is an equal split of [0, 1]; auto: from the clips
     # dct, the lowest frequencies alone, goes both ways: downsampling and upsampling.
     config.pyramid.downsample = "stride"  # over time: stride | mean | dct
     config.pyramid.downsample_space = "mean"  # over height and width: stride | mean | dct

@@ -27,12 +27,13 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bench.report_files import facts
 from experiments.command_line import command_parser, output_folder
 from experiments.compare import METRICS as SHOWN
 from experiments.compare import check_metrics
 from experiments.grid.grids import DIGITS_MEAN
+from experiments.measured_facts import hash_of_params
 from experiments.pages.sampling_tables import draw_frontier, summarize_points, write_page
-from tpdiff_jax.devices.facts import device_facts, package_versions
 from tpdiff_jax.digits.figures import DIGIT_METRICS
 from tpdiff_jax.evaluate import choose_measures
 from tpdiff_jax.experiment.build import Experiment, build_experiment
@@ -133,6 +134,7 @@ class Bench:
         if pyramids:
             self._use_pyramids(make_pyramids(pyramids))
         self._samplers: dict[str, Sampler] = {}
+        self._parameters_sha256 = hash_of_params(self.run.params)
         self._measures = choose_measures(self.run.experiment)
 
     def _use_pyramids(self, pyramids: Mapping[str, Any]) -> None:
@@ -158,6 +160,7 @@ class Bench:
         return {
             "workdir": str(self.run.workdir),
             "checkpoint_step": self.run.step,
+            "parameters_sha256": self._parameters_sha256,
             "num_videos": self.run.experiment.evaluation.num_videos,
             "variant": name,
             "sample": {field: _as_json(value) for field, value in self.variants[name].items()},
@@ -190,7 +193,8 @@ class Bench:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure what is missing, then sum up; return the exit code."""
-    options = _parser().parse_args(argv)
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    options = _parser().parse_args(arguments)
     try:
         shown = options.metrics.split(",")
         check_metrics(shown, [])
@@ -205,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_BAD_INPUT
     info = {metric.name: metric._asdict() for metric in DIGIT_METRICS}
     summary = summarize_points(points) | {"metric_info": info}
-    summary |= {"device": device_facts(), "versions": package_versions()}
+    summary |= facts("sampling", arguments, "experiments")
     write_json(options.out / "sampling.json", {**summary, "points": points})
     write_durably(options.out / "sampling.md", write_page(summary, shown))
     draw_frontier(options.out / "frontier", summary, shown)

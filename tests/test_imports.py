@@ -20,7 +20,7 @@ LAYERS = (
     {"types", "checks"},
     {"files", "command_line"},
     {"method", "weights", "devices", "clips", "run_folder", "planning"},
-    {"models", "preparation", "evals", "optim"},
+    {"models", "preparation", "evals", "optim", "advice"},
     {"encoders", "digits", "run_log"},
     {"data", "train_state", "report"},
     {"train_step"},
@@ -28,7 +28,7 @@ LAYERS = (
     {"experiment"},
     {"training", "results"},
     {"generation"},
-    {"sample", "export", "evaluate", "doctor", "plan", "replay"},
+    {"sample", "export", "evaluate", "doctor", "plan", "advise", "replay"},
     {"milestones"},
     {"train"},
     {"main"},
@@ -41,6 +41,7 @@ ONLY = {
     "preparation": {"checks", "files", "clips"},
     "evals": {"types", "checks", "files", "weights", "command_line.exit_codes"},
     "optim": {"types", "checks"},
+    "advice": {"types", "checks", "method"},
     "digits": {"types", "files", "evals"},
     "run_log": {"types", "checks", "files", "optim.guard"},
     "data": {"types", "checks", "files", "clips", "preparation", "digits"},
@@ -63,7 +64,7 @@ METHOD_LAYERS = (
     {"samplers"},
 )
 METHOD_LIBRARIES = {"jax", "numpy", "optax", "chex"}
-CONFIG_READERS = {"experiment", "run_folder", "generation", "command_line", "plan"}
+CONFIG_READERS = {"experiment", "run_folder", "generation", "command_line", "plan", "advise"}
 MAX_LOOSE_MODULES = 16
 
 

@@ -16,7 +16,7 @@ import contextlib
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from absl import app, flags, logging
 
@@ -53,10 +53,11 @@ def run_train(command: Command, workdir: pathlib.Path) -> None:
     """Train."""
     from tpdiff_jax import train as training
     from tpdiff_jax.experiment.build import build_experiment
+    from tpdiff_jax.experiment.window_choice import with_saved_windows
     from tpdiff_jax.training.training_folder import only_trainer
 
     with leaving_at_ctrl_c(ExitCode.PREEMPTED, lambda: _what_ctrl_c_leaves(workdir)):
-        experiment = build_experiment(command.values["config"])
+        experiment = build_experiment(with_saved_windows(command.values["config"], workdir))
         with only_trainer(workdir):
             training.train(experiment, workdir, started_at=_STARTED_AT)
 
@@ -107,13 +108,17 @@ def run_export(command: Command, workdir: pathlib.Path) -> None:
 def run_prepare(command: Command, workdir: pathlib.Path) -> None:
     """Make clips out of videos."""
     from tpdiff_jax import prepare as preparation
+    from tpdiff_jax.devices.origin import run_origin
     from tpdiff_jax.experiment.prepare_config import build_prepare, open_clip_encoder
+    from tpdiff_jax.files.json_files import write_json
     from tpdiff_jax.preparation.ray_shards import make_engine
 
     spec = build_prepare(command.values["config"])
     name, address = command.values["engine"], command.values["engine_address"]
     engine = make_engine(spec, name, address, open_clip_encoder)
-    preparation.prepare(spec, workdir, open_clip_encoder(spec), engine)
+    if preparation.prepare(spec, workdir, open_clip_encoder(spec), engine) is not None:
+        # Beside the manifest, whose bytes tell the clips apart and not where they were made.
+        write_json(workdir / "origin.json", run_origin())
 
 
 def run_plan(command: Command, workdir: pathlib.Path) -> None:
@@ -122,16 +127,14 @@ def run_plan(command: Command, workdir: pathlib.Path) -> None:
     from tpdiff_jax.devices.compilation_cache import OFF, open_compilation_cache
 
     open_compilation_cache(OFF)  # what is planned is read from the compiler's own output
-    shape = command.values["frame_shape"]
-    if shape is not None and not all(text.isdigit() for text in shape):
-        raise ValueError(f"--frame_shape={','.join(shape)} must be numbers, as in 48,80,16")
-    asked = planning.PlanFlags(
-        topology=command.values["topology"],
-        frame_shape=None if shape is None else tuple(map(int, shape)),
-        num_clips=command.values["num_clips"],
-        search_batch=command.values["largest_batch"],
-    )
-    planning.plan(command.values["config"], workdir, asked)
+    planning.plan(command.values["config"], workdir, planning.plan_flags(command.values))
+
+
+def run_advise(command: Command, workdir: pathlib.Path | None) -> None:
+    """Say which pyramid a config's clips allow."""
+    from tpdiff_jax.advise import AdviceFlags, advise
+
+    advise(command.values["config"], workdir, AdviceFlags(**command.of(*AdviceFlags._fields)))
 
 
 def run_doctor(command: Command, workdir: pathlib.Path) -> None:
@@ -153,13 +156,14 @@ def run_replay(command: Command, workdir: pathlib.Path) -> int:
     return ExitCode.DONE if is_equal else ExitCode.DIFFERS
 
 
-RUN: Mapping[str, Callable[[Command, pathlib.Path], int | None]] = {
+RUN: Mapping[str, Callable[[Command, Any], int | None]] = {
     "train": run_train,
     "sample": run_sample,
     "evaluate": run_evaluate,
     "export": run_export,
     "prepare": run_prepare,
     "plan": run_plan,
+    "advise": run_advise,
     "doctor": run_doctor,
     "replay": run_replay,
 }
@@ -208,10 +212,10 @@ def run_mode(command: Command) -> int:
         return RUN[command.mode](command, workdir) or ExitCode.DONE
 
 
-def _workdir(command: Command) -> contextlib.AbstractContextManager[pathlib.Path]:
-    """Return the folder to work in: --workdir itself, or a copy of the address that it is."""
+def _workdir(command: Command) -> contextlib.AbstractContextManager[pathlib.Path | None]:
+    """Return the folder to work in: --workdir, or a copy of the address that it is; or none."""
     if not is_bucket_address(address := command.values["workdir"]):
-        return contextlib.nullcontext(pathlib.Path(address))
+        return contextlib.nullcontext(address and pathlib.Path(address))
     from tpdiff_jax.run_folder.working_copy import working_copy
 
     if command.mode in command_line.DEVICE_MODES:

@@ -11,7 +11,7 @@ import importlib.metadata
 import math
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -53,6 +53,23 @@ class PlanFlags:
     frame_shape: tuple[int, ...] | None = None
     num_clips: int = 10_000_000
     search_batch: bool = True
+
+
+def plan_flags(values: Mapping[str, Any]) -> PlanFlags:
+    """Return what planning takes from the flags of the command line.
+
+    Raises:
+        ValueError: for a frame shape that is no list of numbers.
+    """
+    shape = values["frame_shape"]
+    if shape is not None and not all(text.isdigit() for text in shape):
+        raise ValueError(f"--frame_shape={','.join(shape)} must be numbers, as in 48,80,16")
+    return PlanFlags(
+        topology=values["topology"],
+        frame_shape=None if shape is None else tuple(map(int, shape)),
+        num_clips=values["num_clips"],
+        search_batch=values["largest_batch"],
+    )
 
 
 def plan(config: ConfigDict, workdir: pathlib.Path, flags: PlanFlags) -> pathlib.Path:
@@ -97,6 +114,7 @@ class Planner:
         """Build the experiment on the target's devices."""
         self._config, self._target, self._flags = config, target, flags
         self._experiment = self._build(config.train.batch_size)
+        self._config = self._experiment.config  # windows are chosen from the clips once
 
     def plan(self) -> dict[str, Any]:
         """Return the content of the JSON file."""

@@ -20,6 +20,9 @@ MODES = {
     "here, and say what it would take: memory, FLOPs, messages, least times; writes "
     "plan_TOPOLOGY.json and .html. Compiles anew each time: kept programs for a TPU that is not "
     "here cannot be read back",
+    "advise": "measure a sample of a config's clips, before any training, and recommend a temporal "
+    "pyramid: strides, upsampling, windows, and network calls of each stage, with what they cost; "
+    "with a workdir writes advise.json and .html",
     "doctor": "say which checkpoints of the workdir are intact, what is wrong with the others and "
     f"what training would resume from; code {ExitCode.BAD_INPUT.value} when none is intact",
     "replay": "take the logged step --step=N again from the checkpoint before it and compare its "
@@ -44,8 +47,8 @@ class Flag(NamedTuple):
         modes: those that own it.
         text: its help.
         kind: "text", "path" (no address such as gs://), "place" (a path or an address of a
-            bucket), "integer", "list" (joined by commas), "repeated", "switch" (--NAME and
-            --noNAME) or "config".
+            bucket), "integer", "number", "list" (joined by commas), "repeated", "switch" (--NAME
+            and --noNAME) or "config".
         default: value where it is not given.
         allowed: its words, where they are few.
         least: smallest number.
@@ -67,15 +70,15 @@ FLAGS: Mapping[str, Flag] = {
         _ALL,
         "folder of the run, or gs://BUCKET/RUN or s3://BUCKET/RUN (requirements-bucket.txt)",
         "place",
-        needed_by=_ALL,
+        needed_by=tuple(mode for mode in _ALL if mode != "advise"),
     ),
     "config": Flag(
-        ("train", "sample", "evaluate", "export", "prepare", "plan"),
+        ("train", "sample", "evaluate", "export", "prepare", "plan", "advise"),
         "config file, or the name of a shipped one; its fields are overridden by "
         "--config.GROUP.FIELD=VALUE. sample, evaluate and export read the workdir's own, and need "
         "one only for other fields of sample, eval, measure and mesh",
         "config",
-        needed_by=("train", "prepare", "plan"),
+        needed_by=("train", "prepare", "plan", "advise"),
     ),
     "step": Flag(
         (*_GENERATE, "export", "replay"),
@@ -224,6 +227,19 @@ FLAGS: Mapping[str, Flag] = {
         "look for the largest batch that fits, by further compilations",
         "switch",
         default=True,
+    ),
+    "target_cost": Flag(
+        ("advise",),
+        "look for the least error at a cost of at most this share of ordinary diffusion's FLOPs "
+        "(mean of training and sampling), as in 0.6; default the least cost of no larger error",
+        "number",
+        least=0,
+    ),
+    "target_debt": Flag(
+        ("advise",),
+        "most that a jump may leave to decide, nats per new frame, as in 0.5; default 1",
+        "number",
+        least=0,
     ),
     "compilation_cache": Flag(
         DEVICE_MODES,

@@ -15,6 +15,7 @@ EXAMPLES = {
     "export": "--workdir=runs/flow --out=weights",
     "prepare": "--config=prepare --workdir=CLIPS --config.prepare.source=VIDEOS",
     "plan": "--config=flow --workdir=runs/plan --topology=v5e:2x4",
+    "advise": "--config=flow --workdir=runs/advice",
     "doctor": "--workdir=runs/flow",
     "replay": "--workdir=runs/flow --step=100",
 }

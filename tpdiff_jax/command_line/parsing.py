@@ -147,6 +147,7 @@ def _define(
         "path": flags.DEFINE_string,
         "place": flags.DEFINE_string,
         "integer": flags.DEFINE_integer,
+        "number": flags.DEFINE_float,
         "list": flags.DEFINE_list,
         "repeated": flags.DEFINE_multi_string,
         "switch": flags.DEFINE_bool,

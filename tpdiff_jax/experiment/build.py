@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from tpdiff_jax import method
 from tpdiff_jax.checks import check_at_least
-from tpdiff_jax.data import DATASETS, ClipFacts, Dataset
+from tpdiff_jax.data import DATASETS, ClipFacts, ClipShape, Dataset
 from tpdiff_jax.data.step_schedule import validate_stage_probs
 from tpdiff_jax.devices import mesh as mesh_lib
 from tpdiff_jax.experiment.experiment import Experiment
@@ -25,6 +25,7 @@ from tpdiff_jax.experiment.null_condition import make_null_cond
 from tpdiff_jax.experiment.reader import ConfigReader
 from tpdiff_jax.experiment.shapes import build_datasets, build_shapes, count_stages
 from tpdiff_jax.experiment.specs import GenerateSpec, LogSpec, TrainSpec
+from tpdiff_jax.experiment.window_choice import choose_fractions, is_auto, with_fractions
 from tpdiff_jax.measures.clip_measures import MeasureSpec
 from tpdiff_jax.method.sampler_spec import as_time_grids
 from tpdiff_jax.method.time_grids import time_grids
@@ -40,9 +41,11 @@ def build_experiment(
     config: ConfigDict,
     devices: Sequence[jax.Device] | None = None,
     frame_shape: tuple[int, ...] | None = None,
-    clips: Mapping[str, Dataset] | None = None,
+    clips: Mapping[str, Dataset | ClipShape] | None = None,
 ) -> Experiment:
     """Turn a config into typed objects.
+
+    Windows that are left to the clips are chosen here; the experiment's config has the numbers.
 
     Args:
         config: every field of every group.
@@ -57,6 +60,10 @@ def build_experiment(
     read = ConfigReader(config)
     mesh = mesh_lib.make_mesh(mesh_lib.MeshSpec(**read.group("mesh", *mesh_lib.MESH_AXES)), devices)
     datasets = build_datasets(read, frame_shape, clips)
+    if is_auto(config):
+        draft = build_experiment(with_fractions(config, ()), devices, frame_shape, datasets)
+        chosen = with_fractions(config, choose_fractions(draft, datasets))
+        return build_experiment(chosen, devices, frame_shape, datasets)
     network = _build_network(read, next(iter(datasets.values())), mesh_lib.MeshLayout(mesh))
     shapes = build_shapes(read, datasets, network)
     pyramid = shapes[0].pyramid

@@ -71,7 +71,7 @@ def _naming(bucket: str) -> contextlib.AbstractContextManager[None]:
 def build_datasets(
     read: ConfigReader,
     frame_shape: tuple[int, ...] | None = None,
-    clips: Mapping[str, Dataset] | None = None,
+    clips: Mapping[str, Dataset | ClipShape] | None = None,
 ) -> Mapping[str, Dataset | ClipShape]:
     """Return the data set of each bucket; one named "" where clips have one shape.
 

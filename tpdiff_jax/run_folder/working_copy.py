@@ -41,7 +41,7 @@ OWNING_MODES = ("train", "prepare")  # of which one at a time may work on an add
 _LIVES = 3.5  # periods without a sign of life after which an owner is taken for dead
 _TRIES, _PAUSE = 4, 2.0  # of the last sending, in seconds, doubled each time
 _CHECKPOINT = re.compile(r"checkpoints/(\d+)/.+")
-_ONE_CHECKPOINT, _NO_CHECKPOINT = ("sample", "evaluate", "export"), ("plan", "prepare")
+_ONE_CHECKPOINT, _NO_CHECKPOINT = ("sample", "evaluate", "export"), ("plan", "advise", "prepare")
 _COPIES, _LOCK = "tpdiff_jax-", ".lock"
 _FIRST = ("config.json", "prepare.json")  # what a folder is, before anything in it
 

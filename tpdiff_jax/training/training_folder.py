@@ -19,8 +19,10 @@ from tpdiff_jax.run_folder.checkpoint_manifest import differences
 from tpdiff_jax.training.known_weights import record_weights, same_places
 
 LOCK_FILE = ".train.lock"
-_OWN = re.compile(r".*\.log|log.*\.txt|nohup\.out|goodput\.jsonl|plan_.*\.(json|html)|checkpoints")
-"""What may lie in a folder before its run has begun: logs, its account of time, plans of it."""
+_OWN = re.compile(
+    r".*\.log|log.*\.txt|nohup\.out|goodput\.jsonl|(plan_.*|advise)\.(json|html)|checkpoints"
+)
+"""What may lie in a folder before its run has begun: logs, its account of time, plans, advice."""
 _LOCK_PATIENCE = 100.0  # longer than an NFS server keeps the locks of a machine that is gone
 
 

@@ -1,0 +1,251 @@
+"""--mode=advise as a user runs it, and windows that are left to the clips."""
+
+import json
+import pathlib
+import re
+import shlex
+from typing import Any
+
+import pytest
+from ml_collections import ConfigDict
+
+from tests.report.report_files import PAPER
+from tests.small_clips import KINDS, clip_config, prepare_clips
+from tests.tiny import REPO, tiny_config
+from tpdiff_jax import advise as advising
+from tpdiff_jax.command_line import parse
+from tpdiff_jax.experiment import measured_clips, window_choice
+from tpdiff_jax.experiment.build import build_experiment
+from tpdiff_jax.experiment.window_choice import with_saved_windows
+from tpdiff_jax.generation.from_checkpoint import open_run
+from tpdiff_jax.main import main, run_mode, run_train
+from tpdiff_jax.run_folder.run_config import check_same_run, load_config
+from tpdiff_jax.training.training_folder import keep_config
+
+KEYS = {
+    *("data", "detail_shares", "bands", "inputs", "useful_strides", "vanilla", "configured"),
+    *("recommended", "pays", "verdict", "candidates", "versions", "config"),
+}
+
+
+@pytest.fixture(autouse=True)
+def few_clips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sample that is read in a second."""
+    monkeypatch.setattr(measured_clips, "MOST_CLIPS", 32)
+
+
+def config_of(**overrides: Any) -> ConfigDict:
+    return tiny_config(sample__num_steps=12, **overrides)
+
+
+def auto_config(**overrides: Any) -> ConfigDict:
+    config = config_of(**overrides)
+    with config.ignore_type():
+        config.pyramid.stage_fractions = "auto"
+    return config
+
+
+def advice_of(config: ConfigDict, **flags: float) -> dict[str, Any]:
+    return advising.advise(config, None, advising.AdviceFlags(**flags))
+
+
+def test_slow_digits_get_a_pyramid_and_fast_ones_do_not(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = advising.AdviceFlags()
+    slow = advising.advise(config_of(data__speed_stratum="slow"), tmp_path, flags)
+    out = capsys.readouterr().out
+    assert slow["pays"] and slow["recommended"]["frame_strides"] == [2, 1]
+    assert "pays here" in out and slow["recommended"]["overrides"] in out
+    assert json.loads((tmp_path / "advise.json").read_text()).keys() >= KEYS
+    page = (tmp_path / "advise.html").read_text()
+    assert "<script" not in page and "http" not in page.replace(PAPER, "")
+    assert "noise where strides 2 to 1 jump" in page and page.count("<svg") == 1
+    for row in slow["candidates"]:
+        assert sum(row["steps_per_stage"]) == 12 and 0 < row["sampling_cost"] < 1
+    fast = advice_of(config_of(data__speed_stratum="fast"))
+    assert not fast["pays"] and fast["useful_strides"] == []
+    assert "does not pay here" in capsys.readouterr().out
+
+
+def test_what_it_recommends_is_a_command_that_builds() -> None:
+    best = advice_of(config_of(data__speed_stratum="slow"))["recommended"]
+    words = best["overrides"].replace('"', "").replace(", ", ",").split()
+    command = parse(["main", "--workdir=w", "--config=flow", *words])
+    pyramid = build_experiment(command.values["config"]).pyramid
+    assert [stage.strides[0] for stage in pyramid.stages] == best["frame_strides"]
+    assert pyramid.stages[1].nu_start == pytest.approx(best["jumps"][0]["noise"])
+
+
+def test_limits_are_kept() -> None:
+    config = config_of(data__speed_stratum="slow")
+    least = advice_of(config, target_debt=0.1)["recommended"]
+    assert max(least["debts"]) <= 0.1
+    best = advice_of(config, target_cost=0.8)["recommended"]
+    assert best["cost"] <= 0.8
+    within = [
+        row for row in advice_of(config)["candidates"]
+        if row["cost"] <= 0.8 and max(row["debts"]) <= 1.0
+    ]  # fmt: skip
+    assert best["error"] == pytest.approx(min(row["error"] for row in within), abs=1e-5)
+    assert advice_of(config, target_cost=0.01)["recommended"] is None
+
+
+def test_the_settings_of_the_config_are_judged_too() -> None:
+    row = advice_of(config_of(pyramid__stage_fractions=(0.2, 0.3, 0.5)))["configured"]
+    assert row["frame_strides"] == [4, 2, 1] and row["steps_per_stage"] == [4, 4, 4]
+    assert row["stage_fractions"] == pytest.approx([0.2, 0.3, 0.5])
+    space = config_of(pyramid__strides=((2, 2, 2), (1, 1, 1)))
+    assert advice_of(space)["configured"] is None
+
+
+@pytest.mark.parametrize("num_frames, has_ladders", [(2, False), (3, True), (9, True), (7, True)])
+def test_odd_lengths(num_frames: int, has_ladders: bool) -> None:
+    config = config_of(data__num_frames=num_frames, pyramid__frame_strides=(1,))
+    assert bool(advice_of(config)["candidates"]) == has_ladders
+
+
+def test_a_single_frame_is_refused() -> None:
+    config = config_of(data__num_frames=1, pyramid__frame_strides=(1,))
+    with pytest.raises(ValueError, match=r"data\.num_frames is 1"):
+        advice_of(config)
+
+
+def test_mistakes_are_one_line_and_code_2(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cases = [
+        (["--target_cost=x"], "--target_cost"),
+        (["--target_cost=-1"], "--target_cost is -1.0; allowed: at least 0"),
+        (["--target_debt=nan"], "--target_debt is nan"),
+        (["--topology=v5p"], "--topology is no flag of --mode=advise but of plan"),
+        (["--config.pyramid.stage_fractions=outo"], "allowed: (), one positive number"),
+        (["--workdir=/dev/null/x"], "/dev/null"),
+    ]
+    for words, named in cases:
+        with pytest.raises(SystemExit) as stop:
+            main(["main", "--mode=advise", "--config=flow", *words])
+        assert stop.value.code == 2
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert named in error, error
+    with pytest.raises(SystemExit):
+        main(["main", "--mode=advise"])
+    assert "--config is required by --mode=advise" in capsys.readouterr().err
+
+
+def test_the_documented_command_runs(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    block = re.findall(r"```bash\n(.*?)```", (REPO / "docs" / "advise.md").read_text(), re.S)[0]
+    words = shlex.split(block.split("tpdiff_jax.main", 1)[1])
+    assert words[-1].startswith("--workdir=")
+    assert run_mode(parse(["main", *words[:-1]])) == 0
+    assert "--config.pyramid.frame_strides=" in capsys.readouterr().out
+    assert run_mode(parse(["main", *words[:-1], f"--workdir={tmp_path}"])) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"advise.json", "advise.html"}
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "buckets"])
+def test_any_clips_that_a_config_names(kind: str, tmp_path: pathlib.Path) -> None:
+    config = clip_config(prepare_clips(tmp_path, kind), kind, sample__num_steps=6)
+    content = advice_of(config)
+    data = content["data"]
+    assert data["num_frames"] == 4 and 0 < data["num_clips"] <= 16
+    assert data["is_pixels"] == (kind != "latents") and bool(data["bucket"]) == (kind == "buckets")
+    assert content["detail_shares"]["nearest"]["2"] >= 0
+    assert content["detail_shares"]["nearest"]["4"] is None  # one coarse frame shows no change
+    assert {tuple(row["frame_strides"]) for row in content["candidates"]} == {(2, 1)}
+    noise = content["detail_shares"]["nearest"]["2"]
+    if kind == "tfds":  # every pixel drawn by itself
+        assert noise == pytest.approx(1.0, abs=0.05) and not content["pays"]
+
+
+def test_the_clips_choose_their_windows_and_the_config_keeps_the_numbers() -> None:
+    config = auto_config(data__speed_stratum="slow")
+    experiment = build_experiment(config)
+    chosen = experiment.config.pyramid.stage_fractions
+    assert len(chosen) == 3 and sum(chosen) == pytest.approx(1.0)
+    ends = [stage.t_end for stage in experiment.pyramid.stages]
+    assert ends == pytest.approx([1 - chosen[0], chosen[2], 0.0])
+    assert build_experiment(auto_config(data__speed_stratum="slow")).config.pyramid == (
+        experiment.config.pyramid
+    )
+    assert config.pyramid.stage_fractions == "auto"
+    slower = build_experiment(auto_config(data__speed_stratum="fast")).config.pyramid
+    assert slower.stage_fractions != chosen, "other clips, other windows"
+
+
+def test_a_run_of_one_stage_has_no_windows_to_choose(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window_choice, "measure_clips", None)
+    experiment = build_experiment(auto_config(pyramid__frame_strides=(1,)))
+    assert experiment.config.pyramid.stage_fractions == ()
+
+
+def test_windows_that_clips_cannot_choose() -> None:
+    with pytest.raises(ValueError, match="strides over height or width"):
+        build_experiment(auto_config(pyramid__strides=((2, 2, 2), (1, 1, 1))))
+    with pytest.raises(ValueError, match="no clips to measure"):
+        build_experiment(auto_config(), frame_shape=(8, 32, 32, 1))
+    for wrong in ("outo", ("auto", 0.5), ("auto", "auto")):
+        config = auto_config()
+        with config.ignore_type():
+            config.pyramid.stage_fractions = wrong
+        with pytest.raises(ValueError, match=r"pyramid\.stage_fractions is .*allowed: \(\), one"):
+            build_experiment(config)
+
+
+def test_all_processes_take_the_numbers_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = []
+
+    def broadcast(numbers: Any) -> Any:
+        sent.append(numbers)
+        return [500, 250, 250]
+
+    monkeypatch.setattr(window_choice.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(window_choice.multihost_utils, "broadcast_one_to_all", broadcast)
+    assert window_choice._of_main((0.35, 0.25, 0.4)) == (0.5, 0.25, 0.25)
+    assert sent[0].tolist() == [350, 250, 400] and sent[0].dtype == "int32"
+
+
+def test_saved_numbers_take_the_place_of_the_word(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = auto_config(data__speed_stratum="slow")
+    assert with_saved_windows(config, tmp_path) is config
+    keep_config(build_experiment(config), tmp_path)
+    saved = load_config(tmp_path).pyramid.stage_fractions
+    assert len(saved) == 3 and all(isinstance(share, float) for share in saved)
+    monkeypatch.setattr(window_choice, "measure_clips", None)
+    filled = with_saved_windows(config, tmp_path)
+    assert filled.pyramid.stage_fractions == saved
+    check_same_run(load_config(tmp_path), build_experiment(filled).config)
+    given = tiny_config(pyramid__stage_fractions=(0.2, 0.3, 0.5))
+    assert with_saved_windows(given, tmp_path) is given
+    other = auto_config(pyramid__frame_strides=(2, 1))
+    assert with_saved_windows(other, tmp_path) is other
+
+
+@pytest.mark.slow
+def test_a_run_that_goes_on_or_samples_measures_nothing(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = {"data__speed_stratum": "slow", "train__num_steps": 1}
+    command = parse(["main", f"--workdir={tmp_path}", "--config=flow"])
+
+    def train(config: ConfigDict) -> tuple[float, ...]:
+        run_train(command._replace(values={**command.values, "config": config}), tmp_path)
+        return tuple(
+            json.loads((tmp_path / "config.json").read_text())["pyramid"]["stage_fractions"]
+        )
+
+    saved = train(auto_config(**sizes))
+    assert len(saved) == 3
+    monkeypatch.setattr(window_choice, "measure_clips", None)
+    longer = auto_config(**{**sizes, "train__num_steps": 2})
+    assert train(longer) == saved
+    assert (tmp_path / "checkpoints" / "2").is_dir()
+    opened = open_run(tmp_path, config=longer)
+    assert opened.step == 2 and opened.experiment.config.pyramid.stage_fractions == saved
+    assert open_run(tmp_path).experiment.config.pyramid.stage_fractions == saved
+    with pytest.raises(TypeError):  # other strides: not this run's numbers, so that clips are asked
+        train(auto_config(**sizes, pyramid__frame_strides=(2, 1)))

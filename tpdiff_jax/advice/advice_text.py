@@ -1,0 +1,118 @@
+"""Advice in a few plain lines, and as words of a command line."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tpdiff_jax.advice.settings_grid import USEFUL_SHARE, Setting
+
+REAL_FOOTAGE: Mapping[str, Mapping[str, tuple[float, float]]] = {
+    "25 to 30": {"2": (0.03, 0.08), "4": (0.12, 0.23)},
+    "12 to 15": {"2": (0.09, 0.16), "4": (0.23, 0.50)},
+}
+"""Frames a second -> stride -> least and largest share that a copied frame misses in three short
+public videos (a talking head, street cyclists, an animated film; see docs/advise.md)."""
+PAYING_COST = 0.9
+
+
+def advice_lines(content: Mapping[str, Any]) -> list[str]:
+    """What advice says, for the terminal.
+
+    Args:
+        content: of `advise.json`.
+    """
+    data, best, inputs = content["data"], content["recommended"], content["inputs"]
+    shares = content["detail_shares"]["nearest"]
+    lines = [
+        f"{data['num_clips']} clips of {data['num_frames']} frames: a frame that is repeated "
+        f"misses {_known(shares)} of the variance",
+        f"  real footage: {_real()}",
+        verdict(content),
+    ]
+    if best is None:
+        return lines
+    lines += [
+        f"  {'recommended' if content['pays'] else 'the best there is'}: {_named(best)}",
+        f"  cost of ordinary diffusion's FLOPs: training {best['training_cost']:.2f}, sampling "
+        f"{best['sampling_cost']:.2f}",
+        f"  error of an exact predictor with {inputs['num_calls']} calls: {best['error']:.3f} "
+        f"(ordinary diffusion {content['vanilla']['error']:.3f}); its jumps owe "
+        f"{_listed(best['debts'])} nats per new frame",
+    ]
+    if now := content["configured"]:
+        lines.append(
+            f"  the config as it stands: error {now['error']:.3f}, training "
+            f"{now['training_cost']:.2f}, sampling {now['sampling_cost']:.2f}, debts "
+            f"{_listed(now['debts'])}"
+        )
+    return [*lines, f"  {best['overrides']}"]
+
+
+def verdict(content: Mapping[str, Any]) -> str:
+    """Whether a temporal pyramid pays, in one sentence.
+
+    Args:
+        content: of `advise.json`.
+    """
+    best, inputs = content["recommended"], content["inputs"]
+    if not content["useful_strides"]:
+        share = content["detail_shares"]["nearest"]["2"]
+        if share is None:
+            return "Clips are too short for a temporal pyramid."
+        return (
+            "A temporal pyramid does not pay here: a frame that is repeated over 2 misses "
+            f"{share:.1%} of the variance already, and more than {USEFUL_SHARE:.1%} is too much."
+        )
+    if best is None:
+        return (
+            f"No setting keeps to the limits: error {inputs['error_limit']:.3f}, debt "
+            f"{inputs['max_debt']:g}, cost {inputs['max_cost'] or 1:g}."
+        )
+    if best["cost"] > PAYING_COST:
+        return f"A temporal pyramid hardly pays here: its cost is above {PAYING_COST:g}."
+    return "A temporal pyramid pays here."
+
+
+def override_words(setting: Setting, *, is_reset: bool = False) -> str:
+    """A setting as overrides to copy.
+
+    Args:
+        setting: the fields.
+        is_reset: whether the config has entries of other stages, which are then left out.
+
+    Returns:
+        Words of a command line.
+    """
+    words = [
+        f'--config.pyramid.frame_strides="{setting.frame_strides}"',
+        f"--config.pyramid.downsample={setting.downsample}",
+        f"--config.pyramid.upsample={setting.upsample}",
+        f'--config.pyramid.stage_fractions="{setting.stage_fractions}"',
+        f'--config.sample.steps_per_stage="{setting.steps_per_stage}"',
+    ]
+    if is_reset:
+        words += ['--config.train.stage_probs="()"', '--config.sample.guidance_per_stage="()"']
+    return " ".join(words)
+
+
+def _known(shares: Mapping[str, float | None]) -> str:
+    known = [(stride, share) for stride, share in shares.items() if share is not None]
+    return ", ".join(f"{share:.1%} over {stride}" for stride, share in known) or "nothing known"
+
+
+def _real() -> str:
+    texts = []
+    for rate, ranges in REAL_FOOTAGE.items():
+        each = (f"{low:.0%} to {high:.0%} over {r}" for r, (low, high) in ranges.items())
+        texts.append(f"{', '.join(each)} at {rate} frames a second")
+    return "; ".join(texts)
+
+
+def _named(row: Mapping[str, Any]) -> str:
+    return (
+        f"strides {_listed(row['frame_strides'])}, {row['upsample']} upsampling, stage fractions "
+        f"{_listed(row['stage_fractions'])}, calls {_listed(row['steps_per_stage'])}"
+    )
+
+
+def _listed(numbers: Sequence[float]) -> str:
+    return ", ".join(f"{number:.3g}" for number in numbers) or "none"

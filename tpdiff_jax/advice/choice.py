@@ -1,0 +1,89 @@
+"""Which of the judged settings is best.
+
+By default the cheapest whose error is at most TOLERANCE times that of ordinary diffusion with as
+many calls, plus FLOOR, and whose jumps owe at most MAX_DEBT each. Windows cost nothing, so that
+among equal costs the least debt decides: a jump is made as noisy as the error allows. The error
+alone would do the opposite: an exact predictor can add any detail late, where noise is low and its
+steps are short; a trained one is asked for all of it at once. The three numbers are conventions.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from tpdiff_jax.advice.search import Candidate, Search
+from tpdiff_jax.advice.settings_grid import WINDOW_PARTS, Setting
+
+TOLERANCE, FLOOR, MAX_DEBT = 1.25, 0.005, 1.0
+
+
+class Limits(NamedTuple):
+    """What a candidate must keep to.
+
+    Attributes:
+        max_debt: nats per new frame of any jump.
+        max_cost: of both costs' mean; None looks for the cheapest instead of the best.
+    """
+
+    max_debt: float = MAX_DEBT
+    max_cost: float | None = None
+
+
+def error_limit(vanilla_error: float) -> float:
+    """The largest error that counts as no worse than ordinary diffusion's.
+
+    Args:
+        vanilla_error: its error.
+    """
+    return TOLERANCE * vanilla_error + FLOOR
+
+
+def choose_setting(
+    candidates: Sequence[Candidate], vanilla_error: float, limits: Limits | None = None
+) -> Candidate | None:
+    """The best of some candidates.
+
+    Args:
+        candidates: any number.
+        vanilla_error: of ordinary diffusion with as many calls.
+        limits: what to keep to. With a largest cost, the least error within it is best; without,
+            the least cost among those of an error within `error_limit`.
+
+    Returns:
+        The best, or None where none keeps to the limits.
+    """
+    limits = limits or Limits()
+    kept = [one for one in candidates if one.debt <= limits.max_debt]
+    if limits.max_cost is not None:
+        most = limits.max_cost * (1.0 + 1e-9)
+        kept = [one for one in kept if one.cost <= most]
+        return min(kept, key=lambda one: (round(one.error, 6), one.cost), default=None)
+    kept = [one for one in kept if one.error <= error_limit(vanilla_error)]
+    order = lambda one: (round(one.cost, 6), round(one.debt, 6), one.error)  # noqa: E731
+    return min(kept, key=order, default=None)
+
+
+def choose_windows(search: Search, fixed: Setting, limits: Limits | None = None) -> Candidate:
+    """The windows for strides, upsampling and calls that are given.
+
+    Args:
+        search: on the clips; its number of calls is that of the fixed setting.
+        fixed: its fractions do not count.
+        limits: the cost is given, and not looked at.
+
+    Returns:
+        Of the windows within the limits of error and debt the one of the least debt; else that of
+        the least error whose debt is within its limit; else that of the least debt.
+
+    Raises:
+        ValueError: where no window can exist.
+    """
+    limits = limits or Limits()
+    ladder, downsample, upsample, _, steps = fixed
+    parts = 2 * WINDOW_PARTS if len(ladder) <= 3 else max(WINDOW_PARTS, len(ladder) + 1)
+    found = list(search.with_windows(ladder, (downsample, upsample), [steps], parts))
+    if not found:
+        raise ValueError(f"no windows exist for frame strides {ladder} on this path")
+    best = choose_setting(found, search.vanilla().error, limits._replace(max_cost=None))
+    best = best or choose_setting(found, 0.0, limits._replace(max_cost=math.inf))
+    return best or min(found, key=lambda one: (round(one.debt, 6), one.error))

@@ -1,0 +1,208 @@
+"""Judging settings: the error, the debts and the costs of each.
+
+Every setting makes as many network calls in all as ordinary diffusion does, and is measured three
+times: its `error` (`exact_law`), the `debts` of its jumps (`information_debt`), and its `cost`, the
+mean of what training and sampling take of ordinary diffusion's FLOPs.
+"""
+
+import functools
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from tpdiff_jax.advice.clip_spectrum import ClipSpectrum
+from tpdiff_jax.advice.exact_law import GaussianVideos
+from tpdiff_jax.advice.information_debt import information_debts
+from tpdiff_jax.advice.settings_grid import WINDOW_PARTS, Setting, compositions, shared_calls
+from tpdiff_jax.method.paths import Path
+from tpdiff_jax.method.pyramid import Pyramid
+from tpdiff_jax.method.stages import make_pyramid
+
+LAW_FRAMES = 24
+"""Longer clips are judged by so many of their first frames, or one more."""
+
+
+class Candidate(NamedTuple):
+    """A setting and what it is worth.
+
+    Attributes:
+        setting: the fields.
+        error: relative distance of the reached law to the data's, 0 or more.
+        debts: of each jump, nats per new frame.
+        sampling_cost: share of ordinary diffusion's FLOPs of a video.
+        training_cost: share of its FLOPs of a training clip, stages drawn evenly.
+    """
+
+    setting: Setting
+    error: float
+    debts: tuple[float, ...]
+    sampling_cost: float
+    training_cost: float
+
+    @property
+    def cost(self) -> float:
+        """The mean of both costs."""
+        return (self.sampling_cost + self.training_cost) / 2.0
+
+    @property
+    def debt(self) -> float:
+        """The largest of the jumps' debts; 0 without a jump."""
+        return max((0.0, *self.debts))
+
+
+class StageCosts(NamedTuple):
+    """What one clip costs at a stride over time, as shares of full rate.
+
+    Attributes:
+        sampling: stride -> cost of a network call.
+        training: stride -> cost of a training step.
+    """
+
+    sampling: Mapping[int, float]
+    training: Mapping[int, float]
+
+
+class Problem(NamedTuple):
+    """What a search keeps fixed.
+
+    Attributes:
+        spectrum: of the clips.
+        path: the noise path.
+        solver: "euler" or "second_order".
+        num_calls: network calls of a video.
+        time_shift: of training and sampling times.
+    """
+
+    spectrum: ClipSpectrum
+    path: Path
+    solver: str
+    num_calls: int
+    time_shift: float = 1.0
+
+
+def law_spectrum(spectrum: ClipSpectrum, largest_stride: int) -> ClipSpectrum:
+    """The spectrum of the first frames that a search looks at.
+
+    Args:
+        spectrum: of whole clips.
+        largest_stride: of the pyramid, which fits them: both lengths are a multiple, or one more.
+    """
+    frames, unit = spectrum.num_frames, largest_stride
+    if frames <= LAW_FRAMES + 1:
+        return spectrum
+    kept = unit * max(2, LAW_FRAMES // unit) + (frames % unit == 1 and unit > 1)
+    return spectrum.first_frames(min(frames, kept))
+
+
+class Search:
+    """Judges settings on one problem."""
+
+    def __init__(self, problem: Problem, costs: StageCosts) -> None:
+        """Take what is fixed, and what stages cost."""
+        self._problem, self._costs = problem, costs
+        self._videos = GaussianVideos(problem.spectrum)
+        self._debts: dict[tuple, tuple[float, ...]] = {}
+
+    def judge(self, setting: Setting) -> Candidate:
+        """Measure one setting.
+
+        Raises:
+            ValueError: for windows that cannot exist on this path, or frames that do not fit.
+        """
+        pyramid, key = self.pyramid(setting), setting[:4]
+        if key not in self._debts:
+            self._debts[key] = information_debts(self._problem.spectrum, pyramid)
+        strides, calls = setting.frame_strides, setting.steps_per_stage
+        spent = sum(n * self._costs.sampling[r] for n, r in zip(calls, strides, strict=True))
+        return Candidate(
+            setting=setting,
+            error=self._videos.error(pyramid, calls, self._problem.solver),
+            debts=self._debts[key],
+            sampling_cost=spent / sum(calls),
+            training_cost=sum(self._costs.training[r] for r in strides) / len(strides),
+        )
+
+    def vanilla(self) -> Candidate:
+        """Ordinary diffusion with as many calls."""
+        return self.judge(Setting((1,), "stride", "nearest", (1.0,), (self._problem.num_calls,)))
+
+    def candidates(
+        self, ladders: Sequence[tuple[int, ...]], resamplings: Sequence[tuple[str, str]]
+    ) -> Iterator[Candidate]:
+        """Every setting of the grid that can exist.
+
+        Args:
+            ladders: strides of the stages, each.
+            resamplings: names of D and U over time, each.
+
+        Yields:
+            Candidates, ladder by ladder.
+        """
+        for ladder, resampling in itertools.product(ladders, resamplings):
+            calls = shared_calls(self._problem.num_calls, len(ladder))
+            yield from self.with_windows(ladder, resampling, calls, WINDOW_PARTS)
+
+    def with_windows(
+        self,
+        ladder: tuple[int, ...],
+        resampling: tuple[str, str],
+        calls: Sequence[tuple[int, ...]],
+        parts: int,
+    ) -> Iterator[Candidate]:
+        """Every cut of [0, 1] into equal parts, shared out among the stages.
+
+        Args:
+            ladder: strides of the stages.
+            resampling: D and U over time.
+            calls: network calls of the stages, each.
+            parts: number of parts; the windows' ends are multiples of 1/parts.
+
+        Yields:
+            Those candidates whose windows can exist.
+        """
+        for shares in compositions(parts, len(ladder)):
+            fractions = tuple(share / parts for share in shares)
+            try:
+                self.pyramid(Setting(ladder, *resampling, fractions, ()))
+            except ValueError:  # no window of such an end on this path
+                continue
+            for steps in calls:
+                yield self.judge(Setting(ladder, *resampling, fractions, steps))
+
+    def pyramid(self, setting: Setting) -> Pyramid:
+        """The stages of a setting, of the frames that are looked at.
+
+        Raises:
+            ValueError: for windows that cannot exist on this path, or frames that do not fit.
+        """
+        problem = self._problem
+        return _make_pyramid(
+            problem.path,
+            problem.spectrum.num_frames,
+            setting.frame_strides,
+            setting.stage_fractions,
+            setting.downsample,
+            setting.upsample,
+            problem.time_shift,
+        )
+
+
+@functools.lru_cache(maxsize=4096)
+def _make_pyramid(
+    path: Path,
+    num_frames: int,
+    strides: tuple[int, ...],
+    fractions: tuple[float, ...],
+    downsample: str,
+    upsample: str,
+    time_shift: float,
+) -> Pyramid:
+    return make_pyramid(
+        path,
+        shape=(num_frames, 1, 1),
+        strides=strides,
+        stage_fractions=fractions,
+        downsample=(downsample, "stride", "stride"),
+        upsample=(upsample, "nearest", "nearest"),
+        time_shift=time_shift,
+    )

@@ -1,0 +1,150 @@
+"""`pyramid.stage_fractions="auto"`: windows from the clips, once, before anything is compiled.
+
+The numbers take the word's place in the config, so that config.json of the run has them, and a
+run that goes on, samples or evaluates measures nothing. Every process measures the same clips, and
+process 0's numbers are everyone's.
+"""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import jax
+import numpy as np
+from absl import logging
+from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
+
+from tpdiff_jax.advice.choice import choose_windows
+from tpdiff_jax.advice.search import Candidate, Problem, Search, StageCosts, law_spectrum
+from tpdiff_jax.advice.settings_grid import Setting
+from tpdiff_jax.data import ClipShape, Dataset
+from tpdiff_jax.experiment.experiment import Experiment
+from tpdiff_jax.experiment.measured_clips import clips_to_measure, measure_clips
+from tpdiff_jax.run_folder.run_config import FILE_NAME, load_config
+from tpdiff_jax.run_log.progress import Progress
+
+AUTO = "auto"
+_STRIDES = ("strides", "frame_strides")
+
+
+def is_auto(config: ConfigDict) -> bool:
+    """Whether a config leaves its windows to the clips.
+
+    Args:
+        config: every field of every group.
+
+    Raises:
+        ValueError: for another word where numbers should stand.
+    """
+    given = config.get("pyramid", {}).get("stage_fractions", ())
+    if given in (AUTO, (AUTO,)):
+        return True
+    entries = given if isinstance(given, tuple) else (given,)
+    if any(isinstance(entry, str) for entry in entries):
+        raise ValueError(
+            f"pyramid.stage_fractions is {given!r}; allowed: (), one positive number for each "
+            f"stage, or {AUTO}"
+        )
+    return False
+
+
+def with_fractions(config: ConfigDict, fractions: Sequence[float]) -> ConfigDict:
+    """A copy of a config with these stage fractions.
+
+    Args:
+        config: every field of every group; it stays as it is.
+        fractions: one a stage, or none for equal shares.
+    """
+    chosen = config.copy_and_resolve_references()
+    with chosen.ignore_type():
+        chosen.pyramid.stage_fractions = tuple(fractions)
+    return chosen
+
+
+def with_saved_windows(config: ConfigDict, workdir: pathlib.Path) -> ConfigDict:
+    """The numbers that a run has chosen before in the place of the word.
+
+    Args:
+        config: every field of every group.
+        workdir: of the run, which may not have begun.
+
+    Returns:
+        The config itself where there is nothing to fill in: no word, no run, or a run of other
+        strides.
+    """
+    if not is_auto(config) or not (workdir / FILE_NAME).exists():
+        return config
+    saved, now = load_config(workdir).get("pyramid", {}), config.pyramid
+    if any(saved.get(name) != now.get(name) for name in _STRIDES):
+        return config
+    return with_fractions(config, saved["stage_fractions"])
+
+
+def choose_fractions(
+    draft: Experiment, datasets: Mapping[str, Dataset | ClipShape]
+) -> tuple[float, ...]:
+    """Measure clips and choose the windows of a run.
+
+    Args:
+        draft: the run with equal shares in the place of its windows.
+        datasets: by the name of the bucket; the one with the most clips is measured.
+
+    Returns:
+        Stage fractions, coarsest first; () for a run of one stage, which has no choice.
+
+    Raises:
+        ValueError: where no clips are at hand, they cannot be measured, or strides are not over
+            time alone.
+    """
+    pyramid = draft.pyramid
+    if pyramid.num_stages == 1:
+        return ()
+    if any(stage.strides[1:] != (1, 1) for stage in pyramid.stages):
+        raise ValueError(
+            f"pyramid.stage_fractions is {AUTO!r}, which measures redundancy over time, with "
+            "strides over height or width; allowed: one number for each stage"
+        )
+    at_hand = [one for one in datasets.values() if not isinstance(one, ClipShape)]
+    if not at_hand:
+        raise ValueError(
+            f"pyramid.stage_fractions is {AUTO!r} and there are no clips to measure; allowed: one "
+            "number for each stage"
+        )
+    best, count = _measure_and_choose(draft, max(at_hand, key=lambda one: one.num_clips("train")))
+    fractions = _of_main(best.setting.stage_fractions)
+    debts = ", ".join(f"{debt:.2g}" for debt in best.debts)
+    logging.info(
+        "pyramid.stage_fractions: %s, from %d clips (error of the exact predictor %.3f; nats per "
+        "new frame that jumps owe: %s)",
+        *(fractions, count, best.error, debts),
+    )
+    return fractions
+
+
+def _measure_and_choose(draft: Experiment, dataset: Dataset) -> tuple[Candidate, int]:
+    pyramid, config = draft.pyramid, draft.config.pyramid
+    ladder = tuple(stage.strides[0] for stage in pyramid.stages)
+    _, count = clips_to_measure(dataset)
+    is_quiet = jax.process_index() > 0
+    with Progress(count, label="measure", unit="clip", is_quiet=is_quiet) as progress:
+        spectrum = measure_clips(dataset, draft.train.seed, progress.update)
+    problem = Problem(
+        spectrum=law_spectrum(spectrum, ladder[0]),
+        path=pyramid.path,
+        solver=draft.sampler.solver,
+        num_calls=sum(draft.sampler.steps_per_stage),
+        time_shift=pyramid.time_shift,
+    )
+    costs = {stride: 1.0 / stride for stride in (*ladder, 1)}  # the same for all: not looked at
+    steps = tuple(draft.sampler.steps_per_stage)
+    fixed = Setting(ladder, config.downsample, config.upsample, (), steps)
+    return choose_windows(Search(problem, StageCosts(costs, costs)), fixed), count
+
+
+def _of_main(fractions: tuple[float, ...]) -> tuple[float, ...]:
+    """What process 0 has chosen: rounding may differ between kinds of processors."""
+    if jax.process_count() == 1:
+        return fractions
+    thousandths = np.array([round(1000 * share) for share in fractions], np.int32)
+    chosen = multihost_utils.broadcast_one_to_all(thousandths)
+    return tuple(int(share) / 1000 for share in chosen)
