@@ -4,10 +4,11 @@ A row whose name was there before takes its place: timings are told after every 
 """
 
 import argparse
+import functools
 import json
 import pathlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -35,7 +36,7 @@ from bench.timing import quartiles
 from experiments.grid.overrides import merge_overrides, read_config
 from experiments.pages.paper_tables import SECONDS
 from tpdiff_jax.devices.peak import measure_matmul_flops
-from tpdiff_jax.experiment.build import build_experiment
+from tpdiff_jax.experiment.build import Experiment, build_experiment
 from tpdiff_jax.models.layers.attention_kernels import KERNELS, choose_kernel
 from tpdiff_jax.planning.chips import chip_of_device_kind
 from tpdiff_jax.train import train
@@ -52,11 +53,10 @@ class SkippedPart(Exception):
 def attention(size: Size, watch: Watch) -> Iterator[Row]:
     """The kernel that networks get in bfloat16, against XLA's in float32: forward and gradients."""
     for shape in size.attention:
+        watch.check()
         *sizes, is_masked = shape
         name = "x".join(map(str, sizes)) + (", keys hidden" if is_masked else "")
-        yield attempt(name, lambda shape=shape: attention_figures(*shape))
-        if watch.left < 0:
-            return
+        yield attempt(name, functools.partial(attention_figures, *shape))
 
 
 def attention_figures(
@@ -115,11 +115,10 @@ def training(size: Size, watch: Watch) -> Iterator[Row]:
     """Training steps of the systems of the paper, pyramid over vanilla, at random weights."""
     systems = list(size.systems.items())
     for done, (name, system) in enumerate(systems):
+        watch.check()
         fields = {**batch_fields(size.batch), **size.system_fields.get(name, {})}
         own = watch.share(len(systems) - done)
         yield from _for_kernels(name, system.config, system.frame_shape, fields, size, own)
-        if watch.left < 0:
-            return
 
 
 def _for_kernels(
@@ -177,6 +176,7 @@ def sampling(size: Size, watch: Watch) -> Iterator[Row]:
     """30 network calls with guidance at the sizes of the paper, pyramid and vanilla in turn."""
     systems = list(size.systems.items())
     for done, (name, _) in enumerate(systems):
+        watch.check()
         own = watch.share(len(systems) - done)
         for kernel in size.kernels:
             try:
@@ -186,8 +186,6 @@ def sampling(size: Size, watch: Watch) -> Iterator[Row]:
                 yield failed_row(f"{name}, attention {kernel}", error)
             finally:
                 forget_programs()
-        if watch.left < 0:
-            return
 
 
 def _timed_samplers(name: str, kernel: str, size: Size, watch: Watch) -> Iterator[Row]:
@@ -221,16 +219,22 @@ def memory(size: Size, watch: Watch) -> Iterator[Row]:
     fields = {**size.dit, "model.dtype": "bfloat16"}
     config = read_config(DIT, merge_overrides({}, fields))
     experiment = build_experiment(config, frame_shape=size.dit_shape)
-    for i, program in enumerate(experiment.programs):
+    for i in range(len(experiment.programs)):
+        watch.check()
+        yield attempt(f"stage {i}", functools.partial(memory_figures, experiment, i))
 
-        def figures(i: int = i, program: Any = program) -> dict[str, Any]:
-            found = measure_stage(experiment, i, random_batch(program))
-            off = found["measured"] / found["planned"] - 1.0
-            return {**found, "departure": off, "is_within_aim": abs(off) <= AIM}
 
-        yield attempt(f"stage {i}", figures)
-        if watch.left < 0:
-            return
+def memory_figures(experiment: Experiment, stage_index: int) -> dict[str, Any]:
+    """Return planned, compiled and measured bytes of a step, and how far off the plan was.
+
+    Args:
+        experiment: what is trained.
+        stage_index: stage, 0 is the coarsest.
+    """
+    batch = random_batch(experiment.programs[stage_index])
+    found = measure_stage(experiment, stage_index, batch)
+    off = found["measured"] / found["planned"] - 1.0
+    return {**found, "departure": off, "is_within_aim": abs(off) <= AIM}
 
 
 def resume(size: Size, watch: Watch) -> Iterator[Row]:
@@ -295,25 +299,33 @@ def pytorch(size: Size, watch: Watch) -> Iterator[Row]:
     rounds = size.rounds
     fields = {**size.pytorch, "network": "video_dit", "dtype": "bfloat16", "clock": "wall"}
     for name, is_eager in (("eager", True), ("eager and compiled", False)):
+        watch.check()
         options = argparse.Namespace(**fields, rounds=rounds, nocompile=is_eager)
         before = watch.gone
-        row = attempt(name, lambda options=options: pytorch_figures(twin.measure(options)))
+        row = attempt(name, functools.partial(pytorch_figures, twin.measure, options))
         yield {**row, "with_compilation_seconds": watch.gone - before}
-        if watch.left < 0:
-            return
 
 
-def pytorch_figures(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the times of `bench.pytorch`, and PyTorch's over ours within a round.
+def pytorch_figures(
+    measure: Callable[[argparse.Namespace], Mapping[str, Any]], options: argparse.Namespace
+) -> dict[str, Any]:
+    """Return the times of both libraries, and PyTorch's over ours within a round.
 
     Args:
-        report: what `bench.pytorch.measure` returns.
+        measure: `bench.pytorch.measure`.
+        options: as its command line has them.
+
+    Raises:
+        ValueError: when the networks differ, so that nothing was timed.
     """
+    report = measure(options)
+    if report["is_different"]:
+        raise ValueError(f"the networks differ: {dict(report['differences'])}")
     times, ratios = {}, {}
     for case, column in report["seconds"].items():
         work = case.partition("/")[0]
         ours = np.array(report["seconds"][f"{work}/tpdiff_jax"])
         times[case] = quartiles(np.array(column))._asdict()
         ratios[case] = quartiles(np.array(column) / ours)._asdict()
-    kept = ("parameters", "tokens", "forward_flops", "differences", "seconds", "is_different")
+    kept = ("parameters", "tokens", "forward_flops", "differences", "seconds")
     return {**{name: report[name] for name in kept}, "times": times, "over_ours": ratios}
