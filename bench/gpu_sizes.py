@@ -7,6 +7,7 @@ from typing import Any
 from experiments.table1 import SYSTEMS, TimedSystem
 
 Overrides = Mapping[str, Any]
+DIT = "configs/dit_2b.py"
 _ONE_DEVICE: Overrides = {"mesh.data": 1, "mesh.fsdp": 1}
 
 
@@ -97,8 +98,9 @@ TOY = Size(
             "model.num_groups": 4, "model.text_dim": 8, "model.num_text_tokens": 3,
         },
         "miniflux": {
-            **_SHORT, "model.num_heads": 1, "model.num_double_blocks": 1, "model.num_single_blocks": 1,
-            "model.text_dim": 8, "model.num_text_tokens": 3, "model.pooled_dim": 8,
+            **_SHORT, "model.num_heads": 1, "model.num_double_blocks": 1,
+            "model.num_single_blocks": 1, "model.text_dim": 8, "model.num_text_tokens": 3,
+            "model.pooled_dim": 8,
         },
         "wan": {
             **_SHORT, "model.num_heads": 1, "model.head_dim": 12, "model.depth": 1,

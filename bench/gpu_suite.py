@@ -31,7 +31,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from bench.gpu_page import write_page
@@ -52,7 +52,7 @@ class Part(NamedTuple):
     """One part of the suite.
 
     Attributes:
-        measure: name of its function in `bench.gpu_parts`.
+        measure: a name in `bench.gpu_parts.MEASURES`.
         seconds: that it may take at most.
         environment: variables of its process, added to what they hold.
     """
@@ -201,8 +201,7 @@ def measure_part(options: argparse.Namespace) -> int:
 
     open_compilation_cache(options.compilation_cache)
     path, watch = _file(options, options.part), Watch(options.seconds)
-    measure: Callable[..., Iterator[dict[str, Any]]]
-    measure = getattr(gpu_parts, PARTS[options.part].measure)
+    measure = gpu_parts.MEASURES[PARTS[options.part].measure]
     content: dict[str, Any] = {"part": options.part, "size": options.size, "origin": run_origin()}
     content |= {"status": "failed: it has not ended", "rows": {}}
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bench import gpu_parts, gpu_suite
+from bench import gpu_checks, gpu_parts, gpu_suite, timing
 from bench.gpu_page import write_page
 from bench.gpu_rows import OutOfTime, Watch, attempt, timed_rounds
 from bench.gpu_sizes import H200, TOY
@@ -34,7 +34,7 @@ def rows_of(part: Iterator[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 def test_attention_is_compared_with_exact_products_and_a_wrong_kernel_is_seen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    rows = rows_of(gpu_parts.attention(TOY, Watch(1e6)))
+    rows = rows_of(gpu_checks.attention(TOY, Watch(1e6)))
     assert len(rows) == len(TOY.attention)
     for row in rows.values():
         assert set(row["errors"]) == {"output", "to queries", "to keys", "to values"}
@@ -44,8 +44,8 @@ def test_attention_is_compared_with_exact_products_and_a_wrong_kernel_is_seen(
         exact = attention_kernels.dot_product_attention(q, k, v, key_mask)
         return exact if q.dtype == jnp.float32 else exact + 0.01 * exact[:, ::-1] + 0.1 * v
 
-    monkeypatch.setitem(gpu_parts.KERNELS, "xla", shifted)
-    row = gpu_parts.attention_figures(*TOY.attention[0])
+    monkeypatch.setitem(gpu_checks.KERNELS, "xla", shifted)
+    row = gpu_checks.attention_figures(*TOY.attention[0])
     assert not row["is_within_aim"] and row["errors"]["output"] > 0.05
 
 
@@ -55,7 +55,7 @@ def test_attention_without_its_hidden_keys_is_that_of_the_others() -> None:
     rng = np.random.default_rng(0)
     q, k, v = (rng.standard_normal((batch, tokens, heads, channels)) for _ in range(3))
     mask = rng.random((batch, tokens)) < 0.5
-    found = gpu_parts.KERNELS["xla"](*map(jnp.asarray, (q, k, v)), jnp.asarray(mask))
+    found = gpu_checks.KERNELS["xla"](*map(jnp.asarray, (q, k, v)), jnp.asarray(mask))
     for i in range(batch):
         scores = q[i, :, 0] @ k[i, mask[i], 0].T / np.sqrt(channels)
         weights = np.exp(scores - scores.max(axis=1, keepdims=True))
@@ -63,7 +63,9 @@ def test_attention_without_its_hidden_keys_is_that_of_the_others() -> None:
         np.testing.assert_allclose(found[i, :, 0], expected, atol=1e-5)
 
 
-def test_rounds_stop_where_the_next_one_would_be_too_late() -> None:
+def test_rounds_stop_where_the_next_one_would_be_too_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A clock that only the cases move: each round takes 3 s of 20, of which 18 may be used."""
     now = [0.0]
     watch = Watch(20.0, clock=lambda: now[0])
@@ -72,14 +74,8 @@ def test_rounds_stop_where_the_next_one_would_be_too_late() -> None:
         return lambda: now.__setitem__(0, now[0] + seconds)
 
     cases = {"a": case(1.0), "b": case(2.0)}
-    import bench.timing
-
-    real = bench.timing.time.perf_counter
-    bench.timing.time.perf_counter = lambda: now[0]
-    try:
-        found = list(timed_rounds(cases, watch, most=99))
-    finally:
-        bench.timing.time.perf_counter = real
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    found = list(timed_rounds(cases, watch, most=99))
     assert len(found) == 6 and now[0] == 18.0
     assert found[-1]["b"].tolist() == [2.0] * 6 and [len(f["a"]) for f in found[:2]] == [1, 2]
     with pytest.raises(OutOfTime, match="21 of 20 s"):
@@ -189,7 +185,7 @@ def test_every_part_is_written_as_it_ends_and_the_next_goes_on(
         ("steps", broken), ("sampling", ended), ("pytorch", absent), ("memory", late),
         ("training", died),
     ):  # fmt: skip
-        monkeypatch.setattr(gpu_parts, name, part)
+        monkeypatch.setitem(gpu_parts.MEASURES, name, part)
     parts = "attention,steps,sampling,pytorch,memory,training"
     flags = [f"--out={tmp_path}", "--size=toy"]
     assert gpu_suite.main([*flags, f"--parts={parts}"]) == gpu_suite.EXIT_UNMEASURED
@@ -338,10 +334,10 @@ def test_losses_are_compared_bit_by_bit(
         text = "\n".join(json.dumps(line) for line in [*lines, {"step": 3, "eval/x": 1.0}])
         (workdir / "metrics.jsonl").write_text(text)
 
-    monkeypatch.setattr(gpu_parts, "build_experiment", lambda config: config.train.num_steps)
-    monkeypatch.setattr(gpu_parts, "train", pretend)
+    monkeypatch.setattr(gpu_checks, "build_experiment", lambda config: config.train.num_steps)
+    monkeypatch.setattr(gpu_checks, "train", pretend)
     for is_wrong in (False, True):
-        row = gpu_parts.resume_figures(TOY)
+        row = gpu_checks.resume_figures(TOY)
         assert row["steps_that_differ"] == ([3] if is_wrong else [])
         assert row["is_within_aim"] != is_wrong and row["stopped_at"] == 2
 
