@@ -69,8 +69,8 @@ PARTS: Mapping[str, Part] = {
     "sampling": Part("sampling", 200.0),
     "pytorch": Part("pytorch", 90.0, _SHARED),
     "memory": Part("memory", 75.0),
-    "resume": Part("resume", 60.0),
-    "resume_deterministic": Part("resume", 60.0, {"XLA_FLAGS": _DETERMINISTIC}),
+    "resume": Part("resume", 80.0),
+    "resume_deterministic": Part("resume", 80.0, {"XLA_FLAGS": _DETERMINISTIC}),
     "training": Part("training", 120.0),
 }
 

@@ -1,6 +1,7 @@
 """The suite for a GPU, on a CPU: parts apart, what is kept, what fails, what has no time."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -352,6 +353,30 @@ def test_steps_are_timed_at_toy_size() -> None:
     for stage in row["stages"]:
         share = stage["flops"] / stage["seconds"]["median"] / row["peak"]
         assert stage["peak_share"] == pytest.approx(share)
+
+
+def test_a_machine_that_reads_no_clips_needs_little(tmp_path: pathlib.Path) -> None:
+    """Without what reads clips, draws pages of clips or encodes text, all sizes still build."""
+    missing = ("av", "array_record", "clu", "grain", "tensorflow_datasets", "torch", "diffusers")
+    for name in (*missing, "transformers", "sklearn", "tensorboard", "wandb"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('not here')")
+    code = (
+        "from bench.gpu_parts import *\n"
+        "from bench import gpu_checks\n"
+        "from bench.gpu_sizes import H200, TOY\n"
+        "for n, s in H200.systems.items():\n"
+        "    build_twins(s.config, merge_overrides({}, batch_fields(1)), s.frame_shape)\n"
+        "build_twins(DIT, merge_overrides({}, H200.dit), H200.dit_shape)\n"
+        "print(next(gpu_checks.attention(TOY, Watch(99)))['is_within_aim'])\n"
+        "try:\n    next(pytorch(TOY, Watch(99)))\n"
+        "except SkippedPart as error:\n    print(error)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{REPO}"}
+    command = [sys.executable, "-c", code]
+    out = subprocess.run(
+        command, cwd=REPO, env=environment, capture_output=True, text=True, check=False
+    )
+    assert out.stdout.splitlines() == ["True", "not here"], out.stderr[-2000:]
 
 
 @pytest.mark.slow
