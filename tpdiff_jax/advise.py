@@ -27,7 +27,7 @@ from tpdiff_jax.advice.choice import (
 )
 from tpdiff_jax.advice.clip_spectrum import ClipSpectrum
 from tpdiff_jax.advice.detail_share import SHOWN_STRIDES, detail_share, detail_shares
-from tpdiff_jax.advice.search import Candidate, Problem, Search, StageCosts, law_spectrum
+from tpdiff_jax.advice.search import Candidate, Search, StageCosts, law_spectrum
 from tpdiff_jax.advice.settings_grid import (
     USEFUL_SHARE,
     Setting,
@@ -42,7 +42,7 @@ from tpdiff_jax.experiment.clip_flops import clip_flops
 from tpdiff_jax.experiment.experiment import Experiment
 from tpdiff_jax.experiment.measured_clips import clips_to_measure, measure_clips
 from tpdiff_jax.experiment.shapes import ClipsOfShape
-from tpdiff_jax.experiment.window_choice import is_auto, with_fractions
+from tpdiff_jax.experiment.window_choice import is_auto, problem_of, with_fractions
 from tpdiff_jax.files.json_files import write_json
 from tpdiff_jax.run_log.progress import Progress
 
@@ -111,7 +111,8 @@ class Adviser:
             spectrum = measure_clips(dataset, experiment.train.seed, progress.update)
         useful = useful_strides(spectrum)
         ladders = self._ladders(useful or _TRIED_ANYWAY)
-        search = Search(self._problem(spectrum), self._costs())
+        problem = problem_of(experiment, law_spectrum(spectrum, max(SHOWN_STRIDES)))
+        search = Search(problem, self._costs())
         with Progress(len(ladders), label="judge", unit="ladder") as progress:
             candidates: list[Candidate] = []
             for number, ladder in enumerate(ladders, start=1):
@@ -128,7 +129,7 @@ class Adviser:
             "useful_strides": list(useful),
             "vanilla": _row(vanilla),
             "configured": self._configured(search),
-            "recommended": best and self._recommended(search, best),
+            "recommended": best and self._recommended(search, best, spectrum),
             "pays": bool(useful) and best is not None,
             "candidates": [_row(one) for one in candidates],
             **run_origin(),
@@ -149,16 +150,6 @@ class Adviser:
             return True
 
         return fitting_ladders(frames, strides, is_possible)
-
-    def _problem(self, spectrum: ClipSpectrum) -> Problem:
-        experiment, pyramid = self._experiment, self._clips.pyramid
-        return Problem(
-            spectrum=law_spectrum(spectrum, max(SHOWN_STRIDES)),
-            path=pyramid.path,
-            solver=experiment.sampler.solver,
-            num_calls=sum(experiment.sampler.steps_per_stage),
-            time_shift=pyramid.time_shift,
-        )
 
     def _costs(self) -> StageCosts:
         """Shares of full rate by the network's FLOP model, of every stride that may be judged."""
@@ -182,10 +173,12 @@ class Adviser:
         )
 
     def _resamplings(self) -> tuple[tuple[str, str], ...]:
-        """D and U; a first latent that is the code of one frame may not be copied into others."""
-        is_apart = self._clips.dataset.encoders["video"]["name"] in FIRST_LATENT_APART
-        down = self._experiment.config.pyramid.downsample
-        return (down, "nearest_next" if is_apart else "nearest"), (down, "linear")
+        """D and U; a first latent that is the code of one frame is not copied into others."""
+        given = self._experiment.config.pyramid.downsample
+        down = given if given != "dct" else "stride"
+        if self._clips.dataset.encoders["video"]["name"] in FIRST_LATENT_APART:
+            return (down, "nearest_next"), (down, "linear"), ("stride", "insert")
+        return (down, "nearest"), (down, "linear"), ("dct", "dct"), ("stride", "insert")
 
     def _configured(self, search: Search) -> dict[str, Any] | None:
         """The config's own setting, where its strides are over time alone."""
@@ -205,7 +198,9 @@ class Adviser:
         except ValueError:  # strides that do not fit the frames which are looked at
             return None
 
-    def _recommended(self, search: Search, best: Candidate) -> dict[str, Any]:
+    def _recommended(
+        self, search: Search, best: Candidate, spectrum: ClipSpectrum
+    ) -> dict[str, Any]:
         """What is recommended, with the noise of its jumps and as words to copy."""
         config, strides = self._experiment.config, best.setting.frame_strides
         stages = search.pyramid(best.setting).stages[1:]
@@ -214,7 +209,7 @@ class Adviser:
             for (coarse, fine), stage in zip(itertools.pairwise(strides), stages, strict=True)
         ]
         is_reset = any((config.train.stage_probs, config.sample.guidance_per_stage))
-        words = override_words(best.setting, is_reset=is_reset)
+        words = override_words(best.setting, spectrum.means, is_reset=is_reset)
         return _row(best) | {"jumps": jumps, "overrides": words}
 
     def _inputs(self, max_debt: float, vanilla_error: float) -> dict[str, Any]:
@@ -260,6 +255,7 @@ def _data_facts(clips: ClipsOfShape, split: str, spectrum: ClipSpectrum) -> dict
         "fps": dataset.fps,
         "is_pixels": dataset.is_pixels,
         "variance": spectrum.variance,
+        "means": list(spectrum.means),
     }
 
 

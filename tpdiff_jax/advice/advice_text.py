@@ -72,11 +72,12 @@ def verdict(content: Mapping[str, Any]) -> str:
     return "A temporal pyramid pays here."
 
 
-def override_words(setting: Setting, *, is_reset: bool = False) -> str:
+def override_words(setting: Setting, means: Sequence[float], *, is_reset: bool = False) -> str:
     """A setting as overrides to copy.
 
     Args:
         setting: the fields.
+        means: of the clips' channels, from which inserted frames start.
         is_reset: whether the config has entries of other stages, which are then left out.
 
     Returns:
@@ -89,6 +90,9 @@ def override_words(setting: Setting, *, is_reset: bool = False) -> str:
         f'--config.pyramid.stage_fractions="{setting.stage_fractions}"',
         f'--config.sample.steps_per_stage="{setting.steps_per_stage}"',
     ]
+    if setting.upsample == "insert":
+        rounded = tuple(float(f"{mean:.4g}") for mean in means)
+        words.append(f'--config.pyramid.data_mean="{rounded}"')
     if is_reset:
         words += ['--config.train.stage_probs="()"', '--config.sample.guidance_per_stage="()"']
     return " ".join(words)

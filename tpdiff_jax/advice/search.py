@@ -16,6 +16,7 @@ from tpdiff_jax.advice.information_debt import information_debts
 from tpdiff_jax.advice.settings_grid import WINDOW_PARTS, Setting, compositions, shared_calls
 from tpdiff_jax.method.paths import Path
 from tpdiff_jax.method.pyramid import Pyramid
+from tpdiff_jax.method.sampler_spec import SamplerSpec
 from tpdiff_jax.method.stages import make_pyramid
 
 LAW_FRAMES = 24
@@ -70,14 +71,20 @@ class Problem(NamedTuple):
         path: the noise path.
         solver: "euler" or "second_order".
         num_calls: network calls of a video.
+        grid_power: of all stages; or one a stage, of pyramids of so many stages alone.
         time_shift: of training and sampling times.
+        overlap: L'/L of the jumps.
+        line: "stagewise" or "marginal".
     """
 
     spectrum: ClipSpectrum
     path: Path
     solver: str
     num_calls: int
+    grid_power: tuple[float, ...] = (1.0,)
     time_shift: float = 1.0
+    overlap: float = 1.0
+    line: str = "stagewise"
 
 
 def law_spectrum(spectrum: ClipSpectrum, largest_stride: int) -> ClipSpectrum:
@@ -116,7 +123,7 @@ class Search:
         spent = sum(n * self._costs.sampling[r] for n, r in zip(calls, strides, strict=True))
         return Candidate(
             setting=setting,
-            error=self._videos.error(pyramid, calls, self._problem.solver),
+            error=self._videos.error(pyramid, self._sampler(calls)),
             debts=self._debts[key],
             sampling_cost=spent / sum(calls),
             training_cost=sum(self._costs.training[r] for r in strides) / len(strides),
@@ -177,32 +184,42 @@ class Search:
         """
         problem = self._problem
         return _make_pyramid(
-            problem.path,
             problem.spectrum.num_frames,
-            setting.frame_strides,
-            setting.stage_fractions,
-            setting.downsample,
-            setting.upsample,
+            setting[:4],
+            problem.path,
             problem.time_shift,
+            problem.overlap,
+            problem.line,
+        )
+
+    def _sampler(self, calls: tuple[int, ...]) -> SamplerSpec:
+        powers = self._problem.grid_power
+        fits = len(powers) in (1, len(calls))
+        return SamplerSpec(
+            steps_per_stage=calls,
+            solver=self._problem.solver,
+            grid_power=powers if fits else (1.0,),
         )
 
 
 @functools.lru_cache(maxsize=4096)
 def _make_pyramid(
-    path: Path,
     num_frames: int,
-    strides: tuple[int, ...],
-    fractions: tuple[float, ...],
-    downsample: str,
-    upsample: str,
+    setting: tuple[tuple[int, ...], str, str, tuple[float, ...]],
+    path: Path,
     time_shift: float,
+    overlap: float,
+    line: str,
 ) -> Pyramid:
+    strides, downsample, upsample, fractions = setting
     return make_pyramid(
         path,
         shape=(num_frames, 1, 1),
         strides=strides,
         stage_fractions=fractions,
+        overlap=overlap,
         downsample=(downsample, "stride", "stride"),
         upsample=(upsample, "nearest", "nearest"),
         time_shift=time_shift,
+        line=line,
     )
