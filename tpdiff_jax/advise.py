@@ -19,7 +19,6 @@ from ml_collections import ConfigDict
 from tpdiff_jax.advice.advice_text import advice_lines, override_words, verdict
 from tpdiff_jax.advice.choice import (
     FLOOR,
-    MAX_DEBT,
     TOLERANCE,
     Limits,
     choose_setting,
@@ -56,7 +55,7 @@ class AdviceFlags(NamedTuple):
     Attributes:
         target_cost: largest cost, as a share of ordinary diffusion's; None looks for the cheapest
             setting of no larger error.
-        target_debt: largest debt of a jump, nats per new frame; None is `MAX_DEBT`.
+        target_debt: largest debt of a jump, nats per new frame, in the place of `MAX_VISIBLE`.
     """
 
     target_cost: float | None = None
@@ -119,13 +118,15 @@ class Adviser:
                 candidates += search.candidates([ladder], self._resamplings())
                 progress.update(number)
         vanilla = search.vanilla()
-        max_debt = MAX_DEBT if flags.target_debt is None else flags.target_debt
-        best = choose_setting(candidates, vanilla.error, Limits(max_debt, flags.target_cost))
+        limits = Limits(max_cost=flags.target_cost)
+        if flags.target_debt is not None:
+            limits = Limits(math.inf, flags.target_debt, flags.target_cost)
+        best = choose_setting(candidates, vanilla.error, limits)
         return {
             "data": _data_facts(self._clips, split, spectrum),
             "detail_shares": detail_shares(spectrum),
             "bands": _bands(spectrum),
-            "inputs": self._inputs(max_debt, vanilla.error),
+            "inputs": self._inputs(limits, vanilla.error),
             "useful_strides": list(useful),
             "vanilla": _row(vanilla),
             "configured": self._configured(search),
@@ -212,7 +213,7 @@ class Adviser:
         words = override_words(best.setting, spectrum.means, is_reset=is_reset)
         return _row(best) | {"jumps": jumps, "overrides": words}
 
-    def _inputs(self, max_debt: float, vanilla_error: float) -> dict[str, Any]:
+    def _inputs(self, limits: Limits, vanilla_error: float) -> dict[str, Any]:
         experiment = self._experiment
         return {
             "path": experiment.config.path.name,
@@ -222,8 +223,7 @@ class Adviser:
             "tolerance": TOLERANCE,
             "floor": FLOOR,
             "error_limit": error_limit(vanilla_error),
-            "max_debt": max_debt,
-            "max_cost": self._flags.target_cost,
+            **{name: _finite(limit) for name, limit in limits._asdict().items()},
             "useful_share": USEFUL_SHARE,
         }
 
@@ -233,11 +233,17 @@ def _row(one: Candidate) -> dict[str, Any]:
     return {
         **fields,
         "error": one.error,
+        "visible_details": list(one.visible_details),
         "debts": list(one.debts),
         "sampling_cost": one.sampling_cost,
         "training_cost": one.training_cost,
         "cost": one.cost,
     }
+
+
+def _finite(limit: float | None) -> float | None:
+    """A limit as JSON holds it; None for none."""
+    return limit if limit is not None and math.isfinite(limit) else None
 
 
 def _as_list(value: Any) -> Any:

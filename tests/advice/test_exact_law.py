@@ -7,7 +7,7 @@ import pytest
 from tests.method.gaussian_world import GaussianWorld, moving_video_law, sampled_law
 from tpdiff_jax.advice.clip_spectrum import ClipSpectrum
 from tpdiff_jax.advice.exact_law import GaussianVideos
-from tpdiff_jax.advice.information_debt import information_debts
+from tpdiff_jax.advice.jump_debts import information_debts, visible_details
 from tpdiff_jax.method.ddim_path import DDIMPath
 from tpdiff_jax.method.paths import FlowPath
 from tpdiff_jax.method.sampler_spec import SamplerSpec
@@ -100,9 +100,10 @@ def test_still_videos_and_silent_bands_are_no_trouble():
         pyramid = pyramid_of(path)
         assert videos.error(pyramid, SamplerSpec(steps_per_stage=(10, 10, 10))) < 0.3
         np.testing.assert_allclose(information_debts(videos.spectrum, pyramid), 0.0, atol=1e-9)
+        np.testing.assert_allclose(visible_details(videos.spectrum, pyramid), 0.0, atol=1e-9)
 
 
-def test_the_debt_of_frames_with_nothing_in_common():
+def test_debt_and_visible_detail_of_frames_with_nothing_in_common():
     # x_i has F independent frames of variance v, a copy F/2 pairs: 1/2 log(1 + 2 v / nu^2) each.
     v, frames = 3.0, 8
     pyramid = pyramid_of(FLOW, num_frames=frames, strides=(2, 1))
@@ -111,6 +112,9 @@ def test_the_debt_of_frames_with_nothing_in_common():
     known = frames / 2 * np.log(1 + 2 * v / nu**2) / 2
     found = information_debts(spectrum_of(v * np.eye(frames), counts=[5]), pyramid)
     assert found == pytest.approx([5 * (own - known) / (frames / 2)])
+    # Half the frames differ from their copies, by twice the variance.
+    seen = visible_details(spectrum_of(v * np.eye(frames), counts=[5]), pyramid)
+    assert seen == pytest.approx([5 * np.log(1 + 2 * v / nu**2) / 2])
 
 
 def test_a_noisier_jump_owes_less():
@@ -120,4 +124,9 @@ def test_a_noisier_jump_owes_less():
         for a in (0.2, 0.5, 0.8)
     ]
     assert debts == sorted(debts)
+    details = [
+        visible_details(spectrum, pyramid_of(FLOW, strides=(2, 1), stage_fractions=(a, 1 - a)))[0]
+        for a in (0.2, 0.5, 0.8)
+    ]
+    assert details == sorted(details)
     assert information_debts(spectrum, pyramid_of(FLOW, strides=(1,))) == ()

@@ -1,7 +1,7 @@
 """Judging settings: the error, the debts and the costs of each.
 
 Every setting makes as many network calls in all as ordinary diffusion does, and is measured three
-times: its `error` (`exact_law`), the `debts` of its jumps (`information_debt`), and its `cost`, the
+times: its `error` (`exact_law`), what its jumps leave to do (`jump_debts`), and its `cost`, the
 mean of what training and sampling take of ordinary diffusion's FLOPs.
 """
 
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from tpdiff_jax.advice.clip_spectrum import ClipSpectrum
 from tpdiff_jax.advice.exact_law import GaussianVideos
-from tpdiff_jax.advice.information_debt import information_debts
+from tpdiff_jax.advice.jump_debts import information_debts, visible_details
 from tpdiff_jax.advice.settings_grid import WINDOW_PARTS, Setting, compositions, shared_calls
 from tpdiff_jax.method.paths import Path
 from tpdiff_jax.method.pyramid import Pyramid
@@ -30,6 +30,7 @@ class Candidate(NamedTuple):
         setting: the fields.
         error: relative distance of the reached law to the data's, 0 or more.
         debts: of each jump, nats per new frame.
+        visible_details: likewise.
         sampling_cost: share of ordinary diffusion's FLOPs of a video.
         training_cost: share of its FLOPs of a training clip, stages drawn evenly.
     """
@@ -37,6 +38,7 @@ class Candidate(NamedTuple):
     setting: Setting
     error: float
     debts: tuple[float, ...]
+    visible_details: tuple[float, ...]
     sampling_cost: float
     training_cost: float
 
@@ -49,6 +51,11 @@ class Candidate(NamedTuple):
     def debt(self) -> float:
         """The largest of the jumps' debts; 0 without a jump."""
         return max((0.0, *self.debts))
+
+    @property
+    def visible(self) -> float:
+        """The largest of the jumps' visible details; 0 without a jump."""
+        return max((0.0, *self.visible_details))
 
 
 class StageCosts(NamedTuple):
@@ -108,7 +115,7 @@ class Search:
         """Take what is fixed, and what stages cost."""
         self._problem, self._costs = problem, costs
         self._videos = GaussianVideos(problem.spectrum)
-        self._debts: dict[tuple, tuple[float, ...]] = {}
+        self._jumps: dict[tuple, tuple[tuple[float, ...], tuple[float, ...]]] = {}
 
     def judge(self, setting: Setting) -> Candidate:
         """Measure one setting.
@@ -117,14 +124,18 @@ class Search:
             ValueError: for windows that cannot exist on this path, or frames that do not fit.
         """
         pyramid, key = self.pyramid(setting), setting[:4]
-        if key not in self._debts:
-            self._debts[key] = information_debts(self._problem.spectrum, pyramid)
+        if key not in self._jumps:
+            spectrum = self._problem.spectrum
+            details = visible_details(spectrum, pyramid)
+            self._jumps[key] = information_debts(spectrum, pyramid), details
+        debts, details = self._jumps[key]
         strides, calls = setting.frame_strides, setting.steps_per_stage
         spent = sum(n * self._costs.sampling[r] for n, r in zip(calls, strides, strict=True))
         return Candidate(
             setting=setting,
             error=self._videos.error(pyramid, self._sampler(calls)),
-            debts=self._debts[key],
+            debts=debts,
+            visible_details=details,
             sampling_cost=spent / sum(calls),
             training_cost=sum(self._costs.training[r] for r in strides) / len(strides),
         )

@@ -113,11 +113,11 @@ def choose_fractions(
         )
     best, count = _measure_and_choose(draft, max(at_hand, key=lambda one: one.num_clips("train")))
     fractions = _of_main(best.setting.stage_fractions)
-    debts = ", ".join(f"{debt:.2g}" for debt in best.debts)
+    details = ", ".join(f"{detail:.2g}" for detail in best.visible_details)
     logging.info(
-        "pyramid.stage_fractions: %s, from %d clips (error of the exact predictor %.3f; nats per "
-        "new frame that jumps owe: %s)",
-        *(fractions, count, best.error, debts),
+        "pyramid.stage_fractions: %s, from %d clips (error of an exact predictor %.3f; detail that "
+        "jumps leave visible, nats per new frame: %s)",
+        *(fractions, count, best.error, details),
     )
     return fractions
 
