@@ -2,10 +2,10 @@
 
 By default the cheapest whose error is at most TOLERANCE times that of ordinary diffusion with as
 many calls, plus FLOOR, and whose jumps leave at most MAX_VISIBLE of detail to be seen. Windows
-cost nothing, nor does the kind of upsampling, so that among equal costs the least visible detail
-decides: a jump is made as noisy as the error allows. The error alone would do the opposite: an
-exact predictor can add any detail late, where noise is low and its steps are short; a trained one
-is asked for all of it at once. The three numbers are conventions.
+cost nothing, nor does the kind of upsampling, so that among equal costs the least error decides.
+Without the limit on what is visible the error alone would put jumps where noise is low and steps
+are short: an exact predictor can add any detail there, a trained one is asked for all of it at
+once. The three numbers are conventions.
 """
 
 import math
@@ -66,8 +66,7 @@ def choose_setting(
         kept = [one for one in kept if one.cost <= most]
         return min(kept, key=lambda one: (round(one.error, 6), one.cost), default=None)
     kept = [one for one in kept if one.error <= error_limit(vanilla_error)]
-    order = lambda one: (round(one.cost, 6), round(one.visible, 6), one.error)  # noqa: E731
-    return min(kept, key=order, default=None)
+    return min(kept, key=lambda one: (round(one.cost, 6), one.error), default=None)
 
 
 def choose_windows(search: Search, fixed: Setting, limits: Limits | None = None) -> Candidate:
@@ -79,8 +78,8 @@ def choose_windows(search: Search, fixed: Setting, limits: Limits | None = None)
         limits: the cost is given, and not looked at.
 
     Returns:
-        Of the windows within all limits the one of the least visible detail; else that of the
-        least error whose jumps are within theirs; else that of the least visible detail.
+        The windows of the least error among those whose jumps keep to the limits; where none do,
+        those of the least visible detail.
 
     Raises:
         ValueError: where no window can exist.
@@ -91,6 +90,5 @@ def choose_windows(search: Search, fixed: Setting, limits: Limits | None = None)
     found = list(search.with_windows(ladder, (downsample, upsample), [steps], parts))
     if not found:
         raise ValueError(f"no windows exist for frame strides {ladder} on this path")
-    best = choose_setting(found, search.vanilla().error, limits._replace(max_cost=None))
-    best = best or choose_setting(found, 0.0, limits._replace(max_cost=math.inf))
+    best = choose_setting(found, 0.0, limits._replace(max_cost=math.inf))
     return best or min(found, key=lambda one: (round(one.visible, 6), one.error))
