@@ -31,7 +31,8 @@ Public names, by file:
     pyramid              Pyramid, Stage, Jump
     stages               make_pyramid
     stage_line           Line, stage_line, point_on_line, line_to_target, output_to_line
-    stage_targets        sample_times, training_point, TrainingPoint, stage_videos, stage_end_points
+    stage_targets        sample_times, training_point, TrainingPoint, stage_videos,
+                         stage_end_points, coarse_perturbation
     stage_transition     stage_transition, lift_noise
     pairing              pair_nearest, pair_hungarian
     noise_alignment      AlignmentSpec, aligned_noise
@@ -66,6 +67,7 @@ from tpdiff_jax.method.stage_line import (
 )
 from tpdiff_jax.method.stage_targets import (
     TrainingPoint,
+    coarse_perturbation,
     sample_times,
     stage_end_points,
     stage_videos,
@@ -94,6 +96,7 @@ __all__ = [
     "broadcast_time",
     "check_choice",
     "check_shape",
+    "coarse_perturbation",
     "downsampling_matrix",
     "guided",
     "lift_noise",
