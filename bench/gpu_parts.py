@@ -1,23 +1,20 @@
-"""What `bench.gpu_suite` measures: each part yields rows as soon as they are known.
+"""What `bench.gpu_suite` times, and all its parts: each yields rows as soon as they are known.
 
 A row whose name was there before takes its place: timings are told after every round.
 """
 
 import argparse
-import json
-import pathlib
-import tempfile
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from bench.attention import TOLERANCES, relative
 from bench.cost import twin_facts
 from bench.cost_cases import build_twins, step_cases
 from bench.cost_summary import training_summary
+from bench.gpu_checks import attention, memory, resume
 from bench.gpu_rows import (
     Row,
     Watch,
@@ -27,82 +24,18 @@ from bench.gpu_rows import (
     forget_programs,
     timed_rounds,
 )
-from bench.gpu_sizes import Overrides, Size, batch_fields
+from bench.gpu_sizes import DIT, Overrides, Size, batch_fields
 from bench.latency import latency_row, sampling_case
-from bench.memory import AIM, measure_stage
 from bench.step_case import random_batch
 from bench.timing import quartiles
-from experiments.grid.overrides import merge_overrides, read_config
+from experiments.grid.overrides import merge_overrides
 from experiments.pages.paper_tables import SECONDS
 from tpdiff_jax.devices.peak import measure_matmul_flops
-from tpdiff_jax.experiment.build import build_experiment
-from tpdiff_jax.models.layers.attention_kernels import KERNELS, choose_kernel
 from tpdiff_jax.planning.chips import chip_of_device_kind
-from tpdiff_jax.train import train
-from tpdiff_jax.types import Array
-
-DIT = "configs/dit_2b.py"
-FAR_OFF = TOLERANCES["bfloat16"]
 
 
 class SkippedPart(Exception):
     """A part that cannot be measured here, and why."""
-
-
-def attention(size: Size, watch: Watch) -> Iterator[Row]:
-    """The kernel that networks get in bfloat16, against XLA's in float32: forward and gradients."""
-    for shape in size.attention:
-        *sizes, is_masked = shape
-        name = "x".join(map(str, sizes)) + (", keys hidden" if is_masked else "")
-        yield attempt(name, lambda shape=shape: attention_figures(*shape))
-        if watch.left < 0:
-            return
-
-
-def attention_figures(
-    batch: int, tokens: int, heads: int, channels: int, is_masked: bool
-) -> dict[str, Any]:
-    """Return the relative errors of the output and of the gradients to queries, keys and values.
-
-    Args:
-        batch: samples.
-        tokens: of each, queries as keys.
-        heads: of attention.
-        channels: of a head.
-        is_masked: whether each sample hides another third of its keys.
-    """
-    rng = np.random.default_rng(tokens + channels)
-    shape = (batch, tokens, heads, channels)
-    arrays = [jnp.asarray(rng.standard_normal(shape), jnp.bfloat16) for _ in range(4)]
-    mask = jnp.asarray(rng.permuted(np.arange(batch * tokens).reshape(batch, tokens) % 3, axis=1))
-    key_mask = mask != 0 if is_masked else None
-
-    def outputs(kernel: str, dtype: Any) -> list[Array]:
-        q, k, v, cotangent = (array.astype(dtype) for array in arrays)
-
-        def run(*operands: Array) -> Any:
-            out, pull = jax.vjp(lambda *args: KERNELS[kernel](*args, key_mask), *operands)
-            return out, *pull(cotangent)
-
-        # On GPUs products of float32 are of fewer bits unless the most are asked for.
-        with jax.default_matmul_precision("highest"):
-            return list(jax.jit(run)(q, k, v))
-
-    kernel = choose_kernel("auto", jax.default_backend(), "bfloat16", tokens)
-    exact, found, plain = (
-        outputs("xla", jnp.float32),
-        outputs(kernel, jnp.bfloat16),
-        outputs("xla", jnp.bfloat16),
-    )
-    names = ("output", "to queries", "to keys", "to values")
-    errors = {n: relative(a, b) for n, a, b in zip(names, found, exact, strict=True)}
-    beside = {n: relative(a, b) for n, a, b in zip(names, plain, exact, strict=True)}
-    return {
-        "kernel": kernel,
-        "errors": errors,
-        "errors_of_xla_in_bfloat16": beside,
-        "is_within_aim": all(error <= FAR_OFF for error in errors.values()),  # NaN is not
-    }
 
 
 def steps(size: Size, watch: Watch) -> Iterator[Row]:
@@ -115,11 +48,10 @@ def training(size: Size, watch: Watch) -> Iterator[Row]:
     """Training steps of the systems of the paper, pyramid over vanilla, at random weights."""
     systems = list(size.systems.items())
     for done, (name, system) in enumerate(systems):
+        watch.check()
         fields = {**batch_fields(size.batch), **size.system_fields.get(name, {})}
         own = watch.share(len(systems) - done)
         yield from _for_kernels(name, system.config, system.frame_shape, fields, size, own)
-        if watch.left < 0:
-            return
 
 
 def _for_kernels(
@@ -177,6 +109,7 @@ def sampling(size: Size, watch: Watch) -> Iterator[Row]:
     """30 network calls with guidance at the sizes of the paper, pyramid and vanilla in turn."""
     systems = list(size.systems.items())
     for done, (name, _) in enumerate(systems):
+        watch.check()
         own = watch.share(len(systems) - done)
         for kernel in size.kernels:
             try:
@@ -186,8 +119,6 @@ def sampling(size: Size, watch: Watch) -> Iterator[Row]:
                 yield failed_row(f"{name}, attention {kernel}", error)
             finally:
                 forget_programs()
-        if watch.left < 0:
-            return
 
 
 def _timed_samplers(name: str, kernel: str, size: Size, watch: Watch) -> Iterator[Row]:
@@ -213,77 +144,6 @@ def _timed_samplers(name: str, kernel: str, size: Size, watch: Watch) -> Iterato
         }
 
 
-def memory(size: Size, watch: Watch) -> Iterator[Row]:
-    """The peak of a training step, measured, planned and compiled, coarsest stage first.
-
-    A device tells its highest peak since it was started, and stages need more and more.
-    """
-    fields = {**size.dit, "model.dtype": "bfloat16"}
-    config = read_config(DIT, merge_overrides({}, fields))
-    experiment = build_experiment(config, frame_shape=size.dit_shape)
-    for i, program in enumerate(experiment.programs):
-
-        def figures(i: int = i, program: Any = program) -> dict[str, Any]:
-            found = measure_stage(experiment, i, random_batch(program))
-            off = found["measured"] / found["planned"] - 1.0
-            return {**found, "departure": off, "is_within_aim": abs(off) <= AIM}
-
-        yield attempt(f"stage {i}", figures)
-        if watch.left < 0:
-            return
-
-
-def resume(size: Size, watch: Watch) -> Iterator[Row]:
-    """A run that was stopped and resumed, against one that was not: the bits of its losses."""
-    yield attempt("resumed run", lambda: resume_figures(size))
-
-
-def resume_figures(size: Size) -> dict[str, Any]:
-    """Train in one go, and in two; return the losses of both as exact numbers.
-
-    Args:
-        size: of the run.
-    """
-    stop, end = size.resume_steps
-    with tempfile.TemporaryDirectory() as folder:
-        whole, parts = (pathlib.Path(folder) / name for name in ("whole", "parts"))
-        for workdir, length in ((whole, end), (parts, stop), (parts, end)):
-            train(build_experiment(_resume_config(size, length)), workdir)
-        lines = {path: _losses(path) for path in (whole, parts)}
-    steps = sorted(lines[whole])
-    differ = [step for step in steps if lines[whole][step] != lines[parts].get(step)]
-    return {
-        "stopped_at": stop,
-        "steps": end,
-        "steps_that_differ": differ,
-        "differ_before_the_stop": [step for step in differ if step <= stop],
-        "loss_of_last_step": [float.fromhex(lines[p][end][0]) for p in (whole, parts)],
-        "is_within_aim": bool(steps) and not differ,
-    }
-
-
-def _resume_config(size: Size, num_steps: int) -> Any:
-    fields: dict[str, Any] = {
-        "optim.schedule": "constant", "optim.warmup_steps": 1, "train.log_every_steps": 1,
-        "train.checkpoint_every_steps": size.resume_steps[0], "train.num_steps": num_steps,
-        "train.sample_every_steps": 0, "train.eval_every_steps": 0, "sample.num_steps": 3,
-        "sample.num_videos": 2, "sample.batch_size": 2, "eval.num_videos": 2,
-        "eval.batch_size": 2, "log.sinks": ("jsonl",),
-    }  # fmt: skip
-    return read_config("configs/flow.py", merge_overrides({}, {**fields, **size.resume}))
-
-
-def _losses(workdir: pathlib.Path) -> dict[int, tuple[str, str]]:
-    """Loss and gradient norm of each step, exactly."""
-    found = {}
-    for line in (workdir / "metrics.jsonl").read_text().splitlines():
-        entry: Mapping[str, Any] = json.loads(line)
-        if "step_loss" in entry:
-            exact = (float(entry[name]).hex() for name in ("step_loss", "step_grad_norm"))
-            found[entry["step"]] = tuple(exact)
-    return found  # type: ignore[return-value]
-
-
 def pytorch(size: Size, watch: Watch) -> Iterator[Row]:
     """The video DiT here and in PyTorch: eager first, then compiled too."""
     try:
@@ -295,25 +155,45 @@ def pytorch(size: Size, watch: Watch) -> Iterator[Row]:
     rounds = size.rounds
     fields = {**size.pytorch, "network": "video_dit", "dtype": "bfloat16", "clock": "wall"}
     for name, is_eager in (("eager", True), ("eager and compiled", False)):
+        watch.check()
         options = argparse.Namespace(**fields, rounds=rounds, nocompile=is_eager)
         before = watch.gone
-        row = attempt(name, lambda options=options: pytorch_figures(twin.measure(options)))
+        row = attempt(name, functools.partial(pytorch_figures, twin.measure, options))
         yield {**row, "with_compilation_seconds": watch.gone - before}
-        if watch.left < 0:
-            return
 
 
-def pytorch_figures(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the times of `bench.pytorch`, and PyTorch's over ours within a round.
+def pytorch_figures(
+    measure: Callable[[argparse.Namespace], Mapping[str, Any]], options: argparse.Namespace
+) -> dict[str, Any]:
+    """Return the times of both libraries, and PyTorch's over ours within a round.
 
     Args:
-        report: what `bench.pytorch.measure` returns.
+        measure: `bench.pytorch.measure`.
+        options: as its command line has them.
+
+    Raises:
+        ValueError: when the networks differ, so that nothing was timed.
     """
+    report = measure(options)
+    if report["is_different"]:
+        raise ValueError(f"the networks differ: {dict(report['differences'])}")
     times, ratios = {}, {}
     for case, column in report["seconds"].items():
         work = case.partition("/")[0]
         ours = np.array(report["seconds"][f"{work}/tpdiff_jax"])
         times[case] = quartiles(np.array(column))._asdict()
         ratios[case] = quartiles(np.array(column) / ours)._asdict()
-    kept = ("parameters", "tokens", "forward_flops", "differences", "seconds", "is_different")
+    kept = ("parameters", "tokens", "forward_flops", "differences", "seconds")
     return {**{name: report[name] for name in kept}, "times": times, "over_ours": ratios}
+
+
+MEASURES: dict[str, Callable[[Size, Watch], Iterator[Row]]] = {
+    "attention": attention,
+    "steps": steps,
+    "sampling": sampling,
+    "pytorch": pytorch,
+    "memory": memory,
+    "resume": resume,
+    "training": training,
+}
+"""What measures a part."""

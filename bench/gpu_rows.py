@@ -15,6 +15,10 @@ _SHOWN = 2_000  # characters of a traceback's end
 _SPARE = 0.9  # of a part's seconds may be measured in; the rest is for the last round's mistakes
 
 
+class OutOfTime(Exception):
+    """A part has more to measure than its time allows."""
+
+
 class Watch:
     """The time that a part may take."""
 
@@ -36,6 +40,11 @@ class Watch:
     def left(self) -> float:
         """Seconds in which work may still be begun; below 0 there is none."""
         return _SPARE * self._seconds - self.gone
+
+    def check(self) -> None:
+        """Raise OutOfTime where no work may be begun any more."""
+        if self.left < 0:
+            raise OutOfTime(f"{self.gone:.0f} of {self._seconds:.0f} s are gone")
 
     def share(self, parts: int) -> "Watch":
         """Return the watch of the first of so many equal parts of what is left."""

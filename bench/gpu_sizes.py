@@ -7,6 +7,7 @@ from typing import Any
 from experiments.table1 import SYSTEMS, TimedSystem
 
 Overrides = Mapping[str, Any]
+DIT = "configs/dit_2b.py"
 _ONE_DEVICE: Overrides = {"mesh.data": 1, "mesh.fsdp": 1}
 
 
@@ -63,7 +64,7 @@ H200 = Size(
     # 1.1 billion parameters: state and gradients take 24 GiB, what a step keeps about 36 GiB.
     dit={"model.depth": 16, "model.remat": "dots", **batch_fields(4)},
     dit_shape=(16, 48, 80, 16),
-    systems={name: SYSTEMS[name] for name in ("animatediff", "miniflux", "wan")},
+    systems={name: SYSTEMS[name] for name in ("miniflux", "wan", "animatediff")},
     system_fields={},
     batch=2,
     pytorch={"heads": 24, "blocks": (6, 6), "frames": 16, "frame_size": 256, "batch": 2},
@@ -75,14 +76,17 @@ H200 = Size(
     rounds=7,
 )  # fmt: skip
 
+_SHORT: Overrides = {
+    "model.dtype": "float32", "pyramid.strides": (2, 1), "sample.num_steps": 2,
+}  # fmt: skip
 TOY = Size(
     attention=((1, 130, 2, 8, False), (2, 160, 1, 16, True)),
     kernels=("auto",),
     dit={
         "model.depth": 1, "model.hidden_size": 32, "model.num_heads": 2, "model.remat": "dots",
-        **batch_fields(2),
+        "pyramid.strides": (2, 1), **batch_fields(2),
     },
-    dit_shape=(8, 8, 8, 4),
+    dit_shape=(4, 4, 4, 4),
     systems={
         "animatediff": SYSTEMS["animatediff"]._replace(frame_shape=(4, 8, 8, 4)),
         "miniflux": SYSTEMS["miniflux"]._replace(frame_shape=(4, 4, 4, 16)),
@@ -90,25 +94,24 @@ TOY = Size(
     },
     system_fields={
         "animatediff": {
-            "model.level_channels": (8, 16), "model.level_depth": 1, "model.num_heads": 2,
+            **_SHORT, "model.level_channels": (8, 16), "model.level_depth": 1, "model.num_heads": 2,
             "model.num_groups": 4, "model.text_dim": 8, "model.num_text_tokens": 3,
-            "sample.num_steps": 3, "model.dtype": "float32",
         },
         "miniflux": {
-            "model.num_heads": 1, "model.num_double_blocks": 1, "model.num_single_blocks": 1,
-            "model.text_dim": 8, "model.num_text_tokens": 3, "model.pooled_dim": 8,
-            "sample.num_steps": 3, "model.dtype": "float32",
+            **_SHORT, "model.num_heads": 1, "model.num_double_blocks": 1,
+            "model.num_single_blocks": 1, "model.text_dim": 8, "model.num_text_tokens": 3,
+            "model.pooled_dim": 8,
         },
         "wan": {
-            "model.num_heads": 1, "model.head_dim": 12, "model.depth": 1,
+            **_SHORT, "model.num_heads": 1, "model.head_dim": 12, "model.depth": 1,
             "model.feed_forward_dim": 16, "model.text_dim": 8, "model.num_text_tokens": 3,
-            "sample.num_steps": 3, "model.dtype": "float32",
         },
     },
     batch=2,
     pytorch={"heads": 1, "blocks": (1, 1), "frames": 2, "frame_size": 16, "batch": 1},
     resume={
-        "data.num_frames": 8, "model.hidden_size": 32, "model.depth": 1, "model.num_heads": 2,
+        "data.num_frames": 4, "model.hidden_size": 32, "model.depth": 1, "model.num_heads": 2,
+        "pyramid.strides": (2, 1), "optim.name": "adamw",
     },
     resume_steps=(2, 3),
     rounds=2,

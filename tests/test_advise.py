@@ -85,7 +85,7 @@ def test_limits_are_kept() -> None:
     assert best["cost"] <= 0.8
     within = [
         row for row in advice_of(config)["candidates"]
-        if row["cost"] <= 0.8 and max(row["debts"]) <= 1.0
+        if row["cost"] <= 0.8 and max(row["visible_details"]) <= 1.0
     ]  # fmt: skip
     assert best["error"] == pytest.approx(min(row["error"] for row in within), abs=1e-5)
     assert advice_of(config, target_cost=0.01)["recommended"] is None

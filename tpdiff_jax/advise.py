@@ -19,7 +19,6 @@ from ml_collections import ConfigDict
 from tpdiff_jax.advice.advice_text import advice_lines, override_words, verdict
 from tpdiff_jax.advice.choice import (
     FLOOR,
-    MAX_DEBT,
     TOLERANCE,
     Limits,
     choose_setting,
@@ -27,7 +26,7 @@ from tpdiff_jax.advice.choice import (
 )
 from tpdiff_jax.advice.clip_spectrum import ClipSpectrum
 from tpdiff_jax.advice.detail_share import SHOWN_STRIDES, detail_share, detail_shares
-from tpdiff_jax.advice.search import Candidate, Problem, Search, StageCosts, law_spectrum
+from tpdiff_jax.advice.search import Candidate, Search, StageCosts, law_spectrum
 from tpdiff_jax.advice.settings_grid import (
     USEFUL_SHARE,
     Setting,
@@ -42,7 +41,7 @@ from tpdiff_jax.experiment.clip_flops import clip_flops
 from tpdiff_jax.experiment.experiment import Experiment
 from tpdiff_jax.experiment.measured_clips import clips_to_measure, measure_clips
 from tpdiff_jax.experiment.shapes import ClipsOfShape
-from tpdiff_jax.experiment.window_choice import is_auto, with_fractions
+from tpdiff_jax.experiment.window_choice import is_auto, problem_of, with_fractions
 from tpdiff_jax.files.json_files import write_json
 from tpdiff_jax.run_log.progress import Progress
 
@@ -56,7 +55,7 @@ class AdviceFlags(NamedTuple):
     Attributes:
         target_cost: largest cost, as a share of ordinary diffusion's; None looks for the cheapest
             setting of no larger error.
-        target_debt: largest debt of a jump, nats per new frame; None is `MAX_DEBT`.
+        target_debt: largest debt of a jump, nats per new frame, in the place of `MAX_VISIBLE`.
     """
 
     target_cost: float | None = None
@@ -111,24 +110,27 @@ class Adviser:
             spectrum = measure_clips(dataset, experiment.train.seed, progress.update)
         useful = useful_strides(spectrum)
         ladders = self._ladders(useful or _TRIED_ANYWAY)
-        search = Search(self._problem(spectrum), self._costs())
+        problem = problem_of(experiment, law_spectrum(spectrum, max(SHOWN_STRIDES)))
+        search = Search(problem, self._costs())
         with Progress(len(ladders), label="judge", unit="ladder") as progress:
             candidates: list[Candidate] = []
             for number, ladder in enumerate(ladders, start=1):
                 candidates += search.candidates([ladder], self._resamplings())
                 progress.update(number)
         vanilla = search.vanilla()
-        max_debt = MAX_DEBT if flags.target_debt is None else flags.target_debt
-        best = choose_setting(candidates, vanilla.error, Limits(max_debt, flags.target_cost))
+        limits = Limits(max_cost=flags.target_cost)
+        if flags.target_debt is not None:
+            limits = Limits(math.inf, flags.target_debt, flags.target_cost)
+        best = choose_setting(candidates, vanilla.error, limits)
         return {
             "data": _data_facts(self._clips, split, spectrum),
             "detail_shares": detail_shares(spectrum),
             "bands": _bands(spectrum),
-            "inputs": self._inputs(max_debt, vanilla.error),
+            "inputs": self._inputs(limits, vanilla.error),
             "useful_strides": list(useful),
             "vanilla": _row(vanilla),
             "configured": self._configured(search),
-            "recommended": best and self._recommended(search, best),
+            "recommended": best and self._recommended(search, best, spectrum),
             "pays": bool(useful) and best is not None,
             "candidates": [_row(one) for one in candidates],
             **run_origin(),
@@ -149,16 +151,6 @@ class Adviser:
             return True
 
         return fitting_ladders(frames, strides, is_possible)
-
-    def _problem(self, spectrum: ClipSpectrum) -> Problem:
-        experiment, pyramid = self._experiment, self._clips.pyramid
-        return Problem(
-            spectrum=law_spectrum(spectrum, max(SHOWN_STRIDES)),
-            path=pyramid.path,
-            solver=experiment.sampler.solver,
-            num_calls=sum(experiment.sampler.steps_per_stage),
-            time_shift=pyramid.time_shift,
-        )
 
     def _costs(self) -> StageCosts:
         """Shares of full rate by the network's FLOP model, of every stride that may be judged."""
@@ -182,10 +174,12 @@ class Adviser:
         )
 
     def _resamplings(self) -> tuple[tuple[str, str], ...]:
-        """D and U; a first latent that is the code of one frame may not be copied into others."""
-        is_apart = self._clips.dataset.encoders["video"]["name"] in FIRST_LATENT_APART
-        down = self._experiment.config.pyramid.downsample
-        return (down, "nearest_next" if is_apart else "nearest"), (down, "linear")
+        """D and U; a first latent that is the code of one frame is not copied into others."""
+        given = self._experiment.config.pyramid.downsample
+        down = given if given != "dct" else "stride"
+        if self._clips.dataset.encoders["video"]["name"] in FIRST_LATENT_APART:
+            return (down, "nearest_next"), (down, "linear"), ("stride", "insert")
+        return (down, "nearest"), (down, "linear"), ("dct", "dct"), ("stride", "insert")
 
     def _configured(self, search: Search) -> dict[str, Any] | None:
         """The config's own setting, where its strides are over time alone."""
@@ -205,7 +199,9 @@ class Adviser:
         except ValueError:  # strides that do not fit the frames which are looked at
             return None
 
-    def _recommended(self, search: Search, best: Candidate) -> dict[str, Any]:
+    def _recommended(
+        self, search: Search, best: Candidate, spectrum: ClipSpectrum
+    ) -> dict[str, Any]:
         """What is recommended, with the noise of its jumps and as words to copy."""
         config, strides = self._experiment.config, best.setting.frame_strides
         stages = search.pyramid(best.setting).stages[1:]
@@ -214,10 +210,10 @@ class Adviser:
             for (coarse, fine), stage in zip(itertools.pairwise(strides), stages, strict=True)
         ]
         is_reset = any((config.train.stage_probs, config.sample.guidance_per_stage))
-        words = override_words(best.setting, is_reset=is_reset)
+        words = override_words(best.setting, spectrum.means, is_reset=is_reset)
         return _row(best) | {"jumps": jumps, "overrides": words}
 
-    def _inputs(self, max_debt: float, vanilla_error: float) -> dict[str, Any]:
+    def _inputs(self, limits: Limits, vanilla_error: float) -> dict[str, Any]:
         experiment = self._experiment
         return {
             "path": experiment.config.path.name,
@@ -227,8 +223,7 @@ class Adviser:
             "tolerance": TOLERANCE,
             "floor": FLOOR,
             "error_limit": error_limit(vanilla_error),
-            "max_debt": max_debt,
-            "max_cost": self._flags.target_cost,
+            **{name: _finite(limit) for name, limit in limits._asdict().items()},
             "useful_share": USEFUL_SHARE,
         }
 
@@ -238,11 +233,17 @@ def _row(one: Candidate) -> dict[str, Any]:
     return {
         **fields,
         "error": one.error,
+        "visible_details": list(one.visible_details),
         "debts": list(one.debts),
         "sampling_cost": one.sampling_cost,
         "training_cost": one.training_cost,
         "cost": one.cost,
     }
+
+
+def _finite(limit: float | None) -> float | None:
+    """A limit as JSON holds it; None for none."""
+    return limit if limit is not None and math.isfinite(limit) else None
 
 
 def _as_list(value: Any) -> Any:
@@ -260,6 +261,7 @@ def _data_facts(clips: ClipsOfShape, split: str, spectrum: ClipSpectrum) -> dict
         "fps": dataset.fps,
         "is_pixels": dataset.is_pixels,
         "variance": spectrum.variance,
+        "means": list(spectrum.means),
     }
 
 

@@ -23,10 +23,9 @@ HALVES = {stride: 1.0 / stride for stride in (1, 2, 4, 8)}
 COSTS = StageCosts(HALVES, HALVES)
 
 
-def candidate(error, cost, *debts):
-    return Candidate(
-        Setting((2, 1), "stride", "nearest", (0.5, 0.5), (1, 1)), error, debts, cost, cost
-    )
+def candidate(error, cost, *details, debt=0.0):
+    setting = Setting((2, 1), *COPIES, (0.5, 0.5), (1, 1))
+    return Candidate(setting, error, (debt,), details, cost, cost)
 
 
 def slow_cov(num_frames, rate=0.99):
@@ -73,17 +72,20 @@ def test_the_cheapest_of_those_within_the_limits():
     everything = [good, cheap, owing, wrong]
     assert error_limit(0.1) == pytest.approx(0.13)
     assert choose_setting(everything, 0.1) is cheap
-    assert choose_setting(everything, 0.1, Limits(max_debt=0.5)) is good
-    assert choose_setting(everything, 0.1, Limits(max_debt=2.0)) is owing
+    assert choose_setting(everything, 0.1, Limits(max_visible=0.5)) is good
+    assert choose_setting(everything, 0.1, Limits(max_visible=2.0)) is owing
+    indebted = candidate(0.1, 0.3, 0.1, debt=0.7)
+    assert choose_setting([*everything, indebted], 0.1) is indebted
+    assert choose_setting([*everything, indebted], 0.1, Limits(max_debt=0.6)) is cheap
     assert choose_setting([wrong], 0.1) is None
     assert choose_setting(everything, 0.1, Limits(max_cost=0.7)) is cheap
     assert choose_setting(everything, 0.1, Limits(max_cost=0.45)) is wrong
     assert choose_setting(everything, 0.1, Limits(max_cost=0.1)) is None
 
 
-def test_among_equal_costs_the_least_debt():
-    first, second = candidate(0.1, 0.6, 0.9), candidate(0.12, 0.6, 0.2)
-    assert choose_setting([first, second], 0.1) is second
+def test_among_equal_costs_the_least_error():
+    first, second = candidate(0.11, 0.6, 0.9), candidate(0.12, 0.6, 0.2)
+    assert choose_setting([first, second], 0.1) is first
 
 
 def test_useful_strides_of_moving_digits():
@@ -108,7 +110,7 @@ def test_long_clips_are_judged_by_their_start(frames, stride, kept):
 def test_costs_and_windows_of_the_grid(path):
     search = Search(Problem(spectrum_of(slow_cov(8)), path, "euler", 12), COSTS)
     vanilla = search.vanilla()
-    assert vanilla.cost == 1.0 and vanilla.debts == () and vanilla.debt == 0.0
+    assert vanilla.cost == 1.0 and vanilla.debts == () and vanilla.debt == vanilla.visible == 0.0
     found = list(search.candidates([(2, 1)], [COPIES]))
     assert {one.setting.steps_per_stage for one in found} == {
         (2, 10), (4, 8), (6, 6), (8, 4), (10, 2)
@@ -130,15 +132,15 @@ def test_windows_for_a_given_pyramid():
     best = choose_windows(search, fixed)
     assert best.setting[0] == (4, 2, 1) and best.setting.steps_per_stage == (4, 4, 4)
     everything = list(search.with_windows((4, 2, 1), COPIES, [(4, 4, 4)], 20))
-    limit = error_limit(search.vanilla().error)
-    kept = [one for one in everything if one.error <= limit and one.debt <= 1.0]
-    if kept:
-        assert best.debt == pytest.approx(min(one.debt for one in kept), abs=1e-6)
-    # No window within either limit: the least debt is left.
+    kept = [one for one in everything if one.visible <= 1.0]
+    assert kept and best.error == pytest.approx(min(one.error for one in kept), abs=1e-6)
+    tight = choose_windows(search, fixed, Limits(max_visible=0.5 * best.visible))
+    assert tight.visible <= 0.5 * best.visible and tight.error >= best.error
+    # No window within the limit: the least visible detail is left.
     loud = Search(Problem(spectrum_of(1e8 * np.eye(8)), FLOW, "euler", 12), COSTS)
     found = choose_windows(loud, fixed)
-    debts = [one.debt for one in loud.with_windows((4, 2, 1), COPIES, [(4, 4, 4)], 20)]
-    assert found.debt == pytest.approx(min(debts), abs=1e-5)
+    details = [one.visible for one in loud.with_windows((4, 2, 1), COPIES, [(4, 4, 4)], 20)]
+    assert found.visible == pytest.approx(min(details), abs=1e-5)
 
 
 def test_the_number_of_windows_stays_small():

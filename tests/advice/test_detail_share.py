@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from tpdiff_jax.advice.clip_spectrum import cosine_basis, measure_spectrum
+from tpdiff_jax.advice.clip_spectrum import measure_spectrum
 from tpdiff_jax.advice.detail_share import detail_share, fitting_length, shown_matrix
 from tpdiff_jax.data import MovingDigitsSpec
+from tpdiff_jax.method.axis_matrices import cosine_basis
 
 
 def shares(cov, upsample):
@@ -79,6 +80,7 @@ def test_the_bands_add_up_to_the_pixels(shape):
     assert spectrum.counts.sum() == np.prod(shape[1:])
     assert spectrum.variance == pytest.approx(np.mean(centred**2), rel=1e-10)
     assert np.all(np.diff(spectrum.frequencies) > 0)
+    np.testing.assert_allclose(spectrum.means, clips.mean((0, 1, 2, 3)), rtol=1e-10)
     assert spectrum.counts[0] == shape[3]  # the mean of a frame stands alone
 
 

@@ -7,7 +7,7 @@ import pytest
 from tests.method.gaussian_world import GaussianWorld, moving_video_law, sampled_law
 from tpdiff_jax.advice.clip_spectrum import ClipSpectrum
 from tpdiff_jax.advice.exact_law import GaussianVideos
-from tpdiff_jax.advice.information_debt import information_debts
+from tpdiff_jax.advice.jump_debts import information_debts, visible_details
 from tpdiff_jax.method.ddim_path import DDIMPath
 from tpdiff_jax.method.paths import FlowPath
 from tpdiff_jax.method.sampler_spec import SamplerSpec
@@ -38,18 +38,23 @@ def pyramid_of(path, num_frames=8, strides=(4, 2, 1), up="nearest", **options):
         (DDIM, "euler", {"up": "linear", "stage_fractions": (0.3, 0.3, 0.4)}),
         (DDIM, "second_order", {"strides": (1,)}),
         (DDIMPath(), "second_order", {"up": "nearest_next", "num_frames": 9}),
+        (FLOW, "euler", {"up": "dct", "downsample": "dct", "power": 1.5}),
+        (DDIM, "second_order", {"up": "insert", "overlap": 2.0, "power": (1.0, 2.0, 0.5)}),
+        (FLOW, "euler", {"line": "marginal"}),
     ],
 )
 def test_it_is_the_law_of_the_real_sampler(path, solver, options):
-    pyramid = pyramid_of(path, **options)
+    power = options.get("power", 1.0)
+    pyramid = pyramid_of(path, **{name: options[name] for name in options if name != "power"})
     down, up = options.get("downsample", "stride"), options.get("up", "nearest")
     mean, cov = moving_video_law(pyramid.num_frames)
     steps = tuple(range(3, 3 + pyramid.num_stages))
+    spec = SamplerSpec(steps_per_stage=steps, solver=solver, grid_power=power)
     with jax.enable_x64(True):
         world = GaussianWorld(pyramid, down, up, 0.0 * mean, cov)
-        _, expected = sampled_law(world, SamplerSpec(steps_per_stage=steps, solver=solver))
+        _, expected = sampled_law(world, spec)
     other = np.diag(np.linspace(0.5, 2.0, pyramid.num_frames))  # bands do not touch each other
-    found = GaussianVideos(spectrum_of(other, cov)).sampled_covs(pyramid, steps, solver)
+    found = GaussianVideos(spectrum_of(other, cov)).sampled_covs(pyramid, spec)
     np.testing.assert_allclose(found[1], expected, atol=2e-6)
 
 
@@ -72,7 +77,10 @@ def test_the_error_goes_to_nothing_with_the_steps(path, strides):
     pyramid = pyramid_of(path, strides=strides)
     videos = GaussianVideos(spectrum_of(moving_video_law(8)[1]))
     errors = [
-        videos.error(pyramid, (steps,) * len(strides), "second_order") for steps in (5, 40, 320)
+        videos.error(
+            pyramid, SamplerSpec(steps_per_stage=(steps,) * len(strides), solver="second_order")
+        )
+        for steps in (5, 40, 320)
     ]
     assert errors[0] > 2 * errors[1] > 4 * errors[2]
     assert errors[2] < 0.02
@@ -82,7 +90,7 @@ def test_one_euler_step_of_ordinary_flow_shows_the_mean():
     # At t = 1 the input is noise alone, so that the best guess of the data is their mean, 0.
     videos = GaussianVideos(spectrum_of(np.eye(4)))
     pyramid = pyramid_of(FLOW, num_frames=4, strides=(1,))
-    assert videos.error(pyramid, (1,), "euler") == pytest.approx(1.0)
+    assert videos.error(pyramid, SamplerSpec(steps_per_stage=(1,))) == pytest.approx(1.0)
 
 
 def test_still_videos_and_silent_bands_are_no_trouble():
@@ -90,11 +98,12 @@ def test_still_videos_and_silent_bands_are_no_trouble():
     for path in (FLOW, DDIM):
         videos = GaussianVideos(spectrum_of(still, np.zeros((8, 8))))
         pyramid = pyramid_of(path)
-        assert videos.error(pyramid, (10, 10, 10), "euler") < 0.3
+        assert videos.error(pyramid, SamplerSpec(steps_per_stage=(10, 10, 10))) < 0.3
         np.testing.assert_allclose(information_debts(videos.spectrum, pyramid), 0.0, atol=1e-9)
+        np.testing.assert_allclose(visible_details(videos.spectrum, pyramid), 0.0, atol=1e-9)
 
 
-def test_the_debt_of_frames_with_nothing_in_common():
+def test_debt_and_visible_detail_of_frames_with_nothing_in_common():
     # x_i has F independent frames of variance v, a copy F/2 pairs: 1/2 log(1 + 2 v / nu^2) each.
     v, frames = 3.0, 8
     pyramid = pyramid_of(FLOW, num_frames=frames, strides=(2, 1))
@@ -103,6 +112,9 @@ def test_the_debt_of_frames_with_nothing_in_common():
     known = frames / 2 * np.log(1 + 2 * v / nu**2) / 2
     found = information_debts(spectrum_of(v * np.eye(frames), counts=[5]), pyramid)
     assert found == pytest.approx([5 * (own - known) / (frames / 2)])
+    # Half the frames differ from their copies, by twice the variance.
+    seen = visible_details(spectrum_of(v * np.eye(frames), counts=[5]), pyramid)
+    assert seen == pytest.approx([5 * np.log(1 + 2 * v / nu**2) / 2])
 
 
 def test_a_noisier_jump_owes_less():
@@ -112,4 +124,9 @@ def test_a_noisier_jump_owes_less():
         for a in (0.2, 0.5, 0.8)
     ]
     assert debts == sorted(debts)
+    details = [
+        visible_details(spectrum, pyramid_of(FLOW, strides=(2, 1), stage_fractions=(a, 1 - a)))[0]
+        for a in (0.2, 0.5, 0.8)
+    ]
+    assert details == sorted(details)
     assert information_debts(spectrum, pyramid_of(FLOW, strides=(1,))) == ()

@@ -18,7 +18,7 @@ from tpdiff_jax.training.training_folder import only_trainer
 from tpdiff_jax.weights.tensor_files import open_tensor_folder
 
 PAGE = (REPO / "docs" / "troubleshooting.md").read_text()
-NOT_OURS = re.compile(r" \((jax|XLA|gloo)'s own\)$")
+NOT_OURS = re.compile(r" \((jax|XLA|gloo|libtpu)'s own\)$")
 VARIES = r"\[Com.*?\]|\.\.\.|\bcpu\b\.?|[\dm]+\d\.\ds|> 1s|jit_|\b[01]\b"  # of the libraries' lines
 LEAST_LETTERS = 14  # of a message's fixed part: less could be any text
 
@@ -100,22 +100,34 @@ def test_there_are_many_and_each_has_a_cause_and_something_to_do() -> None:
         assert len(cells) == 3 and all(len(cell) > 3 for cell in cells), row
 
 
+def python_texts() -> str:
+    """Texts of jax's modules, with strings that were cut into pieces joined again."""
+    folder = Path(jax.__file__).parent / "_src"
+    paths = [*folder.glob("*.py"), folder / "interpreters" / "mlir.py"]
+    texts = (path.read_text().replace("'", '"') for path in paths)
+    return "".join(re.sub(r'"\s*\n\s*f?"', "", text) for text in texts)
+
+
+def is_in(path: Path, words: str) -> bool:
+    """Whether a compiled library holds these words."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        return text.find(words.encode()) >= 0
+
+
 def test_lines_of_libraries_are_theirs() -> None:
     """In the texts of the versions at hand; parts that vary stand for themselves."""
     known = [line for line in lines_of_libraries() if "RESOURCE_EXHAUSTED" not in line[1]]
     assert len(known) >= 12
-    compiled = Path(jaxlib.__file__).with_name("libjax_common.so")
-    with compiled.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-        python = "".join(
-            re.sub(r'"\s*\n\s*f?"', "", path.read_text().replace("'", '"'))
-            for path in (Path(jax.__file__).parent / "_src").glob("*.py")
-        )
-        python += (Path(jax.__file__).parent / "_src" / "interpreters" / "mlir.py").read_text()
-        for whose, line in known:
-            parts = re.split(VARIES, line)
-            fixed = max((part.strip() for part in parts), key=len).replace("'", '"')
-            assert len(fixed) >= 12, line
-            is_there = fixed in python if whose == "jax" else text.find(fixed.encode()) >= 0
+    python = python_texts()
+    jaxlib_file = Path(jaxlib.__file__).with_name("libjax_common.so")
+    for whose, line in known:
+        fixed = max((part.strip() for part in re.split(VARIES, line)), key=len).replace("'", '"')
+        assert len(fixed) >= 12, line
+        if whose == "libtpu":
+            libtpu = pytest.importorskip("libtpu")
+            assert is_in(Path(libtpu.__file__).with_name("libtpu.so"), fixed), line
+        else:
+            is_there = fixed in python if whose == "jax" else is_in(jaxlib_file, fixed)
             assert is_there, f"{whose} does not say {fixed!r}"
 
 

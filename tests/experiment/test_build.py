@@ -42,6 +42,7 @@ INVALID: list[tuple[str, Any]] = [
     ("pyramid.frame_positions", "random"),
     ("pyramid.overlap", 0.5),
     ("pyramid.line", "straight"),
+    ("pyramid.coarse_noise", -0.1),
     ("pyramid.data_mean", (0.1, 0.2)),  # the digits have one channel
     ("pyramid.data_mean", ("grey",)),
     ("pyramid.data_mean", ()),
@@ -344,6 +345,7 @@ LATER = {
     "pyramid.time_shift": (1.0, 3.0),
     "pyramid.line": ("stagewise", "marginal"),
     "pyramid.data_mean": ((0.0,), (-0.9,)),
+    "pyramid.coarse_noise": (0.0, 0.1),
 }
 
 

@@ -35,14 +35,15 @@ def advice_lines(content: Mapping[str, Any]) -> list[str]:
         f"  cost of ordinary diffusion's FLOPs: training {best['training_cost']:.2f}, sampling "
         f"{best['sampling_cost']:.2f}",
         f"  error of an exact predictor with {inputs['num_calls']} calls: {best['error']:.3f} "
-        f"(ordinary diffusion {content['vanilla']['error']:.3f}); its jumps owe "
-        f"{_listed(best['debts'])} nats per new frame",
+        f"(ordinary diffusion {content['vanilla']['error']:.3f})",
+        f"  nats per new frame: visible detail {_listed(best['visible_details'])}, debt "
+        f"{_listed(best['debts'])}",
     ]
     if now := content["configured"]:
         lines.append(
             f"  the config as it stands: error {now['error']:.3f}, training "
-            f"{now['training_cost']:.2f}, sampling {now['sampling_cost']:.2f}, debts "
-            f"{_listed(now['debts'])}"
+            f"{now['training_cost']:.2f}, sampling {now['sampling_cost']:.2f}, visible detail "
+            f"{_listed(now['visible_details'])}"
         )
     return [*lines, f"  {best['overrides']}"]
 
@@ -64,19 +65,20 @@ def verdict(content: Mapping[str, Any]) -> str:
         )
     if best is None:
         return (
-            f"No setting keeps to the limits: error {inputs['error_limit']:.3f}, debt "
-            f"{inputs['max_debt']:g}, cost {inputs['max_cost'] or 1:g}."
+            f"No setting keeps to the limits: error {inputs['error_limit']:.3f}, "
+            f"{_limits(inputs)}cost {inputs['max_cost'] or 1:g}."
         )
     if best["cost"] > PAYING_COST:
         return f"A temporal pyramid hardly pays here: its cost is above {PAYING_COST:g}."
     return "A temporal pyramid pays here."
 
 
-def override_words(setting: Setting, *, is_reset: bool = False) -> str:
+def override_words(setting: Setting, means: Sequence[float], *, is_reset: bool = False) -> str:
     """A setting as overrides to copy.
 
     Args:
         setting: the fields.
+        means: of the clips' channels, from which inserted frames start.
         is_reset: whether the config has entries of other stages, which are then left out.
 
     Returns:
@@ -89,9 +91,17 @@ def override_words(setting: Setting, *, is_reset: bool = False) -> str:
         f'--config.pyramid.stage_fractions="{setting.stage_fractions}"',
         f'--config.sample.steps_per_stage="{setting.steps_per_stage}"',
     ]
+    if setting.upsample == "insert":
+        rounded = tuple(float(f"{mean:.4g}") for mean in means)
+        words.append(f'--config.pyramid.data_mean="{rounded}"')
     if is_reset:
         words += ['--config.train.stage_probs="()"', '--config.sample.guidance_per_stage="()"']
     return " ".join(words)
+
+
+def _limits(inputs: Mapping[str, Any]) -> str:
+    named = (("visible detail", inputs["max_visible"]), ("debt", inputs["max_debt"]))
+    return "".join(f"{name} {limit:g}, " for name, limit in named if limit is not None)
 
 
 def _known(shares: Mapping[str, float | None]) -> str:

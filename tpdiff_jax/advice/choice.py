@@ -1,10 +1,11 @@
 """Which of the judged settings is best.
 
 By default the cheapest whose error is at most TOLERANCE times that of ordinary diffusion with as
-many calls, plus FLOOR, and whose jumps owe at most MAX_DEBT each. Windows cost nothing, so that
-among equal costs the least debt decides: a jump is made as noisy as the error allows. The error
-alone would do the opposite: an exact predictor can add any detail late, where noise is low and its
-steps are short; a trained one is asked for all of it at once. The three numbers are conventions.
+many calls, plus FLOOR, and whose jumps leave at most MAX_VISIBLE of detail to be seen. Windows
+cost nothing, nor does the kind of upsampling, so that among equal costs the least error decides.
+Without the limit on what is visible the error alone would put jumps where noise is low and steps
+are short: an exact predictor can add any detail there, a trained one is asked for all of it at
+once. The three numbers are conventions.
 """
 
 import math
@@ -14,19 +15,25 @@ from typing import NamedTuple
 from tpdiff_jax.advice.search import Candidate, Search
 from tpdiff_jax.advice.settings_grid import WINDOW_PARTS, Setting
 
-TOLERANCE, FLOOR, MAX_DEBT = 1.25, 0.005, 1.0
+TOLERANCE, FLOOR, MAX_VISIBLE = 1.25, 0.005, 1.0
 
 
 class Limits(NamedTuple):
     """What a candidate must keep to.
 
     Attributes:
-        max_debt: nats per new frame of any jump.
+        max_visible: visible detail of any jump, nats per new frame.
+        max_debt: debt of any jump, nats per new frame.
         max_cost: of both costs' mean; None looks for the cheapest instead of the best.
     """
 
-    max_debt: float = MAX_DEBT
+    max_visible: float = MAX_VISIBLE
+    max_debt: float = math.inf
     max_cost: float | None = None
+
+    def allow(self, one: Candidate) -> bool:
+        """Whether a candidate's jumps keep to the limits."""
+        return one.debt <= self.max_debt and one.visible <= self.max_visible
 
 
 def error_limit(vanilla_error: float) -> float:
@@ -53,14 +60,13 @@ def choose_setting(
         The best, or None where none keeps to the limits.
     """
     limits = limits or Limits()
-    kept = [one for one in candidates if one.debt <= limits.max_debt]
+    kept = [one for one in candidates if limits.allow(one)]
     if limits.max_cost is not None:
         most = limits.max_cost * (1.0 + 1e-9)
         kept = [one for one in kept if one.cost <= most]
         return min(kept, key=lambda one: (round(one.error, 6), one.cost), default=None)
     kept = [one for one in kept if one.error <= error_limit(vanilla_error)]
-    order = lambda one: (round(one.cost, 6), round(one.debt, 6), one.error)  # noqa: E731
-    return min(kept, key=order, default=None)
+    return min(kept, key=lambda one: (round(one.cost, 6), one.error), default=None)
 
 
 def choose_windows(search: Search, fixed: Setting, limits: Limits | None = None) -> Candidate:
@@ -72,8 +78,8 @@ def choose_windows(search: Search, fixed: Setting, limits: Limits | None = None)
         limits: the cost is given, and not looked at.
 
     Returns:
-        Of the windows within the limits of error and debt the one of the least debt; else that of
-        the least error whose debt is within its limit; else that of the least debt.
+        The windows of the least error among those whose jumps keep to the limits; where none do,
+        those of the least visible detail.
 
     Raises:
         ValueError: where no window can exist.
@@ -84,6 +90,5 @@ def choose_windows(search: Search, fixed: Setting, limits: Limits | None = None)
     found = list(search.with_windows(ladder, (downsample, upsample), [steps], parts))
     if not found:
         raise ValueError(f"no windows exist for frame strides {ladder} on this path")
-    best = choose_setting(found, search.vanilla().error, limits._replace(max_cost=None))
-    best = best or choose_setting(found, 0.0, limits._replace(max_cost=math.inf))
-    return best or min(found, key=lambda one: (round(one.debt, 6), one.error))
+    best = choose_setting(found, 0.0, limits._replace(max_cost=math.inf))
+    return best or min(found, key=lambda one: (round(one.visible, 6), one.error))

@@ -16,10 +16,12 @@ are measured alike. Clips are read once and never kept.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterable
 
 import numpy as np
 
+from tpdiff_jax.method.axis_matrices import cosine_basis
 from tpdiff_jax.types import FloatArray
 
 NUM_BANDS = 12
@@ -34,12 +36,14 @@ class ClipSpectrum:
         counts: coefficients of each band, all channels together, [bands].
         frequencies: mean radial frequency of each band, cycles a pixel, rising, [bands].
         num_clips: clips that were measured.
+        means: of each channel, over clips, frames and places, [c].
     """
 
     covs: FloatArray
     counts: FloatArray
     frequencies: FloatArray
     num_clips: int
+    means: tuple[float, ...] = (0.0,)
 
     @property
     def num_frames(self) -> int:
@@ -100,6 +104,7 @@ class _Meter:
         self._rows, self._columns = cosine_basis(height), cosine_basis(width)
         rho = np.hypot.outer(np.arange(height) / (2 * height), np.arange(width) / (2 * width))
         self._rho = np.repeat(rho.ravel(), channels)
+        self._num_places = height * width
         highest = max(float(rho.max()), 1e-9)
         band = np.ceil(self._rho / highest * num_bands - 1e-9).astype(int)  # 0 is the mean alone
         self._places = [np.flatnonzero(band == one) for one in np.unique(band)]
@@ -135,19 +140,5 @@ class _Meter:
             counts=counts,
             frequencies=np.array([self._rho[places].mean() for places in self._places]),
             num_clips=self._count,
+            means=tuple((level[self._rho == 0.0] / math.sqrt(self._num_places)).tolist()),
         )
-
-
-def cosine_basis(length: int) -> FloatArray:
-    """The orthonormal DCT-II as a matrix: row k is the cosine of k half waves.
-
-    Args:
-        length: n.
-
-    Returns:
-        float64, [n, n].
-    """
-    waves, places = np.arange(length)[:, None], np.arange(length)
-    basis = np.sqrt(2.0 / length) * np.cos(np.pi * waves * (2 * places + 1) / (2 * length))
-    basis[0] /= np.sqrt(2.0)
-    return basis

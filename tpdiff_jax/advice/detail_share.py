@@ -10,7 +10,7 @@ frame rate 1/r can hold, 1 - 1/r there; new frames that start from nothing leave
 
 import numpy as np
 
-from tpdiff_jax.advice.clip_spectrum import ClipSpectrum, cosine_basis
+from tpdiff_jax.advice.clip_spectrum import ClipSpectrum
 from tpdiff_jax.method.axis_matrices import downsampling_matrix, upsampling_matrix
 from tpdiff_jax.types import FloatArray
 
@@ -47,13 +47,9 @@ def shown_matrix(num_frames: int, stride: int, upsample: str) -> FloatArray:
     Raises:
         ValueError: unknown upsampling.
     """
-    if upsample == "dct":
-        kept = cosine_basis(num_frames)[: -(-num_frames // stride)]
-        return kept.T @ kept
-    if upsample == "insert":
-        return np.diag(np.arange(num_frames) % stride == 0).astype(float)
-    down = downsampling_matrix(num_frames, stride, "stride")
-    return upsampling_matrix(num_frames, stride, 1, "stride", upsample) @ down
+    mode = "dct" if upsample == "dct" else "stride"
+    down = downsampling_matrix(num_frames, stride, mode)
+    return upsampling_matrix(num_frames, stride, 1, mode, upsample) @ down
 
 
 def detail_share(cov: FloatArray, stride: int, upsample: str) -> float | None:

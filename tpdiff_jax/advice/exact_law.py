@@ -9,7 +9,8 @@ predictor is then a matrix of its own for every band,
     E[a_i | x_t] = G x_t,      G = cov(a_i, x_t) cov(x_t)^{-1}
     E[e_i | x_t] = (I - gamma_t G) / sigma_t x_t
 
-so that every solver step is a matrix, a stage is their product P, and a jump adds its noise:
+(of a marginal line A = D_i and E = 0), so that every solver step is a matrix, a stage is their
+product P, and a jump adds its noise:
 
     C_e = P C_s P^T,           C_s' = (gamma_s/gamma_e)^2 U C_e U^T + sigma_s^2 (I - U U^T / L)
 
@@ -26,14 +27,15 @@ Trained networks err more than this: the error says what the settings alone cost
 """
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
 from tpdiff_jax.advice.clip_spectrum import ClipSpectrum
 from tpdiff_jax.method.paths import FlowPath
 from tpdiff_jax.method.pyramid import Pyramid
+from tpdiff_jax.method.sampler_spec import SamplerSpec
 from tpdiff_jax.method.solver_coefficients import solver_coefficients
+from tpdiff_jax.method.time_grids import time_grids
 from tpdiff_jax.types import FloatArray
 
 
@@ -48,40 +50,38 @@ class GaussianVideos:
         self._root = (vectors * roots[:, None]) @ vectors.swapaxes(1, 2)
         self._maps: dict[tuple, FloatArray] = {}
 
-    def sampled_covs(self, pyramid: Pyramid, steps: Sequence[int], solver: str) -> FloatArray:
+    def sampled_covs(self, pyramid: Pyramid, spec: SamplerSpec) -> FloatArray:
         """The covariance of what is sampled.
 
         Args:
             pyramid: stages over time alone, of as many frames as the spectrum has.
-            steps: solver steps of each stage.
-            solver: "euler" or "second_order".
+            spec: solver, steps and grids; guidance is none.
 
         Returns:
             C of each band, float64, [bands, F, F].
         """
         frames = pyramid.stages[0].num_frames
         cov = np.broadcast_to(np.eye(frames), (len(self.spectrum.covs), frames, frames))
-        for stage, num_steps in zip(pyramid.stages, steps, strict=True):
+        for stage, grid in zip(pyramid.stages, time_grids(pyramid, spec), strict=True):
             if stage.jump is not None:
                 up, scale = stage.jump.upsample.matrices[0], stage.jump.scale
                 fresh = np.eye(len(up)) - up @ up.T / stage.jump.eigenvalue
                 cov = scale**2 * (up @ cov @ up.T) + stage.sigma_start**2 * fresh
-            product = self._stage_map(pyramid, stage.index, num_steps, solver)
+            product = self._stage_map(pyramid, stage.index, grid, spec.solver)
             cov = product @ cov @ product.swapaxes(1, 2)
         return cov
 
-    def error(self, pyramid: Pyramid, steps: Sequence[int], solver: str) -> float:
+    def error(self, pyramid: Pyramid, spec: SamplerSpec) -> float:
         """The share of the data's spread by which the sampled law misses the data's.
 
         Args:
             pyramid: as for `sampled_covs`.
-            steps: solver steps of each stage.
-            solver: "euler" or "second_order".
+            spec: likewise.
 
         Returns:
             0 or more.
         """
-        return self.distance(self.sampled_covs(pyramid, steps, solver))
+        return self.distance(self.sampled_covs(pyramid, spec))
 
     def distance(self, covs: FloatArray) -> float:
         """The relative distance between a law of these covariances and the data's.
@@ -99,19 +99,16 @@ class GaussianVideos:
         squares = spread + counts @ (np.trace(covs, axis1=1, axis2=2) - 2.0 * shared)
         return math.sqrt(max(float(squares / spread), 0.0))
 
-    def _stage_map(self, pyramid: Pyramid, i: int, num_steps: int, solver: str) -> FloatArray:
+    def _stage_map(self, pyramid: Pyramid, i: int, grid: FloatArray, solver: str) -> FloatArray:
         """P: the solver steps of stage i as one matrix a band, [bands, f, f]."""
         stage = pyramid.stages[i]
         own, known = stage_matrices(pyramid, i)
-        key = (own.tobytes(), known.tobytes(), stage.t_start, stage.t_end, num_steps, solver)
-        key += (pyramid.path, pyramid.time_shift)
+        detail = 0.0 * own if pyramid.line == "marginal" else own - known
+        key = (own.tobytes(), detail.tobytes(), grid.tobytes(), solver, pyramid.path)
         if key not in self._maps:
             d = stage.gamma_end * stage.sigma_start - stage.gamma_start * stage.sigma_end
-            detail = own - known
             data = own + stage.gamma_start * stage.sigma_end / d * detail
             noise = -stage.gamma_start * stage.gamma_end / d * detail
-            grid = pyramid.times_at(i, np.linspace(1.0, 0.0, num_steps + 1))
-            grid[0], grid[-1] = stage.t_start, stage.t_end
             rows = solver_coefficients(pyramid.path, grid, solver)
             self._maps[key] = self._steps(pyramid, rows, data, noise)
         return self._maps[key]

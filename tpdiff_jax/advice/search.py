@@ -1,7 +1,7 @@
 """Judging settings: the error, the debts and the costs of each.
 
 Every setting makes as many network calls in all as ordinary diffusion does, and is measured three
-times: its `error` (`exact_law`), the `debts` of its jumps (`information_debt`), and its `cost`, the
+times: its `error` (`exact_law`), what its jumps leave to do (`jump_debts`), and its `cost`, the
 mean of what training and sampling take of ordinary diffusion's FLOPs.
 """
 
@@ -12,10 +12,11 @@ from typing import NamedTuple
 
 from tpdiff_jax.advice.clip_spectrum import ClipSpectrum
 from tpdiff_jax.advice.exact_law import GaussianVideos
-from tpdiff_jax.advice.information_debt import information_debts
+from tpdiff_jax.advice.jump_debts import information_debts, visible_details
 from tpdiff_jax.advice.settings_grid import WINDOW_PARTS, Setting, compositions, shared_calls
 from tpdiff_jax.method.paths import Path
 from tpdiff_jax.method.pyramid import Pyramid
+from tpdiff_jax.method.sampler_spec import SamplerSpec
 from tpdiff_jax.method.stages import make_pyramid
 
 LAW_FRAMES = 24
@@ -29,6 +30,7 @@ class Candidate(NamedTuple):
         setting: the fields.
         error: relative distance of the reached law to the data's, 0 or more.
         debts: of each jump, nats per new frame.
+        visible_details: likewise.
         sampling_cost: share of ordinary diffusion's FLOPs of a video.
         training_cost: share of its FLOPs of a training clip, stages drawn evenly.
     """
@@ -36,6 +38,7 @@ class Candidate(NamedTuple):
     setting: Setting
     error: float
     debts: tuple[float, ...]
+    visible_details: tuple[float, ...]
     sampling_cost: float
     training_cost: float
 
@@ -48,6 +51,11 @@ class Candidate(NamedTuple):
     def debt(self) -> float:
         """The largest of the jumps' debts; 0 without a jump."""
         return max((0.0, *self.debts))
+
+    @property
+    def visible(self) -> float:
+        """The largest of the jumps' visible details; 0 without a jump."""
+        return max((0.0, *self.visible_details))
 
 
 class StageCosts(NamedTuple):
@@ -70,14 +78,20 @@ class Problem(NamedTuple):
         path: the noise path.
         solver: "euler" or "second_order".
         num_calls: network calls of a video.
+        grid_power: of all stages; or one a stage, of pyramids of so many stages alone.
         time_shift: of training and sampling times.
+        overlap: L'/L of the jumps.
+        line: "stagewise" or "marginal".
     """
 
     spectrum: ClipSpectrum
     path: Path
     solver: str
     num_calls: int
+    grid_power: tuple[float, ...] = (1.0,)
     time_shift: float = 1.0
+    overlap: float = 1.0
+    line: str = "stagewise"
 
 
 def law_spectrum(spectrum: ClipSpectrum, largest_stride: int) -> ClipSpectrum:
@@ -101,7 +115,7 @@ class Search:
         """Take what is fixed, and what stages cost."""
         self._problem, self._costs = problem, costs
         self._videos = GaussianVideos(problem.spectrum)
-        self._debts: dict[tuple, tuple[float, ...]] = {}
+        self._jumps: dict[tuple, tuple[tuple[float, ...], tuple[float, ...]]] = {}
 
     def judge(self, setting: Setting) -> Candidate:
         """Measure one setting.
@@ -110,14 +124,18 @@ class Search:
             ValueError: for windows that cannot exist on this path, or frames that do not fit.
         """
         pyramid, key = self.pyramid(setting), setting[:4]
-        if key not in self._debts:
-            self._debts[key] = information_debts(self._problem.spectrum, pyramid)
+        if key not in self._jumps:
+            spectrum = self._problem.spectrum
+            details = visible_details(spectrum, pyramid)
+            self._jumps[key] = information_debts(spectrum, pyramid), details
+        debts, details = self._jumps[key]
         strides, calls = setting.frame_strides, setting.steps_per_stage
         spent = sum(n * self._costs.sampling[r] for n, r in zip(calls, strides, strict=True))
         return Candidate(
             setting=setting,
-            error=self._videos.error(pyramid, calls, self._problem.solver),
-            debts=self._debts[key],
+            error=self._videos.error(pyramid, self._sampler(calls)),
+            debts=debts,
+            visible_details=details,
             sampling_cost=spent / sum(calls),
             training_cost=sum(self._costs.training[r] for r in strides) / len(strides),
         )
@@ -177,32 +195,42 @@ class Search:
         """
         problem = self._problem
         return _make_pyramid(
-            problem.path,
             problem.spectrum.num_frames,
-            setting.frame_strides,
-            setting.stage_fractions,
-            setting.downsample,
-            setting.upsample,
+            setting[:4],
+            problem.path,
             problem.time_shift,
+            problem.overlap,
+            problem.line,
+        )
+
+    def _sampler(self, calls: tuple[int, ...]) -> SamplerSpec:
+        powers = self._problem.grid_power
+        fits = len(powers) in (1, len(calls))
+        return SamplerSpec(
+            steps_per_stage=calls,
+            solver=self._problem.solver,
+            grid_power=powers if fits else (1.0,),
         )
 
 
 @functools.lru_cache(maxsize=4096)
 def _make_pyramid(
-    path: Path,
     num_frames: int,
-    strides: tuple[int, ...],
-    fractions: tuple[float, ...],
-    downsample: str,
-    upsample: str,
+    setting: tuple[tuple[int, ...], str, str, tuple[float, ...]],
+    path: Path,
     time_shift: float,
+    overlap: float,
+    line: str,
 ) -> Pyramid:
+    strides, downsample, upsample, fractions = setting
     return make_pyramid(
         path,
         shape=(num_frames, 1, 1),
         strides=strides,
         stage_fractions=fractions,
+        overlap=overlap,
         downsample=(downsample, "stride", "stride"),
         upsample=(upsample, "nearest", "nearest"),
         time_shift=time_shift,
+        line=line,
     )

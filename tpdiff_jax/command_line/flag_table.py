@@ -237,7 +237,8 @@ FLAGS: Mapping[str, Flag] = {
     ),
     "target_debt": Flag(
         ("advise",),
-        "most that a jump may leave to decide, nats per new frame, as in 0.5; default 1",
+        "largest information debt of a jump, nats per new frame, as in 0.5, in the place of the "
+        "default limit of what a jump leaves to be seen",
         "number",
         least=0,
     ),

@@ -15,6 +15,7 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from tpdiff_jax.advice.choice import choose_windows
+from tpdiff_jax.advice.clip_spectrum import ClipSpectrum
 from tpdiff_jax.advice.search import Candidate, Problem, Search, StageCosts, law_spectrum
 from tpdiff_jax.advice.settings_grid import Setting
 from tpdiff_jax.data import ClipShape, Dataset
@@ -112,11 +113,11 @@ def choose_fractions(
         )
     best, count = _measure_and_choose(draft, max(at_hand, key=lambda one: one.num_clips("train")))
     fractions = _of_main(best.setting.stage_fractions)
-    debts = ", ".join(f"{debt:.2g}" for debt in best.debts)
+    details = ", ".join(f"{detail:.2g}" for detail in best.visible_details)
     logging.info(
-        "pyramid.stage_fractions: %s, from %d clips (error of the exact predictor %.3f; nats per "
-        "new frame that jumps owe: %s)",
-        *(fractions, count, best.error, debts),
+        "pyramid.stage_fractions: %s, from %d clips (error of an exact predictor %.3f; detail that "
+        "jumps leave visible, nats per new frame: %s)",
+        *(fractions, count, best.error, details),
     )
     return fractions
 
@@ -128,17 +129,31 @@ def _measure_and_choose(draft: Experiment, dataset: Dataset) -> tuple[Candidate,
     is_quiet = jax.process_index() > 0
     with Progress(count, label="measure", unit="clip", is_quiet=is_quiet) as progress:
         spectrum = measure_clips(dataset, draft.train.seed, progress.update)
-    problem = Problem(
-        spectrum=law_spectrum(spectrum, ladder[0]),
-        path=pyramid.path,
-        solver=draft.sampler.solver,
-        num_calls=sum(draft.sampler.steps_per_stage),
-        time_shift=pyramid.time_shift,
-    )
+    problem = problem_of(draft, law_spectrum(spectrum, ladder[0]))
     costs = {stride: 1.0 / stride for stride in (*ladder, 1)}  # the same for all: not looked at
     steps = tuple(draft.sampler.steps_per_stage)
     fixed = Setting(ladder, config.downsample, config.upsample, (), steps)
     return choose_windows(Search(problem, StageCosts(costs, costs)), fixed), count
+
+
+def problem_of(experiment: Experiment, spectrum: ClipSpectrum) -> Problem:
+    """What a config keeps fixed where windows, or whole pyramids, are looked for.
+
+    Args:
+        experiment: of the config.
+        spectrum: of as many frames as are looked at.
+    """
+    sampler, pyramid = experiment.sampler, experiment.pyramid
+    return Problem(
+        spectrum=spectrum,
+        path=pyramid.path,
+        solver=sampler.solver,
+        num_calls=sum(sampler.steps_per_stage),
+        grid_power=sampler.grid_power,
+        time_shift=pyramid.time_shift,
+        overlap=experiment.config.pyramid.get("overlap", 1.0),
+        line=pyramid.line,
+    )
 
 
 def _of_main(fractions: tuple[float, ...]) -> tuple[float, ...]:

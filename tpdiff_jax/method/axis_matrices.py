@@ -138,12 +138,19 @@ def _dct_resampling(length_in: int, length_out: int) -> np.ndarray:
     if length_in == length_out:
         return np.eye(length_in)  # an axis that stays is left alone to the last bit
     both = min(length_in, length_out)
-    matrix = _dct_basis(length_out)[:both].T @ _dct_basis(length_in)[:both]
+    matrix = cosine_basis(length_out)[:both].T @ cosine_basis(length_in)[:both]
     return matrix * np.sqrt(length_out / length_in)
 
 
-def _dct_basis(length: int) -> np.ndarray:
-    """C, the orthonormal DCT-II: row j is sqrt(2/n) cos(pi j (k + 1/2) / n), row 0 sqrt(1/n)."""
+def cosine_basis(length: int) -> np.ndarray:
+    """C, the orthonormal DCT-II: row j is sqrt(2/n) cos(pi j (k + 1/2) / n), row 0 sqrt(1/n).
+
+    Args:
+        length: n.
+
+    Returns:
+        float64, [n, n].
+    """
     rows, places = np.arange(length)[:, None], np.arange(length) + 0.5
     basis = np.sqrt(2.0 / length) * np.cos(np.pi * rows * places / length)
     basis[0] = np.sqrt(1.0 / length)

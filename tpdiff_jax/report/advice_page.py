@@ -135,7 +135,7 @@ def _head_facts(content: Mapping[str, Any]) -> list[Fact]:
 def _settings_table(content: Mapping[str, Any]) -> Table:
     """The recommended setting, the config's own, ordinary diffusion, and the next within limits."""
     header = ["setting", "strides", "upsampling", "stage fractions", "calls"]
-    header += ["training", "sampling", "error", "debts"]
+    header += ["training", "sampling", "error", "visible detail", "debts"]
     first = "recommended" if content["pays"] else "the best there is"
     named = [(first, content["recommended"]), ("config", content["configured"])]
     named += [("ordinary diffusion", content["vanilla"])]
@@ -148,6 +148,7 @@ def _settings_table(content: Mapping[str, Any]) -> Table:
             _listed(row["stage_fractions"]),
             _listed(row["steps_per_stage"]),
             *(figure(row[key], 3) for key in ("training_cost", "sampling_cost", "error")),
+            _listed(row["visible_details"]) or MISSING,
             _listed(row["debts"]) or MISSING,
         ]
         for name, row in named
@@ -163,11 +164,16 @@ def _next_best(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         row
         for row in content["candidates"]
         if row["error"] <= limits["error_limit"]
-        and max(row["debts"]) <= limits["max_debt"]
+        and _keeps(row["visible_details"], limits["max_visible"])
+        and _keeps(row["debts"], limits["max_debt"])
         and any(row[name] != best.get(name) for name in row)
     ]
-    order = sorted(kept, key=lambda row: (round(row["cost"], 6), max(row["debts"])))
+    order = sorted(kept, key=lambda row: (round(row["cost"], 6), max(row["visible_details"])))
     return order[:_SHOWN_CANDIDATES]
+
+
+def _keeps(numbers: Sequence[float], limit: float | None) -> bool:
+    return limit is None or max(numbers) <= limit
 
 
 def _shares_table(content: Mapping[str, Any]) -> Table:
