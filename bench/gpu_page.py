@@ -72,8 +72,8 @@ def _steps(row: Row) -> list[list[str]]:
         what = f"{row['name']}, {'vanilla' if is_full else 'stage ' + str(stage['stage'])}, {shape}"
         told = f"{median_and_quartiles(stage['seconds'])} s, {stage['peak_share']:.1%} of the peak"
         is_met = "yes" if stage["peak_share"] >= MFU_AIM else "no"
-        aim = [f"{MFU_AIM:.0%} and more", is_met] if is_full else [NONE, NONE]
-        lines.append([what, told, *aim])
+        aims = [f"{MFU_AIM:.0%} and more", is_met] if is_full else [NONE, NONE]
+        lines.append([what, told, *aims])
     ratio = row["ratio"]
     aim = f"{RATIO_AIM}; {number(row['model_ratio'])} by FLOPs"
     is_met = "yes" if ratio["median"] <= RATIO_AIM else "no"

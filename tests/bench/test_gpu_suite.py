@@ -388,7 +388,10 @@ def test_the_whole_suite_runs_on_a_cpu(tmp_path: pathlib.Path) -> None:
     states = {name: file["status"] for name, file in part_files(tmp_path).items()}
     assert set(states) == set(gpu_suite.PARTS), out.stderr[-3000:]
     late = {name for name, state in states.items() if state.startswith("out of time")}
-    assert {s for n, s in states.items() if n not in late} <= {"done"}, states
+    # Where there is no compiler of C++, torch.compile fails, and the part says so.
+    done = {name: state for name, state in states.items() if name not in late}
+    assert all(state.startswith("done") for state in done.values()), states
+    assert {state for name, state in done.items() if name != "pytorch"} <= {"done"}, states
     assert (out.returncode == 0) == (not late)
     report = json.loads((tmp_path / "gpu_suite.json").read_text())
     assert set(report["parts"]) == set(gpu_suite.PARTS) and "# GPU suite" in out.stdout
