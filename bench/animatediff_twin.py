@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import UNetMotionModel
 
 from bench.pytorch_twin import Inputs, Normal, Twin, to_device, to_tensors
 from tpdiff_jax.models import AnimateDiff, AnimateDiffConfig
@@ -40,6 +39,8 @@ def make_cond(config: AnimateDiffConfig, normal: Normal) -> dict[str, Array]:
 
 def make_model(config: AnimateDiffConfig, params: Params) -> torch.nn.Module:
     """Return diffusers' network with the same shape and the same parameters."""
+    from diffusers import UNetMotionModel  # the video DiT's twin does without
+
     fields = published_animatediff_fields(config, UNET, "combined")
     model: Any = UNetMotionModel.from_config(fields)
     tensors = to_tensors(places(animatediff_rows(config), params), params)

@@ -82,15 +82,23 @@ def sample_name(twin: str) -> str:
     return f"sample/{twin}"
 
 
-def step_cases(twins: Twins, modes: Sequence[str]) -> dict[str, Case]:
+def step_cases(
+    twins: Twins, modes: Sequence[str], batch: dict[str, Any] | None = None
+) -> dict[str, Case]:
     """Return the training steps: every stage and mode, and the vanilla twin's.
 
     One state of each twin runs through all of its steps: the mode changes no shape, and the twins
     differ in what the guard remembers of each stage.
+
+    Args:
+        twins: both.
+        modes: alignments beside the config's own.
+        batch: what all steps train on; None takes the data set's first.
     """
     key = jax.random.key(twins.pyramid.train.seed)
     held = {twin: make_state(experiment, key) for twin, experiment in twins.by_name().items()}
-    batch = next(iter(iterate_batches(twins.pyramid, 0)))
+    if batch is None:
+        batch = next(iter(iterate_batches(twins.pyramid, 0)))
     own_mode = twins.pyramid.task.alignment.mode
     cases: dict[str, Case] = {}
 

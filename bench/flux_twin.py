@@ -10,7 +10,6 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import torch
-from diffusers import FluxTransformer2DModel
 from einops import rearrange
 
 from bench.pytorch_twin import Inputs, Normal, Twin, to_device, to_tensors
@@ -53,6 +52,8 @@ def make_cond(config: FluxConfig, normal: Normal) -> dict[str, Array]:
 
 def make_model(config: FluxConfig, params: Params) -> torch.nn.Module:
     """Return diffusers' network with the same shape and the same parameters."""
+    from diffusers import FluxTransformer2DModel  # the video DiT's twin does without
+
     model: Any = FluxTransformer2DModel(
         patch_size=1,  # patches are cut before the network there
         in_channels=config.patch_dim,

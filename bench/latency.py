@@ -29,6 +29,7 @@ from tpdiff_jax.experiment.build import Experiment
 from tpdiff_jax.generation.sampler import Sampler
 from tpdiff_jax.run_log.progress import Progress
 from tpdiff_jax.training.initial_state import abstract_params
+from tpdiff_jax.types import Array, Params
 
 EXIT_BAD_INPUT = 2
 _NOTE = (
@@ -76,12 +77,29 @@ def sampling_case(experiment: Experiment, num_videos: int) -> Callable[[], Any]:
         experiment: need not have any clips.
         num_videos: videos at once.
     """
-    shardings = jax.tree.map(lambda a: a.sharding, abstract_params(experiment))
-    init = jax.jit(experiment.network.init, out_shardings=shardings)
-    params, sampler = init(jax.random.key(experiment.train.seed)), Sampler(experiment)
+    params, sampler = quick_params(abstract_params(experiment)), Sampler(experiment)
     shapes = experiment.clip_facts.cond_shapes
     cond = {name: np.ones((num_videos, *shape), dtype) for name, (shape, dtype) in shapes.items()}
     return lambda: sampler(params, cond, seed=0, batch_size=num_videos)
+
+
+def quick_params(shapes: Params) -> Params:
+    """Return small normal numbers in the place of parameters, the same ones in each of them.
+
+    A program that draws every parameter of a network without equal blocks by itself takes longer
+    to compile than the network.
+
+    Args:
+        shapes: with types and shardings.
+    """
+    leaves = jax.tree.leaves(shapes)
+    numbers = np.random.default_rng(0).standard_normal(max(a.size for a in leaves), np.float32)
+    numbers *= 0.02
+
+    def draw(a: jax.ShapeDtypeStruct) -> Array:
+        return jax.device_put(numbers[: a.size].reshape(a.shape).astype(a.dtype), a.sharding)
+
+    return jax.tree.map(draw, shapes)
 
 
 def latency_row(path: str, twins: Twins, seconds: Mapping[str, FloatArray]) -> dict[str, Any]:

@@ -56,15 +56,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def measure_stage(experiment: Experiment, stage_index: int) -> dict[str, Any]:
-    """Return planned, compiled and measured bytes of one stage's step, all devices together."""
+def measure_stage(
+    experiment: Experiment, stage_index: int, batch: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return planned, compiled and measured bytes of one stage's step, all devices together.
+
+    Args:
+        experiment: what is trained.
+        stage_index: stage, 0 is the coarsest.
+        batch: what the step trains on; None takes the data set's first.
+    """
     key = jax.random.key(experiment.train.seed)
     abstract, devices = abstract_train_state(experiment), jax.local_devices()
     traced = trace_step(experiment.programs[stage_index], abstract, key)
     planned = program_cost(traced, devices).memory
     step = traced.lower().compile()
     compiled = memory_use(step.memory_analysis(), devices[0].platform)
-    state, batch = make_state(experiment, key), next(iter(iterate_batches(experiment, 0)))
+    state = make_state(experiment, key)
+    if batch is None:
+        batch = next(iter(iterate_batches(experiment, 0)))
     meter = PeakMeter(jax.block_until_ready((state, batch)))
     for _ in range(2):  # the first touches memory for the first time
         state, metrics = step(state, batch, key)

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tpdiff_jax.devices.facts import device_facts, package_versions
+from tpdiff_jax.devices.origin import run_origin
 from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.files.json_files import write_json
 
 
 def facts(program: str, arguments: Sequence[str], package: str = "bench") -> dict[str, Any]:
-    """Return the command, the devices and the versions behind figures.
+    """Return the command, the commit of the code, the devices and the versions behind figures.
 
     Args:
         program: the module that was run.
@@ -19,10 +20,22 @@ def facts(program: str, arguments: Sequence[str], package: str = "bench") -> dic
         package: that holds the module.
     """
     return {
-        "command": shlex.join(["python", "-m", f"{package}.{program}", *arguments]),
+        **run_origin(),
+        "command": command_text(program, arguments, package),
         "device": device_facts(),
         "versions": package_versions(),
     }
+
+
+def command_text(program: str, arguments: Sequence[str], package: str = "bench") -> str:
+    """Return a command as one types it.
+
+    Args:
+        program: the module that was run.
+        arguments: of its command line.
+        package: that holds the module.
+    """
+    return shlex.join(["python", "-m", f"{package}.{program}", *arguments])
 
 
 def write_report(out: pathlib.Path, program: str, report: Mapping[str, Any], page: str) -> None:

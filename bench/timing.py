@@ -9,9 +9,10 @@ thread spins while it waits for another.
 """
 
 import argparse
+import itertools
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -59,16 +60,41 @@ def time_interleaved(
     for call in cases.values():  # compile, and touch memory for the first time
         jax.block_until_ready(call())
     calls = {
-        name: calls_for(_seconds_of(call, 1, clock), min_seconds) for name, call in cases.items()
+        name: calls_for(seconds_of(call, 1, clock), min_seconds) for name, call in cases.items()
     }
-    rng = np.random.default_rng(seed)
-    names = list(cases)
-    seconds = {name: np.zeros(rounds) for name in names}
-    for r in range(rounds):
-        for k in rng.permutation(len(names)):
-            seconds[names[k]][r] = _seconds_of(cases[names[k]], calls[names[k]], clock)
+    seconds = {name: np.zeros(rounds) for name in cases}
+    timed = endless_rounds(cases, calls, seed=seed, clock=clock)
+    for r, found in enumerate(itertools.islice(timed, rounds)):
+        for name, value in found.items():
+            seconds[name][r] = value
         on_round(r + 1)
     return seconds
+
+
+def endless_rounds(
+    cases: Mapping[str, Callable[[], Any]],
+    calls: Mapping[str, int],
+    *,
+    seed: int = 0,
+    clock: Callable[[], float] | None = None,
+) -> Iterator[dict[str, float]]:
+    """Time all cases round after round, for as long as somebody asks for the next one.
+
+    Args:
+        cases: name -> a function that starts the work and returns what to wait for; each has been
+            called before, so that it is compiled.
+        calls: how often a timing repeats each of them.
+        seed: of the orders.
+        clock: counts seconds.
+
+    Yields:
+        name -> seconds of one call.
+    """
+    clock = clock or time.perf_counter
+    rng, names = np.random.default_rng(seed), list(cases)
+    while True:
+        order = [names[k] for k in rng.permutation(len(names))]
+        yield {name: seconds_of(cases[name], calls[name], clock) for name in order}
 
 
 def add_clock_flag(parser: argparse.ArgumentParser) -> None:
@@ -83,7 +109,16 @@ def calls_for(seconds: float, min_seconds: float) -> int:
     return max(1, min(_MAX_CALLS, math.ceil(min_seconds / max(seconds, 1e-9))))
 
 
-def _seconds_of(call: Callable[[], Any], num_calls: int, clock: Callable[[], float]) -> float:
+def seconds_of(
+    call: Callable[[], Any], num_calls: int = 1, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Return the seconds of one call, until what it returns is there.
+
+    Args:
+        call: starts the work and returns what to wait for.
+        num_calls: calls to take the mean of.
+        clock: counts seconds.
+    """
     # CPU devices run independent calls side by side; a stream runs them one after another, and
     # waiting for each would count the way back to the host.
     is_to_wait = jax.default_backend() == "cpu"

@@ -46,6 +46,7 @@ def get_config() -> ConfigDict:
     config.path.name = "ddim"
     config.path.prediction = "eps"
     config.path.betas = "linear"  # AnimateDiff's; Stable Diffusion's own are scaled_linear
+    config.pyramid.upsample = "nearest"
 
     config.optim.name = "adamw"
     config.optim.learning_rate = 1e-4

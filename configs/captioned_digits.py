@@ -36,6 +36,7 @@ def get_config() -> ConfigDict:
     with config.unlocked():
         config.data, config.model = prepared_clips(num_threads=1), model
 
+    config.pyramid.upsample = "nearest"
     config.train.num_steps = 4000
     config.train.sample_every_steps = 0
     config.train.eval_every_steps = 0

@@ -19,6 +19,7 @@ def get_config() -> ConfigDict:
     """Return the flow config with a large network, bfloat16 and parameters shared out."""
     config = flow.get_config()
     config.data.frame_size = 64
+    config.pyramid.upsample = "nearest"
 
     config.model.patch_size = 2
     config.model.hidden_size = 2048

@@ -61,11 +61,12 @@ def get_config() -> ConfigDict:
     # dct, the lowest frequencies alone, goes both ways: downsampling and upsampling.
     config.pyramid.downsample = "stride"  # over time: stride | mean | dct
     config.pyramid.downsample_space = "mean"  # over height and width: stride | mean | dct
-    config.pyramid.upsample = "nearest"  # time: nearest | nearest_next | linear | dct | insert
+    config.pyramid.upsample = "linear"  # time: nearest | nearest_next | linear | dct | insert
     config.pyramid.upsample_space = "nearest"  # over height and width: nearest | linear | dct
     # stagewise: each line starts from what the stage before knew; marginal: each stage trains as a
     # vanilla network does on its frames, and sampling is exact only where noise hides the detail.
     config.pyramid.line = "stagewise"  # stagewise | marginal
+    config.pyramid.coarse_noise = 0.0  # on what training lets a stage know of the one before it
     config.pyramid.frame_positions = "consistent"  # consistent | naive
     config.pyramid.target_unit = "time"  # flow only: time (dx/dt) | stage (dx/du)
     config.pyramid.time_conditioning = "noise_time"  # noise_time | stage_slices

@@ -47,6 +47,7 @@ def get_config() -> ConfigDict:
     config.path.betas = "scaled_linear"
     config.path.final_alpha = "first"
     config.pyramid.strides = (1,)
+    config.pyramid.upsample = "nearest"
     config.alignment.mode = "none"  # nothing but what the network was trained with
 
     config.optim.name = "adamw"

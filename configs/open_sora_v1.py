@@ -49,6 +49,7 @@ def get_config() -> ConfigDict:
     config.path.name = "ddim"
     config.path.prediction = "eps"
     config.path.betas = "linear"
+    config.pyramid.upsample = "nearest"
 
     config.optim.name = "adamw"
     config.optim.learning_rate = 2e-5

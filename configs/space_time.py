@@ -20,4 +20,5 @@ def get_config() -> ConfigDict:
     config = flow.get_config()
     config.data.frame_size = 64
     config.pyramid.strides = ((4, 4, 4), (2, 2, 2), (1, 1, 1))
+    config.pyramid.upsample = "nearest"
     return config

@@ -23,6 +23,7 @@ def get_config() -> ConfigDict:
     measure.clip_folder = ""  # a CLIP model, for CLIPSIM; "" measures none
     with config.unlocked():
         config.data, config.measure = prepared_clips(num_threads=2), measure
+    config.pyramid.upsample = "nearest"
     config.model.patch_size = 16  # 64 patches a frame at 128x128
     config.model.hidden_size = 384
     config.model.num_heads = 6

@@ -6,28 +6,40 @@ Give several runs that differ in their seed, as in --workdirs=runs/a,runs/b: the
 over runs, otherwise over sampling seeds. Every variant starts from the same noises, so differences
 to `base` are paired. Finished measurements in --out are kept.
 
+`--pyramids=standard` samples a network of one stage through pyramids instead, without training:
+four upsamplings, three windows each, beside plain sampling with as many network calls, and with as
+few as cost the same. `--variants` takes a part of them:
+
+    python -m experiments.sampling --workdirs=runs/vanilla --out=runs/through --pyramids=standard \
+      --num_videos=64 --seeds=0
+
+Other pyramids are given as for `--pyramid`, joined by `|`.
+
 Writes sampling.json, sampling.md, frontier.png, frontier.svg and points/, one file a measurement.
 Exit codes: 0 done; 2 bad input.
 """
 
 import argparse
 import pathlib
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bench.report_files import facts
 from experiments.command_line import command_parser, output_folder
 from experiments.compare import METRICS as SHOWN
 from experiments.compare import check_metrics
+from experiments.grid.grids import DIGITS_MEAN
+from experiments.measured_facts import hash_of_params
 from experiments.pages.sampling_tables import draw_frontier, summarize_points, write_page
-from tpdiff_jax.devices.facts import device_facts, package_versions
 from tpdiff_jax.digits.figures import DIGIT_METRICS
 from tpdiff_jax.evaluate import choose_measures
 from tpdiff_jax.experiment.build import Experiment, build_experiment
 from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.files.json_files import read_json, write_json
-from tpdiff_jax.generation.from_checkpoint import OpenedRun, open_run
+from tpdiff_jax.generation.from_checkpoint import OpenedRun, open_run, through_pyramid
 from tpdiff_jax.generation.sampler import Sampler
 from tpdiff_jax.run_folder import run_config
 from tpdiff_jax.run_log.progress import Progress
@@ -36,6 +48,36 @@ EXIT_BAD_INPUT = 2
 STEPS = (10, 20, 60)
 POWERS = (1.5, 2.0)
 GUIDANCE_SCALES = (1.0, 1.5, 2.0, 3.0, 4.0)
+
+
+STANDARD = "standard"
+RESAMPLINGS: dict[str, dict[str, Any]] = {
+    "nearest": {"upsample": "nearest"},
+    "linear": {"upsample": "linear"},
+    "dct": {"downsample": "dct", "upsample": "dct"},
+    "insert": {"upsample": "insert", "data_mean": (DIGITS_MEAN,)},
+}
+WINDOWS = {
+    "thirds": (),
+    "late": (0.5, 0.25, 0.25),
+    "early": (0.2, 0.2, 0.6),
+}
+"""Shares of noise time of strides 4, 2, 1: with `early` the full video begins noisiest."""
+
+
+def make_pyramids(text: str) -> dict[str, Any]:
+    """Return the pyramids that `--pyramids` names: name -> what `--pyramid` takes.
+
+    Args:
+        text: "standard", or texts as of `--pyramid`, joined by `|`.
+    """
+    if text != STANDARD:
+        return {one.strip(): one for one in text.split("|") if one.strip()}
+    return {
+        f"{how}_{when}": {"strides": (4, 2, 1), "stage_fractions": shares, **fields}
+        for how, fields in RESAMPLINGS.items()
+        for when, shares in WINDOWS.items()
+    }
 
 
 def make_variants(num_stages: int, guidance_scale: float) -> dict[str, dict[str, Any]]:
@@ -74,7 +116,7 @@ def make_variants(num_stages: int, guidance_scale: float) -> dict[str, dict[str,
 class Bench:
     """One trained network, its variants' samplers and the real clips to compare with."""
 
-    def __init__(self, workdir: pathlib.Path, num_videos: int | None) -> None:
+    def __init__(self, workdir: pathlib.Path, num_videos: int | None, pyramids: str = "") -> None:
         """Open the newest checkpoint of a run; samplers compile when first used."""
         config = run_config.load_config(workdir)
         if num_videos is not None:
@@ -83,18 +125,42 @@ class Bench:
         self.variants = make_variants(
             self.run.experiment.pyramid.num_stages, config.sample.guidance_scale
         )
+        if pyramids:
+            self.variants = {"base": self.variants["base"]}
         self.experiments: dict[str, Experiment] = {}
         for name, fields in self.variants.items():
             config.sample.update(fields)
             self.experiments[name] = build_experiment(config)
+        if pyramids:
+            self._use_pyramids(make_pyramids(pyramids))
         self._samplers: dict[str, Sampler] = {}
+        self._parameters_sha256 = hash_of_params(self.run.params)
         self._measures = choose_measures(self.run.experiment)
+
+    def _use_pyramids(self, pyramids: Mapping[str, Any]) -> None:
+        """Vary the pyramid, not the sampler; plain sampling of the same costs stands beside."""
+        base = self.variants["base"]
+        plain = self.run._replace(experiment=self.experiments["base"])
+        calls = sum(plain.experiment.sampler.steps_per_stage)
+        fewer = set()
+        for name, asked in pyramids.items():
+            through = through_pyramid(plain, asked)
+            assert through.pyramid is not None
+            self.variants[name] = {**base, "pyramid": through.pyramid.name}
+            self.experiments[name] = through.experiment
+            fewer.add(max(1, round(calls * through.pyramid.cost()["flops_ratio"])))
+        for number in sorted(fewer - {calls}):
+            asked = {"frame_strides": (1,), "steps_per_stage": (number,)}
+            through = through_pyramid(plain, asked)
+            self.variants[f"plain_{number}"] = {**base, "num_steps": number}
+            self.experiments[f"plain_{number}"] = through.experiment
 
     def key(self, name: str, seed: int) -> dict[str, Any]:
         """Return what identifies a measurement."""
         return {
             "workdir": str(self.run.workdir),
             "checkpoint_step": self.run.step,
+            "parameters_sha256": self._parameters_sha256,
             "num_videos": self.run.experiment.evaluation.num_videos,
             "variant": name,
             "sample": {field: _as_json(value) for field, value in self.variants[name].items()},
@@ -127,20 +193,23 @@ class Bench:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure what is missing, then sum up; return the exit code."""
-    options = _parser().parse_args(argv)
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    options = _parser().parse_args(arguments)
     try:
         shown = options.metrics.split(",")
         check_metrics(shown, [])
         seeds = [int(seed) for seed in options.seeds.split(",")]
         workdirs = [pathlib.Path(name) for name in options.workdirs.split(",")]
         only = options.variants.split(",") if options.variants else []
-        points = measure_all(workdirs, seeds, only, options.num_videos, options.out)
+        points = measure_all(
+            workdirs, seeds, only, options.num_videos, options.out, options.pyramids
+        )
     except ValueError as error:
         print(f"sampling: error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     info = {metric.name: metric._asdict() for metric in DIGIT_METRICS}
     summary = summarize_points(points) | {"metric_info": info}
-    summary |= {"device": device_facts(), "versions": package_versions()}
+    summary |= facts("sampling", arguments, "experiments")
     write_json(options.out / "sampling.json", {**summary, "points": points})
     write_durably(options.out / "sampling.md", write_page(summary, shown))
     draw_frontier(options.out / "frontier", summary, shown)
@@ -154,6 +223,7 @@ def measure_all(
     only: Sequence[str],
     num_videos: int | None,
     out: pathlib.Path,
+    pyramids: str = "",
 ) -> list[dict[str, Any]]:
     """Return one measurement for each run, seed and variant; those on disk are read.
 
@@ -163,6 +233,7 @@ def measure_all(
         only: names of variants, `base` is added; none asks for all.
         num_videos: videos of each measurement; None takes `eval.num_videos` of the run.
         out: output folder.
+        pyramids: to sample through, see `make_pyramids`; "" varies the sampler.
 
     Raises:
         ValueError: for a folder without a checkpoint or an unknown variant.
@@ -171,12 +242,13 @@ def measure_all(
     folder.mkdir(parents=True, exist_ok=True)
     points: list[dict[str, Any]] = []
     for number, workdir in enumerate(workdirs):
-        bench = Bench(workdir, num_videos)
+        bench = Bench(workdir, num_videos, pyramids)
         names = select_variants(list(bench.variants), only)
         todo = [(seed, name) for seed in seeds for name in names]
         with Progress(len(todo), label=f"sampling {workdir.name}", unit="variant") as progress:
             for done, (seed, name) in enumerate(todo, 1):
-                path = folder / f"{number}_{workdir.name}_{name}_seed_{seed}.json"
+                words = re.sub(r"[^A-Za-z0-9.+-]+", "_", name)
+                path = folder / f"{number}_{workdir.name}_{words}_seed_{seed}.json"
                 point = read_point(path, bench.key(name, seed))
                 if point is None:
                     point = bench.measure(name, seed)
@@ -215,6 +287,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", required=True, type=output_folder, help="output folder")
     parser.add_argument("--seeds", default="0,1,2", help="sampling seeds")
     parser.add_argument("--variants", default="", help="only these, and base")
+    parser.add_argument(
+        "--pyramids", default="", help="standard, or pyramids as of --pyramid joined by |"
+    )
     parser.add_argument("--num_videos", type=int, help="videos of each; default eval.num_videos")
     parser.add_argument("--metrics", default=",".join(SHOWN), help="figures to show")
     return parser

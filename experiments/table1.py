@@ -22,11 +22,12 @@ from bench.cost_cases import build_twins
 from bench.latency import measure
 from bench.report_files import facts, write_report
 from experiments.command_line import command_parser, output_folder, split_names
-from experiments.grid.overrides import parse_overrides
+from experiments.grid.overrides import parse_overrides, read_config
+from experiments.measured_facts import hash_of_facts, shown_hash
 from experiments.pages.paper_tables import latency_rows
 from experiments.sampling import read_point
 from tpdiff_jax.checks import check_choice
-from tpdiff_jax.devices.facts import device_facts
+from tpdiff_jax.devices.facts import device_facts, package_versions
 from tpdiff_jax.files.json_files import write_json
 
 EXIT_BAD_INPUT = 2
@@ -112,6 +113,8 @@ def time_system(
     setting = {
         "config": system.config, "frame_shape": list(system.frame_shape), "device": device,
         "overrides": dict(overrides), "videos": options.videos, "rounds": options.rounds,
+        "config_sha256": hash_of_facts(read_config(system.config, overrides).to_dict()),
+        "versions": package_versions(),
     }  # fmt: skip
     path = options.out / f"{name}.json"
     if kept := read_point(path, {"setting": setting}):
@@ -119,7 +122,8 @@ def time_system(
     twins = build_twins(system.config, overrides, system.frame_shape)
     timed = measure({name: twins}, options.videos, options.rounds)
     (row,) = timed["rows"]
-    row = {**row, "system": name, "setting": setting, "seconds": timed["seconds"]}
+    row |= {"system": name, "setting": setting, "facts_sha256": hash_of_facts(setting)}
+    row["seconds"] = timed["seconds"]
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, row)
     return row
@@ -134,7 +138,7 @@ def write_page(report: Mapping[str, Any]) -> str:
         lines.append(
             f"- {row['system']}: `{setting['config']}`, latents {shape}, {setting['videos']} "
             f"video(s) at once, {setting['rounds']} rounds, on {device['platform']}, "
-            f"{device['kind']}, {device['num_devices']} device(s)"
+            f"{device['kind']}, {device['num_devices']} device(s), {shown_hash(setting)}"
         )
     note = (
         "Medians [quartiles] over rounds, compilation, text encoder and autoencoder excluded; the "

@@ -19,18 +19,15 @@ Exit codes: 0 done; 2 bad input; 6 a file could not be written.
 
 import argparse
 import hashlib
-import json
 import pathlib
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
-import numpy as np
-
 from bench.report_files import facts, write_report
 from experiments.command_line import command_parser, output_folder, split_names
+from experiments.measured_facts import facts_of_videos, hash_of_facts, shown_hash
 from experiments.pages.paper_tables import SCORES, beside_published
 from experiments.systems import System, read_systems
 from tpdiff_jax.checks import naming
@@ -44,7 +41,6 @@ from tpdiff_jax.generation.prompts import SampleFlags, read_prompts
 from tpdiff_jax.generation.requested_videos import RequestedVideos, request_videos
 from tpdiff_jax.generation.sample_files import Decode, SampleNames, check_names, open_decoder
 from tpdiff_jax.run_log.progress import Progress
-from tpdiff_jax.types import Params
 
 
 class Work(NamedTuple):
@@ -129,7 +125,8 @@ def make_row(system: System, work: Work) -> dict[str, Any]:
         work: what to make.
 
     Returns:
-        Facts of the videos; the command that scores them; scores as VBench gives them, {} before.
+        Facts of the videos and their hash; the command that scores them; scores as VBench gives
+        them, {} before.
 
     Raises:
         ValueError: when the system cannot be opened, or its folder holds other videos.
@@ -154,7 +151,13 @@ def make_row(system: System, work: Work) -> dict[str, Any]:
     )
     found = sorted(scores.glob("*_eval_results.json"))
     figures = vbench.read_scores(found) if found else {}
-    return {**facts, "missing_videos": missing, "command": command, "scores": figures}
+    return {
+        "setting": facts,
+        "facts_sha256": hash_of_facts(facts),
+        "missing_videos": missing,
+        "command": command,
+        "scores": figures,
+    }
 
 
 def facts_of(system: System, run: OpenedRun, work: Work) -> dict[str, Any]:
@@ -165,36 +168,12 @@ def facts_of(system: System, run: OpenedRun, work: Work) -> dict[str, Any]:
         run: the opened checkpoint.
         work: prompts and seed.
     """
-    experiment = run.experiment
-    sample = json.loads(experiment.config.sample.to_json_best_effort())
-    sample = {name: value for name, value in sample.items() if name in _DECIDING_FIELDS}
     return {
-        "workdir": str(system.workdir),
-        "overrides": dict(system.overrides),
-        "checkpoint_step": run.step,
-        "parameters_sha256": hash_of_params(run.params),
-        "adapter": system.adapter,
-        "negative_prompt": system.negative_prompt,
-        "sample": sample,
-        "strides": [list(stage.strides) for stage in experiment.pyramid.stages],
+        **facts_of_videos(system, run),
         "seed": work.seed,
         "videos_per_prompt": work.videos_per_prompt,
         "prompts_sha256": hashlib.sha256("\n".join(work.prompts).encode()).hexdigest(),
     }
-
-
-def hash_of_params(params: Params) -> str:
-    """Return the SHA-256 of all parameters, in the order of the tree."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(params):
-        digest.update(np.asarray(leaf).tobytes())
-    return digest.hexdigest()
-
-
-_DECIDING_FIELDS = (
-    *("num_steps", "steps_per_stage", "solver", "renoise"),
-    *("guidance_scale", "guidance_per_stage", "grid_power", "time_grids", "video_weights"),
-)
 
 
 def check_facts(path: pathlib.Path, facts: Mapping[str, Any]) -> None:
@@ -301,6 +280,7 @@ def write_page(report: Mapping[str, Any]) -> str:
         "is not scored; in a line of the paper, not at hand."
     )
     parts = ["# VBench (Table 2)", seed, beside_published(vbench.COLUMNS, measured, SCORES), note]
+    parts.append("\n".join(f"- {n}: {shown_hash(row['setting'])}" for n, row in systems.items()))
     for name, row in systems.items():
         if row["missing_videos"]:
             parts.append(f"{name}: {row['missing_videos']} videos are still to be made.")

@@ -20,10 +20,14 @@ from typing import Any
 
 from bench.report_files import facts, write_report
 from experiments.command_line import command_parser, output_folder, split_names
+from experiments.measured_facts import facts_of_videos, hash_of_facts, shown_hash
 from experiments.pages.paper_tables import ALIGNMENT, beside_published
 from experiments.sampling import read_point
 from experiments.systems import System, read_systems
+from tpdiff_jax.clips.record_manifest import read_clip_manifest
+from tpdiff_jax.encoders import hash_folders
 from tpdiff_jax.evaluate import evaluate_run
+from tpdiff_jax.files.durable import sha256_of_file
 from tpdiff_jax.files.json_files import read_json, write_json
 from tpdiff_jax.generation.from_checkpoint import GenerateFlags
 
@@ -66,15 +70,37 @@ def evaluate_system(system: System, flags: GenerateFlags, out: pathlib.Path) -> 
         ValueError: when the system cannot be opened, or there is nothing to compare with.
     """
     run = system.open(flags, is_measured=True)
-    setting = {"step": run.step, "alignment": run.experiment.task.alignment.mode}
-    setting |= {"workdir": str(system.workdir), **flags._asdict()}
+    setting = facts_of_videos(system, run) | {
+        "alignment": run.experiment.task.alignment.mode,
+        "clips": dict(run.experiment.dataset.fingerprint()),
+        "num_videos": flags.num_videos,
+        "seed": flags.seed,
+        "measured_with": hashes_of_measures(flags),
+    }
     path = out / f"{system.name}.json"
     if kept := read_point(path, {"setting": setting}):
         return kept
     evaluation = read_json(evaluate_run(run, out / system.name))
-    row = {name: evaluation.get(name) for name in ("metrics", "references", "measurement")}
-    write_json(path, {"setting": setting, **row})
-    return {"setting": setting, **row}
+    row = {"setting": setting, "facts_sha256": hash_of_facts(setting)}
+    row |= {name: evaluation.get(name) for name in ("metrics", "references", "measurement")}
+    write_json(path, row)
+    return row
+
+
+def hashes_of_measures(flags: GenerateFlags) -> dict[str, str]:
+    """Return the SHA-256 of what the command line names to measure with, by the flag's name.
+
+    Args:
+        flags: of generation.
+    """
+    found = {}
+    if flags.fvd_weights:
+        found["fvd_weights"] = sha256_of_file(pathlib.Path(flags.fvd_weights))
+    if flags.clip_folder:
+        found["clip_folder"] = hash_folders(pathlib.Path(flags.clip_folder))
+    if flags.real_clips:
+        found["real_clips"] = read_clip_manifest(pathlib.Path(flags.real_clips)).fingerprint
+    return found
 
 
 def write_page(report: dict[str, Any]) -> str:
@@ -86,8 +112,8 @@ def write_page(report: dict[str, Any]) -> str:
             measured[f"{name}: real clips"] = row["references"]["ceiling"]
     columns = [name for name in COLUMNS if any(name in row for row in measured.values())]
     lines = [
-        f"- {name}: `{row['setting']['workdir']}`, step {row['setting']['step']}, alignment "
-        f"{row['setting']['alignment']}"
+        f"- {name}: `{row['setting']['workdir']}`, step {row['setting']['checkpoint_step']}, "
+        f"alignment {row['setting']['alignment']}, {shown_hash(row['setting'])}"
         for name, row in systems.items()
     ]
     flags = report["flags"]

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from tpdiff_jax.preparation.clip_encoder import PIXELS, ClipEncoder
 from tpdiff_jax.preparation.clip_source import ClipSource
 from tpdiff_jax.preparation.decode_pool import Outcome, decode_source
 from tpdiff_jax.preparation.prepare_spec import PrepareSpec
-from tpdiff_jax.preparation.shard_writer import PIXELS, ClipEncoder
 from tpdiff_jax.preparation.video_decode import ClipFormat
 
 DEATHS = "RAY_TEST_DEATHS"

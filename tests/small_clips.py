@@ -11,7 +11,7 @@ from tests.data.tfds_files import write_tfds_folder
 from tests.preparation.video_files import write_video
 from tests.test_prepare import make_spec
 from tests.tiny import SIZES, set_field
-from tpdiff_jax.preparation.shard_writer import PIXELS, ClipEncoder
+from tpdiff_jax.preparation.clip_encoder import PIXELS, ClipEncoder
 from tpdiff_jax.prepare import prepare
 
 FRAMES, TOKENS, WIDTH = 4, 3, 8

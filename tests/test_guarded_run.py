@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from tests.test_train import assert_same_state
-from tests.tiny import tiny_config
+from tests.tiny import REPO, tiny_config
 from tpdiff_jax import main, replay, train
 from tpdiff_jax.command_line import Command, ExitCode
+from tpdiff_jax.devices.origin import code_commit
 from tpdiff_jax.experiment.build import Experiment, build_experiment
 from tpdiff_jax.optim.guard import TooManyBadSteps
 from tpdiff_jax.run_folder.checkpoints import Checkpoints
@@ -115,6 +116,7 @@ def test_the_bundle_holds_what_the_bad_steps_were_made_of(stopped: pathlib.Path)
     assert last["key"] == np.asarray(jax.random.key_data(key)).tolist()
     assert 0.0 <= last["t"]["min"] < last["t"]["mean"] < last["t"]["max"] <= 1.0
     assert bundle["config"]["guard"]["max_bad_steps"] == 2 and bundle["versions"]["jax"]
+    assert bundle.get("commit", "") == code_commit(REPO / "tpdiff_jax")
     with np.load(folder / "batch_0.npz", allow_pickle=False) as arrays:
         assert set(arrays) == {"video", "cond.label"}
         assert arrays["video"].shape == (8, 8, 32, 32, 1) and np.all(np.isnan(arrays["video"]))

@@ -15,9 +15,9 @@ from tests.preparation.video_files import write_video
 from tests.test_prepare import contents, make_spec
 from tests.tiny import REPO
 from tpdiff_jax.encoders import make_clip_encoder
+from tpdiff_jax.preparation.clip_encoder import ClipEncoder
 from tpdiff_jax.preparation.prepare_spec import PrepareSpec
 from tpdiff_jax.preparation.ray_shards import make_engine
-from tpdiff_jax.preparation.shard_writer import ClipEncoder
 from tpdiff_jax.prepare import prepare
 
 NUM_VIDEOS = 5  # in shards of two

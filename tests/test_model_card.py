@@ -14,6 +14,7 @@ import tpdiff_jax
 from tests.small_clips import KINDS, clip_config
 from tests.tiny import REPO, tiny_config
 from tpdiff_jax import main
+from tpdiff_jax.devices.origin import code_commit
 from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.export import export_model_card
 from tpdiff_jax.generation.from_checkpoint import OpenedRun, open_run
@@ -109,7 +110,9 @@ def test_what_the_card_names_lies_beside_it(tmp_path: pathlib.Path) -> None:
     text = (folder / "README.md").read_text()
     assert "![Generated videos](samples/grid.gif)" in text
     assert "[1](samples/0000_a%20%28b%29%20%5Bc%5D.mp4), [2](" in text
-    assert str(tmp_path) not in text + (folder / "tpdiff_run.json").read_text()
+    kept = (folder / "tpdiff_run.json").read_text()
+    assert str(tmp_path) not in text + kept and "command" not in json.loads(kept)
+    assert json.loads(kept).get("commit", "") == code_commit(REPO / "tpdiff_jax")
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from tpdiff_jax.clips.bad_clips import REASONS, TooManyBadClipsError
 from tpdiff_jax.clips.empty_prompt import EMPTY_PROMPT_FILE
 from tpdiff_jax.data.video_records import VideoRecordsSpec
 from tpdiff_jax.experiment.prepare_config import build_prepare
-from tpdiff_jax.preparation.shard_writer import PIXELS, ClipEncoder
+from tpdiff_jax.preparation.clip_encoder import PIXELS, ClipEncoder
 from tpdiff_jax.prepare import prepare
 
 SIZES: dict[str, Any] = {

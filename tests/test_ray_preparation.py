@@ -24,10 +24,10 @@ from tests.test_prepare import command, contents, make_spec, run
 from tests.tiny import REPO
 from tpdiff_jax.clips.bad_clips import TooManyBadClipsError
 from tpdiff_jax.preparation import ray_shards
+from tpdiff_jax.preparation.clip_encoder import PIXELS
 from tpdiff_jax.preparation.decode_pool import DecodePool
 from tpdiff_jax.preparation.prepare_spec import PrepareSpec
 from tpdiff_jax.preparation.ray_shards import RETRIES, RayEngine, make_engine, needed_of_node
-from tpdiff_jax.preparation.shard_writer import PIXELS
 from tpdiff_jax.preparation.video_decode import ClipFormat
 from tpdiff_jax.prepare import prepare
 

@@ -4,6 +4,7 @@ import json
 import logging
 import pathlib
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,10 +14,11 @@ import pytest
 from absl import logging as absl_logging
 from ml_collections import ConfigDict
 
-from tests.tiny import tiny_config
+from tests.tiny import REPO, tiny_config
 from tpdiff_jax import train
 from tpdiff_jax.data.requests import cycle_labels
 from tpdiff_jax.data.step_schedule import stage_of_step
+from tpdiff_jax.devices.origin import code_commit
 from tpdiff_jax.evaluate import evaluate_run
 from tpdiff_jax.experiment.build import Experiment, build_experiment
 from tpdiff_jax.generation.from_checkpoint import GenerateFlags, open_run
@@ -305,7 +307,7 @@ def test_a_damaged_newest_checkpoint_costs_steps_but_no_bit_and_is_named_and_cou
 
 
 def test_sampling_and_evaluation_work_from_the_checkpoint_alone(
-    finished: pathlib.Path, tmp_path: pathlib.Path
+    finished: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flags = GenerateFlags(num_videos=3, seed=5, steps_per_stage=["1", "1", "2"])
     run = open_run(finished, overrides=flags)
@@ -314,9 +316,13 @@ def test_sampling_and_evaluation_work_from_the_checkpoint_alone(
     folder = sample_run(run, SampleFlags(labels=["7", "3"]), tmp_path)
     names = sorted(path.name for path in folder.iterdir())
     assert names == ["0000_label_7.mp4", "0001_label_3.mp4", "0002_label_7.mp4", "grid.gif"]
+    monkeypatch.setattr(sys, "argv", ["/bin/tpdiff_jax", "evaluate", "--num_videos=3"])
     path = evaluate_run(run, tmp_path)
     assert path.name == "evaluation_00000006.json"
-    assert "label_accuracy" in json.loads(path.read_text())["metrics"]
+    evaluation = json.loads(path.read_text())
+    assert "label_accuracy" in evaluation["metrics"]
+    assert evaluation["command"] == "tpdiff_jax evaluate --num_videos=3"
+    assert evaluation.get("commit", "") == code_commit(REPO / "tpdiff_jax")
 
 
 def test_the_same_seed_and_label_give_the_same_video_at_any_batch_size(

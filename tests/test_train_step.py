@@ -9,9 +9,10 @@ import optax
 import pytest
 
 from tpdiff_jax import method
+from tpdiff_jax.method.stage_targets import coarse_perturbation
 from tpdiff_jax.optim.guard import GuardSpec
 from tpdiff_jax.train_state import TrainTask, init_state
-from tpdiff_jax.train_step import draw, stage_loss, train_step
+from tpdiff_jax.train_step import draw, loss_and_grads, stage_loss, train_step
 
 BATCH, FRAMES, SIZE = 4, 8, 2
 NULL_LABEL = 10
@@ -31,6 +32,7 @@ def make_task(**changes: Any) -> TrainTask:
             method.FlowPath(),
             shape=(FRAMES, SIZE, SIZE),
             strides=changes.pop("strides", (1,)),
+            **changes.pop("pyramid_fields", {}),
         ),
         "alignment": method.AlignmentSpec(mode="none"),
         "apply": linear_network,
@@ -66,6 +68,42 @@ def test_one_stage_is_ordinary_flow_matching(batch: dict[str, Any]) -> None:
     x_0, eps = np.asarray(batch["video"]), np.asarray(eps)
     expected = np.mean(((1 - t) * x_0 + t * eps - (eps - x_0)) ** 2)
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+
+def test_coarse_noise_changes_what_a_stage_knows_and_no_other_draw(batch: dict[str, Any]) -> None:
+    key, losses = jax.random.key(3), {}
+    for tau in (0.0, 0.5):
+        task = make_task(strides=(4, 2, 1), pyramid_fields={"coarse_noise": tau})
+        for index in range(3):
+            draws = draw(task, index, BATCH, key)
+            eps, _ = method.aligned_noise(
+                task.pyramid, index, batch["video"], draws.noise_keys, task.alignment
+            )
+            n = coarse_perturbation(task.pyramid, index, draws.noise_keys, 1)
+            assert (n is None) == (tau == 0.0 or index == 0)
+            arguments = (index, batch["video"], eps, draws.t)
+            point = method.training_point(task.pyramid, *arguments, *([] if n is None else [n]))
+            expected = np.mean(np.square(np.subtract(*point)))
+            losses[tau, index], _ = stage_loss(task, index, init(key), batch, draws)
+            np.testing.assert_allclose(losses[tau, index], expected, rtol=1e-6)
+    assert losses[0.0, 0] == losses[0.5, 0]
+    for index in (1, 2):
+        assert abs(losses[0.0, index] - losses[0.5, index]) > 0.01
+
+
+@pytest.mark.parametrize("index", [1, 2])
+def test_coarse_noise_is_that_of_the_whole_batch_however_it_is_cut(
+    batch: dict[str, Any], index: int
+) -> None:
+    fields = {"strides": (4, 2, 1), "pyramid_fields": {"coarse_noise": 0.5}}
+    (whole, _), grads = loss_and_grads(
+        make_task(**fields), index, init(None), batch, jax.random.key(3)
+    )
+    (parts, _), others = loss_and_grads(
+        make_task(**fields, grad_accum_steps=2), index, init(None), batch, jax.random.key(3)
+    )
+    np.testing.assert_allclose(whole, parts, rtol=1e-6)
+    np.testing.assert_allclose(grads["a"], others["a"], rtol=1e-5)
 
 
 def test_first_update_is_gradient_descent_and_the_average_follows(batch: dict[str, Any]) -> None:

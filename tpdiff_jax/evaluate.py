@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from absl import logging
 
+from tpdiff_jax.devices.origin import run_origin
 from tpdiff_jax.evals.measures import Evaluation, Measures
 from tpdiff_jax.experiment.build import Experiment
 from tpdiff_jax.files.folders import make_out_folder
@@ -162,6 +163,7 @@ def evaluate_run(run: OpenedRun, out: pathlib.Path | None) -> pathlib.Path:
             "sample_seconds_per_video": sampler.seconds_per_video,
         },
         step_seconds={},
+        origin=run_origin(),
     )
     suffix = ""
     if run.pyramid:

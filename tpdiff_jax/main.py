@@ -108,13 +108,17 @@ def run_export(command: Command, workdir: pathlib.Path) -> None:
 def run_prepare(command: Command, workdir: pathlib.Path) -> None:
     """Make clips out of videos."""
     from tpdiff_jax import prepare as preparation
+    from tpdiff_jax.devices.origin import run_origin
     from tpdiff_jax.experiment.prepare_config import build_prepare, open_clip_encoder
+    from tpdiff_jax.files.json_files import write_json
     from tpdiff_jax.preparation.ray_shards import make_engine
 
     spec = build_prepare(command.values["config"])
     name, address = command.values["engine"], command.values["engine_address"]
     engine = make_engine(spec, name, address, open_clip_encoder)
-    preparation.prepare(spec, workdir, open_clip_encoder(spec), engine)
+    if preparation.prepare(spec, workdir, open_clip_encoder(spec), engine) is not None:
+        # Beside the manifest, whose bytes tell the clips apart and not where they were made.
+        write_json(workdir / "origin.json", run_origin())
 
 
 def run_plan(command: Command, workdir: pathlib.Path) -> None:

@@ -25,6 +25,7 @@ from tpdiff_jax.clips.record_manifest import (
 )
 from tpdiff_jax.files import file_lock
 from tpdiff_jax.preparation.caption_tables import read_sources
+from tpdiff_jax.preparation.clip_encoder import PIXELS, ClipEncoder
 from tpdiff_jax.preparation.clip_source import ClipSource, SkippedClip
 from tpdiff_jax.preparation.decode_pool import DecodePool, Outcome, decoding
 from tpdiff_jax.preparation.finished_clips import (
@@ -39,8 +40,6 @@ from tpdiff_jax.preparation.prepare_spec import PrepareSpec
 from tpdiff_jax.preparation.ray_shards import RayEngine
 from tpdiff_jax.preparation.shard_plan import Plan, ShardJob, make_plan
 from tpdiff_jax.preparation.shard_writer import (
-    PIXELS,
-    ClipEncoder,
     read_notes,
     write_notes,
     write_shard,

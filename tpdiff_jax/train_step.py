@@ -17,6 +17,7 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from tpdiff_jax import method
+from tpdiff_jax.method.stage_targets import coarse_perturbation
 from tpdiff_jax.optim.guard import judge_step
 from tpdiff_jax.train_state import TrainState, TrainTask
 from tpdiff_jax.types import Array, Cond, Params, PRNGKey
@@ -220,7 +221,8 @@ def stage_loss(
         task.alignment,
         batch_sharding=task.batch_sharding,
     )
-    x_t, target = method.training_point(pyramid, stage_index, x_0, eps, t)
+    perturbation = coarse_perturbation(pyramid, stage_index, draws.noise_keys, x_0.shape[-1])
+    x_t, target = method.training_point(pyramid, stage_index, x_0, eps, t, perturbation)
     cond = drop_condition(task, batch["cond"], draws.is_dropped)
 
     network_time = pyramid.network_time(stage_index, t)

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -40,3 +41,13 @@ def test_bad_input_is_one_line(tmp_path, capsys):
     flags = [f"--out={tmp_path}", "--config.sample.num_steps=two"]
     assert latency.main(flags) == 2
     assert "num_steps" in capsys.readouterr().err
+
+
+def test_quick_parameters_have_the_shapes_and_are_not_zero():
+    experiment = latency.build_twins("configs/flow.py", {}).pyramid
+    shapes = latency.abstract_params(experiment)
+    params = latency.quick_params(shapes)
+    jax.tree.map(lambda a, b: np.testing.assert_equal((a.shape, a.dtype), (b.shape, b.dtype)),
+                 params, shapes)  # fmt: skip
+    largest = max(jax.tree.leaves(params), key=lambda a: a.size)
+    assert abs(float(np.std(largest)) - 0.02) < 1e-3 and abs(float(np.mean(largest))) < 1e-3

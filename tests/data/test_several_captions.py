@@ -18,7 +18,7 @@ from tpdiff_jax.data.buckets import bucket_folders
 from tpdiff_jax.data.pipeline import make_iterator
 from tpdiff_jax.data.stored_clips import ClipNumber, draw_caption
 from tpdiff_jax.data.video_records import VideoRecordsSpec
-from tpdiff_jax.preparation.shard_writer import ClipEncoder
+from tpdiff_jax.preparation.clip_encoder import ClipEncoder
 from tpdiff_jax.prepare import prepare
 
 CAPTIONS = {

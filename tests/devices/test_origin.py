@@ -6,11 +6,17 @@ import pathlib
 import shlex
 import shutil
 import subprocess
+import sys
+import types
 
 import pytest
 
+from bench.report_files import facts
+from tpdiff_jax import main, prepare
 from tpdiff_jax.devices import origin
 from tpdiff_jax.devices.origin import code_commit, command_line_text, run_origin
+from tpdiff_jax.experiment import prepare_config
+from tpdiff_jax.preparation import ray_shards
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 FLAGS = ["--mode=train", "--workdir=my runs/a", "--config.data.folder=a;b$c"]
@@ -128,3 +134,32 @@ def test_what_is_unknown_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_origin() == {}
     monkeypatch.setattr("sys.argv", ["/env/bin/tpdiff_jax", "--mode=plan"])
     assert run_origin() == {"command": "tpdiff_jax --mode=plan"}
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_preparation_notes_its_origin_beside_the_manifest(
+    is_finished: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    """Not in it: equal clips have equal manifests wherever they were made."""
+    made = {"manifest": 1} if is_finished else None
+    monkeypatch.setattr(prepare, "prepare", lambda *_: made)
+    monkeypatch.setattr(origin, "code_commit", lambda _: "c0ffee")
+    monkeypatch.setattr(sys, "argv", ["/bin/tpdiff_jax", "prepare", "--workdir=clips"])
+    monkeypatch.setattr(prepare_config, "build_prepare", lambda _: None)
+    monkeypatch.setattr(prepare_config, "open_clip_encoder", lambda _: None)
+    monkeypatch.setattr(ray_shards, "make_engine", lambda *_: None)
+    values = {"config": None, "engine": "", "engine_address": ""}
+    main.run_prepare(types.SimpleNamespace(values=values), tmp_path)
+    written = [path.name for path in tmp_path.iterdir()]
+    assert written == (["origin.json"] if is_finished else [])
+    if is_finished:
+        assert json.loads((tmp_path / "origin.json").read_text()) == {
+            "command": "tpdiff_jax prepare --workdir=clips",
+            "commit": "c0ffee",
+        }
+
+
+def test_a_bench_names_the_commit_of_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(origin, "code_commit", lambda _: "c0ffee")
+    told = facts("cost", ["--out=x y"])
+    assert told["commit"] == "c0ffee" and told["command"] == "python -m bench.cost '--out=x y'"

@@ -1,10 +1,13 @@
 """docs/troubleshooting.md shows what the code says: every message is one that its source makes."""
 
 import ast
+import mmap
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax
+import jaxlib
 import pytest
 
 from tests.tiny import REPO
@@ -15,7 +18,8 @@ from tpdiff_jax.training.training_folder import only_trainer
 from tpdiff_jax.weights.tensor_files import open_tensor_folder
 
 PAGE = (REPO / "docs" / "troubleshooting.md").read_text()
-NOT_OURS = "(jax's own)"
+NOT_OURS = re.compile(r" \((jax|XLA|gloo|libtpu)'s own\)$")
+VARIES = r"\[Com.*?\]|\.\.\.|\bcpu\b\.?|[\dm]+\d\.\ds|> 1s|jit_|\b[01]\b"  # of the libraries' lines
 LEAST_LETTERS = 14  # of a message's fixed part: less could be any text
 
 
@@ -23,8 +27,15 @@ def messages(page: str) -> Iterator[str]:
     """Yield the messages of the tables' first columns, as they appear."""
     for row in re.findall(r"^\| (`.*) \|$", page, re.M):
         first = re.split(r"(?<!\\) \| ", row)[0]
-        if NOT_OURS not in first and "(a plan)" not in first:
+        if not NOT_OURS.search(first) and "(a plan)" not in first:
             yield re.findall(r"`(.*?)`", first)[0]
+
+
+def lines_of_libraries() -> Iterator[tuple[str, str]]:
+    """Yield whose line it is, and the line, of those that are not ours."""
+    for first in re.findall(r"^\| (`.*?) \| ", PAGE, re.M):
+        if found := NOT_OURS.search(first):
+            yield found[1], re.findall(r"`(.*)`", first)[0]
 
 
 def templates() -> list[str]:
@@ -87,6 +98,37 @@ def test_there_are_many_and_each_has_a_cause_and_something_to_do() -> None:
     for row in re.findall(r"^\| `.* \|$", PAGE, re.M):
         cells = re.split(r"(?<!\\) \| ", row.strip("| "))
         assert len(cells) == 3 and all(len(cell) > 3 for cell in cells), row
+
+
+def python_texts() -> str:
+    """Texts of jax's modules, with strings that were cut into pieces joined again."""
+    folder = Path(jax.__file__).parent / "_src"
+    paths = [*folder.glob("*.py"), folder / "interpreters" / "mlir.py"]
+    texts = (path.read_text().replace("'", '"') for path in paths)
+    return "".join(re.sub(r'"\s*\n\s*f?"', "", text) for text in texts)
+
+
+def is_in(path: Path, words: str) -> bool:
+    """Whether a compiled library holds these words."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        return text.find(words.encode()) >= 0
+
+
+def test_lines_of_libraries_are_theirs() -> None:
+    """In the texts of the versions at hand; parts that vary stand for themselves."""
+    known = [line for line in lines_of_libraries() if "RESOURCE_EXHAUSTED" not in line[1]]
+    assert len(known) >= 12
+    python = python_texts()
+    jaxlib_file = Path(jaxlib.__file__).with_name("libjax_common.so")
+    for whose, line in known:
+        fixed = max((part.strip() for part in re.split(VARIES, line)), key=len).replace("'", '"')
+        assert len(fixed) >= 12, line
+        if whose == "libtpu":
+            libtpu = pytest.importorskip("libtpu")
+            assert is_in(Path(libtpu.__file__).with_name("libtpu.so"), fixed), line
+        else:
+            is_there = fixed in python if whose == "jax" else is_in(jaxlib_file, fixed)
+            assert is_there, f"{whose} does not say {fixed!r}"
 
 
 def test_what_nobody_says_is_seen() -> None:

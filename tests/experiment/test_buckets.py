@@ -22,7 +22,7 @@ from tpdiff_jax.data.step_schedule import ClipsOfStep, steps_of_round, turn_of_s
 from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.generation.from_checkpoint import GenerateFlags, open_run
 from tpdiff_jax.generation.prompts import SampleFlags
-from tpdiff_jax.preparation.shard_writer import PIXELS, ClipEncoder
+from tpdiff_jax.preparation.clip_encoder import PIXELS, ClipEncoder
 from tpdiff_jax.prepare import prepare
 from tpdiff_jax.run_log.json_lines import read_metrics
 from tpdiff_jax.sample import sample_run

@@ -1,5 +1,6 @@
 """The paper's tables on small runs: the same videos however they are made, figures by hand."""
 
+import hashlib
 import json
 import pathlib
 import shutil
@@ -9,6 +10,7 @@ import jax
 import pytest
 
 from experiments import table1, table2, table3
+from experiments.measured_facts import hash_of_params
 from experiments.pages.paper_tables import ALIGNMENT, SCORES, beside_published, latency_rows
 from experiments.systems import read_systems
 from tests.test_text_run import OVERRIDES, PROMPTS, folder, make_config
@@ -86,7 +88,7 @@ def test_published_weights_make_the_videos_of_the_run_that_they_came_from(
     assert table2_of(systems, tmp_path) == 0
     assert contents(tmp_path / "weights") == contents(tmp_path / "miniflux_tpdiff")
     report = json.loads((tmp_path / "table2.json").read_text())
-    steps = {name: row["checkpoint_step"] for name, row in report["systems"].items()}
+    steps = {n: row["setting"]["checkpoint_step"] for n, row in report["systems"].items()}
     assert steps == {"miniflux_tpdiff": 2, "weights": 0}
 
 
@@ -192,7 +194,60 @@ def test_a_run_of_labels_is_refused_and_nothing_written(
 def test_videos_of_other_parameters_are_not_taken_for_these(systems: pathlib.Path) -> None:
     (run, _) = (s.open(table2.GenerateFlags()) for s in read_systems(systems))
     changed = jax.tree.map(lambda leaf: leaf + (leaf == leaf.max()), run.params)
-    assert table2.hash_of_params(run.params) != table2.hash_of_params(changed)
+    assert hash_of_params(run.params) != hash_of_params(changed)
+
+
+def test_each_table_shows_the_hash_of_the_facts_that_its_figures_were_measured_on(
+    systems: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the library's own JSON; a network trained anew to the same step is measured anew."""
+    flags = table3.GenerateFlags(num_videos=2, seed=0)
+    system = read_systems(systems, ["miniflux_tpdiff"])[0]
+    row = table3.evaluate_system(system, flags, tmp_path)
+    work = table2.read_work(
+        table2._parser().parse_args(
+            [f"--systems={systems}", f"--prompts={systems.with_name('prompts.txt')}",
+             f"--out={tmp_path}/videos"]
+        )
+    )  # fmt: skip
+    run = system.open(flags)
+    videos = table2.facts_of(system, run, work)
+    assert videos["parameters_sha256"] == row["setting"]["parameters_sha256"]
+    timed = {"config": "c", "frame_shape": [1, 2, 2, 4], "videos": 1, "rounds": 3}
+    timed |= {"device": {"platform": "cpu", "kind": "cpu", "num_devices": 1}}
+    spread = dict.fromkeys(("median", "low", "high"), 1.0)
+    times = {"steps": [1], "flop_ratio": 1.0, "system": "wan", "setting": timed}
+    times |= dict.fromkeys(("vanilla", "pyramid", "ratio"), spread)
+    command = {"command": "x", "seed": 0, "prompts": 1}
+    scored = {"setting": videos, "missing_videos": 1, "scores": {}}
+    pages = [
+        (timed, table1.write_page({"rows": [times], **command})),
+        (videos, table2.write_page({"systems": {"a": scored}, **command})),
+        (row["setting"], table3.write_page(
+            {"systems": {"a": row}, "flags": flags._asdict(), **command}
+        )),
+    ]  # fmt: skip
+    for facts, page in pages:
+        text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
+        assert f"facts `{hashlib.sha256(text.encode()).hexdigest()[:12]}`" in page
+    text = json.dumps(row["setting"], sort_keys=True, separators=(",", ":"))
+    assert row["facts_sha256"] == hashlib.sha256(text.encode()).hexdigest()
+
+    changed = run._replace(params=jax.tree.map(lambda leaf: leaf + 1, run.params))
+    monkeypatch.setattr(type(system), "open", lambda *_, **__: changed)
+    monkeypatch.setattr(table3, "evaluate_run", lambda *_: tmp_path / "anew.json")
+    write_json(tmp_path / "anew.json", {"metrics": {"statistics": 7.0}})
+    anew = table3.evaluate_system(system, flags, tmp_path)
+    assert anew["metrics"] == {"statistics": 7.0} and anew["facts_sha256"] != row["facts_sha256"]
+
+
+def test_what_is_measured_with_is_a_fact(tmp_path: pathlib.Path) -> None:
+    weights = tmp_path / "i3d.safetensors"
+    weights.write_bytes(b"abc")
+    flags = table3.GenerateFlags(fvd_weights=str(weights))
+    assert table3.hashes_of_measures(flags) == {
+        "fvd_weights": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    }, "the standard's own example of SHA-256"
 
 
 def test_a_system_that_cannot_be_opened_is_named(
@@ -231,7 +286,7 @@ def test_published_weights_are_measured_against_named_clips(
     row = json.loads((tmp_path / "table3.json").read_text())["systems"]["weights"]
     manifest = read_clip_manifest(clips).fingerprint
     assert row["measurement"]["data_manifest_sha256"] == manifest
-    assert row["setting"]["step"] == 0 and row["metrics"]["statistics"] > 0
+    assert row["setting"]["checkpoint_step"] == 0 and row["metrics"]["statistics"] > 0
 
 
 def test_a_measured_line_and_the_papers_line() -> None:

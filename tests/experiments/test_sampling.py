@@ -2,9 +2,13 @@
 
 import pytest
 
+from experiments.grid.grids import DIGITS_MEAN
 from experiments.pages.sampling_tables import draw_frontier, summarize_points, write_page
-from experiments.sampling import make_variants, read_point, select_variants
-from tpdiff_jax.files.json_files import write_json
+from experiments.sampling import main, make_pyramids, make_variants, read_point, select_variants
+from tests.tiny import tiny_config
+from tpdiff_jax.experiment.build import build_experiment
+from tpdiff_jax.files.json_files import read_json, write_json
+from tpdiff_jax.train import train
 
 
 def point(workdir, variant, seed, accuracy, seconds=1.0):
@@ -31,6 +35,38 @@ def test_every_variant_changes_the_base_in_its_own_way():
     vanilla = make_variants(1, 2.0)
     assert "no_renoise" not in vanilla
     assert all(fields["guidance_per_stage"] == () for fields in vanilla.values())
+
+
+def test_pyramids_are_those_of_strides_4_2_1_or_as_given():
+    standard = make_pyramids("standard")
+    assert len(standard) == 12
+    assert standard["linear_thirds"] == {
+        "strides": (4, 2, 1), "stage_fractions": (), "upsample": "linear",
+    }  # fmt: skip
+    assert standard["dct_late"]["downsample"] == "dct"
+    assert standard["insert_early"]["data_mean"] == (DIGITS_MEAN,)
+    given = "2,1 | strides=(4,2,1) upsample=linear"
+    assert list(make_pyramids(given)) == ["2,1", "strides=(4,2,1) upsample=linear"]
+
+
+@pytest.mark.slow
+def test_a_vanilla_run_is_measured_through_pyramids_and_plainly_at_their_cost(tmp_path):
+    run, out = tmp_path / "run", tmp_path / "out"
+    fields = {"pyramid__frame_strides": (1,), "train__num_steps": 1}
+    train(build_experiment(tiny_config(**fields)), run)
+    words = [f"--workdirs={run}", f"--out={out}", "--seeds=0", "--num_videos=8"]
+    assert main([*words, "--pyramids=4,2,1|strides=(2,1) upsample=linear"]) == 0
+    variants = read_json(out / "sampling.json")["variants"]
+    flops = {name: row["flops_per_video"] / variants["base"]["flops_per_video"]
+             for name, row in variants.items()}  # fmt: skip
+    plain = {name for name in variants if name.startswith("plain_")}
+    assert variants.keys() - plain == {"base", "4,2,1", "strides=(2,1) upsample=linear"}
+    assert flops["4,2,1"] == pytest.approx(7 / 12, rel=0.03)
+    assert flops["strides=(2,1) upsample=linear"] == pytest.approx(3 / 4, rel=0.03)
+    for name in plain:  # as many calls as their cost allows
+        assert flops[name] == pytest.approx(int(name.removeprefix("plain_")) / 30, rel=1e-6)
+    assert len(plain) == 2
+    assert "| 4,2,1 | 10+10+10 |" in (out / "sampling.md").read_text()
 
 
 def test_variants_are_chosen_by_name_with_the_base():

@@ -15,9 +15,11 @@ from tests.tiny import REPO, tiny_config
 from tpdiff_jax.devices.compilation_cache import machine_name
 from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.files.media import to_uint8
+from tpdiff_jax.generation.from_checkpoint import GenerateFlags
 from tpdiff_jax.generation.from_checkpoint import open_run as open_checkpoint
 from tpdiff_jax.generation.prompts import SampleFlags
 from tpdiff_jax.generation.requested_videos import request_videos
+from tpdiff_jax.sample import sample_run
 from tpdiff_jax.train import train
 
 
@@ -50,6 +52,36 @@ def test_three_lines_give_the_videos_that_the_command_writes(
     assert len(frames) == 8
     shown = np.stack(frames)[:, 4::8, 4::8].astype(float)  # enlarged eight times
     assert np.abs(shown - videos[0, ..., 0]).mean() < 4.0
+
+
+@pytest.mark.parametrize(("labels", "number"), [(["3", "1", "4"], None), ([], 2), (["7"], 3)])
+def test_saved_videos_have_the_names_that_the_command_gives_them(
+    workdir: pathlib.Path, tmp_path: pathlib.Path, labels: list[str], number: int | None
+) -> None:
+    run = tpdiff_jax.open_run(workdir)
+    other = run.sample(labels=[0], seed=5)
+    videos = run.sample(labels=labels, num_videos=number, seed=5)
+    run.save(videos, tmp_path / "saved")
+    flags = GenerateFlags(seed=5, num_videos=number)
+    opened = open_checkpoint(workdir, overrides=flags)
+    sample_run(opened, SampleFlags(labels=tuple(labels)), tmp_path / "command")
+
+    def contents(name: str) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+
+    assert contents("saved") == contents("command")
+    if labels == ["3", "1", "4"]:
+        names = {"0000_label_3.mp4", "0001_label_1.mp4", "0002_label_4.mp4", "grid.gif"}
+        assert set(contents("saved")) == names
+    run.save(videos[:1], tmp_path / "part")
+    assert set(contents("part")) == {"0000.mp4", "grid.gif"}, "nobody says what it shows"
+    run.save(videos[:1], tmp_path / "named", captions=["A cat, twice"])
+    assert set(contents("named")) == {"0000_a_cat_twice.mp4", "grid.gif"}
+    run.save(other, tmp_path / "other")
+    assert set(contents("other")) == {"0000_label_0.mp4", "grid.gif"}
+    with pytest.raises(ValueError, match="captions has 2 entries for 1 videos"):
+        run.save(other, tmp_path / "never", captions=["a", "b"])
+    assert not (tmp_path / "never").exists()
 
 
 def test_seeds_steps_and_numbers_are_arguments(workdir: pathlib.Path) -> None:

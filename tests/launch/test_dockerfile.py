@@ -84,3 +84,30 @@ def test_the_commands_of_its_head_are_right() -> None:
     (run,) = re.findall(r"python -m tpdiff_jax\.main (.*)", head)
     mode, *words = run.split()
     assert parse(["tpdiff_jax", f"--mode={mode}", *words]).values["config"].train.num_steps > 0
+
+
+def test_pages_name_the_kinds_of_jax_that_the_image_and_the_package_install() -> None:
+    """The README's and the pages' lines, the head of the requirements, the extras, the image."""
+    (run,) = (rest for word, rest in instructions() if word == "RUN")
+    (kinds,) = re.findall(r"(\S+)\) jax=\"jax\[", run)
+    image = {f"jax[{kind}]" for kind in kinds.split("|")}
+    texts = [path.read_text() for path in (REPO / "docs").glob("*.md")]
+    texts += [(REPO / name).read_text() for name in ("README.md", "requirements.txt")]
+    installs = [found for text in texts for found in re.findall(r"pip install[^`#\n]*", text)]
+    named = {kind for line in installs for kind in re.findall(r"jax\[\w+\]", line)}
+    assert named == image
+    extras = set(re.findall(r'accelerated\("(\w+)"\)', (REPO / "setup.py").read_text()))
+    assert {f"jax[{kind}]" for kind in extras} == image
+    # One file of requirements everywhere, and jax beside it in one command: one version of both.
+    assert "-r requirements.txt" in run and run.count("pip install") == 1
+    assert any("-r requirements.txt" in line for line in installs)
+
+
+def test_nothing_that_linters_of_such_files_warn_of() -> None:
+    """No root of the file system as the working folder, no newest image, no caches kept."""
+    found = dict(instructions())
+    assert found["WORKDIR"].startswith("/") and found["WORKDIR"] != "/"
+    assert ":" in found["FROM"] and not found["FROM"].endswith(":latest")
+    assert "--no-cache-dir" in found["RUN"] and "sudo" not in TEXT and "ADD " not in TEXT
+    order = [rest.split()[0] for word, rest in instructions() if word == "COPY"]
+    assert order[0] == "requirements.txt", "a change of code must not install everything again"

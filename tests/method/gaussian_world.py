@@ -151,6 +151,7 @@ class GaussianWorld:
         cov: S, [N, N].
         couplings: G of each stage, [N, n_i], or () for noise independent of data.
         data_mean: mu, a constant of c_i in places that U makes nothing for.
+        coarse_noise: tau, of white noise on the coarse video of c_i in what the network learned.
     """
 
     pyramid: Pyramid
@@ -160,6 +161,7 @@ class GaussianWorld:
     cov: np.ndarray
     couplings: tuple[np.ndarray, ...] = ()
     data_mean: float = 0.0
+    coarse_noise: float = 0.0
 
     def videos(self, i):
         """x_i and c_i as matrices on x_0, both [n_i, N]."""
@@ -168,9 +170,8 @@ class GaussianWorld:
         own = video_downsampling(shape, strides, self.down)
         if i == 0 or self.pyramid.line == "marginal":
             return own, own
-        before = stages[i - 1].strides
-        matrix = video_upsampling(shape, before, strides, self.down, self.up)
-        return own, matrix @ video_downsampling(shape, before, self.down)
+        before = video_downsampling(shape, stages[i - 1].strides, self.down)
+        return own, self.upsampling_into(i) @ before
 
     def point_and_target(self, i, t):
         """A and B: x_t and target as matrices on w = (x_0, eps), both [n_i, N + n_i]."""
@@ -185,9 +186,13 @@ class GaussianWorld:
         nothing = np.zeros(math.prod(self.pyramid.stages[i].shape))
         if i == 0 or self.pyramid.line == "marginal":
             return self.on_the_line(i, t, nothing, nothing, nothing)
+        offset = (1.0 - self.upsampling_into(i).sum(1)) * self.data_mean
+        return self.on_the_line(i, t, nothing, offset, nothing)
+
+    def upsampling_into(self, i):
+        """U of stage i, 1 or more, as one matrix."""
         coarse, fine = (self.pyramid.stages[j].strides for j in (i - 1, i))
-        up = video_upsampling(self.pyramid.shape, coarse, fine, self.down, self.up)
-        return self.on_the_line(i, t, nothing, (1.0 - up.sum(1)) * self.data_mean, nothing)
+        return video_upsampling(self.pyramid.shape, coarse, fine, self.down, self.up)
 
     def on_the_line(self, i, t, x, c, eps):
         """x_t and target of a stage's video, what is known of it, and noise."""
@@ -225,8 +230,14 @@ class GaussianWorld:
         point, target = self.point_and_target(i, t)
         constant_point, constant_target = self.constants(i, t)
         mean, cov = self.joint(i)
-        cov_point = point @ cov @ point.T
-        gain = jnp.linalg.solve(cov_point, point @ cov @ target.T).T
+        cov_point, cov_both = point @ cov @ point.T, point @ cov @ target.T
+        if self.coarse_noise and i > 0:
+            up = self.coarse_noise * self.upsampling_into(i)
+            nothing = np.zeros_like(up)
+            more_point, more_target = self.on_the_line(i, t, nothing, up, nothing)
+            cov_point += more_point @ more_point.T
+            cov_both += more_point @ more_target.T
+        gain = jnp.linalg.solve(cov_point, cov_both).T
         return point @ mean + constant_point, cov_point, target @ mean + constant_target, gain
 
     def stage_of(self, x_t):

@@ -177,6 +177,16 @@ def test_with_a_mean_the_closed_form_network_answers_what_training_asks(path, st
         np.testing.assert_allclose(measured[..., 0, 0, 0], expected, atol=1e-9)
 
 
+@pytest.mark.parametrize("path", PATHS)
+def test_noise_on_coarse_frames_in_training_alone_trades_exactness(path):
+    world = make_world(path)
+    wrong = [
+        errors(dataclasses.replace(world, coarse_noise=tau), MANY)[1] for tau in (0.0, 0.2, 0.8)
+    ]
+    assert wrong[0] < TOLERANCE[path]
+    assert wrong[2] > 3.0 * wrong[1] and wrong[2] > 0.1
+
+
 def share_of_detail(world, share):
     """The same world, its videos' detail beyond the coarsest stage scaled."""
     num_frames, strides = world.pyramid.num_frames, world.pyramid.stages[0].strides

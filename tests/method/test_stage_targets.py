@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from tpdiff_jax.method.ddim_path import DDIMPath
+from tpdiff_jax.method.noise_alignment import AlignmentSpec, aligned_noise
 from tpdiff_jax.method.paths import FlowPath
 from tpdiff_jax.method.stage_line import output_to_line
 from tpdiff_jax.method.stage_targets import (
+    coarse_perturbation,
     sample_times,
     stage_end_points,
     stage_videos,
@@ -229,6 +231,76 @@ def test_one_stage_is_the_same_whatever_the_line(path):
     ]
     for one, other in zip(*points, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("path", [FlowPath(), DDIMPath(), DDIMPath(zero_terminal_snr=True)])
+@pytest.mark.parametrize(("upsample", "index"), [("nearest", 1), ("linear", 2), ("insert", 2)])
+def test_a_perturbed_coarse_video_moves_the_start_by_u_of_it_and_the_end_not(path, upsample, index):
+    pyramid = make_pyramid(path, shape=(8, 2, 3), upsample=upsample, data_mean=0.3)
+    stage, (x_0, eps, t) = pyramid.stages[index], draw(pyramid, index)
+    coarse = (3, *pyramid.stages[index - 1].shape, 2)
+    n = np.random.default_rng(5).standard_normal(coarse).astype(np.float32)
+    up = np.einsum("gf,bfhwc->bghwc", stage.jump.upsample.matrices[0], n)
+    for at, factor in ((stage.t_start, stage.gamma_start), (stage.t_end, 0.0)):
+        time = jnp.full_like(t, at)
+        moved = training_point(pyramid, index, x_0, eps, time, n).x_t
+        still = training_point(pyramid, index, x_0, eps, time).x_t
+        np.testing.assert_allclose(moved - still, factor * up, atol=2e-5)
+    # The line from one to the other: its slope is the target, and x_t lies on it.
+    x_i, c_i = stage_videos(pyramid, index, x_0)
+    assert_on_the_line(pyramid, index, x_i, c_i + up, eps, t, training_point(
+        pyramid, index, x_0, eps, t, n))  # fmt: skip
+
+
+def assert_on_the_line(pyramid, index, x_i, c_i, eps, t, point):
+    """x_t in the coordinates in which the line is straight, in float64."""
+    stage, x_i, c_i = pyramid.stages[index], np.float64(x_i), np.float64(c_i)
+    ends = (
+        stage.gamma_start * c_i + stage.sigma_start * eps,
+        (stage.gamma_end * x_i + stage.sigma_end * eps),
+    )
+    if isinstance(pyramid.path, FlowPath):
+        u = wide((t - stage.t_end) / (stage.t_start - stage.t_end))
+        expected = (1 - u) * ends[1] + u * ends[0]
+    else:
+        gamma, sigma = (wide(np.float64(f(t))) for f in (pyramid.path.gamma, pyramid.path.sigma))
+        slope = (ends[1] / stage.gamma_end - ends[0] / stage.gamma_start) / (
+            stage.nu_end - stage.nu_start
+        )
+        expected = gamma * (ends[0] / stage.gamma_start + (sigma / gamma - stage.nu_start) * slope)
+    np.testing.assert_allclose(point.x_t, expected, atol=1e-4)
+
+
+def test_perturbations_are_white_of_their_level_and_of_each_videos_own_key():
+    pyramid = make_pyramid(FlowPath(), shape=(8, 2, 3), coarse_noise=0.3)
+    keys = jax.random.split(jax.random.key(0), 512)
+    for index, frames in ((1, 2), (2, 4)):
+        noise = np.asarray(coarse_perturbation(pyramid, index, keys, 2))
+        assert noise.shape == (512, frames, 2, 3, 2) and noise.dtype == np.float32
+        rows = noise.reshape(512, -1)
+        cov = rows.T @ rows / 512
+        np.testing.assert_allclose(cov, 0.09 * np.eye(rows.shape[1]), atol=0.09 * 6 / 512**0.5)
+        few = coarse_perturbation(pyramid, index, keys[100:103], 2)
+        np.testing.assert_array_equal(few, noise[100:103])
+    twice = make_pyramid(FlowPath(), shape=(8, 2, 3), coarse_noise=0.6)
+    np.testing.assert_allclose(coarse_perturbation(twice, 2, keys, 2), 2 * noise, rtol=1e-6)
+    # No noise of the stages is the same one.
+    aligned = [
+        aligned_noise(pyramid, i, jnp.zeros((512, 8, 2, 3, 2)), keys, AlignmentSpec(mode="none"))[0]
+        for i in (0, 1)
+    ]
+    assert np.abs(np.mean(noise * aligned[1])) < 0.3 * 6 / noise.size**0.5
+    one = coarse_perturbation(pyramid, 1, keys, 2)
+    assert np.abs(np.mean(one * aligned[0])) < 0.3 * 6 / one.size**0.5
+
+
+def test_without_coarse_noise_or_a_stage_before_nothing_is_drawn():
+    keys = jax.random.split(jax.random.key(0), 2)
+    assert coarse_perturbation(make_pyramid(FlowPath(), shape=(8, 2, 3)), 2, keys, 1) is None
+    noisy = make_pyramid(FlowPath(), shape=(8, 2, 3), coarse_noise=0.3)
+    assert coarse_perturbation(noisy, 0, keys, 1) is None
+    vanilla = make_pyramid(FlowPath(), shape=(8, 2, 3), strides=(1,), coarse_noise=0.3)
+    assert coarse_perturbation(vanilla, 0, keys, 1) is None
 
 
 def test_windows_and_jumps_are_the_same_whatever_the_line():

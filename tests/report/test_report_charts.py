@@ -38,7 +38,47 @@ def test_a_chart_leaves_gaps_and_skips_what_it_cannot_draw():
     assert line_chart([], key="k", title="t") is None
     assert bar_chart(["g"], [("a", [None])], key="k", title="t") is None
     alone = line_chart([Series(label="a", x=[7], y=[0.0])], key="k", title="t", is_log=True)
-    assert alone.svg.count("<use") == 1 and "nan" not in alone.svg
+    assert alone.svg.count("<use") == 2 and "nan" not in alone.svg, "a dot, and its key above"
+
+
+def _dot_width(chart):
+    """Width of the first line's round dot, in the drawing's pixels."""
+    (path,) = re.findall(r'<path id="k-0" d="([^"]*)"', chart.svg)
+    xs = [float(x) for x in re.findall(r"(-?[\d.]+) -?[\d.]+", path)]
+    return max(xs) - min(xs)
+
+
+@pytest.mark.parametrize("is_log", [False, True])
+@pytest.mark.parametrize("value, shown", [(0.5, "0.5000"), (1.0, "1.000"), (-2.0, "-2.000")])
+def test_a_run_of_one_point_shows_a_dot_with_its_value(is_log, value, shown):
+    """What a run shorter than one log period has: one line of metrics."""
+    alone = Series(label="loss", x=[3], y=[value])
+    chart = line_chart([alone], key="k", title="t", is_log=is_log)
+    assert f">loss: {shown}</text>" in chart.svg
+    assert chart.svg.count("<use") == 2, "the dot, and its key"
+    assert f"<title>loss 3: {shown}</title>" in chart.svg
+    assert _dot_width(chart) > 1.5 * _dot_width(
+        line_chart([Series(label="loss", x=[3, 4], y=[1, 2])], key="k", title="t")
+    )
+    assert ">3</text>" in chart.svg and len(set(_ticks(chart))) >= 2
+
+
+def test_each_stage_of_one_point_has_its_own_dot_and_value():
+    series = [Series(label=f"stage {i}", x=[2], y=[0.5 + i], style=i) for i in range(3)]
+    series.append(Series(label="never", x=[2], y=[None]))
+    chart = line_chart(series, key="k", title="t", is_log=True)
+    for text in ("stage 0: 0.5000", "stage 1: 1.500", "stage 2: 2.500"):
+        assert f">{text}</text>" in chart.svg
+    assert chart.svg.count("<use") == 6 and "never" not in chart.svg
+
+
+def test_a_point_between_gaps_of_a_long_line_has_a_dot():
+    y = [1.0] * 100
+    y[50] = y[52] = None
+    y[51] = 3.0
+    chart = line_chart([Series(label="a", x=range(100), y=y)], key="k", title="t")
+    assert re.findall(r"<title>(.*?)</title>", chart.svg) == ["a 51: 3.000"]
+    assert chart.svg.count("<use") == 1
 
 
 def test_long_lines_are_averaged_not_cut():

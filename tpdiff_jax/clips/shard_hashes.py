@@ -20,7 +20,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from absl import logging
-from array_record.python.array_record_module import ArrayRecordReader
 
 from tpdiff_jax.clips.clip_records import record_from_bytes
 from tpdiff_jax.clips.record_manifest import ClipManifest, Shard
@@ -166,6 +165,9 @@ def read_notes_of_shards(folder: pathlib.Path) -> list[dict[str, Any]]:
 
 def count_readable(path: pathlib.Path) -> int | None:
     """Return the records of an ArrayRecord file; None when any of them cannot be read."""
+    # Here: what opens no shard does without the library.
+    from array_record.python.array_record_module import ArrayRecordReader
+
     try:
         reader = ArrayRecordReader(str(path))
         try:

@@ -27,7 +27,7 @@ from tpdiff_jax.digits.digit_physics import (
     quantised,
     splat,
 )
-from tpdiff_jax.preparation.shard_writer import PIXELS
+from tpdiff_jax.preparation.clip_encoder import PIXELS
 from tpdiff_jax.types import CondShapes, FloatArray
 
 VERSION = "moving-digits-1"

@@ -8,11 +8,10 @@ import functools
 import pathlib
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from absl import logging
-from array_record.python.array_record_data_source import ArrayRecordDataSource
 from numpy.typing import NDArray
 
 from tpdiff_jax.checks import naming
@@ -37,6 +36,9 @@ from tpdiff_jax.data.stored_clips import (
     to_network,
 )
 from tpdiff_jax.types import CondShapes
+
+if TYPE_CHECKING:
+    from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 
 class ShardSlice(NamedTuple):
@@ -230,11 +232,11 @@ class VideoRecordsSpec:
         }
 
 
-_SOURCES: dict[tuple[str, str, str], ArrayRecordDataSource] = {}
+_SOURCES: dict[tuple[str, str, str], "ArrayRecordDataSource"] = {}
 _SOURCES_LOCK = threading.Lock()
 
 
-def open_shards(folder: str, manifest: ClipManifest, split: str) -> ArrayRecordDataSource:
+def open_shards(folder: str, manifest: ClipManifest, split: str) -> "ArrayRecordDataSource":
     """Return the reader of a split; files open when they are first read, once a process.
 
     Args:
@@ -245,6 +247,9 @@ def open_shards(folder: str, manifest: ClipManifest, split: str) -> ArrayRecordD
     Returns:
         Records by number, in the order of the manifest.
     """
+    # Here: what opens no shard does without the library.
+    from array_record.python.array_record_data_source import ArrayRecordDataSource
+
     key = (folder, manifest.fingerprint, split)
     with _SOURCES_LOCK:
         if key not in _SOURCES:

@@ -1,5 +1,6 @@
 """What a run ran on and with: devices, and versions of the packages that decide its numbers."""
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -11,10 +12,14 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "num
 
 
 def package_versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that decide the numbers."""
+    """Return the versions of Python and of the packages that decide the numbers, where installed.
+
+    What loads clips need not be there where a network alone is timed.
+    """
     out = {"python": platform.python_version()}
     for name in _PACKAGES:
-        out[name] = importlib.metadata.version(name)
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            out[name] = importlib.metadata.version(name)
     return out
 
 

@@ -2,17 +2,20 @@
 
 import pathlib
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tpdiff_jax.checks import check_choice, naming
 from tpdiff_jax.encoders.text_encoders import TEXT_ENCODERS, open_text_encoder
 from tpdiff_jax.encoders.video_encoders import VIDEO_ENCODERS, VideoEncoder, open_video_encoder
-from tpdiff_jax.preparation.prepare_spec import PrepareSpec
-from tpdiff_jax.preparation.shard_writer import PIXELS, ClipEncoder
+from tpdiff_jax.preparation.clip_encoder import PIXELS, ClipEncoder
+
+if TYPE_CHECKING:  # what makes no clips does without what reads videos
+    from tpdiff_jax.preparation.prepare_spec import PrepareSpec
 
 
-def make_clip_encoder(spec: PrepareSpec) -> ClipEncoder:
+def make_clip_encoder(spec: "PrepareSpec") -> ClipEncoder:
     """Open the encoders that `prepare.video_encoder` and `prepare.text_encoder` name.
 
     Raises:
@@ -50,7 +53,7 @@ def make_clip_encoder(spec: PrepareSpec) -> ClipEncoder:
     )
 
 
-def _check_clips(spec: PrepareSpec, video: VideoEncoder) -> None:
+def _check_clips(spec: "PrepareSpec", video: VideoEncoder) -> None:
     """Raise ValueError unless clips of every shape have latents."""
     for bucket in spec.clip_buckets:
         with naming(f"prepare.buckets, {bucket}" if spec.buckets else ""):

@@ -5,8 +5,8 @@ import dataclasses
 from ml_collections import ConfigDict
 
 from tpdiff_jax.experiment.reader import ConfigReader
+from tpdiff_jax.preparation.clip_encoder import PIXELS, ClipEncoder
 from tpdiff_jax.preparation.prepare_spec import PrepareSpec
-from tpdiff_jax.preparation.shard_writer import PIXELS, ClipEncoder
 
 
 def build_prepare(config: ConfigDict) -> PrepareSpec:

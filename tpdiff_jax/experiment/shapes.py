@@ -176,7 +176,7 @@ def _build_clips(
             ),
             **_time_shift(read, _shape(facts)),
             time_sampling=_build_time_sampling(read),
-            **read.given_of_group("pyramid", "overlap", "line"),
+            **read.given_of_group("pyramid", "overlap", "line", "coarse_noise"),
             **_data_mean(read, facts.frame_shape[-1]),
             other_shapes=other_shapes,
         )

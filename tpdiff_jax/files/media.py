@@ -11,7 +11,6 @@ import os
 from collections.abc import Sequence
 from fractions import Fraction
 
-import av
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -65,6 +64,8 @@ def write_mp4(
     Raises:
         ValueError: `video` has another type or shape.
     """
+    import av  # of files alone: networks are timed and planned where it is not installed
+
     frames = enlarge(_rgb(_checked(video, num_axes=4)), min_side)
     if frames.shape[1] % 2 or frames.shape[2] % 2:  # 4:2:0 halves both sides
         frames = frames.repeat(2, axis=1).repeat(2, axis=2)

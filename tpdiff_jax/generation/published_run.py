@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from tpdiff_jax.data import read_recorded_clips
 from tpdiff_jax.data.recorded_clips import CLIPS_FOLDER
+from tpdiff_jax.devices.origin import run_origin
 from tpdiff_jax.files.durable import naming_write_errors
 from tpdiff_jax.files.json_files import read_json, write_json
 from tpdiff_jax.files.json_schema import COUNT, TABLE
@@ -41,7 +42,9 @@ def write_published_run(
         group, field = name.split(".")
         if field in fields.get(group, {}):
             fields[group][field] = value
-    write_json(folder / PUBLISHED_RUN_FILE, {"step": step, "config": fields})
+    origin = run_origin()
+    origin.pop("command", None)  # it names the author's folders
+    write_json(folder / PUBLISHED_RUN_FILE, {"step": step, "config": fields, **origin})
     if read_recorded_clips(workdir):
         with naming_write_errors(folder / CLIPS_FOLDER):
             shutil.copytree(workdir / CLIPS_FOLDER, folder / CLIPS_FOLDER, dirs_exist_ok=True)

@@ -20,7 +20,7 @@ TOLD_STRIDES = "told_strides"
 OF_TRAINING = ("line", "target_unit", "time_conditioning", "stage_weighting")
 """Fields of the group `pyramid` that say what a network has learned; sampling cannot change it."""
 
-_LISTS = ("strides", "frame_strides", "stage_fractions", *OF_SAMPLING)
+_LISTS = ("strides", "frame_strides", "stage_fractions", "data_mean", *OF_SAMPLING)
 _NAME = re.compile(r"(?:^|[\s,;])(\w+)\s*=")
 _WORD = re.compile(r"[A-Za-z_]\w*")
 

@@ -1,6 +1,7 @@
 """Sampling from Python: `tpdiff_jax.open_run`."""
 
 import pathlib
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ class SamplingRun:
 
     def __init__(self, opened: OpenedRun) -> None:
         self.opened = opened
+        self._made: list[tuple[weakref.ref[np.ndarray], Sequence[str]]] = []
 
     @property
     def step(self) -> int:
@@ -77,17 +79,35 @@ class SamplingRun:
         asked = request_videos(
             opened, flags, num_videos=num_videos, seed=spec.seed if seed is None else seed
         )
-        return np.concatenate([to_uint8(decode(videos)) for videos, _ in asked.batches()])
+        videos = np.concatenate([to_uint8(decode(videos)) for videos, _ in asked.batches()])
+        self._made = [(made, shown) for made, shown in self._made if made() is not None]
+        self._made.append((weakref.ref(videos), asked.captions if any(asked.captions) else ()))
+        return videos
 
-    def save(self, videos: np.ndarray, folder: str | pathlib.Path) -> None:
-        """Write videos as MP4 files and a grid.
+    def save(
+        self,
+        videos: np.ndarray,
+        folder: str | pathlib.Path,
+        *,
+        captions: Sequence[str] | None = None,
+    ) -> None:
+        """Write videos as MP4 files and a grid, under the names that `--mode=sample` gives them.
 
         Args:
-            videos: what `sample` returned.
+            videos: uint8 [n, f, h, w, c], as `sample` returns them.
             folder: made when it is missing; files of the same names are replaced.
+            captions: what each shows, a part of its file's name. None: for what this run's `sample`
+                returned, what was asked for; for other arrays nothing, and the names are numbers.
+
+        Raises:
+            ValueError: for another number of captions than of videos.
         """
+        if captions is None:
+            captions = next((shown for made, shown in self._made if made() is videos), ())
+        elif len(captions) != len(videos):
+            raise ValueError(f"captions has {len(captions)} entries for {len(videos)} videos")
         writer = SampleWriter(pathlib.Path(folder), self.fps, lambda pixels: pixels / 127.5 - 1.0)
-        writer.write(videos, ())
+        writer.write(videos, captions)
         writer.finish()
 
 

@@ -10,9 +10,9 @@ Of this package it imports `types` and nothing else.
     s_i > e_i         stage.t_start, stage.t_end  noise times at which sampling enters and leaves
     gamma_s, gamma_e  stage.gamma_start, ._end    the path at s_i and e_i; likewise sigma, nu
     D_{r_i}           stage.downsample(x_0)       the full video to the stage's
-    U                 stage.jump.upsample(x)      the video of stage i-1 to that of stage i
+    U                 stage.jump.upsample(x)      the linear map from stage i-1 to stage i
     L                 stage.jump.eigenvalue       largest eigenvalue of U U^T, a product over axes
-    x_i, c_i          x_i, c_i                    the stage's video; what stage i-1 knew of it
+    x_i, c_i          x_i, c_i                    the stage's video; what i-1 knew (jump.known)
     xs_i, xe_i        x_start, x_end              end points of the stage's training path
     a_i, eps_i        line.data, line.noise       the stage's line is gamma_t a_i + sigma_t eps_i
     v_i               target of prediction "v"    gamma_t eps_i - sigma_t a_i

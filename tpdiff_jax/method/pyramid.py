@@ -135,6 +135,7 @@ class Pyramid:
     time_shift: float = 1.0
     time_sampling: TimeSampling = UNIFORM
     line: str = "stagewise"
+    coarse_noise: float = 0.0
 
     def __post_init__(self) -> None:
         check_range("pyramid.time_shift", self.time_shift, 0, math.inf, "()")
@@ -142,6 +143,12 @@ class Pyramid:
         check_choice("pyramid.time_conditioning", self.time_conditioning, TIME_CONDITIONINGS)
         check_choice("pyramid.stage_weighting", self.stage_weighting, STAGE_WEIGHTINGS)
         check_choice("pyramid.line", self.line, LINES)
+        check_range("pyramid.coarse_noise", self.coarse_noise, 0, math.inf, "[)")
+        if self.coarse_noise > 0.0 and self.line == "marginal":
+            raise ValueError(
+                f"pyramid.coarse_noise is {self.coarse_noise:g} with pyramid.line 'marginal', "
+                "whose training does not see the stage before; allowed: 0"
+            )
         if self.target_unit == "stage" and self.path.prediction != "velocity":
             raise ValueError(
                 "pyramid.target_unit is 'stage', which is a unit of velocity, with "

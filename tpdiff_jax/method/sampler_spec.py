@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -145,12 +146,12 @@ def as_time_grids(
     return tuple(tuple(float(t) for t in grid) for grid in listed)
 
 
-def _is_grid(times: object) -> bool:
+def _is_grid(times: Any) -> bool:
     is_list = isinstance(times, Sequence | np.ndarray) and len(times) > 1
     return is_list and all(map(_is_time, times))
 
 
-def _is_time(t: object) -> bool:
+def _is_time(t: Any) -> bool:
     is_number = isinstance(t, float | int | np.number) and not isinstance(t, bool)
     return is_number and 0.0 <= float(t) <= 1.0
 

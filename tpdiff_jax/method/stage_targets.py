@@ -72,13 +72,53 @@ def sample_times(pyramid: Pyramid, stage_index: int, key: PRNGKey, batch_size: i
     return jnp.clip(t.astype(jnp.float32), first, last)
 
 
-def stage_videos(pyramid: Pyramid, stage_index: int, x_0: Array) -> tuple[Array, Array]:
+def coarse_perturbation(
+    pyramid: Pyramid, stage_index: int, sample_keys: PRNGKey, num_channels: int
+) -> Array | None:
+    """Noise on the video that training lets a stage know: tau n, white at the stage before.
+
+        c_i = U (D_{r_{i-1}}(x_0) + tau n)
+
+    In sampling a stage meets coarse videos that the network made, not true ones; cascaded models
+    perturb what they condition on for that reason. Sampling adds no such noise, so that the law
+    sampled is no longer exactly the data's. White noise that sampling adds too is the overlap of
+    `make_pyramid`, and exact.
+
+    Args:
+        pyramid: the pyramid; its `coarse_noise` is tau.
+        stage_index: i.
+        sample_keys: one typed key per video, [b]; those of `aligned_noise` will do, which draws
+            from them in another way.
+        num_channels: c.
+
+    Returns:
+        tau n, float32, [b, *shape of i-1, c]; None where there is none: tau is 0, or i is.
+
+    Raises:
+        ValueError: there is no such stage.
+
+    Source: Differs from the paper: arXiv 2106.15282 (conditioning augmentation) for cascades.
+    """
+    stage = pyramid.stage(stage_index)
+    if pyramid.coarse_noise == 0.0 or stage.jump is None:
+        return None
+    # `aligned_noise` folds in the index of a stage: the number of stages is none.
+    keys = jax.vmap(jax.random.fold_in, (0, None))(sample_keys, pyramid.num_stages)
+    shape = (*pyramid.stages[stage_index - 1].shape, num_channels)
+    noise = jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32))(keys)
+    return pyramid.coarse_noise * noise
+
+
+def stage_videos(
+    pyramid: Pyramid, stage_index: int, x_0: Array, perturbation: Array | None = None
+) -> tuple[Array, Array]:
     """The stage's video x_i = D(x_0), and c_i, what the stage before knew of it.
 
     Args:
         pyramid: the pyramid.
         stage_index: i.
         x_0: full videos, floating-point, [b, F, H, W, c].
+        perturbation: what is added to the coarse video, [b, *shape of i-1, c]; None for nothing.
 
     Returns:
         x_i and c_i, in at least float32, both [b, f, h, w, c]; the same video for stage 0, and for
@@ -95,8 +135,11 @@ def stage_videos(pyramid: Pyramid, stage_index: int, x_0: Array) -> tuple[Array,
     x_i = at_least_float32(stage.downsample(x_0))
     if stage.jump is None or pyramid.line == "marginal":
         return x_i, x_i
-    known = pyramid.stages[stage_index - 1].downsample(x_0)
-    return x_i, stage.jump.known(at_least_float32(known))
+    known = at_least_float32(pyramid.stages[stage_index - 1].downsample(x_0))
+    if perturbation is not None:
+        chex.assert_equal_shape([known, perturbation])
+        known = known + perturbation
+    return x_i, stage.jump.known(known)
 
 
 def stage_end_points(
@@ -128,7 +171,12 @@ def stage_end_points(
 
 
 def training_point(
-    pyramid: Pyramid, stage_index: int, x_0: Array, eps: Array, t: Array
+    pyramid: Pyramid,
+    stage_index: int,
+    x_0: Array,
+    eps: Array,
+    t: Array,
+    perturbation: Array | None = None,
 ) -> TrainingPoint:
     """The point at noise time t of the line between a stage's end points, and its target.
 
@@ -140,6 +188,7 @@ def training_point(
         x_0: full videos, floating-point, [b, F, H, W, c].
         eps: noise of the stage's shape, [b, f, h, w, c].
         t: noise time in [e_i, s_i], [b].
+        perturbation: of what the stage before knew (see `coarse_perturbation`), or None.
 
     Returns:
         x_t and target, in at least float32, both [b, f, h, w, c].
@@ -150,7 +199,7 @@ def training_point(
     Source: arXiv 2503.09566, Eq. 10 to 13. Differs from the paper: the default unit of velocity
     is dx/dt, the same in every stage and equal to eps - x_0 for one stage.
     """
-    x_i, c_i = stage_videos(pyramid, stage_index, x_0)
+    x_i, c_i = stage_videos(pyramid, stage_index, x_0, perturbation)
     chex.assert_equal_shape([x_i, eps])
     chex.assert_shape(t, (x_0.shape[0],))
     line = stage_line(pyramid, stage_index, x_i, c_i, at_least_float32(eps))

@@ -64,6 +64,7 @@ def make_pyramid(
     time_shift: float = 1.0,
     time_sampling: TimeSampling = UNIFORM,
     line: str = "stagewise",
+    coarse_noise: float = 0.0,
     other_shapes: Sequence[Sequence[int]] = (),
 ) -> Pyramid:
     """Cut a noise path into stages of rising frame rate, size, or both.
@@ -94,6 +95,8 @@ def make_pyramid(
         line: what a stage is trained on; "stagewise", the line from what the stage before knew to
             the stage's own video, or "marginal", ordinary diffusion of the stage's own video
             within its window (see `stage_videos`). Sampling is the same.
+        coarse_noise: tau, of the noise on what the stage before knew, in training alone (see
+            `coarse_perturbation`).
         other_shapes: shapes that the same network serves too: each L is then the largest in use,
             so that all of them share the stage windows.
 
@@ -140,6 +143,7 @@ def make_pyramid(
         time_shift=time_shift,
         time_sampling=time_sampling,
         line=line,
+        coarse_noise=coarse_noise,
     )
 
 
@@ -156,7 +160,7 @@ def _channel_means(data_mean: float | Sequence[float]) -> tuple[float, ...]:
     is_list = isinstance(data_mean, str) or hasattr(data_mean, "__iter__")
     allowed = "a number, or one for each channel"
     means = as_tuple("pyramid.data_mean", data_mean if is_list else (data_mean,), allowed)
-    if not means or not all(isinstance(one, numbers.Real) and abs(one) < math.inf for one in means):
+    if not means or not all(isinstance(one, numbers.Real) and math.isfinite(one) for one in means):
         raise ValueError(f"pyramid.data_mean is {data_mean!r}; allowed: {allowed}")
     return tuple(map(float, means))
 

@@ -9,6 +9,7 @@ p = 1 is even; above 1 the last steps of a stage are the shortest, below 1 the f
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -54,7 +55,7 @@ def time_grids(pyramid: Pyramid, spec: SamplerSpec) -> list[np.ndarray]:
     return grids
 
 
-def _given_grid(pyramid: Pyramid, stage_index: int, grid: tuple[float, ...]) -> np.ndarray:
+def _given_grid(pyramid: Pyramid, stage_index: int, grid: Sequence[float]) -> np.ndarray:
     """A grid that the spec lists, checked against the stage's window."""
     stage = pyramid.stages[stage_index]
     is_late = stage_index == 0 and stage.t_end < grid[0] <= stage.t_start

@@ -7,6 +7,7 @@
         -> deinterlace                        one picture of two fields (video_file asks it, too)
         -> frame_picture -> colour_tags, colour_maths, frame_resize    its colours, its size
     decode_pool                           the same on several processes
+    clip_encoder                          what is stored of a clip
     shard_writer                          what is written, in the form of `clips`
 
 Without jax and grain: decoding processes start quickly and stay small. `data/video_records.py`

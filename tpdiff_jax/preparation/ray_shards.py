@@ -28,10 +28,11 @@ from absl import logging
 
 import tpdiff_jax
 from tpdiff_jax.clips.bucket import Bucket
+from tpdiff_jax.preparation.clip_encoder import PIXELS, ClipEncoder
 from tpdiff_jax.preparation.decode_pool import DecodePool, decoding
 from tpdiff_jax.preparation.prepare_spec import PrepareSpec
 from tpdiff_jax.preparation.shard_plan import ShardJob
-from tpdiff_jax.preparation.shard_writer import PIXELS, ClipEncoder, store_clips
+from tpdiff_jax.preparation.shard_writer import store_clips
 
 RETRIES = 5  # of a shard whose process or machine is gone; then something is wrong with it
 SECONDS_TO_APPEAR = 60.0  # a network file system may remember that a file was not there

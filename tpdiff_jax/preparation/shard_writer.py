@@ -6,8 +6,8 @@ without, whatever a killed run has left of it, is made from the start. Files app
 """
 
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -27,6 +27,7 @@ from tpdiff_jax.files.durable import (
 )
 from tpdiff_jax.files.json_files import read_json
 from tpdiff_jax.files.json_schema import COUNT, TABLE, TEXT, Closed, ListOf, Schema
+from tpdiff_jax.preparation.clip_encoder import ClipEncoder
 from tpdiff_jax.preparation.clip_source import ClipSource, SkippedClip
 from tpdiff_jax.preparation.decode_pool import Outcome
 from tpdiff_jax.preparation.shard_plan import ShardJob
@@ -38,41 +39,6 @@ _NOTE: dict[str, Schema] = {
 }
 WRITER_OPTIONS = "group_size:1,zstd:3"
 """One clip a group: reading a clip at random decompresses no other."""
-
-Encode = Callable[[np.ndarray, str], Mapping[str, np.ndarray]]
-
-
-class ClipEncoder(NamedTuple):
-    """What to store of a clip.
-
-    Attributes:
-        facts: what it is, down to the hash of its weights, as JSON holds it: part of the data
-            set's identity.
-        encode: (frames uint8 [f, h, w, 3], caption) -> arrays. "video" must be among them: uint8
-            pixels, or float16 or float32 latents. Others, such as text embeddings [l, d] and their
-            mask [l], reach the network as entries of the condition under the same names. Called in
-            the main process, in the order of the clips; must be deterministic.
-        encode_null: the same arrays but "video" for the empty prompt; none where nothing is made
-            of captions.
-        encode_text: the same of a caption alone, which spares several captions of a clip its
-            frames; None asks `encode`.
-        is_cut: whether a caption has more tokens than are encoded.
-    """
-
-    facts: Mapping[str, Any]
-    encode: Encode
-    encode_null: Callable[[], Mapping[str, np.ndarray]] = dict
-    encode_text: Callable[[str], Mapping[str, np.ndarray]] | None = None
-    is_cut: Callable[[str], bool] = lambda caption: False
-
-
-def keep_pixels(frames: np.ndarray, caption: str) -> Mapping[str, np.ndarray]:
-    """Store the frames as they are, and no text embedding."""
-    del caption
-    return {"video": frames}
-
-
-PIXELS = ClipEncoder({"video": {"name": "pixels"}, "text": {"name": "none"}}, keep_pixels)
 
 
 class _OpenShard:

@@ -30,6 +30,7 @@ _COLUMNS = {SMALL: 1, TWO_COLUMNS: 2, WIDE: 3}  # of the page
 _PIXELS_AN_INCH = 72  # of matplotlib's SVG files
 _MAX_POINTS = 400
 _MAX_DOTS = 60  # beyond this a dot for every point hides the line
+_LONE_DOT = 7.0  # pixels of the only point of a line, as in a run shorter than one log period
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,17 +161,26 @@ def bar_chart(
 
 
 def _draw_line(panel: Axes, entry: Series, index: int, *, is_named: bool) -> dict[str, list[str]]:
-    """Draws one line and returns the texts of its dots."""
-    known = [(x, y) for x, y in zip(entry.x, entry.y, strict=True) if y is not None]
-    has_dots = len(known) <= _MAX_DOTS
-    look = line_style(entry.style) | ({} if has_dots else {"marker": ""})
+    """Draws one line and returns the texts of its dots; a point without neighbours has one."""
+    known = [i for i, value in enumerate(entry.y) if value is not None]
+    is_lone = len(known) == 1
+    dots = known if len(known) <= _MAX_DOTS else _without_neighbours(known)
+    look = line_style(entry.style) | {"markevery": dots}
+    look |= {"markersize": _LONE_DOT} if is_lone else {}
+    label = f"{entry.label}: {figure(entry.y[known[0]])}" if is_lone else entry.label
     y = [math.nan if value is None else value for value in entry.y]
-    (line,) = panel.plot(entry.x, y, **look, label=plain(entry.label) if is_named else "_")
+    (line,) = panel.plot(entry.x, y, **look, label=plain(label) if is_named or is_lone else "_")
     line.set_gid(mark(f"line{index}"))
-    if not has_dots:
+    if not dots:
         return {}
-    texts = [f"{entry.label} {tick_text(x)}: {figure(value)}" for x, value in known]
+    texts = [f"{entry.label} {tick_text(entry.x[i])}: {figure(entry.y[i])}" for i in dots]
     return {f"line{index}": texts}
+
+
+def _without_neighbours(known: Sequence[int]) -> list[int]:
+    """Those of increasing places whose neighbours on both sides are missing: no line shows them."""
+    there = set(known)
+    return [i for i in known if not there & {i - 1, i + 1}]
 
 
 def _scale_y(panel: Axes, values: Sequence[float], *, is_log: bool, starts_at_zero: bool) -> None:

@@ -26,6 +26,7 @@ LATER_FIELDS = {
     "train.logit_std": 1.0,
     "sample.grid_power": (1.0,),
     "sample.time_grids": (),
+    "pyramid.coarse_noise": 0.0,
 }
 """Fields that runs saved by earlier versions lack -> the value that means what those did."""
 

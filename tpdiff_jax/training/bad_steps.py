@@ -16,6 +16,7 @@ from absl import logging
 from tpdiff_jax import method
 from tpdiff_jax.data.step_schedule import turn_of_step
 from tpdiff_jax.devices.facts import device_facts, package_versions
+from tpdiff_jax.devices.origin import run_origin
 from tpdiff_jax.experiment.build import Experiment
 from tpdiff_jax.files.durable import writing
 from tpdiff_jax.files.json_files import write_json
@@ -84,6 +85,7 @@ def describe_stop(experiment: Experiment, key: PRNGKey, stop: TooManyBadSteps) -
         "config": experiment.config.to_dict(),
         "versions": package_versions(),
         "device": device_facts(),
+        **run_origin(),
     }
 
 

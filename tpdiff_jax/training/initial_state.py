@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from absl import logging
-from clu import parameter_overview
 
 from tpdiff_jax.checks import naming
 from tpdiff_jax.devices.param_sharding import state_shardings
@@ -84,6 +83,8 @@ def log_start(restored: Restored | None, state: TrainState) -> None:
         restored: the checkpoint that it goes on from; None at its start.
         state: what it starts with.
     """
+    from clu import parameter_overview  # of training alone
+
     overview = parameter_overview.get_parameter_overview(dict(state.params), include_stats=False)
     logging.info("parameters:\n%s", overview)
     if state.frozen:
