@@ -114,7 +114,7 @@ def test_debt_and_visible_detail_of_frames_with_nothing_in_common():
     assert found == pytest.approx([5 * (own - known) / (frames / 2)])
     # Half the frames differ from their copies, by twice the variance.
     seen = visible_details(spectrum_of(v * np.eye(frames), counts=[5]), pyramid)
-    assert seen == pytest.approx([5 * np.log(1 + 2 * v / nu**2) / 2])
+    assert seen == pytest.approx([1000 * np.log(1 + 2 * v / nu**2) / 2])  # 5 numbers a frame
 
 
 def test_a_noisier_jump_owes_less():

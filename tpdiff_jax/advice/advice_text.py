@@ -36,8 +36,8 @@ def advice_lines(content: Mapping[str, Any]) -> list[str]:
         f"{best['sampling_cost']:.2f}",
         f"  error of an exact predictor with {inputs['num_calls']} calls: {best['error']:.3f} "
         f"(ordinary diffusion {content['vanilla']['error']:.3f})",
-        f"  nats per new frame: visible detail {_listed(best['visible_details'])}, debt "
-        f"{_listed(best['debts'])}",
+        f"  its jumps leave {_listed(best['visible_details'])} nats per thousand numbers visible, "
+        f"and owe {_listed(best['debts'])} nats per new frame",
     ]
     if now := content["configured"]:
         lines.append(

@@ -22,7 +22,7 @@ class Limits(NamedTuple):
     """What a candidate must keep to.
 
     Attributes:
-        max_visible: visible detail of any jump, nats per new frame.
+        max_visible: visible detail of any jump, nats per thousand numbers of new frames.
         max_debt: debt of any jump, nats per new frame.
         max_cost: of both costs' mean; None looks for the cheapest instead of the best.
     """

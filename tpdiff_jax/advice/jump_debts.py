@@ -1,4 +1,4 @@
-"""What a jump leaves to the stage that it starts: two measures, in nats per new frame.
+"""What a jump leaves to the stage that it starts: two measures, in nats.
 
 At the noise-to-signal ratio nu_s where stage i starts, a noisy Gaussian video x tells
 
@@ -6,14 +6,15 @@ At the noise-to-signal ratio nu_s where stage i starts, a noisy Gaussian video x
 
 added over coefficients. The stage starts from what its coarse frames show, c_i in the place of x_i:
 
-    visible detail = I(x_i - c_i) / (new frames)           how well the difference shows
-    debt           = (I(x_i) - I(c_i)) / (new frames)      what the start does not tell
+    visible detail = I(x_i - c_i) / (thousands of numbers in new frames)    what shows wrongly
+    debt           = (I(x_i) - I(c_i)) / (new frames)                       what the start owes
 
-Both are 0 where the noise hides the difference, and rise as a jump is made at less noise. An exact
-predictor adds any detail; a network has to erase what shows wrongly and to decide what is owed, at
-once and in a short window. The debt does not see what has to be erased: a copy at the wrong place
-tells as much of its own frame as one at the right place, so that debts cannot be compared across
-upsamplings, and come out below 0 where copies differ more than videos do.
+The first is the same for frames of any size whose coefficients are alike. Both are 0 where the
+noise hides the difference, and rise as a jump is made at less noise. An exact predictor adds any
+detail; a network has to erase what shows wrongly and to decide what is owed, at once and in a short
+window. The debt does not see what has to be erased: a copy at the wrong place tells as much of its
+own frame as one at the right place, so that debts cannot be compared across upsamplings, and come
+out below 0 where copies differ more than videos do.
 """
 
 import itertools
@@ -43,16 +44,19 @@ def information_debts(spectrum: ClipSpectrum, pyramid: Pyramid) -> tuple[float, 
 
 
 def visible_details(spectrum: ClipSpectrum, pyramid: Pyramid) -> tuple[float, ...]:
-    """The visible detail of every jump.
+    """The visible detail of every jump, the larger, the less noise hides it.
 
     Args:
         spectrum: of the clips.
         pyramid: stages over time alone, of as many frames as the spectrum has.
 
     Returns:
-        Nats per new frame, one number a jump.
+        Nats per thousand numbers of new frames, one number a jump.
     """
-    return tuple(_told(spectrum, own - known, nu, new) for own, known, nu, new in _jumps(pyramid))
+    thousands = float(spectrum.counts.sum()) / 1000.0
+    return tuple(
+        _told(spectrum, own - known, nu, new) / thousands for own, known, nu, new in _jumps(pyramid)
+    )
 
 
 def _jumps(pyramid: Pyramid) -> list[tuple[FloatArray, FloatArray, float, int]]:

@@ -30,7 +30,7 @@ class Candidate(NamedTuple):
         setting: the fields.
         error: relative distance of the reached law to the data's, 0 or more.
         debts: of each jump, nats per new frame.
-        visible_details: likewise.
+        visible_details: likewise, nats per thousand numbers of new frames.
         sampling_cost: share of ordinary diffusion's FLOPs of a video.
         training_cost: share of its FLOPs of a training clip, stages drawn evenly.
     """
@@ -78,7 +78,7 @@ class Problem(NamedTuple):
         path: the noise path.
         solver: "euler" or "second_order".
         num_calls: network calls of a video.
-        grid_power: of all stages; or one a stage, of pyramids of so many stages alone.
+        grid_power: one a stage; those that differ count for pyramids of so many stages alone.
         time_shift: of training and sampling times.
         overlap: L'/L of the jumps.
         line: "stagewise" or "marginal".
@@ -205,12 +205,11 @@ class Search:
 
     def _sampler(self, calls: tuple[int, ...]) -> SamplerSpec:
         powers = self._problem.grid_power
-        fits = len(powers) in (1, len(calls))
-        return SamplerSpec(
-            steps_per_stage=calls,
-            solver=self._problem.solver,
-            grid_power=powers if fits else (1.0,),
-        )
+        if len(set(powers)) == 1:
+            powers = powers[:1]
+        elif len(powers) != len(calls):
+            powers = (1.0,)
+        return SamplerSpec(steps_per_stage=calls, solver=self._problem.solver, grid_power=powers)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -102,9 +102,9 @@ def build_experiment(
     )
     read.check_all_known()
     _check_devices(read, experiment)
-    for clips in shapes:
-        with clips.naming():
-            time_grids(clips.pyramid, experiment.sampler)
+    for of_shape in shapes:
+        with of_shape.naming():
+            time_grids(of_shape.pyramid, experiment.sampler)
     return experiment
 
 

@@ -116,7 +116,7 @@ def choose_fractions(
     details = ", ".join(f"{detail:.2g}" for detail in best.visible_details)
     logging.info(
         "pyramid.stage_fractions: %s, from %d clips (error of an exact predictor %.3f; detail that "
-        "jumps leave visible, nats per new frame: %s)",
+        "jumps leave visible, nats per thousand numbers: %s)",
         *(fractions, count, best.error, details),
     )
     return fractions
@@ -149,7 +149,7 @@ def problem_of(experiment: Experiment, spectrum: ClipSpectrum) -> Problem:
         path=pyramid.path,
         solver=sampler.solver,
         num_calls=sum(sampler.steps_per_stage),
-        grid_power=sampler.grid_power,
+        grid_power=sampler.stage_powers,
         time_shift=pyramid.time_shift,
         overlap=experiment.config.pyramid.get("overlap", 1.0),
         line=pyramid.line,
