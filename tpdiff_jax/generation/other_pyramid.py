@@ -195,7 +195,7 @@ def _is_same_stage(one: method.Stage, other: method.Stage) -> bool:
     arrays = [[*stage.positions, *stage.downsample.matrices] for stage in (one, other)]
     for stage, own in zip((one, other), arrays, strict=True):
         if stage.jump is not None:
-            own += [*stage.jump.upsample.matrices, stage.jump.data_mean]
+            own += [*stage.jump.upsample.matrices, np.asarray(stage.jump.data_mean)]
     return numbers[0] == numbers[1] and all(map(np.array_equal, *arrays))
 
 
