@@ -1,4 +1,4 @@
-"""Test settings that must hold before jax is imported: CPU, one device, nothing cached on disk.
+"""Test settings that must hold before jax is imported: CPU, one device, programs compiled once.
 
 Tests that need several devices start a subprocess with
 `XLA_FLAGS=--xla_force_host_platform_device_count=N`: the count is fixed once jax has started, and
@@ -8,6 +8,11 @@ forcing it here would make every other test pay for it and hide single-device bu
 import importlib.metadata
 import os
 import pathlib
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -19,8 +24,87 @@ if importlib.metadata.version("jaxlib").startswith("0.10."):
 os.environ.setdefault("XLA_FLAGS", flags)
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
-os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # of commands that tests start
+
+# One folder of compiled programs for this test run alone: workers of pytest-xdist and all commands
+# that tests start inherit it, and what one has compiled, others read. `compiled_anew` opts out.
+is_worker = "PYTEST_XDIST_WORKER" in os.environ
+if not is_worker:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="tpdiff_jax_tests_")
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "true"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+programs = os.environ["JAX_COMPILATION_CACHE_DIR"]
+
+
+def pytest_unconfigure() -> None:
+    """Remove the programs, in the process that made their folder."""
+    if not is_worker:
+        shutil.rmtree(programs, ignore_errors=True)
+
+
+# Files with the longest tests, the longest first: what is left for the end is short.
+LONGEST = (
+    *("experiments/test_soak.py", "bench/test_pytorch.py", "models/test_text_training.py"),
+    *("test_latent_run.py", "planning/test_networks_on_slices.py", "test_two_processes.py"),
+    *("experiment/test_config_fuzz.py", "launch/test_sweep.py", "models/test_network_meshes.py"),
+    *("test_validation_prompts.py", "test_meshes.py", "docs/test_quickstart.py"),
+    *("test_adapted_training.py", "test_devices.py", "test_plan.py", "test_switches.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest tests; the tests of a file stay together, for what they share."""
+    folder = pathlib.Path(__file__).parent
+    rank = {str(folder / name): place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(str(item.path), len(rank)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With -n, a worker that has nothing left takes half of what another has: no core waits."""
+    if config.getoption("dist") != "load":  # which is what -n alone asks for
+        return None
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
+
+
+CACHE_SETTINGS = {
+    "jax_compilation_cache_dir": programs,
+    "jax_enable_compilation_cache": True,
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
+}
+
+
+def _set_cache(settings: dict[str, object]) -> None:
+    import jax
+    from jax.experimental.compilation_cache.compilation_cache import reset_cache
+
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    reset_cache()  # JAX asks once whether there is one, and where
+
+
+@pytest.fixture(autouse=True)
+def programs_stay() -> Iterator[None]:
+    """Undo what a command that a test runs in this process says of compiled programs."""
+    yield
+    if "jax" in sys.modules:
+        values = sys.modules["jax"].config.values
+        if any(values[name] != value for name, value in CACHE_SETTINGS.items()):
+            _set_cache(CACHE_SETTINGS)
+
+
+@pytest.fixture
+def compiled_anew(programs_stay: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read no compiled program from disk and write none, here and in commands that a test starts.
+
+    For tests of the cache itself, of times to compile, and of what is read from a compiler's own
+    output: programs that come from disk have lost a part of their text.
+    """
+    for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("JAX_ENABLE_COMPILATION_CACHE", "false")
+    _set_cache({"jax_compilation_cache_dir": None, "jax_enable_compilation_cache": False})
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,8 @@ from tpdiff_jax.plan import PlanFlags, plan, state_bytes
 from tpdiff_jax.planning.topology import open_target
 from tpdiff_jax.training.initial_state import abstract_train_state
 
+pytestmark = pytest.mark.usefixtures("compiled_anew")
+
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="libtpu, the TPU compiler, is not installed"
 )

@@ -17,6 +17,8 @@ from bench.compile_time import (
 )
 from tests.tiny import flags_of_sizes
 
+pytestmark = pytest.mark.usefixtures("compiled_anew")
+
 SECONDS = {stage_name(0): [1.0, 2.0], stage_name(1): [2.0, 4.0], SAMPLER: [5.0, 5.0]}
 SECONDS |= {PARALLEL: [2.0, 4.0]}
 

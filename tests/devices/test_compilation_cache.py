@@ -19,6 +19,8 @@ from tpdiff_jax.devices.compilation_cache import (
     user_cache_folder,
 )
 
+pytestmark = pytest.mark.usefixtures("compiled_anew")
+
 NAMES = (
     "jax_compilation_cache_dir",
     "jax_enable_compilation_cache",

@@ -93,6 +93,7 @@ def test_seeds_steps_and_numbers_are_arguments(workdir: pathlib.Path) -> None:
     assert (videos != run.sample(labels=[7, 7, 7], seed=2)).any()
 
 
+@pytest.mark.usefixtures("compiled_anew")
 def test_compiled_programs_are_kept_for_the_next_process(
     workdir: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

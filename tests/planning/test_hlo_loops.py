@@ -8,6 +8,8 @@ from tests.planning.hlo_examples import SCAN
 from tpdiff_jax.planning.hlo_loops import executed_instructions
 from tpdiff_jax.planning.hlo_text import ArrayShape, parse_instruction, parse_module
 
+pytestmark = pytest.mark.usefixtures("compiled_anew")
+
 
 def times_by_name(text: str) -> dict[str, int]:
     execution = executed_instructions(parse_module(text))

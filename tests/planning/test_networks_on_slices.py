@@ -21,6 +21,7 @@ from tpdiff_jax.training.initial_state import abstract_train_state
 from tpdiff_jax.training.step_programs import trace_step
 
 pytestmark = [
+    pytest.mark.usefixtures("compiled_anew"),
     pytest.mark.slow,
     pytest.mark.skipif(
         importlib.util.find_spec("libtpu") is None, reason="libtpu, the compiler, is not installed"

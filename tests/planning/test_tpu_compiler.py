@@ -10,6 +10,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from tpdiff_jax.planning.program_cost import DoesNotFit, needed_bytes, program_cost
 from tpdiff_jax.planning.topology import open_target
 
+pytestmark = pytest.mark.usefixtures("compiled_anew")
+
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="libtpu, the TPU compiler, is not installed"
 )
