@@ -5,6 +5,7 @@ lies below the noise at which the next stage starts can be left to that stage.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,13 +72,16 @@ def spectrum_figure(content: Mapping[str, Any]) -> Chart:
     for stride in strides:
         misses = [band["detail"][stride] for band in bands]
         lines.append((f"missed by a copy over {stride} frames", misses))
+    least = max(1e-3 * max(value for _, values in lines for value in values), 1e-6)
     told = []
     with drawing():
         page = new_figure((WIDE[0], _HEIGHT))
         panel = page.subplots()
         x = [band["frequency"] for band in bands]
         for i, (label, values) in enumerate(lines):
-            panel.plot(x, [max(value, 1e-6) for value in values], **line_style(i), label=label)
+            # What lies below the axis is left out: a line down to it would cross the labels.
+            seen = [value if value > least else math.nan for value in values]
+            panel.plot(x, seen, **line_style(i), label=label)
             told.append(
                 f"{label}: {figure(values[0])} at {figure(x[0])}, {figure(values[-1])} at "
                 f"{figure(x[-1])} cycles a pixel"
@@ -86,7 +90,7 @@ def spectrum_figure(content: Mapping[str, Any]) -> Chart:
             label = f"noise where strides {jump['from']} to {jump['to']} jump"
             told.append(f"{label}: {figure(jump['noise'])}")
             _draw_noise(panel, jump["noise"], f"{jump['from']} to {jump['to']}")
-        _finish_panel(panel, [value for _, values in lines for value in values])
+        _finish_panel(panel, least)
         draw_legend(page, panel)
         drawn = inline_svg(page, key="spectrum", title=_TITLE, description="; ".join(told))
     return Chart(_TITLE, _NOTE, drawn, columns=3)
@@ -105,10 +109,9 @@ def _draw_noise(panel: Axes, level: float, name: str) -> None:
     )
 
 
-def _finish_panel(panel: Axes, values: Sequence[float]) -> None:
-    top = max(values)
+def _finish_panel(panel: Axes, least: float) -> None:
     panel.set_yscale("log")
-    panel.set_ylim(bottom=max(1e-3 * top, 1e-6))
+    panel.set_ylim(bottom=least)
     panel.grid(visible=False, axis="x")
     panel.tick_params(length=0, which="both")
     panel.spines["left"].set_visible(False)
