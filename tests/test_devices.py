@@ -19,7 +19,6 @@ workdir, num_steps = pathlib.Path(sys.argv[1]), int(sys.argv[2])
 config = tiny_config(
     train__num_steps=num_steps, train__log_every_steps=1, optim__schedule="constant",
     train__checkpoint_every_steps=10, optim__warmup_steps=1, sample__num_videos=1,
-    pyramid__frame_strides=(2, 1), sample__num_steps=1,
 )
 train.train(build_experiment(config), workdir)
 lines = read_metrics(workdir / "metrics.jsonl")
