@@ -134,24 +134,8 @@ def _factors() -> Grid:
 def _convergence() -> Grid:
     """Flow and DDIM: pyramid alone, alignment alone and both (`tpdiff`), against neither."""
     none, nearest = {"alignment.mode": "none"}, {"alignment.mode": "nearest"}
-    arms = []
-    for path in ("flow", "ddim"):
-        changes = {
-            "vanilla": VANILLA | none,
-            "tpdiff": nearest,
-            "pyramid": none,
-            "alignment": VANILLA | nearest,
-        }
-        arms += [
-            Arm(
-                name=f"{path}_{name}",
-                overrides=CONSTANT_RATE | change,
-                config=f"configs/{path}.py",
-                baseline=None if name == "vanilla" else f"{path}_vanilla",
-            )
-            for name, change in changes.items()
-        ]
-    return Grid(arms=tuple(arms), reference="flow_vanilla")
+    changes = {"tpdiff": nearest, "pyramid": none, "alignment": VANILLA | nearest}
+    return _at_constant_rate(changes)
 
 
 def _upsampling() -> Grid:
@@ -160,25 +144,29 @@ def _upsampling() -> Grid:
     `marginal` is the DCT one, trained as a vanilla network is, within its windows.
     """
     dct = {"pyramid.downsample": "dct", "pyramid.upsample": "dct"}
-    arms = []
-    for path in ("flow", "ddim"):
-        changes = {
-            "vanilla": VANILLA | {"alignment.mode": "none"},
-            "nearest": {"pyramid.upsample": "nearest"},
-            "linear": {"pyramid.upsample": "linear"},
-            "dct": dct,
-            "insert": {"pyramid.upsample": "insert", "pyramid.data_mean": DIGITS_MEAN},
-            "marginal": dct | {"pyramid.line": "marginal"},
-        }
-        arms += [
-            Arm(
-                name=f"{path}_{name}",
-                overrides=CONSTANT_RATE | change,
-                config=f"configs/{path}.py",
-                baseline=None if name == "vanilla" else f"{path}_vanilla",
-            )
-            for name, change in changes.items()
-        ]
+    changes = {
+        "nearest": {"pyramid.upsample": "nearest"},
+        "linear": {"pyramid.upsample": "linear"},
+        "dct": dct,
+        "insert": {"pyramid.upsample": "insert", "pyramid.data_mean": DIGITS_MEAN},
+        "marginal": dct | {"pyramid.line": "marginal"},
+    }
+    return _at_constant_rate(changes)
+
+
+def _at_constant_rate(changes: Mapping[str, Mapping[str, Any]]) -> Grid:
+    """Changes of the flow and the DDIM config, against vanilla diffusion without alignment."""
+    vanilla = {"vanilla": VANILLA | {"alignment.mode": "none"}}
+    arms = [
+        Arm(
+            name=f"{path}_{name}",
+            overrides=CONSTANT_RATE | change,
+            config=f"configs/{path}.py",
+            baseline=None if name == "vanilla" else f"{path}_vanilla",
+        )
+        for path in ("flow", "ddim")
+        for name, change in (vanilla | changes).items()
+    ]
     return Grid(arms=tuple(arms), reference="flow_vanilla")
 
 
