@@ -1,5 +1,6 @@
 """The bench against PyTorch: equal networks first, then ratios within a round."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from bench import pytorch
 from bench.pytorch import main, write_page
+from tpdiff_jax.models import AnimateDiff
 
 REPORT = {
     "network": "Flux",
@@ -63,7 +65,15 @@ def test_networks_that_differ_are_not_timed(monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_animatediff_equals_diffusers_and_is_timed(tmp_path):
+def test_animatediff_equals_diffusers_and_is_timed(monkeypatch, tmp_path):
+    """Of all levels, but with one block in each: compiling more of the same takes minutes."""
+
+    def shallow_network(options):
+        config = pytorch.ANIMATEDIFF.network(options).config
+        return AnimateDiff(dataclasses.replace(config, level_depth=1))
+
+    shallow = pytorch.ANIMATEDIFF._replace(network=shallow_network)
+    monkeypatch.setitem(pytorch.TWINS, "animatediff", shallow)
     quick = [f"--out={tmp_path}", "--rounds=1", "--nocompile", "--network=animatediff"]
     assert main([*quick, "--heads=1", "--frames=2", "--frame_size=8", "--batch=1"]) == 0
     report = json.loads((tmp_path / "pytorch.json").read_text())
