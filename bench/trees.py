@@ -81,8 +81,7 @@ def run_once(tree: pathlib.Path, arguments: Sequence[str]) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as scratch:
         workdir = pathlib.Path(scratch) / "run"
         environment = os.environ | {"PYTHONPATH": str(tree), "XDG_CACHE_HOME": scratch}
-        log = pathlib.Path(scratch) / "output.txt"
-        with open(log, "wb") as output:
+        with tempfile.TemporaryFile() as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "tpdiff_jax.main", f"--workdir={workdir}", *arguments],
                 cwd=tree, env=environment, stdout=output, stderr=subprocess.STDOUT,
@@ -94,9 +93,11 @@ def run_once(tree: pathlib.Path, arguments: Sequence[str]) -> dict[str, float]:
                 for step in _logged_steps(workdir / "metrics.jsonl"):
                     seen.setdefault(step, now)
                 time.sleep(_POLL_SECONDS)
-        steps = sorted(seen)
-        if process.returncode or len(steps) < _WARM_UP_LINES + 2:
-            raise RunFailed(f"{tree}: {' '.join(arguments)}\n{log.read_text()[-2000:]}")
+            steps = sorted(seen)
+            if process.returncode or len(steps) < _WARM_UP_LINES + 2:
+                output.seek(0)
+                text = output.read().decode(errors="replace")
+                raise RunFailed(f"{tree}: {' '.join(arguments)}\n{text[-2000:]}")
         windows = np.array([[step, seen[step]] for step in steps[_WARM_UP_LINES:]])
         per_step = np.diff(windows[:, 1]) / np.diff(windows[:, 0])
         return {
