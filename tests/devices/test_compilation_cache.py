@@ -5,6 +5,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 
 import jax
@@ -15,6 +16,7 @@ from tpdiff_jax.devices import compilation_cache
 from tpdiff_jax.devices.compilation_cache import (
     machine_name,
     open_compilation_cache,
+    remove_cut,
     remove_oldest,
     user_cache_folder,
 )
@@ -121,6 +123,60 @@ def test_the_oldest_programs_go_when_there_are_too_many(tmp_path: pathlib.Path) 
     assert {path.name for path in tmp_path.iterdir()} == {"new", "older"}
     remove_oldest(tmp_path, 0)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_run_has_written_in_part_is_compiled_and_kept_again(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    code = (
+        "import jax; from tpdiff_jax.devices.compilation_cache import open_compilation_cache as o;"
+        "print(o(None)); jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0);"
+        "print(float(jax.jit(lambda x: x * 2 + 1)(3.0)))"
+    )
+    environment = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "true"}
+
+    def start() -> tuple[pathlib.Path, str]:
+        command = [sys.executable, "-c", code]
+        ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        folder, value = ran.stdout.split()
+        assert value == "7.0"
+        return next(pathlib.Path(folder).glob("jit__lambda*-cache")), ran.stderr
+
+    entry, _ = start()
+    whole = entry.read_bytes()
+    entry.write_bytes(whole[: len(whole) // 2])
+    _, told = start()
+    assert "Error reading" in told, "an entry this young may be another process's"
+    os.utime(entry, (1e9, 1e9))
+    os.utime(entry.parent / ".checked", (5e8, 5e8))
+    _, told = start()
+    assert "written in part" in told and entry.read_bytes() == whole
+    _, told = start()
+    assert not told
+
+
+def test_only_entries_that_were_cut_go_and_each_is_looked_at_once(tmp_path: pathlib.Path) -> None:
+    whole = zlib.compress(os.urandom(3 << 20))
+    contents = {
+        "whole-cache": whole,
+        "cut-cache": whole[:-1],
+        "late-cache": whole[: 2 << 20],
+        "spoilt-cache": whole[:1000] + bytes(1000) + whole[2000:],
+        "empty-cache": b"",
+        "zstd-cache": b"\x28\xb5\x2f\xfd\x00",
+        "notes.txt": b"x",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+        os.utime(tmp_path / name, (1e9, 1e9))
+    cut = ["cut-cache", "empty-cache", "late-cache", "spoilt-cache"]
+    assert remove_cut(tmp_path) == cut
+    assert {path.name for path in tmp_path.iterdir()} - {".checked"} == contents.keys() - set(cut)
+    (tmp_path / "old-cache").write_bytes(whole[:-1])
+    os.utime(tmp_path / "old-cache", (1e9, 1e9))
+    (tmp_path / "young-cache").write_bytes(whole[:-1])
+    assert remove_cut(tmp_path) == []
 
 
 def test_machines_with_other_instructions_or_cores_have_other_folders(

@@ -4,12 +4,17 @@ They lie in the user's cache folder, not beside a run: runs of one config share 
 a workdir may be a bucket. What XLA makes for a CPU depends on its instructions and on the number
 of cores, which JAX's keys leave out, so each kind of machine has a folder of its own. A damaged or
 unreadable entry is compiled anew, with JAX's warning; whoever may write there may run code.
+
+JAX writes entries in place and never over one that is there: what a killed run has left half
+written would be compiled anew at every start for ever, so files that were cut are removed.
 """
 
 import hashlib
 import os
 import pathlib
 import platform
+import time
+import zlib
 
 import jax
 from absl import logging
@@ -19,6 +24,9 @@ OFF = "off"
 _LIKE_OFF = ("none", "no", "false", "0", "disable", "disabled")  # folders that nobody means
 MAX_BYTES = 4 * 2**30  # of a machine's folder; then the oldest programs go
 LEAST_SECONDS = 0.1  # programs compiled faster are not worth a file
+_CHECKED = ".checked"  # its time: entries before it have been looked at
+_WRITING_SECONDS = 60.0  # another process may still write an entry this young
+_ZLIB_FIRST_BYTE = b"\x78"
 _CPU_FACTS = pathlib.Path("/proc/cpuinfo")
 
 
@@ -55,6 +63,7 @@ def open_compilation_cache(given: str | None) -> pathlib.Path | None:
         folder = pathlib.Path(given) if given else user_cache_folder() / machine_name()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not given:
+            remove_cut(folder)
             remove_oldest(folder, MAX_BYTES)
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
         if given:
@@ -129,3 +138,41 @@ def remove_oldest(folder: pathlib.Path, max_bytes: int) -> None:
             return
         path.unlink(missing_ok=True)
         total -= facts.st_size
+
+
+def remove_cut(folder: pathlib.Path) -> list[str]:
+    """Remove entries of which only a part was written; each is looked at once.
+
+    Args:
+        folder: of JAX's entries. Those compressed by zlib tell that they were cut, which is what
+            JAX takes where no Zstandard is installed; others stay.
+
+    Returns:
+        Names of what was removed.
+    """
+    marker = folder / _CHECKED
+    since = marker.stat().st_mtime if marker.is_file() else 0.0
+    until = time.time() - _WRITING_SECONDS
+    removed = []
+    for path in sorted(folder.glob("*-cache")):
+        if since <= path.stat().st_mtime < until and _is_cut(path):
+            logging.warning("a compiled program was written in part: removed %s", path)
+            path.unlink(missing_ok=True)
+            removed.append(path.name)
+    marker.touch()
+    os.utime(marker, (until, until))
+    return removed
+
+
+def _is_cut(path: pathlib.Path) -> bool:
+    reader, first = zlib.decompressobj(), True
+    with open(path, "rb") as file:
+        while part := file.read(1 << 20):
+            if first and not part.startswith(_ZLIB_FIRST_BYTE):
+                return False
+            first = False
+            try:
+                reader.decompress(part)
+            except zlib.error:
+                return True
+    return not reader.eof  # an empty file too
