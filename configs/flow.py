@@ -3,9 +3,10 @@
 Paper:    TPDiff, arXiv 2503.09566, flow-matching form (Eq. 4, 12, 13).
 Command:  python -m tpdiff_jax.main --config=flow --workdir=runs/flow
 Twin:     the same with --config.pyramid.frame_strides="(1,)" is ordinary flow matching.
-Hardware: two CPU cores, about 17 minutes; measured on one busy core: 44 minutes, 3.0 steps/s.
-Result:   one seed: label accuracy 1.000 (real clips 0.961), identity over frames 0.823 (0.993),
-          speed histogram 0.468 px/frame from real (0.067; frozen clips 1.643).
+Hardware: two CPU cores; measured on part of one busy core: 51 minutes, 2.7 steps/s.
+Result:   one seed: label accuracy 0.844 (real clips 0.969), identity over frames 0.649 (0.992),
+          speed histogram 0.127 px/frame from real (0.010; frozen clips 0.341). With speed_stratum
+          "all" and nearest upsampling: 1.000, 0.823, 0.468 (0.067; 1.643).
 
 Chosen in short trials on one core each: data prediction gave moving spots where velocity
 prediction of the same cost still gave noise, Muon learned faster than AdamW, width 128 faster than
