@@ -160,12 +160,12 @@ def _at_constant_rate(changes: Mapping[str, Mapping[str, Any]]) -> Grid:
     arms = [
         Arm(
             name=f"{path}_{name}",
-            overrides=CONSTANT_RATE | change,
+            overrides={**CONSTANT_RATE, **change},
             config=f"configs/{path}.py",
             baseline=None if name == "vanilla" else f"{path}_vanilla",
         )
         for path in ("flow", "ddim")
-        for name, change in (vanilla | changes).items()
+        for name, change in {**vanilla, **changes}.items()
     ]
     return Grid(arms=tuple(arms), reference="flow_vanilla")
 
