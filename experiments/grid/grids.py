@@ -134,7 +134,11 @@ def _factors() -> Grid:
 def _convergence() -> Grid:
     """Flow and DDIM: pyramid alone, alignment alone and both (`tpdiff`), against neither."""
     none, nearest = {"alignment.mode": "none"}, {"alignment.mode": "nearest"}
-    changes = {"tpdiff": nearest, "pyramid": none, "alignment": VANILLA | nearest}
+    changes: dict[str, dict[str, Any]] = {
+        "tpdiff": nearest,
+        "pyramid": none,
+        "alignment": VANILLA | nearest,
+    }
     return _at_constant_rate(changes)
 
 
@@ -144,7 +148,7 @@ def _upsampling() -> Grid:
     `marginal` is the DCT one, trained as a vanilla network is, within its windows.
     """
     dct = {"pyramid.downsample": "dct", "pyramid.upsample": "dct"}
-    changes = {
+    changes: dict[str, dict[str, Any]] = {
         "nearest": {"pyramid.upsample": "nearest"},
         "linear": {"pyramid.upsample": "linear"},
         "dct": dct,
