@@ -46,6 +46,7 @@ IMPORTS = {
     "export": "tpdiff_jax.export",
     "prepare": "tpdiff_jax.prepare",
     "plan": "tpdiff_jax.plan",
+    "advise": "tpdiff_jax.advise",
     "doctor": "tpdiff_jax.doctor",
     "replay": "tpdiff_jax.replay",
 }
