@@ -2,11 +2,11 @@
 
 Paper:    TPDiff, arXiv 2503.09566, flow-matching form; all else as configs/flow.py.
 Command:  python -m tpdiff_jax.main --config=smoke --workdir=runs/smoke
-Hardware: two CPU cores; 124 seconds of processor time in all, about 90 of them compiling (jax
+Hardware: two CPU cores; 147 seconds of processor time in all, about 90 of them compiling (jax
           0.10.2, a shared machine). What is compiled is kept: started again it takes a tenth.
-Result:   one seed, 1,000 steps: digits are there (digit_found 0.99; real clips 1), not yet the
-          asked-for ones (label accuracy 0.16; chance 0.10), and they do not move right yet
-          (speed histogram 1.77 px/frame from real; frozen clips 1.66). configs/flow.py learns that.
+Result:   one seed, 1,000 steps: digits are there (digit_found 1.00; real clips 1), not yet the
+          asked-for ones (label accuracy 0.16; chance 0.10), and they do not move right yet (speed
+          histogram 0.51 px/frame from real; frozen clips 0.35). configs/flow.py learns that.
 """
 
 from ml_collections import ConfigDict
