@@ -8,7 +8,7 @@ import pytest
 
 from experiments.grid.grids import VANILLA
 from tests.tiny import set_field, tiny_config
-from tpdiff_jax.experiment.build import build_experiment
+from tpdiff_jax.experiment.build import Experiment, build_experiment
 from tpdiff_jax.run_folder import run_config
 from tpdiff_jax.run_folder.checkpoint_manifest import Identity
 
@@ -208,19 +208,21 @@ GRIDS_OF_STAGES: Any = ((1.0, 0.8, 2 / 3), (2**0.5 / (2**0.5 + 1 / 2), 1 / 3), (
 
 def test_grids_of_the_config_reach_the_sampler_with_their_steps() -> None:
     """Starts are nu_s = sqrt(2) nu_e: nu_e = 2 gives t = 2 sqrt(2) / (1 + 2 sqrt(2))."""
-    sampler = build_experiment(tiny_config(sample__time_grids=GRIDS_OF_STAGES)).sampler
+
+    def build(**fields: Any) -> Experiment:
+        return build_experiment(tiny_config(pyramid__upsample="nearest", **fields))
+
+    sampler = build(sample__time_grids=GRIDS_OF_STAGES).sampler
     assert (sampler.time_grids, sampler.steps_per_stage) == (GRIDS_OF_STAGES, (2, 1, 1))
-    bent = build_experiment(tiny_config(sample__grid_power=(1.0, 1.5, 2.0))).sampler
+    bent = build(sample__grid_power=(1.0, 1.5, 2.0)).sampler
     assert bent.stage_powers == (1.0, 1.5, 2.0)
-    one = build_experiment(tiny_config(sample__grid_power=(1.5,))).sampler
+    one = build(sample__grid_power=(1.5,)).sampler
     assert one.stage_powers == (1.5,) * 3
     others = ((1.0, 0.5), (0.6, 0.3), (0.4, 0.0))
     with pytest.raises(ValueError, match=r"sample\.time_grids of stage 0 runs from 1.0 to 0.5"):
-        build_experiment(tiny_config(sample__time_grids=others))
+        build(sample__time_grids=others)
     with pytest.raises(ValueError, match=r"sample\.steps_per_stage \(3, 1, 1\)"):
-        build_experiment(
-            tiny_config(sample__time_grids=GRIDS_OF_STAGES, sample__steps_per_stage=(3, 1, 1))
-        )
+        build(sample__time_grids=GRIDS_OF_STAGES, sample__steps_per_stage=(3, 1, 1))
 
 
 @pytest.mark.parametrize(
