@@ -89,7 +89,7 @@ def test_nothing_is_sampled_and_no_folder_is_made_for_a_prompt_that_names_no_fil
     spec = SimpleNamespace(video_weights="", num_videos=6, seed=0, batch_size=2)
     experiment = SimpleNamespace(dataset=SimpleNamespace(fps=8.0), sample=spec)
     run = SimpleNamespace(
-        experiment=experiment, workdir=tmp_path, step=3, params={}, num_videos=None
+        experiment=experiment, workdir=tmp_path, step=3, params={}, num_videos=None, pyramid=None
     )
     with pytest.raises(ValueError, match="--naming=vbench"):
         sample.sample_run(run, SampleFlags(naming="vbench"), tmp_path / "out")  # type: ignore[arg-type]
