@@ -37,7 +37,10 @@ from tpdiff_jax.models.published import PUBLISHED
 from tpdiff_jax.types import Positions
 
 SEED = 3
-VANILLA = {"pyramid__frame_strides": (1,), "sample__num_steps": 6, "model__patch_size": 8}
+VANILLA = {
+    **{"pyramid__frame_strides": (1,), "sample__num_steps": 6, "model__patch_size": 8},
+    "pyramid__upsample": "nearest",  # as by default in `make_pyramid`
+}
 
 
 def random_params(experiment: Experiment) -> Any:
