@@ -43,6 +43,7 @@ from tpdiff_jax.experiment.measured_clips import clips_to_measure, measure_clips
 from tpdiff_jax.experiment.shapes import ClipsOfShape
 from tpdiff_jax.experiment.window_choice import is_auto, problem_of, with_fractions
 from tpdiff_jax.files.json_files import write_json
+from tpdiff_jax.method.axis_matrices import kept_length
 from tpdiff_jax.run_log.progress import Progress
 
 ADVICE_FILE = "advise.json"
@@ -145,7 +146,9 @@ class Adviser:
         def is_possible(ladder: tuple[int, ...]) -> bool:
             try:
                 for stride in ladder:
-                    network.check_shape((-(-frames // stride), height, width), (stride, 1, 1))
+                    network.check_shape(
+                        (kept_length(frames, stride), height, width), (stride, 1, 1)
+                    )
             except ValueError:
                 return False
             return True
@@ -157,7 +160,7 @@ class Adviser:
         experiment, facts = self._experiment, self._clips.facts
         frames, height, width = self._clips.pyramid.shape
         strides = {1, *SHOWN_STRIDES, *(stage.strides[0] for stage in self._clips.pyramid.stages)}
-        shapes = {stride: (-(-frames // stride), height, width) for stride in strides}
+        shapes = {stride: (kept_length(frames, stride), height, width) for stride in strides}
         calls = {stride: experiment.network.flops(shape) for stride, shape in shapes.items()}
         steps = {
             stride: clip_flops(

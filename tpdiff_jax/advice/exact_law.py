@@ -35,6 +35,7 @@ from tpdiff_jax.method.paths import FlowPath
 from tpdiff_jax.method.pyramid import Pyramid
 from tpdiff_jax.method.sampler_spec import SamplerSpec
 from tpdiff_jax.method.solver_coefficients import solver_coefficients
+from tpdiff_jax.method.stage_line import detail_weights
 from tpdiff_jax.method.time_grids import time_grids
 from tpdiff_jax.types import FloatArray
 
@@ -106,9 +107,8 @@ class GaussianVideos:
         detail = 0.0 * own if pyramid.line == "marginal" else own - known
         key = (own.tobytes(), detail.tobytes(), grid.tobytes(), solver, pyramid.path)
         if key not in self._maps:
-            d = stage.gamma_end * stage.sigma_start - stage.gamma_start * stage.sigma_end
-            data = own + stage.gamma_start * stage.sigma_end / d * detail
-            noise = -stage.gamma_start * stage.gamma_end / d * detail
+            alpha, beta = detail_weights(stage)
+            data, noise = own + alpha * detail, -beta * detail
             rows = solver_coefficients(pyramid.path, grid, solver)
             self._maps[key] = self._steps(pyramid, rows, data, noise)
         return self._maps[key]

@@ -34,7 +34,7 @@ import chex
 import jax.numpy as jnp
 
 from tpdiff_jax.method.paths import Path
-from tpdiff_jax.method.pyramid import Pyramid
+from tpdiff_jax.method.pyramid import Pyramid, Stage
 from tpdiff_jax.method.scales import at_least_float32, broadcast_time
 from tpdiff_jax.types import Array, ArrayLike
 
@@ -69,12 +69,24 @@ def stage_line(pyramid: Pyramid, stage_index: int, x_i: Array, c_i: Array, eps: 
     """
     stage = pyramid.stage(stage_index)
     chex.assert_equal_shape([x_i, c_i, eps])
-    d = stage.gamma_end * stage.sigma_start - stage.gamma_start * stage.sigma_end
+    alpha, beta = detail_weights(stage)
     detail = x_i - c_i
-    return Line(
-        data=x_i + stage.gamma_start * stage.sigma_end / d * detail,
-        noise=eps - stage.gamma_start * stage.gamma_end / d * detail,
-    )
+    return Line(data=x_i + alpha * detail, noise=eps - beta * detail)
+
+
+def detail_weights(stage: Stage) -> tuple[float, float]:
+    """How much of the detail x_i - c_i stands in a stage's data, and is taken from its noise.
+
+    Args:
+        stage: stage i.
+
+    Returns:
+        gamma_s sigma_e / d and gamma_s gamma_e / d.
+
+    Source: arXiv 2503.09566, Eq. 10 to 13, in one form for both paths.
+    """
+    d = stage.gamma_end * stage.sigma_start - stage.gamma_start * stage.sigma_end
+    return stage.gamma_start * stage.sigma_end / d, stage.gamma_start * stage.gamma_end / d
 
 
 def point_on_line(pyramid: Pyramid, line: Line, t: ArrayLike) -> Array:
