@@ -4,7 +4,6 @@ Its one figure sets what a jump hides beside what it leaves out: a spatial frequ
 lies below the noise at which the next stage starts can be left to that stage.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from tpdiff_jax.report.charts import WIDE, new_figure
 from tpdiff_jax.report.config_section import config_groups
 from tpdiff_jax.report.formats import MISSING, figure, percent, tick_text
 from tpdiff_jax.report.origin import origin_facts
-from tpdiff_jax.report.pages import Fact, Note, Section, Table, render_page, write_page
+from tpdiff_jax.report.pages import Fact, Note, Section, Table, render_page, write_page_beside
 from tpdiff_jax.report.style import LIGHT, draw_legend, drawing, line_style
 from tpdiff_jax.report.svg import Chart, inline_svg
 
@@ -32,10 +31,7 @@ _HEIGHT = 340.0
 
 def write_advice_page(path: Path) -> Path:
     """Write the page beside the JSON file of an advice and return its path."""
-    content = json.loads(path.read_text())
-    page = path.with_suffix(".html")
-    write_page(page, render_advice(content))
-    return page
+    return write_page_beside(path, render_advice)
 
 
 def render_advice(content: Mapping[str, Any]) -> str:

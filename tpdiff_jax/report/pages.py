@@ -4,8 +4,9 @@ Templates escape all that they are given. Only drawings are markup, and only `sv
 those.
 """
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -123,3 +124,15 @@ def render_page(
 def write_page(path: Path, page: str) -> None:
     """Write a page at once or not at all; what UTF-8 cannot hold becomes `?`."""
     write_durably(path, page.encode("utf-8", errors="replace"))
+
+
+def write_page_beside(path: Path, render: Callable[[Mapping[str, Any]], str]) -> Path:
+    """Write the page of a JSON file beside it and return the page's path.
+
+    Args:
+        path: of the JSON file.
+        render: its content -> the page.
+    """
+    page = path.with_suffix(".html")
+    write_page(page, render(json.loads(path.read_text())))
+    return page

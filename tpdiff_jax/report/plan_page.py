@@ -1,6 +1,5 @@
 """plan_TOPOLOGY.html: what a config would take on a machine, as one page without script."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from tpdiff_jax.report.formats import (
     with_prefix,
 )
 from tpdiff_jax.report.origin import origin_facts
-from tpdiff_jax.report.pages import Fact, Note, Section, Table, render_page, write_page
+from tpdiff_jax.report.pages import Fact, Note, Section, Table, render_page, write_page_beside
 from tpdiff_jax.report.svg import Chart
 
 _MAX_GROUPS, _MAX_LETTERS = 6, 24  # of programs, and of their names below bars
@@ -31,10 +30,7 @@ _NOTE = (
 
 def write_plan_page(path: Path) -> Path:
     """Write the page beside a plan's JSON file and return its path."""
-    content = json.loads(path.read_text())
-    page = path.with_suffix(".html")
-    write_page(page, render_plan(content))
-    return page
+    return write_page_beside(path, render_plan)
 
 
 def render_plan(content: Mapping[str, Any]) -> str:
