@@ -159,6 +159,36 @@ def test_it_goes_on_with_what_either_form_has_left(
     assert not list(folder.glob(".*.array_record*"))
 
 
+@pytest.mark.parametrize(("ahead", "num_made"), [(64, NUM_SHARDS - 1), (2, 2), (1, 1)])
+def test_a_shard_given_up_costs_none_that_is_on_its_way(
+    spec: PrepareSpec,
+    prepared: pathlib.Path,
+    tmp_path: pathlib.Path,
+    last_first: LastFirst,
+    monkeypatch: pytest.MonkeyPatch,
+    ahead: int,
+    num_made: int,
+) -> None:
+    """Made first of all, the one given up ends the command last, and nothing new is begun."""
+    monkeypatch.setattr(ray_shards, "_LEAST_AHEAD", ahead)
+    monkeypatch.setattr(ray_shards, "_AHEAD_PER_CPU", 0)
+    given_up = f"train-{(num_made if ahead > 1 else 1):05d}-"
+    remote = last_first.remote
+
+    def dying(spec: PrepareSpec, folders: Any, job: Any, *rest: Any) -> Any:
+        if job.name.startswith(given_up):
+            raise LookupError("the worker died\nand pages of ray's own")
+        return ray_shards.make_on_node(spec, folders, job, *rest)
+
+    monkeypatch.setattr(last_first, "remote", lambda _: remote(dying))
+    with pytest.raises(ValueError, match=rf"{given_up}.* was given up: .*: the worker died$"):
+        prepare(spec, tmp_path, engine=RayEngine("", open_pixels))
+    assert len(list(tmp_path.glob("train-*.array_record"))) == num_made
+    monkeypatch.setattr(last_first, "remote", remote)
+    prepare(spec, tmp_path, engine=RayEngine("", open_pixels))
+    assert contents(tmp_path) == contents(prepared)
+
+
 def test_too_many_bad_videos_stop_it(
     spec: PrepareSpec, tmp_path: pathlib.Path, last_first: LastFirst
 ) -> None:

@@ -11,35 +11,26 @@ a node that ray has given up may still be writing; and only this side writes not
 shard counts as finished.
 """
 
-import contextlib
 import functools
 import importlib.metadata
-import os
 import pathlib
-import signal
 import socket
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from absl import logging
-
-import tpdiff_jax
 from tpdiff_jax.clips.bucket import Bucket
 from tpdiff_jax.preparation.clip_encoder import PIXELS, ClipEncoder
 from tpdiff_jax.preparation.decode_pool import DecodePool, decoding
 from tpdiff_jax.preparation.prepare_spec import PrepareSpec
+from tpdiff_jax.preparation.ray_cluster import LOCAL_RAY, connected_ray, first_line_of
 from tpdiff_jax.preparation.shard_plan import ShardJob
 from tpdiff_jax.preparation.shard_writer import store_clips
 
 RETRIES = 5  # of a shard whose process or machine is gone; then something is wrong with it
 SECONDS_TO_APPEAR = 60.0  # a network file system may remember that a file was not there
-SECONDS_TO_ANSWER = 10.0
 _LEAST_AHEAD, _AHEAD_PER_CPU = 64, 4  # tasks that wait are what makes a cluster grow
-_STORE_BYTES = 2**28  # no clip passes through ray's object store, only jobs and notes
-_LOCAL = "local"  # ray's own word for a ray of this process
 
 Folders = Mapping[Bucket, pathlib.Path]
 Notes = list[dict[str, Any]]
@@ -78,7 +69,7 @@ class RayEngine(NamedTuple):
         """
         _remove_unfinished(folders)
         try:
-            with _connected(self.address, spec.num_workers) as ray:
+            with connected_ray(self.address, spec.num_workers) as ray:
                 yield from _made(ray, self.make_encoder, spec, folders, jobs, made_of)
         finally:
             _remove_unfinished(folders)
@@ -101,7 +92,7 @@ def make_engine(
     Raises:
         ValueError: when they do not fit together or with the split of hosts.
     """
-    if name == _LOCAL:
+    if name == LOCAL_RAY:
         if address:
             raise ValueError(f"--engine_address={address} needs --engine=ray")
         return None
@@ -162,6 +153,10 @@ def needed_of_node(
     return needed
 
 
+class _GivenUpError(ValueError):
+    """The processes that made a shard died, again and again."""
+
+
 @functools.lru_cache(maxsize=1)
 def _open_encoder(make: Callable[[PrepareSpec], ClipEncoder], spec: PrepareSpec) -> ClipEncoder:
     return make(spec)
@@ -173,57 +168,6 @@ def _open_pool(spec: PrepareSpec) -> DecodePool:
     return DecodePool(
         pathlib.Path(spec.source).resolve(), spec.clip_format, 1, decoding(spec.also_allowed)
     )
-
-
-@contextlib.contextmanager
-def _connected(address: str, num_cpus: int) -> Iterator[Any]:
-    """Connect to a cluster, or to a ray of this process; yield the library.
-
-    A connection that the process already has is used and kept.
-    """
-    try:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # ray reports home by default
-        import ray
-    except ImportError as error:
-        raise ValueError(
-            f"--engine=ray needs `pip install -r requirements-ray.txt`, or the extra ray: {error}"
-        ) from error
-    if ray.is_initialized():
-        yield ray
-        return
-    address = address or os.environ.get("RAY_ADDRESS", "") or _LOCAL
-    _check_answers(address)
-    local: dict[str, Any] = {"num_cpus": max(1, num_cpus), "object_store_memory": _STORE_BYTES}
-    at_sigterm = signal.getsignal(signal.SIGTERM)
-    try:
-        context = ray.init(
-            address=address,
-            log_to_driver=False,
-            # Every node runs this code, not what it may have.
-            runtime_env={"py_modules": [str(pathlib.Path(tpdiff_jax.__path__[0]))]},
-            **(local if address == _LOCAL else {}),
-        )
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ValueError(
-            f"--engine_address={address}: no ray can be used: {_first_line(error)}"
-        ) from error
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, at_sigterm)  # ray's own ends with another code
-    logging.info("ray: %s, dashboard %s", address, context.dashboard_url or "none")
-    try:
-        yield ray
-    finally:
-        ray.shutdown()  # its tasks end with it
-
-
-def _check_answers(address: str) -> None:
-    """Refuse the HOST:PORT of nobody, for which ray itself would wait for many minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), SECONDS_TO_ANSWER).close()
-        except (OSError, OverflowError) as error:
-            raise ValueError(f"--engine_address={address}: no ray answers: {error}") from error
 
 
 def _made(
@@ -240,6 +184,7 @@ def _made(
     spec_ref, folders_ref, made_of_ref, make_encoder_ref = common
     rest = iter(jobs)
     flying: dict[Any, ShardJob] = {}
+    given_up: _GivenUpError | None = None
     while True:
         ahead = max(_LEAST_AHEAD, _AHEAD_PER_CPU * int(ray.cluster_resources().get("CPU", 0)))
         while len(flying) < ahead and (job := next(rest, None)) is not None:
@@ -248,12 +193,18 @@ def _made(
             ref = named.remote(spec_ref, folders_ref, job, made_of_ref, make_encoder_ref)
             flying[ref] = job
         if not flying:
-            return
+            break
         (done, *_), _ = ray.wait(list(flying))
         job = flying.pop(done)
-        notes, node = _result(ray, done, job)
+        try:
+            notes, node = _result(ray, done, job)
+        except _GivenUpError as error:
+            given_up, rest = given_up or error, iter(())  # what is on its way is kept
+            continue
         _check_shared(spec, folders, notes, node)
         yield job, notes
+    if given_up is not None:
+        raise given_up
 
 
 def _result(ray: Any, ref: Any, job: ShardJob) -> tuple[Notes, str]:
@@ -262,14 +213,10 @@ def _result(ray: Any, ref: Any, job: ShardJob) -> tuple[Notes, str]:
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None  # what the task raised, without ray's own pages
     except ray.exceptions.RayError as error:
-        raise ValueError(
+        raise _GivenUpError(
             f"{job.name} was given up: its process or machine was gone {RETRIES + 1} times (memory "
-            f"of the node? the same command goes on with it): {_first_line(error)}"
+            f"of the node? the same command goes on with it): {first_line_of(error)}"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _check_shared(spec: PrepareSpec, folders: Folders, notes: Notes, node: str) -> None:
