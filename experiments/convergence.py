@@ -10,7 +10,10 @@ shares of its own budget: a young network's noise can meet a target by chance an
 (--reached=first counts that). Curves become monotone envelopes, interpolated log-log, never
 extrapolated; pairs share a seed and give a t interval on the log ratio. FLOPs count all that a step
 executes, optimizer, alignment and moving average included. --grid=pyramid_shapes compares stage
-counts, shares and factors, --grid=upsampling ways to upsample. --learning_rates gives every arm the
+counts, shares and factors, --grid=upsampling ways to upsample, --grid=natural those and more at the
+config's own falling rate. Where the rate falls, a curve's early points are not what a shorter run
+would have reached: --lengths=0.4,0.6,1 trains each arm anew for these shares of its steps, and the
+curve goes through the ends (of a baseline the longest alone). --learning_rates gives every arm the
 same sweep first.
 
 The same command resumes what is unfinished and skips what is finished; runs go seed by seed, so
@@ -30,7 +33,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from experiments.analysis.aggregate import pairs_by_seed, summarize
-from experiments.analysis.curves import AXES, Curve, read_curve
+from experiments.analysis.curves import AXES, Curve, join_ends, read_curve
 from experiments.analysis.speedup import REACHED, speed_up
 from experiments.command_line import command_parser, output_folder, split_names
 from experiments.compare import (
@@ -54,7 +57,7 @@ from tpdiff_jax.digits.figures import DIGIT_METRICS as INFOS
 from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.files.json_files import write_json
 
-CONVERGENCE_GRIDS = ("convergence", "upsampling", "pyramid_shapes")
+CONVERGENCE_GRIDS = ("convergence", "upsampling", "natural", "pyramid_shapes")
 METRICS = ("frechet", "speed_wasserstein")
 SHOWN = (*METRICS, "velocity_error", "label_accuracy", "identity_consistency", "even_odd_step")
 FIGURE_SHARES = tuple(percent / 100 for percent in range(30, 101, 5))
@@ -83,7 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         failed = run_all(plan.runs, workers=options.workers) if options.only == "all" else []
         command = shlex.join(["python", "-m", "experiments.convergence", *arguments])
-        setting = {"command": command, "rates": plan.rates, "reached": options.reached}
+        asked = {"reached": options.reached, "lengths": options.lengths}
+        setting = {"command": command, "rates": plan.rates, **asked}
         write_pages(options.out, plan, metrics, run_origin() | setting)
     except ValueError as error:
         print(f"convergence: error: {error}", file=sys.stderr)
@@ -107,13 +111,14 @@ def make_plan(options: argparse.Namespace, overrides: Mapping[str, str], metric:
     arms = select_arms(grid, split_names(options.arms))
     seeds = [int(seed) for seed in split_names(options.seeds)]
     rates = [float(rate) for rate in split_names(options.learning_rates)]
+    lengths = [float(share) for share in split_names(options.lengths)]
     chosen: dict[str, float] = {}
     if rates:
         if options.sweep_seed in seeds:
             raise ValueError(f"--sweep_seed={options.sweep_seed} must not be one of --seeds")
         chosen = sweep(options, grid, arms, overrides, rates, metric)
         arms = with_rates(arms, chosen)
-    return Plan(arms, plan_runs(grid, arms, overrides, seeds, options.out), chosen)
+    return Plan(arms, plan_runs(grid, arms, overrides, seeds, options.out, lengths), chosen)
 
 
 def sweep(
@@ -147,6 +152,8 @@ def write_pages(
         with_counted_flops(read_curve(run.arm, run.seed, run.workdir), costs[run.arm])
         for run in plan.runs
     ]
+    if setting["lengths"]:
+        curves = joined_lengths(curves)
     curves = [curve for curve in curves if curve.y]
     reached = setting["reached"]
     summary = {**setting, **summarize(plan.arms, curves, metrics, reached)}
@@ -165,6 +172,17 @@ def write_pages(
     }
     write_durably(out / "convergence.html", html_page(summary, SHOWN, figures))
     print(f"wrote {out / 'convergence.html'}, convergence.md, summary.json")
+
+
+def joined_lengths(curves: Sequence[Curve]) -> list[Curve]:
+    """Return one curve for each arm and seed, through the ends of its runs.
+
+    Args:
+        curves: of runs of several lengths.
+    """
+    names = dict.fromkeys((curve.arm, curve.seed) for curve in curves)
+    groups = ([curve for curve in curves if (curve.arm, curve.seed) == name] for name in names)
+    return [joined for joined in map(join_ends, groups) if joined is not None]
 
 
 def speedups_by_target(
@@ -221,6 +239,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--reached", choices=REACHED, default="for_good",
         help="a target counts from its first crossing, or from when it is not lost any more",
+    )  # fmt: skip
+    parser.add_argument(
+        "--lengths", default="",
+        help="shares of an arm's steps; each a run of its own, measured at its end",
     )  # fmt: skip
     parser.add_argument("--learning_rates", default="", help="rates of a sweep for every arm")
     parser.add_argument("--sweep_seed", type=int, default=1000, help="train.seed of the sweep")

@@ -74,6 +74,28 @@ def _column(rows: Sequence[Mapping[str, Any]], name: str) -> FloatArray:
     return np.asarray([np.nan if value is None else value for value in values], np.float64)
 
 
+def join_ends(curves: Sequence[Curve]) -> Curve | None:
+    """Return one curve through the ends of runs that differ in length alone.
+
+    Args:
+        curves: of one arm and seed; those that have not finished are left out.
+
+    Returns:
+        The curve, with the results of the longest; None where no run has finished.
+    """
+    ended = [curve for curve in curves if curve.results is not None and curve.steps]
+    ended.sort(key=lambda curve: curve.steps[-1])
+    if not ended:
+        return None
+    metrics = dict.fromkeys(metric for curve in ended for metric in curve.y)
+    nothing = np.asarray([np.nan])
+    return ended[-1]._replace(
+        x={axis: np.asarray([curve.x[axis][-1] for curve in ended]) for axis in AXES},
+        y={m: np.asarray([curve.y.get(m, nothing)[-1] for curve in ended]) for m in metrics},
+        steps=tuple(curve.steps[-1] for curve in ended),
+    )
+
+
 def finite_points(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return the points with a finite value and a new position."""
     keep = np.isfinite(x) & np.isfinite(y)

@@ -139,14 +139,11 @@ def _convergence() -> Grid:
         "pyramid": none,
         "alignment": VANILLA | nearest,
     }
-    return _at_constant_rate(changes)
+    return _against_vanilla(changes, CONSTANT_RATE)
 
 
-def _upsampling() -> Grid:
-    """Flow and DDIM: TPDiff with each way to upsample, against vanilla diffusion.
-
-    `marginal` is the DCT one, trained as a vanilla network is, within its windows.
-    """
+def _upsampling() -> dict[str, dict[str, Any]]:
+    """Each way to upsample; `marginal` is the DCT one, trained as a vanilla network is."""
     dct = {"pyramid.downsample": "dct", "pyramid.upsample": "dct"}
     changes: dict[str, dict[str, Any]] = {
         "nearest": {"pyramid.upsample": "nearest"},
@@ -155,16 +152,30 @@ def _upsampling() -> Grid:
         "insert": {"pyramid.upsample": "insert", "pyramid.data_mean": DIGITS_MEAN},
         "marginal": dct | {"pyramid.line": "marginal"},
     }
-    return _at_constant_rate(changes)
+    return changes
 
 
-def _at_constant_rate(changes: Mapping[str, Mapping[str, Any]]) -> Grid:
+def _natural() -> dict[str, dict[str, Any]]:
+    """What may help where frames resemble their neighbours; linear is the default."""
+    linear = {"pyramid.upsample": "linear"}
+    alone = {
+        "overlap": {"pyramid.overlap": 1.5},
+        "coarse_noise": {"pyramid.coarse_noise": 0.1},
+        "coarse_often": {"train.stage_probs": (0.5, 0.25, 0.25)},
+        "tokens": {"train.batch_per_stage": "tokens"},
+    }
+    return _upsampling() | {name: linear | change for name, change in alone.items()}
+
+
+def _against_vanilla(
+    changes: Mapping[str, Mapping[str, Any]], everywhere: Mapping[str, Any]
+) -> Grid:
     """Changes of the flow and the DDIM config, against vanilla diffusion without alignment."""
     vanilla = {"vanilla": VANILLA | {"alignment.mode": "none"}}
     arms = [
         Arm(
             name=f"{path}_{name}",
-            overrides={**CONSTANT_RATE, **change},
+            overrides={**everywhere, **change},
             config=f"configs/{path}.py",
             baseline=None if name == "vanilla" else f"{path}_vanilla",
         )
@@ -238,7 +249,8 @@ GRIDS: dict[str, Grid] = {
     "stage_weights": ablation({}, {"equal": {"pyramid.stage_weighting": "equal"}}),
     "factors": _factors(),
     "convergence": _convergence(),
-    "upsampling": _upsampling(),
+    "upsampling": _against_vanilla(_upsampling(), CONSTANT_RATE),
+    "natural": _against_vanilla(_natural(), {}),
     "pyramid_shapes": _pyramid_shapes(),
     "ablations": ablation(
         ABLATION_BASE,

@@ -5,6 +5,7 @@ the network; a step of stage i counts with the probability of that stage.
 """
 
 import dataclasses
+import itertools
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,7 @@ class PlannedRun:
         config: the config that these give.
         num_steps: training steps.
         flops: expected training FLOPs.
+        share: of the training that its arm was given.
     """
 
     arm: str
@@ -43,6 +45,7 @@ class PlannedRun:
     config: ConfigDict
     num_steps: int
     flops: float
+    share: float = 1.0
 
     def command(self) -> list[str]:
         """Return the command line that starts or resumes the run."""
@@ -68,6 +71,7 @@ def plan_runs(
     base: Mapping[str, str],
     seeds: Sequence[int],
     out: pathlib.Path,
+    lengths: Sequence[float] = (),
 ) -> list[PlannedRun]:
     """Return the runs of a grid, seed by seed, so that every arm is seen early.
 
@@ -77,12 +81,18 @@ def plan_runs(
         base: overrides of every run, `group.field` -> text; an arm's own win.
         seeds: values of `train.seed`.
         out: parent of the runs' folders.
+        lengths: shares of an arm's training, in (0, 1]; each is a run of its own, whose schedule
+            ends with it, and is measured at its end. A baseline has the longest alone. () is one
+            run an arm, measured on its way.
 
     Raises:
-        ValueError: when a config is invalid, or a folder holds another run than the planned one.
+        ValueError: when a length is out of range or comes twice, a config is invalid, or a folder
+            holds another run than the planned one.
     """
     reference = _open_arm(grid.arm(grid.reference), base)
     flops_per_step = mean_step_flops(reference)
+    if len(set(lengths)) < len(lengths) or not all(0 < share <= 1 for share in lengths):
+        raise ValueError(f"lengths {list(lengths)} must differ and lie above 0, up to 1")
     runs = []
     for arm in arms:
         experiment = _open_arm(arm, base)
@@ -95,18 +105,24 @@ def plan_runs(
                 getattr(reference.train, field), reference.train.num_steps, num_steps
             )
             texts[f"train.{field}"] = str(period)
-        texts["train.num_steps"] = str(num_steps)
-        for seed in seeds:
-            own = texts | {"train.seed": str(seed)}
+        own = sorted(lengths) if arm.baseline else sorted(lengths)[-1:]
+        for share, seed in itertools.product(own or [1.0], seeds):
+            steps = max(1, round(share * num_steps))
+            texts["train.num_steps"] = str(steps)
+            if lengths:
+                texts |= {f"train.{what}_every_steps": str(steps) for what in ("eval", "sample")}
+            name = f"{arm.name}_{share:g}" if lengths else arm.name
+            seeded = texts | {"train.seed": str(seed)}
             run = PlannedRun(
                 arm=arm.name,
                 seed=seed,
-                workdir=out / "runs" / f"{arm.name}_seed_{seed}",
+                workdir=out / "runs" / f"{name}_seed_{seed}",
                 config_file=arm.config,
-                overrides=own,
-                config=read_config(arm.config, own),
-                num_steps=num_steps,
-                flops=num_steps * mean_step_flops(experiment),
+                overrides=seeded,
+                config=read_config(arm.config, seeded),
+                num_steps=steps,
+                flops=steps * mean_step_flops(experiment),
+                share=share,
             )
             check_folder(run)
             runs.append(run)

@@ -42,6 +42,10 @@ _REACHED = {
     "first": {"reached": "", "envelope": "the best so far"},
     "for_good": {"reached": " for good", "envelope": "the worst from there on"},
 }
+_LENGTHS_NOTE = (
+    " A curve's points are the ends of runs of their own, each with a schedule of its length; of "
+    "vanilla the longest alone."
+)
 _COST_NOTE = (
     "Mean over a run's steps. The network's share is what a large network would see; the "
     "optimizer's does not shrink with the frames. Ratios: vanilla's cost over the arm's."
@@ -91,6 +95,8 @@ def _speedup_section(summary: Mapping[str, Any]) -> Section:
     ]
     header = ["arm", "figure", "axis", *shares, "pairs that reach 100 %", "paper"]
     note = _NOTE.format(**_REACHED[summary["reached"]])
+    if summary.get("lengths"):
+        note += _LENGTHS_NOTE
     return Section(TITLE, note, "Cost of vanilla over that of the arm", header, rows)
 
 

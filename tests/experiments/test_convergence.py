@@ -91,9 +91,49 @@ def test_known_speed_ups_come_out_with_their_intervals(tmp_path, capsys):
     assert (tmp_path / "speedups.png").is_file()
 
 
+def test_runs_of_several_lengths_are_the_points_of_one_curve(tmp_path, capsys):
+    """Each has a schedule of its own, so that what it measured on its way does not count."""
+    lengths = "--lengths=1,0.15,0.5"
+    flags = [f"--out={tmp_path}", "--seeds=0,1,2", *FLAGS, "--arms=flow_tpdiff", lengths]
+    assert main([*flags, "--only=plan"]) == 0
+    planned = {
+        line.split()[0]: int(line.split()[1])
+        for line in capsys.readouterr().out.split("\n")
+        if line
+    }
+    assert set(planned) == {
+        f"{name}_seed_{seed}"
+        for name in ("flow_vanilla_1", "flow_tpdiff_0.15", "flow_tpdiff_0.5", "flow_tpdiff_1")
+        for seed in SEEDS
+    }
+    whole = planned["flow_tpdiff_1_seed_0"]
+    assert planned["flow_tpdiff_0.15_seed_2"] == round(0.15 * whole)
+    for name, num_steps in planned.items():
+        arm, seed = name.rsplit("_", 3)[0], int(name[-1])
+        write_run(tmp_path / "runs" / name, arm, seed, num_steps)
+        metrics = tmp_path / "runs" / name / "metrics.jsonl"
+        early = json.loads(metrics.read_text().splitlines()[0]) | {"eval/frechet": 1.0}
+        metrics.write_text(json.dumps(early) + "\n" + metrics.read_text().split("\n", 1)[1])
+    assert main([*flags, "--only=summary"]) == 0
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    (curve,) = (c for c in summary["curves"] if (c["arm"], c["seed"]) == ("flow_tpdiff", 1))
+    assert curve["x"]["samples"] == [8 * round(s * whole) for s in (0.15, 0.5, 1)]
+    (row,) = (
+        row for row in summary["speedups"] if row["axis"] == "samples" and row["share"] == 1.0
+    )
+    # Frechet falls as (2.5 steps)^-0.5: what vanilla has after 400 steps comes after 160.
+    assert row["ratio"] == {"value": pytest.approx(2.5, rel=1e-6), "kind": "="}
+    assert "ends of runs of their own" in (tmp_path / "convergence.md").read_text()
+
+
 @pytest.mark.parametrize(
     "flags, told",
     [
+        (["--lengths=0.5,0.5"], "lengths [0.5, 0.5] must differ"),
+        (["--lengths=0"], "lengths [0.0] must differ and lie above 0, up to 1"),
+        (["--lengths=1.5"], "up to 1"),
+        (["--lengths=nan"], "up to 1"),
+        (["--lengths=half"], "could not convert string to float: 'half'"),
         (["--metrics=beauty"], "no figure is called beauty"),
         (["--arms=best"], "--arms: no best"),
         (["--learning_rates=1e-3", "--sweep_seed=0"], "--sweep_seed=0 must not be one of --seeds"),

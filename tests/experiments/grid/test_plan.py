@@ -52,6 +52,20 @@ def test_every_grid_gives_valid_configs(name, tmp_path):
     assert len({str(run.config.to_dict()) for run in runs}) == len(runs)
 
 
+def test_a_length_is_a_run_of_its_own_that_is_measured_at_its_end(tmp_path):
+    runs = plan_runs(MAIN, MAIN.arms[:2], BASE, [0, 1], tmp_path, [1.0, 0.4])
+    assert [(run.workdir.name, run.num_steps, run.share) for run in runs[:2]] == [
+        ("flow_pyramid_0.4_seed_0", 480, 0.4),
+        ("flow_pyramid_1_seed_0", 1200, 1.0),
+    ]
+    assert [run.workdir.name for run in runs[2:3]] == ["flow_vanilla_1_seed_0"] and len(runs) == 6
+    for run in runs:
+        train = run.config.train
+        assert train.num_steps == train.eval_every_steps == train.sample_every_steps
+        assert run.config.optim.schedule_steps == 0  # the schedule ends with the run
+    assert runs[0].flops == pytest.approx(0.4 * runs[1].flops)
+
+
 def test_the_command_line_gives_the_planned_config(tmp_path):
     run = plan_runs(MAIN, MAIN.arms, BASE, [3], tmp_path)[1]
     flags = [flag for flag in run.command() if flag.startswith("--config.")]
