@@ -31,7 +31,7 @@ PY
 export JAX_PLATFORMS=cpu
 for python_and_jax in "python3 0.10.2" "python3.12 0.12.0.1"; do
   read -r python jax <<< "$python_and_jax"
-  command -v "$python" > /dev/null || { echo "no $python here: jax $jax is left out"; continue; }
+  "$python" --version > /dev/null 2>&1 || { echo "no $python here: jax $jax is left out"; continue; }
   "$python" -m venv "$dir/venv-$jax"
   "$dir/venv-$jax/bin/pip" install --quiet --disable-pip-version-check --no-compile "jax==$jax" "jaxlib==$jax"
   start() { "$dir/venv-$jax/bin/python" "$dir/start.py" "$dir/programs-$jax" 2> /dev/null; }
