@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from tests.memory_maps import drop_programs, map_limit
+
 # Compile time dominates these tests. LLVM's optimiser more than doubles it and changes no claim;
 # the newer emitter of fused loops, the only one of later jaxlibs, triples it again.
 flags = "--xla_backend_optimization_level=0"
@@ -92,6 +94,13 @@ def programs_stay() -> Iterator[None]:
         values = sys.modules["jax"].config.values
         if any(values[name] != value for name, value in CACHE_SETTINGS.items()):
             _set_cache(CACHE_SETTINGS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_maps() -> Iterator[None]:
+    """After each file of tests, drop compiled programs if they fill too many memory maps."""
+    yield
+    drop_programs(map_limit())
 
 
 @pytest.fixture
