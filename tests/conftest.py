@@ -29,17 +29,28 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 
 # One folder of compiled programs for this test run alone: workers of pytest-xdist and all commands
 # that tests start inherit it, and what one has compiled, others read. `compiled_anew` opts out.
+# TPDIFF_JAX_KEPT_PROGRAMS names a folder that is kept, for the next run of the same versions.
 is_worker = "PYTEST_XDIST_WORKER" in os.environ
+kept = os.environ.get("TPDIFF_JAX_KEPT_PROGRAMS", "")
 if not is_worker:
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="tpdiff_jax_tests_")
+    made = kept or tempfile.mkdtemp(prefix="tpdiff_jax_tests_")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = made
     os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "true"
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 programs = os.environ["JAX_COMPILATION_CACHE_DIR"]
 
 
+def pytest_configure() -> None:
+    """Remove what a killed run has left half written; JAX would keep it for ever."""
+    if kept and not is_worker:
+        from tpdiff_jax.devices.compilation_cache import remove_cut  # imports jax
+
+        remove_cut(pathlib.Path(kept))
+
+
 def pytest_unconfigure() -> None:
     """Remove the programs, in the process that made their folder."""
-    if not is_worker:
+    if not is_worker and not kept:
         shutil.rmtree(programs, ignore_errors=True)
 
 
