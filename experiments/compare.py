@@ -25,7 +25,8 @@ from experiments.analysis.aggregate import summarize
 from experiments.analysis.curves import read_curve
 from experiments.analysis.speedup import figure_to_cost
 from experiments.command_line import command_parser, output_folder, split_names
-from experiments.grid.grids import GRIDS, Arm, Grid
+from experiments.grid.arms import Arm, Grid
+from experiments.grid.grids import GRIDS
 from experiments.grid.overrides import parse_overrides
 from experiments.grid.plan import PlannedRun, plan_runs, use_cpu_for_planning
 from experiments.grid.run_queue import LOG_FILE, Stopped, run_all

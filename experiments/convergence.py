@@ -44,8 +44,9 @@ from experiments.compare import (
     select_arms,
     show_plan,
 )
+from experiments.grid.arms import Arm, Grid
 from experiments.grid.counted_flops import StepCost, count_step_cost, with_counted_flops
-from experiments.grid.grids import GRIDS, Arm, Grid
+from experiments.grid.grids import GRIDS
 from experiments.grid.overrides import parse_overrides
 from experiments.grid.plan import PlannedRun, open_here, plan_runs, use_cpu_for_planning
 from experiments.grid.run_queue import LOG_FILE, Stopped, run_all

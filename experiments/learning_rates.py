@@ -10,7 +10,7 @@ from typing import Any
 
 from experiments.analysis.curves import Curve, finite_points
 from experiments.analysis.speedup import figure_to_cost
-from experiments.grid.grids import Arm, Grid
+from experiments.grid.arms import Arm, Grid
 
 FIELD = "optim.learning_rate"
 

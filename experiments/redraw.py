@@ -25,7 +25,7 @@ from experiments.analysis.curves import AXES, Curve
 from experiments.command_line import command_parser, output_folder, split_names
 from experiments.compare import EXIT_BAD_INPUT, METRICS
 from experiments.convergence import speedups_by_target
-from experiments.grid.grids import Arm
+from experiments.grid.arms import Arm
 from experiments.pages.figures import draw_curves, draw_speedups
 from experiments.pages.final_figures import draw_final_figures
 from tpdiff_jax.files.durable import writing

@@ -40,7 +40,7 @@ from experiments.compare import (
     check_metrics,
     show_plan,
 )
-from experiments.grid.grids import Arm
+from experiments.grid.arms import Arm
 from experiments.grid.overrides import (
     merge_overrides,
     overrides_to_flags,

@@ -6,7 +6,7 @@ from typing import Any
 from experiments.analysis.curves import AXES, Curve, common_end, value_at
 from experiments.analysis.speedup import TARGET_SHARES, speed_up
 from experiments.analysis.statistics import paired_difference, t_interval
-from experiments.grid.grids import Arm
+from experiments.grid.arms import Arm
 
 LEVELS = (0.25, 0.5, 0.75, 1.0)
 

@@ -9,6 +9,8 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
+from experiments.grid.arms import Arm, Grid, ablation
+
 # `frame_strides=(1,)` alone makes the twin; the rest undoes what only fits several stages.
 VANILLA: dict[str, Any] = {
     "pyramid.frame_strides": (1,),
@@ -33,81 +35,13 @@ ABLATION_BASE: dict[str, Any] = {
 }
 # Every point of a curve is then what a run of that length would have reached.
 CONSTANT_RATE: dict[str, Any] = {"optim.schedule": "constant"}
+DCT: dict[str, Any] = {"pyramid.downsample": "dct", "pyramid.upsample": "dct"}
 DIGITS_MEAN = -0.962  # of all pixels of the natural Moving Digits, 1,000 clips
 DDIM_BASE: dict[str, Any] = {
     "path.betas": "scaled_linear",
     "path.zero_terminal_snr": True,
     "path.final_alpha": "one",
 }
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Arm:
-    """One thing to compare.
-
-    Attributes:
-        name: in tables, figures and folder names.
-        overrides: `group.field` -> value; they win over the command line's.
-        config: config file, from the repository root.
-        baseline: name of the arm that this one is compared with; None for a baseline.
-    """
-
-    name: str
-    overrides: Mapping[str, Any]
-    config: str = "configs/flow.py"
-    baseline: str | None = None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Grid:
-    """Arms that share a budget.
-
-    Attributes:
-        arms: what is compared.
-        reference: arm whose `train.num_steps` is taken as given and sets the FLOPs of all.
-    """
-
-    arms: tuple[Arm, ...]
-    reference: str
-
-    def __post_init__(self) -> None:
-        names = [arm.name for arm in self.arms]
-        if len(set(names)) < len(names):
-            raise ValueError(f"arms share a name: {names}")
-        for name in [self.reference, *(arm.baseline for arm in self.arms if arm.baseline)]:
-            if name not in names:
-                raise ValueError(f"no arm is called {name}; there are {', '.join(names)}")
-
-    def arm(self, name: str) -> Arm:
-        """Return the arm of that name."""
-        return next(arm for arm in self.arms if arm.name == name)
-
-
-def ablation(
-    base: Mapping[str, Any],
-    changes: Mapping[str, Mapping[str, Any]],
-    baselines: Mapping[str, str] | None = None,
-    **arm: Any,
-) -> Grid:
-    """Return a grid of a base arm and one arm for each change of it.
-
-    Args:
-        base: overrides of every arm.
-        changes: name of an arm -> what it changes.
-        baselines: name of an arm -> the arm it is compared with, where that is not the base.
-        **arm: further fields of every arm.
-    """
-    baselines = baselines or {}
-    changed = tuple(
-        Arm(
-            name=name,
-            overrides={**base, **change},
-            baseline=baselines.get(name, "base"),
-            **arm,
-        )
-        for name, change in changes.items()
-    )
-    return Grid(arms=(Arm(name="base", overrides=base, **arm), *changed), reference="base")
 
 
 def _main() -> Grid:
@@ -144,18 +78,16 @@ def _convergence() -> Grid:
 
 def _upsampling() -> dict[str, dict[str, Any]]:
     """Each way to upsample; `marginal` is the DCT one, trained as a vanilla network is."""
-    dct = {"pyramid.downsample": "dct", "pyramid.upsample": "dct"}
-    changes: dict[str, dict[str, Any]] = {
+    return {
         "nearest": {"pyramid.upsample": "nearest"},
         "linear": {"pyramid.upsample": "linear"},
-        "dct": dct,
+        "dct": DCT,
         "insert": {"pyramid.upsample": "insert", "pyramid.data_mean": DIGITS_MEAN},
-        "marginal": dct | {"pyramid.line": "marginal"},
+        "marginal": DCT | {"pyramid.line": "marginal"},
     }
-    return changes
 
 
-def _natural() -> dict[str, dict[str, Any]]:
+def _natural() -> Grid:
     """What may help where frames resemble their neighbours; linear is the default."""
     linear = {"pyramid.upsample": "linear"}
     alone = {
@@ -164,7 +96,21 @@ def _natural() -> dict[str, dict[str, Any]]:
         "coarse_often": {"train.stage_probs": (0.5, 0.25, 0.25)},
         "tokens": {"train.batch_per_stage": "tokens"},
     }
-    return _upsampling() | {name: linear | change for name, change in alone.items()}
+    grid = _against_vanilla(
+        _upsampling() | {name: linear | change for name, change in alone.items()}, {}
+    )
+    # Of --mode=advise on the stratum: windows and calls.
+    advised = {"flow": ((0.5, 0.2, 0.3), (15, 5, 10)), "ddim": ((0.6, 0.3, 0.1), (20, 5, 5))}
+    arms = (
+        Arm(
+            name=f"{path}_advised",
+            overrides=DCT | {"pyramid.stage_fractions": windows, "sample.steps_per_stage": calls},
+            config=f"configs/{path}.py",
+            baseline=f"{path}_vanilla",
+        )
+        for path, (windows, calls) in advised.items()
+    )
+    return dataclasses.replace(grid, arms=(*grid.arms, *arms))
 
 
 def _against_vanilla(
@@ -250,7 +196,7 @@ GRIDS: dict[str, Grid] = {
     "factors": _factors(),
     "convergence": _convergence(),
     "upsampling": _against_vanilla(_upsampling(), CONSTANT_RATE),
-    "natural": _against_vanilla(_natural(), {}),
+    "natural": _natural(),
     "pyramid_shapes": _pyramid_shapes(),
     "ablations": ablation(
         ABLATION_BASE,

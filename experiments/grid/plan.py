@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import jax
 from ml_collections import ConfigDict
 
-from experiments.grid.grids import Arm, Grid
+from experiments.grid.arms import Arm, Grid
 from experiments.grid.overrides import merge_overrides, overrides_to_flags, read_config
 from tpdiff_jax.devices.mesh import MESH_AXES
 from tpdiff_jax.experiment.build import Experiment, build_experiment

@@ -8,7 +8,7 @@ from PIL import Image
 
 from experiments import redraw
 from experiments.convergence import speedups_by_target
-from experiments.grid.grids import Arm
+from experiments.grid.arms import Arm
 from experiments.pages.final_figures import draw_final_figures
 from tests.tiny import REPO
 from tpdiff_jax.report import style

@@ -5,7 +5,7 @@ import pytest
 
 from experiments.analysis.aggregate import summarize
 from experiments.analysis.curves import Curve
-from experiments.grid.grids import Arm
+from experiments.grid.arms import Arm
 from experiments.pages.figures import draw_curves
 from experiments.pages.markdown import bounded, mean_and_bounds, mean_and_sd, number, write_summary
 

@@ -3,7 +3,8 @@
 import pytest
 
 from experiments.compare import select_arms
-from experiments.grid.grids import GRIDS, VANILLA, Arm, Grid
+from experiments.grid.arms import Arm, Grid
+from experiments.grid.grids import GRIDS, VANILLA
 from experiments.grid.overrides import parse_overrides, read_config
 from experiments.grid.plan import equal_flops_steps, equal_share_period, plan_runs
 from experiments.grid.run_queue import split_cores
