@@ -5,6 +5,7 @@ Tests that need several devices start a subprocess with
 forcing it here would make every other test pay for it and hide single-device bugs.
 """
 
+import gc
 import importlib.metadata
 import os
 import pathlib
@@ -19,13 +20,19 @@ import pytest
 from tests.memory_maps import drop_programs, map_limit
 
 # Compile time dominates these tests. LLVM's optimiser more than doubles it and changes no claim;
-# the newer emitter of fused loops, the only one of later jaxlibs, triples it again.
+# the newer emitter of fused loops, the only one of later jaxlibs, triples it again. Without it, a
+# sixth is spent on cutting a program into parts that threads compile.
 flags = "--xla_backend_optimization_level=0"
 if importlib.metadata.version("jaxlib").startswith("0.10."):
-    flags += " --xla_cpu_use_fusion_emitters=false"
+    flags += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 os.environ.setdefault("XLA_FLAGS", flags)
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+
+gc.disable()  # until all is imported, of which nothing goes away
+
+# One thread for the PyTorch of references: its threads wait by spinning, on cores that others need.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # One folder of compiled programs for this test run alone: workers of pytest-xdist and all commands
 # that tests start inherit it, and what one has compiled, others read. `compiled_anew` opts out.
@@ -69,6 +76,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     folder = pathlib.Path(__file__).parent
     rank = {str(folder / name): place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(str(item.path), len(rank)))
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what stays to the end: modules, and the tests themselves.
+
+    Tracing makes so many objects that Python's full collections, each of them through all that was
+    ever imported or compiled, were a sixth and more of the time of tests that trace.
+    """
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
+    gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)

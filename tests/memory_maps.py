@@ -13,7 +13,7 @@ import sys
 MAPS = pathlib.Path("/proc/self/maps")
 MAX_MAPS = pathlib.Path("/proc/sys/vm/max_map_count")
 SHARE = 0.25
-"""Of the maps that a process may have: 16,000 come with some 4 GB, and a file adds a few thousand."""
+"""Of the maps that a process may have: 16,000 come with some 4 GB; a file adds a few thousand."""
 
 
 def count_maps() -> int:

@@ -14,6 +14,7 @@ from flax import nnx
 from flax.traverse_util import flatten_dict
 
 from tpdiff_jax.models.layers.basic import LOW_RANK_NAMES, LowRank
+from tpdiff_jax.models.layers.random_streams import random_streams
 from tpdiff_jax.types import Params, PRNGKey
 
 Part = TypeVar("Part", bound=nnx.Module)
@@ -50,7 +51,7 @@ def new_params(part: Callable[..., nnx.Module], config: Any, key: PRNGKey) -> Pa
     Returns:
         Nested dicts of arrays.
     """
-    return nnx.to_pure_dict(nnx.state(part(config, rngs=nnx.Rngs(key)), nnx.Param))
+    return nnx.to_pure_dict(nnx.state(part(config, rngs=random_streams(key)), nnx.Param))
 
 
 def new_stack(part: Callable[..., nnx.Module], config: Any, depth: int, key: PRNGKey) -> Params:
@@ -94,7 +95,7 @@ def _structure(
     part: Callable[..., nnx.Module], config: Any, changed: tuple[tuple[str, ...], ...]
 ) -> nnx.GraphDef[Any]:
     def build() -> nnx.Module:
-        built = part(config, rngs=nnx.Rngs(0))
+        built = part(config, rngs=random_streams(jax.random.key(0)))
         for path in changed:
             layer = functools.reduce(getattr, path, built)
             if not isinstance(layer, LowRank):
