@@ -9,15 +9,14 @@ import gc
 import importlib.metadata
 import os
 import pathlib
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.memory_maps import drop_programs, map_limit
+from tests.programs_folder import close_programs, open_programs
 
 # Compile time dominates these tests. LLVM's optimiser more than doubles it and changes no claim;
 # the newer emitter of fused loops, the only one of later jaxlibs, triples it again. Without it, a
@@ -34,31 +33,16 @@ gc.disable()  # until all is imported, of which nothing goes away
 # One thread for the PyTorch of references: its threads wait by spinning, on cores that others need.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# One folder of compiled programs for this test run alone: workers of pytest-xdist and all commands
-# that tests start inherit it, and what one has compiled, others read. `compiled_anew` opts out.
-# TPDIFF_JAX_KEPT_PROGRAMS names a folder that is kept, for the next run of the same versions.
+# One folder of compiled programs for this test run: workers of pytest-xdist and all commands that
+# tests start inherit it, and what one has compiled, others read. `compiled_anew` opts out.
 is_worker = "PYTEST_XDIST_WORKER" in os.environ
-kept = os.environ.get("TPDIFF_JAX_KEPT_PROGRAMS", "")
-if not is_worker:
-    made = kept or tempfile.mkdtemp(prefix="tpdiff_jax_tests_")
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = made
-    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "true"
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-programs = os.environ["JAX_COMPILATION_CACHE_DIR"]
-
-
-def pytest_configure() -> None:
-    """Remove what a killed run has left half written; JAX would keep it for ever."""
-    if kept and not is_worker:
-        from tpdiff_jax.devices.compilation_cache import remove_cut  # imports jax
-
-        remove_cut(pathlib.Path(kept))
+programs = os.environ["JAX_COMPILATION_CACHE_DIR"] if is_worker else open_programs(os.environ)
 
 
 def pytest_unconfigure() -> None:
     """Remove the programs, in the process that made their folder."""
-    if not is_worker and not kept:
-        shutil.rmtree(programs, ignore_errors=True)
+    if not is_worker:
+        close_programs(programs, os.environ)
 
 
 # Files with the longest tests, the longest first: what is left for the end is short.

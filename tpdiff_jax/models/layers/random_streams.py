@@ -36,5 +36,5 @@ def random_streams(key: PRNGKey) -> nnx.Rngs:
         One stream, `default`, which gives the keys of `nnx.Rngs(key)` in the same order.
     """
     rngs = nnx.Rngs()
-    rngs.default = RandomStream(key)
+    rngs.default = RandomStream(key)  # type: ignore[attr-defined]
     return rngs
