@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.memory_maps import drop_programs, map_limit
-from tests.programs_folder import close_programs, open_programs
+from tests.programs_folder import KEPT, close_programs, open_programs
 
 # Compile time dominates these tests. LLVM's optimiser more than doubles it and changes no claim;
 # the newer emitter of fused loops, the only one of later jaxlibs, triples it again. Without it, a
@@ -37,6 +37,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # tests start inherit it, and what one has compiled, others read. `compiled_anew` opts out.
 is_worker = "PYTEST_XDIST_WORKER" in os.environ
 programs = os.environ["JAX_COMPILATION_CACHE_DIR"] if is_worker else open_programs(os.environ)
+
+
+def pytest_configure() -> None:
+    """Remove what a killed run has left half written; JAX would keep it for ever."""
+    if os.environ.get(KEPT) and not is_worker:
+        from tpdiff_jax.devices.compilation_cache import remove_cut  # imports jax
+
+        remove_cut(pathlib.Path(programs))
 
 
 def pytest_unconfigure() -> None:
