@@ -39,7 +39,7 @@ def get_config() -> ConfigDict:
     config.model.num_heads = 2
     config.model.mlp_ratio = 4.0
     config.model.attention = "factorised"  # factorised | joint
-    config.model.attention_kernel = "auto"  # auto | xla | splash (TPU) | cudnn (GPU, bfloat16)
+    config.model.attention_kernel = "auto"  # auto | xla | blocks | splash | cudnn
     config.model.activation = "gelu"
     config.model.qk_norm = False
     config.model.scan_layers = True  # scan over blocks: compiles one, and keeps CPU fusions small
