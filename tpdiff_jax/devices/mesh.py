@@ -27,8 +27,6 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "heads": ("tensor",),
     "hidden": ("tensor",),
     "width": ("fsdp",),  # of parameters; activations keep their whole width
-    "heads and width": ("tensor", "fsdp"),  # of parameters, likewise
-    "hidden and width": ("tensor", "fsdp"),
     "layers": (),  # scanned over, one after another
 }
 

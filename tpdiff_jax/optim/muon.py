@@ -12,8 +12,11 @@ P and A commute, so steps can be taken on the small matrix alone, and X is multi
 Here that is done in two groups, of two and three steps, with A computed anew between them: what
 rounding adds to the smallest eigenvalues of A grows twelvefold a step. Five steps then take
 8 m^2 n + 28 m^3 FLOPs in the place of 20 m^2 n + 10 m^3, which is less where n > 1.5 m; elsewhere
-steps stay as they are. Where n is divided over devices, of all these products X X^T alone needs a
-message: two in the place of five.
+steps stay as they are. So they do on GPUs and TPUs, whose products round their operands: Q is large
+where singular values are small, and its rounding then is 1 % of an update with TF32 and 10 % with
+bfloat16, against 0.05 and 0.5 % step by step (momenta of a real run).
+
+Where n is divided over devices, of all these products X X^T alone needs a message, of m^2 numbers.
 
 Updates and state are those of `optax.contrib.muon`, up to rounding.
 
@@ -46,6 +49,7 @@ def muon(
     is_matrix: Callable[[Params], Any],
     *,
     weight_decay: float,
+    is_exact: bool,
     rest: optax.GradientTransformation,
 ) -> optax.GradientTransformation:
     """Return Muon for stacks of matrices and another rule for the rest.
@@ -54,12 +58,13 @@ def muon(
         learning_rate: by applied updates.
         is_matrix: parameters to a tree of booleans: which are stacks of matrices, [..., m, n].
         weight_decay: decoupled, of the matrices.
+        is_exact: whether products of float32 numbers are exact to float32.
         rest: rule of all others.
     """
     return optax.partition(
         {
             "muon": optax.chain(
-                scale_by_orthogonal_factor(),
+                scale_by_orthogonal_factor(is_exact),
                 optax.stateless(lambda updates, _: jax.tree.map(_with_even_rms, updates)),
                 optax.add_decayed_weights(weight_decay),
                 optax.scale_by_learning_rate(learning_rate),
@@ -70,8 +75,12 @@ def muon(
     )
 
 
-def scale_by_orthogonal_factor() -> optax.GradientTransformation:
-    """Return the transformation of gradients to their Nesterov momentum's orthogonal factor."""
+def scale_by_orthogonal_factor(is_exact: bool) -> optax.GradientTransformation:
+    """Return the transformation of gradients to their Nesterov momentum's orthogonal factor.
+
+    Args:
+        is_exact: see `orthogonalize`.
+    """
 
     def init(params: Params) -> optax.contrib.MuonState:
         return optax.contrib.MuonState(
@@ -91,26 +100,28 @@ def scale_by_orthogonal_factor() -> optax.GradientTransformation:
             optax.tree.bias_correction(mu, BETA, optax.safe_increment(count)),
             optax.tree.bias_correction(updates, BETA, count),
         )
-        factors = jax.tree.map(lambda x: orthogonalize(x, state.ns_coeffs), ahead)
+        factors = jax.tree.map(lambda x: orthogonalize(x, state.ns_coeffs, is_exact), ahead)
         return factors, optax.contrib.MuonState(count=count, mu=mu, ns_coeffs=state.ns_coeffs)
 
     return optax.GradientTransformation(init, update)
 
 
-def orthogonalize(x: Array, coefficients: Array) -> Array:
+def orthogonalize(x: Array, coefficients: Array, is_exact: bool = True) -> Array:
     """Bring the singular values of matrices near one, by `NUM_STEPS` steps of one polynomial.
 
     Args:
         x: [..., m, n]; each matrix is divided by its Frobenius norm first.
         coefficients: a, b, c of the polynomial, [3].
+        is_exact: whether products of float32 numbers are exact to float32, so that steps can be
+            taken in groups.
 
     Returns:
         U p(S) V^T, [..., m, n], where U S V^T is x over its norm.
     """
     if x.shape[-2] > x.shape[-1]:
-        return orthogonalize(x.mT, coefficients).mT
+        return orthogonalize(x.mT, coefficients, is_exact).mT
     x = x / (jnp.linalg.norm(x, axis=(-2, -1), keepdims=True) + _EPS)
-    in_groups = x.shape[-1] > MIN_RATIO * x.shape[-2]
+    in_groups = is_exact and x.shape[-1] > MIN_RATIO * x.shape[-2]
     for num_steps in GROUPS if in_groups else (1,) * NUM_STEPS:
         x = _steps(x, coefficients.astype(x.dtype), num_steps)
     return x

@@ -72,14 +72,23 @@ def make_schedule(spec: OptimizerSpec, num_steps: int) -> optax.Schedule:
     return optax.join_schedules([rise, rest], [warmup])
 
 
-def make_optimizer(spec: OptimizerSpec, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Return the gradient transformation: clip, precondition, decay, scale."""
+def make_optimizer(
+    spec: OptimizerSpec, schedule: optax.Schedule, platform: str | None = None
+) -> optax.GradientTransformation:
+    """Return the gradient transformation: clip, precondition, decay, scale.
+
+    Args:
+        spec: optimizer fields.
+        schedule: learning rate by applied updates.
+        platform: of the devices that compute it, cpu, gpu or tpu; None: those that are here.
+    """
     if spec.name == "muon":
         # Stacked blocks carry matrices as [depth, d_in, d_out]; each is orthogonalised by itself.
         transform = muon(
             schedule,
             _is_stack_of_matrices,
             weight_decay=spec.weight_decay,
+            is_exact=(platform or jax.default_backend()) == "cpu",
             rest=optax.adamw(
                 lambda count: spec.adam_ratio * schedule(count),
                 b1=spec.b1,

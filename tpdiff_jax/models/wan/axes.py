@@ -1,7 +1,6 @@
 """Logical axes of Wan's parameters, by path; blocks have a leading axis of layers.
 
-Matrices are divided along the width, and along heads or hidden units where they have them; where
-those are the longer side, along them alone, by both: Muon's products then need fewer messages.
+Matrices are divided along the width, and along heads or hidden units where they have them.
 Vectors (biases, scales, tables of modulations) are replicated.
 """
 
@@ -14,8 +13,8 @@ WAN_PARAM_AXES: ParamAxes = (
     (r"stem/modulation/kernel", ("width", "hidden")),
     (r"blocks/\w+_attention/(q|k|v)/kernel", ("layers", "width", "heads")),
     (r"blocks/\w+_attention/out/kernel", ("layers", "heads", "width")),
-    (r"blocks/feed_forward/inner/kernel", ("layers", None, "hidden and width")),
-    (r"blocks/feed_forward/outer/kernel", ("layers", "hidden and width", None)),
+    (r"blocks/feed_forward/inner/kernel", ("layers", "width", "hidden")),
+    (r"blocks/feed_forward/outer/kernel", ("layers", "hidden", "width")),
     (r"head/patch/kernel", ("width", None)),
     (r".*/(bias|scale|table)", ()),
 )
