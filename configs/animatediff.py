@@ -39,7 +39,7 @@ def get_config() -> ConfigDict:
     model.motion_norm = "per_frame"  # per_frame | all_frames (diffusers)
     model.attention_kernel = "auto"  # auto | xla | blocks | splash (TPU) | cudnn (GPU, bfloat16)
     model.dtype = "bfloat16"
-    model.remat = "full"  # none | dots | offload | full
+    model.remat = "full"  # none | dots | offload | full | auto
     with config.unlocked():
         config.data, config.model = prepared_clips(num_threads=4), model
 

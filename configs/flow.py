@@ -43,7 +43,7 @@ def get_config() -> ConfigDict:
     config.model.activation = "gelu"
     config.model.qk_norm = False
     config.model.scan_layers = True  # scan over blocks: compiles one, and keeps CPU fusions small
-    config.model.remat = "none"  # none | dots | offload (dots, in host memory) | full
+    config.model.remat = "none"  # none | dots | offload (dots, in host memory) | full | auto
     config.model.dtype = "float32"  # compute type: float32 | bfloat16; parameters stay float32
 
     config.path = ConfigDict()

@@ -38,7 +38,7 @@ def get_config() -> ConfigDict:
     model.implicit_rate = False  # True lets a pyramid have stages of fewer frames a second
     model.attention_kernel = "auto"  # auto | xla | blocks | splash (TPU) | cudnn (GPU, bfloat16)
     model.dtype = "bfloat16"
-    model.remat = "full"  # none | dots | offload | full
+    model.remat = "full"  # none | dots | offload | full | auto
     with config.unlocked():
         config.data, config.model = prepared_clips(num_threads=4), model
 

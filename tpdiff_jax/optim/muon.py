@@ -32,7 +32,6 @@ import optax
 
 from tpdiff_jax.types import Array, Params
 
-NUM_STEPS = 5
 GROUPS = (2, 3)
 """Steps taken on X X^T before X is multiplied."""
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -107,7 +106,7 @@ def scale_by_orthogonal_factor(is_exact: bool) -> optax.GradientTransformation:
 
 
 def orthogonalize(x: Array, coefficients: Array, is_exact: bool = True) -> Array:
-    """Bring the singular values of matrices near one, by `NUM_STEPS` steps of one polynomial.
+    """Bring the singular values of matrices near one, by five steps of one polynomial.
 
     Args:
         x: [..., m, n]; each matrix is divided by its Frobenius norm first.
@@ -122,7 +121,7 @@ def orthogonalize(x: Array, coefficients: Array, is_exact: bool = True) -> Array
         return orthogonalize(x.mT, coefficients, is_exact).mT
     x = x / (jnp.linalg.norm(x, axis=(-2, -1), keepdims=True) + _EPS)
     in_groups = is_exact and x.shape[-1] > MIN_RATIO * x.shape[-2]
-    for num_steps in GROUPS if in_groups else (1,) * NUM_STEPS:
+    for num_steps in GROUPS if in_groups else (1,) * sum(GROUPS):
         x = _steps(x, coefficients.astype(x.dtype), num_steps)
     return x
 

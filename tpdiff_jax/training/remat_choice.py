@@ -8,13 +8,12 @@ needs. `offload` is not tried: what it costs depends on the way to the host, whi
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
-from ml_collections import ConfigDict
 
 from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.experiment.experiment import Experiment, Program
@@ -45,8 +44,8 @@ class RematChoice(NamedTuple):
 
 
 def build_with_remat(
-    config: ConfigDict,
-    build: Callable[[ConfigDict], Experiment],
+    config: Any,
+    build: Callable[[Any], Experiment],
     memory_bytes: float | None,
 ) -> tuple[Experiment, RematChoice | None]:
     """Build an experiment that trains, with a policy in the place of the word.
@@ -75,7 +74,7 @@ def build_with_remat(
     return built_with(choice.policy), choice
 
 
-def build_for_training(config: ConfigDict) -> Experiment:
+def build_for_training(config: Any) -> Experiment:
     """Build an experiment on all devices of all processes, as training runs it.
 
     Args:
