@@ -27,8 +27,8 @@ def pytorch_attention(
     inputs = [torch.tensor(np.asarray(x, np.float32)).to(_TYPES[x.dtype.name]) for x in (q, k, v)]
 
     def attend(tensors: list[torch.Tensor]) -> torch.Tensor:
-        heads = (x.transpose(1, 2) for x in tensors)  # [b, n, l, e]
-        return torch.nn.functional.scaled_dot_product_attention(*heads).transpose(1, 2)
+        q, k, v = (x.transpose(1, 2) for x in tensors)  # [b, n, l, e]
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
 
     def forward() -> np.ndarray:
         with torch.no_grad():

@@ -162,3 +162,35 @@ def test_a_divided_long_side_needs_messages_of_the_small_matrix_alone():
         assert not long and count == times + 1
         assert sent == pytest.approx(of_norms + times * of_squares)
         assert sum(sent for _, sent in found[f"short {is_exact}"].values()) > sent
+
+
+ON_A_MESH = """
+import jax, jax.numpy as jnp, numpy as np, optax
+from tpdiff_jax.devices.mesh import MeshSpec, make_mesh
+from tpdiff_jax.devices.param_sharding import state_shardings
+from tpdiff_jax.optim.optimizer import OptimizerSpec, make_optimizer
+
+table = (("qkv/kernel", ("layers", "width", "heads")), ("out/kernel", ("layers", "heads", "width")))
+rng = np.random.default_rng(0)
+shapes = {"qkv": {"kernel": (2, 16, 48)}, "out": {"kernel": (2, 64, 16)}}
+params, grads = (
+    {name: {"kernel": rng.standard_normal(part["kernel"]).astype(np.float32)}
+     for name, part in shapes.items()} for _ in range(2)
+)
+rule = make_optimizer(OptimizerSpec(name="muon"), optax.constant_schedule(0.1))
+expected, _ = jax.jit(rule.update)(grads, rule.init(params), params)
+for sizes in (dict(data=1, fsdp=4), dict(data=1, fsdp=2, tensor=2), dict(data=2, fsdp=2)):
+    mesh = make_mesh(MeshSpec(**sizes), jax.devices())
+
+    def put(tree):
+        return jax.device_put(tree, state_shardings(mesh, table, params, tree, is_muon=True))
+
+    found, _ = jax.jit(rule.update)(put(grads), put(rule.init(params)), put(params))
+    for one, several in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
+        np.testing.assert_allclose(several, one, atol=1e-5, err_msg=str(sizes))
+print("equal")
+"""
+
+
+def test_devices_of_a_mesh_update_as_one_does():
+    assert last_line_on(4, ON_A_MESH) == "equal"

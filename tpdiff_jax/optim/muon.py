@@ -129,15 +129,15 @@ def orthogonalize(x: Array, coefficients: Array, is_exact: bool = True) -> Array
 def _steps(x: Array, coefficients: Array, num_steps: int) -> Array:
     """Some steps, with one product before and one after them that has the size of x."""
     a, b, c = coefficients
+    gram = x @ x.mT
     if num_steps == 1:
-        gram = x @ x.mT
         return a * x + (b * gram + c * gram @ gram) @ x
-    gram, total = x @ x.mT, None
-    for i in range(num_steps):
-        factor = a * jnp.eye(x.shape[-2], dtype=x.dtype) + b * gram + c * gram @ gram
-        total = factor if total is None else factor @ total
-        if i + 1 < num_steps:
-            gram = gram @ factor @ factor
+    identity = jnp.eye(x.shape[-2], dtype=x.dtype)
+    total = factor = a * identity + b * gram + c * gram @ gram
+    for _ in range(num_steps - 1):
+        gram = gram @ factor @ factor
+        factor = a * identity + b * gram + c * gram @ gram
+        total = factor @ total
     return total @ x
 
 
