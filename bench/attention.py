@@ -145,7 +145,7 @@ def gradient(attend: Attend) -> Any:
     return jax.jit(jax.grad(loss, argnums=(0, 1, 2)))
 
 
-def relative(result: Array, expected: Array) -> float:
+def relative(result: Any, expected: Any) -> float:
     """Return how far a result is off, as a share of what was expected."""
     a, b = (np.asarray(x, np.float64) for x in (result, expected))
     return float(np.linalg.norm(a - b) / np.linalg.norm(b))

@@ -100,11 +100,11 @@ def choose_remat(peak_of: Callable[[str], float], memory_bytes: float | None) ->
         return RematChoice("none", needed, memory_bytes, reason)
     for policy in LEAST_WORK_FIRST:
         try:
-            needed[policy] = peak_of(policy)
+            peak = needed[policy] = peak_of(policy)
         except DoesNotFit as error:
             needed[policy] = error.needed
             continue
-        if needed[policy] <= memory_bytes:
+        if peak <= memory_bytes:
             break
     policy = _of_main(policy)
     listed = ", ".join(f"{name} {_gibibytes(size)}" for name, size in needed.items())
