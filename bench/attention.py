@@ -4,15 +4,19 @@
 
     textbook   softmax(q k^T) v with heads first and everything in float32
     jax.nn     the library's own, by XLA
-    xla        ours, the default on CPUs
+    xla        ours, the default on CPUs for short sequences
+    blocks     ours in blocks of keys, the default on CPUs for longer ones
     splash     on a TPU;  cudnn   on a GPU, in bfloat16
+    PyTorch    its scaled_dot_product_attention, on a CPU where torch is installed
 
 All take turns on the same arrays, at --shapes BATCHxTOKENSxHEADSxCHANNELS; they must agree first.
-Writes attention.json and attention.md. Exit codes: 0 done; 1 a kernel differs; 2 bad input.
+Scratch memory is the compiler's figure for the gradient. Writes attention.json and attention.md.
+Exit codes: 0 done; 1 a kernel differs; 2 bad input.
 """
 
 import argparse
 import functools
+import importlib.util
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +39,8 @@ from tpdiff_jax.types import Array
 EXIT_DIFFERENT, EXIT_BAD_INPUT = 1, 2
 TOLERANCES = {"float32": 1e-4, "bfloat16": 0.05}
 # On CPUs: the default run's two attentions (of one shape), 256 patches of a frame, 1,024 of a clip.
-CPU_SHAPES = "128x16x2x64,16x256x4x64,2x1024x4x64"
+# 4 frames of AnimateDiff at 32x32 latents, and 4,096 tokens.
+CPU_SHAPES = "128x16x2x64,16x256x4x64,2x1024x4x64,4x1024x8x40,1x4096x4x64"
 DEVICE_SHAPES = "16x960x16x128,4x3840x16x128,1x15360x16x128"  # of configs/dit_2b.py, by frames
 WORKS = ("forward", "gradient")
 Shape = tuple[int, ...]
@@ -61,6 +66,7 @@ def measure(shapes: Sequence[Shape], options: argparse.Namespace) -> dict[str, A
     kernels = kernels_here(dtype)
     cases: dict[str, Callable[[], Any]] = {}
     differences: dict[str, float] = {}
+    scratch: dict[str, int] = {}
     for shape in shapes:
         key = jax.random.key(0)
         arrays = [jax.random.normal(k, shape, dtype) for k in jax.random.split(key, 3)]
@@ -68,8 +74,17 @@ def measure(shapes: Sequence[Shape], options: argparse.Namespace) -> dict[str, A
         for kernel, attend in kernels.items():
             name = f"{_text(shape)}/{kernel}"
             differences[name] = relative(jax.jit(attend)(*arrays), expected)
+            compiled = gradient(attend).lower(*arrays).compile()
+            scratch[name] = compiled.memory_analysis().temp_size_in_bytes
             cases[f"{name}/forward"] = functools.partial(jax.jit(attend), *arrays)
-            cases[f"{name}/gradient"] = functools.partial(gradient(attend), *arrays)
+            cases[f"{name}/gradient"] = functools.partial(compiled, *arrays)
+        if has_pytorch():
+            from bench.attention_pytorch import pytorch_attention  # torch is no requirement
+
+            name = f"{_text(shape)}/PyTorch"
+            forward, backward = pytorch_attention(*arrays)
+            differences[name] = relative(forward(), expected)
+            cases[f"{name}/forward"], cases[f"{name}/gradient"] = forward, backward
     different = [name for name, error in differences.items() if error > TOLERANCES[dtype]]
     cases = {name: case for name, case in cases.items() if name.rpartition("/")[0] not in different}
     with Progress(rounds, label="timing", unit="round") as progress:
@@ -83,7 +98,8 @@ def measure(shapes: Sequence[Shape], options: argparse.Namespace) -> dict[str, A
     return {
         "dtype": dtype,
         "clock": CLOCK_NAMES[options.clock],
-        "kernels": list(kernels),
+        "kernels": [*kernels, *(["PyTorch"] if has_pytorch() else [])],
+        "scratch_bytes": scratch,
         "differences": differences,
         "different": different,
         "seconds": {name: column.tolist() for name, column in seconds.items()},
@@ -102,6 +118,11 @@ def kernels_here(dtype: str) -> dict[str, Attend]:
     return found
 
 
+def has_pytorch() -> bool:
+    """Whether PyTorch's attention can be timed beside: on CPUs, where torch is installed."""
+    return jax.default_backend() == "cpu" and importlib.util.find_spec("torch") is not None
+
+
 def textbook_attention(q: Array, k: Array, v: Array) -> Array:
     """softmax(q k^T / sqrt(e)) v, each step as it is written, [b, l, n, e]."""
     heads = (x.astype(jnp.float32).swapaxes(1, 2) for x in (q, k, v))  # [b, n, l, e]
@@ -115,7 +136,7 @@ def library_attention(q: Array, k: Array, v: Array) -> Array:
     return jax.nn.dot_product_attention(q, k, v, implementation="xla")
 
 
-def gradient(attend: Attend) -> Callable[..., Any]:
+def gradient(attend: Attend) -> Any:
     """Return the gradient of an attention's sum of squares to queries, keys and values."""
 
     def loss(q: Array, k: Array, v: Array) -> Array:
@@ -124,7 +145,7 @@ def gradient(attend: Attend) -> Callable[..., Any]:
     return jax.jit(jax.grad(loss, argnums=(0, 1, 2)))
 
 
-def relative(result: Array, expected: Array) -> float:
+def relative(result: Any, expected: Any) -> float:
     """Return how far a result is off, as a share of what was expected."""
     a, b = (np.asarray(x, np.float64) for x in (result, expected))
     return float(np.linalg.norm(a - b) / np.linalg.norm(b))
@@ -157,13 +178,14 @@ def write_page(report: Mapping[str, Any]) -> str:
         f"On {device['platform']}, {device['kind']}, in {report['dtype']}, {report['clock']}; "
         f"here are: {', '.join(report['kernels'])}. All took turns; medians [quartiles]; ratios "
         f"within a round. Command: `{report['command']}`",
-        table(["batch x tokens x heads x channels", "kernel", *_HEADER], _rows(report)),
+        table([_SHAPE, "kernel", *_HEADER, "gradient, scratch MB"], _rows(report)),
     ]
     if report["different"]:
         lines.append(f"**Differ from the textbook's result: {', '.join(report['different'])}.**")
     return "\n\n".join(lines) + "\n"
 
 
+_SHAPE = "batch x tokens x heads x channels"
 _HEADER = [f"{work}, {unit}" for work in WORKS for unit in ("ms", "GFLOP/s", "time over textbook")]
 
 
@@ -181,6 +203,8 @@ def _rows(report: Mapping[str, Any]) -> list[list[str]]:
             ratio = quartiles(column / seconds[f"{shape}/textbook/{work}"])
             cells += [spread(quartiles(column)._asdict(), 1e3), number(rate / 1e9)]
             cells.append(spread(ratio._asdict()))
+        scratch = report["scratch_bytes"].get(name)
+        cells.append("" if scratch is None else number(scratch / 1e6))
         rows.append(cells)
     return rows
 

@@ -37,9 +37,9 @@ def get_config() -> ConfigDict:
     model.num_text_tokens = 77
     model.motion_form = "v3"  # v1 (24 positions) | v2 (in the middle too) | v3
     model.motion_norm = "per_frame"  # per_frame | all_frames (diffusers)
-    model.attention_kernel = "auto"  # auto | xla | splash (TPU) | cudnn (GPU, bfloat16)
+    model.attention_kernel = "auto"  # auto | xla | blocks | splash (TPU) | cudnn (GPU, bfloat16)
     model.dtype = "bfloat16"
-    model.remat = "full"  # none | dots | offload | full
+    model.remat = "full"  # none | dots | offload | full | auto
     with config.unlocked():
         config.data, config.model = prepared_clips(num_threads=4), model
 

@@ -39,11 +39,11 @@ def get_config() -> ConfigDict:
     config.model.num_heads = 2
     config.model.mlp_ratio = 4.0
     config.model.attention = "factorised"  # factorised | joint
-    config.model.attention_kernel = "auto"  # auto | xla | splash (TPU) | cudnn (GPU, bfloat16)
+    config.model.attention_kernel = "auto"  # auto | xla | blocks | splash | cudnn
     config.model.activation = "gelu"
     config.model.qk_norm = False
     config.model.scan_layers = True  # scan over blocks: compiles one, and keeps CPU fusions small
-    config.model.remat = "none"  # none | dots | offload (dots, in host memory) | full
+    config.model.remat = "none"  # none | dots | offload (dots, in host memory) | full | auto
     config.model.dtype = "float32"  # compute type: float32 | bfloat16; parameters stay float32
 
     config.path = ConfigDict()

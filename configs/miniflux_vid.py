@@ -36,10 +36,10 @@ def get_config() -> ConfigDict:
     model.num_text_tokens = 128
     model.pooled_dim = 768
     model.is_causal = False  # True: a frame sees the text and the frames up to itself
-    model.attention_kernel = "auto"  # auto | xla | splash (TPU) | cudnn (GPU, bfloat16)
+    model.attention_kernel = "auto"  # auto | xla | blocks | splash (TPU) | cudnn (GPU, bfloat16)
     model.dtype = "bfloat16"
     model.scan_layers = True
-    model.remat = "full"  # none | dots | offload | full
+    model.remat = "full"  # none | dots | offload | full | auto
     with config.unlocked():
         config.data, config.model = prepared_clips(num_threads=4), model
 

@@ -36,9 +36,9 @@ def get_config() -> ConfigDict:
     model.text_dim = 1024
     model.num_text_tokens = 77
     model.implicit_rate = False  # True lets a pyramid have stages of fewer frames a second
-    model.attention_kernel = "auto"  # auto | xla | splash (TPU) | cudnn (GPU, bfloat16)
+    model.attention_kernel = "auto"  # auto | xla | blocks | splash (TPU) | cudnn (GPU, bfloat16)
     model.dtype = "bfloat16"
-    model.remat = "full"  # none | dots | offload | full
+    model.remat = "full"  # none | dots | offload | full | auto
     with config.unlocked():
         config.data, config.model = prepared_clips(num_threads=4), model
 

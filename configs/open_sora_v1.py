@@ -37,10 +37,10 @@ def get_config() -> ConfigDict:
     model.base_side = 64  # latents: frames of all sizes are stretched to those of 512 x 512
     model.time_scale = 1.0  # 2 / 3 in the network for 64 frames
     model.has_variance = True
-    model.attention_kernel = "auto"  # auto | xla | splash (TPU) | cudnn (GPU, bfloat16)
+    model.attention_kernel = "auto"  # auto | xla | blocks | splash (TPU) | cudnn (GPU, bfloat16)
     model.dtype = "bfloat16"
     model.scan_layers = True
-    model.remat = "full"  # none | dots | offload | full
+    model.remat = "full"  # none | dots | offload | full | auto
     with config.unlocked():
         config.data, config.model = prepared_clips(num_threads=4), model
         config.path.beta_start = 0.0001

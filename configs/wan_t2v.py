@@ -40,10 +40,10 @@ def get_config() -> ConfigDict:
     model.feed_forward_dim = 8960
     model.text_dim = 4096
     model.num_text_tokens = 512
-    model.attention_kernel = "auto"  # auto | xla | splash (TPU) | cudnn (GPU, bfloat16)
+    model.attention_kernel = "auto"  # auto | xla | blocks | splash (TPU) | cudnn (GPU, bfloat16)
     model.dtype = "bfloat16"
     model.scan_layers = True
-    model.remat = "full"  # none | dots | offload | full
+    model.remat = "full"  # none | dots | offload | full | auto
     with config.unlocked():
         config.data, config.model = prepared_clips(num_threads=4), model
 

@@ -52,12 +52,12 @@ _STARTED_AT = time.time()  # before the slow imports: they are part of what a re
 def run_train(command: Command, workdir: pathlib.Path) -> None:
     """Train."""
     from tpdiff_jax import train as training
-    from tpdiff_jax.experiment.build import build_experiment
-    from tpdiff_jax.experiment.window_choice import with_saved_windows
+    from tpdiff_jax.experiment.remat_field import with_saved_choices
+    from tpdiff_jax.training.remat_choice import build_for_training
     from tpdiff_jax.training.training_folder import only_trainer
 
     with leaving_at_ctrl_c(ExitCode.PREEMPTED, lambda: _what_ctrl_c_leaves(workdir)):
-        experiment = build_experiment(with_saved_windows(command.values["config"], workdir))
+        experiment = build_for_training(with_saved_choices(command.values["config"], workdir))
         with only_trainer(workdir):
             training.train(experiment, workdir, started_at=_STARTED_AT)
 

@@ -34,6 +34,7 @@ from tpdiff_jax.planning.topology import Target, open_target
 from tpdiff_jax.run_log.progress import Progress
 from tpdiff_jax.train_state import TrainState
 from tpdiff_jax.training.initial_state import abstract_train_state
+from tpdiff_jax.training.remat_choice import build_with_remat
 from tpdiff_jax.training.step_programs import trace_step
 
 
@@ -113,8 +114,10 @@ class Planner:
     def __init__(self, config: ConfigDict, target: Target, flags: PlanFlags) -> None:
         """Build the experiment on the target's devices."""
         self._config, self._target, self._flags = config, target, flags
-        self._experiment = self._build(config.train.batch_size)
-        self._config = self._experiment.config  # windows are chosen from the clips once
+        self._experiment, self._remat = build_with_remat(
+            config, self._build_whole, target.memory_bytes
+        )
+        self._config = self._experiment.config  # what was left open is chosen once
 
     def plan(self) -> dict[str, Any]:
         """Return the content of the JSON file."""
@@ -145,6 +148,7 @@ class Planner:
             "sampler": sampler,
             "training": training,
             "largest_batch": largest,
+            "remat": self._remat._asdict() if self._remat else None,
             "refusal": refusal(target.name, [*rows, sampler], largest),
             **run_origin(),
             "versions": package_versions() | {"libtpu": _libtpu_version()},
@@ -154,6 +158,9 @@ class Planner:
     def _build(self, batch_size: int) -> Experiment:
         config = self._config.copy_and_resolve_references()
         config.train.batch_size = batch_size
+        return self._build_whole(config)
+
+    def _build_whole(self, config: ConfigDict) -> Experiment:
         return build_experiment(
             config, devices=self._target.devices, frame_shape=self._flags.frame_shape
         )

@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import AbstractMesh, PartitionSpec
 
 from tpdiff_jax.devices.mesh import MESH_AXES
-from tpdiff_jax.devices.param_sharding import axes_of_path, state_shardings
+from tpdiff_jax.devices.param_sharding import axes_of_path, long_side_axes, state_shardings
 from tpdiff_jax.optim.optimizer import OPTIMIZERS, OptimizerSpec, make_optimizer
 
 MESH = AbstractMesh((1, 2, 1, 2), MESH_AXES)
@@ -55,6 +55,43 @@ def test_moments_lie_like_their_parameters_and_counters_on_every_device(name):
     counters = [s for a, s in zip(jax.tree.leaves(state), jax.tree.leaves(placed["o"]), strict=True)
                 if a.shape == ()]  # fmt: skip
     assert counters and set(counters) == {PartitionSpec()}
+
+
+FSDP = AbstractMesh((1, 4, 1, 1), MESH_AXES)
+BOTH = AbstractMesh((1, 2, 1, 2), MESH_AXES)
+TAKEN = AbstractMesh((1, 1, 1, 2), MESH_AXES)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "axes", "shape", "expected"),
+    [
+        (FSDP, ("layers", "width", "heads"), (2, 8, 24), ("layers", "heads", "width")),
+        (FSDP, ("layers", "hidden", "width"), (2, 32, 8), ("layers", "width", "hidden")),
+        (FSDP, ("layers", "width", None), (2, 8, 24), ("layers", None, "width")),
+        (FSDP, ("layers", "heads", "width"), (2, 8, 8), ("layers", "heads", "width")),  # square
+        (FSDP, ("layers", "heads", "width"), (2, 8, 24), ("layers", "heads", "width")),  # it is
+        (FSDP, ("layers", "width", "heads"), (2, 8, 26), ("layers", "width", "heads")),  # uneven
+        (BOTH, ("layers", "width", "heads"), (2, 8, 24), ("layers", "width", "heads")),  # taken
+        (TAKEN, ("layers", "width", "heads"), (2, 8, 24), ("layers", "width", "heads")),
+        (FSDP, ("width", "hidden"), (8, 24), ("width", "hidden")),  # no stack: Adam's
+        (FSDP, (), (2, 24), ()),
+    ],
+)
+def test_muons_matrices_are_divided_along_their_longer_side(mesh, axes, shape, expected):
+    assert long_side_axes(mesh, axes, shape) == expected
+
+
+def test_only_muon_moves_the_divided_side():
+    params = abstract(SHAPES)
+    adam, muon = (
+        specs(state_shardings(FSDP, TABLE, params, params, is_muon=is_muon))
+        for is_muon in (False, True)
+    )
+    kernel = adam["blocks"]["qkv"].pop("kernel"), muon["blocks"]["qkv"].pop("kernel")
+    assert kernel == (
+        PartitionSpec(None, "fsdp", "tensor"), PartitionSpec(None, "tensor", "fsdp"),
+    )  # fmt: skip
+    assert adam == muon
 
 
 def test_a_parameter_without_a_pattern_is_refused():

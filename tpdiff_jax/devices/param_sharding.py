@@ -41,7 +41,9 @@ def path_ends(key_path: KeyPath) -> list[str]:
     return ["/".join(names[start:]) for start in range(len(names))]
 
 
-def state_shardings(mesh: Mesh, table: ParamAxes, params: Params, state: Any) -> Any:
+def state_shardings(
+    mesh: Mesh, table: ParamAxes, params: Params, state: Any, *, is_muon: bool = False
+) -> Any:
     """Return the sharding of every leaf of a train state.
 
     Args:
@@ -49,6 +51,8 @@ def state_shardings(mesh: Mesh, table: ParamAxes, params: Params, state: Any) ->
         table: the network's parameter axes.
         params: shapes of the parameters, nested dicts.
         state: shapes of the state, any pytree that holds trees like `params`.
+        is_muon: whether the optimizer orthogonalises stacks of matrices; these are then divided
+            along their longer side where that costs nothing else, see `long_side_axes`.
 
     Returns:
         A tree like `state` of NamedSharding.
@@ -60,7 +64,7 @@ def state_shardings(mesh: Mesh, table: ParamAxes, params: Params, state: Any) ->
     known = {}
     for key_path, leaf in jax.tree_util.tree_leaves_with_path(params):
         path = path_ends(key_path)[0]
-        known[path, leaf.shape] = _sharding(mesh, table, path, leaf.shape)
+        known[path, leaf.shape] = _sharding(mesh, table, path, leaf.shape, is_muon)
 
     def place(key_path: KeyPath, leaf: Any) -> NamedSharding:
         for path in path_ends(key_path):
@@ -74,8 +78,40 @@ def state_shardings(mesh: Mesh, table: ParamAxes, params: Params, state: Any) ->
     return jax.tree_util.tree_map_with_path(place, state)
 
 
-def _sharding(mesh: Mesh, table: ParamAxes, path: str, shape: tuple[int, ...]) -> NamedSharding:
+def long_side_axes(
+    mesh: Mesh, axes: tuple[str | None, ...], shape: tuple[int, ...]
+) -> tuple[str | None, ...]:
+    """Move the width of a stack of matrices to their longer side, if no other axis divides that.
+
+    Muon multiplies X X^T over the longer side of X: divided along it, each device adds its part
+    (one message of the small square), where rows divided along the shorter side are gathered.
+
+    Args:
+        mesh: the devices.
+        axes: names of the parameter's axes.
+        shape: of the parameter.
+
+    Returns:
+        The axes, of which the last two may have changed places.
+    """
+    if len(axes) != 3 or len(shape) != 3 or axes[0] != "layers" or "width" not in axes:
+        return axes
+    here = axes.index("width")
+    there = 3 - here
+    other = axes[there]
+    is_whole = other is None or mesh_lib.num_shares(mesh, other) == 1
+    is_even = shape[there] % mesh_lib.num_shares(mesh, "width") == 0
+    if shape[there] <= shape[here] or not (is_whole and is_even):
+        return axes
+    return ("layers", axes[2], axes[1])
+
+
+def _sharding(
+    mesh: Mesh, table: ParamAxes, path: str, shape: tuple[int, ...], is_muon: bool
+) -> NamedSharding:
     axes = axes_of_path(table, path)
+    if is_muon:
+        axes = long_side_axes(mesh, axes, shape)
     if len(axes) > len(shape):
         raise ValueError(f"the parameter {path} of shape {shape} cannot have the axes {axes}")
     for name, size in zip(axes, shape, strict=False):

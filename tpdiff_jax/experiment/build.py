@@ -23,6 +23,7 @@ from tpdiff_jax.devices import mesh as mesh_lib
 from tpdiff_jax.experiment.experiment import Experiment
 from tpdiff_jax.experiment.null_condition import make_null_cond
 from tpdiff_jax.experiment.reader import ConfigReader
+from tpdiff_jax.experiment.remat_field import without_the_word
 from tpdiff_jax.experiment.shapes import build_datasets, build_shapes, count_stages
 from tpdiff_jax.experiment.specs import GenerateSpec, LogSpec, TrainSpec
 from tpdiff_jax.experiment.window_choice import choose_fractions, is_auto, with_fractions
@@ -57,6 +58,7 @@ def build_experiment(
     Raises:
         ValueError: naming the full field, its value and what is allowed.
     """
+    config = without_the_word(config)
     read = ConfigReader(config)
     mesh = mesh_lib.make_mesh(mesh_lib.MeshSpec(**read.group("mesh", *mesh_lib.MESH_AXES)), devices)
     datasets = build_datasets(read, frame_shape, clips)
@@ -75,7 +77,7 @@ def build_experiment(
         alignment=_build_alignment(read, train),
         apply=network.apply,
         null_cond=make_null_cond(network, _empty_prompt(read, shapes[0].facts)),
-        optimizer=make_optimizer(optimizer_spec, schedule),
+        optimizer=make_optimizer(optimizer_spec, schedule, mesh.devices.flat[0].platform),
         schedule=schedule,
         ema_decay=optimizer_spec.ema_decay,
         cond_dropout=train.cond_dropout,

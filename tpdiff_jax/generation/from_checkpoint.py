@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from tpdiff_jax.checks import naming
 from tpdiff_jax.data import read_recorded_clips
 from tpdiff_jax.experiment.build import Experiment, build_experiment
-from tpdiff_jax.experiment.window_choice import with_saved_windows
+from tpdiff_jax.experiment.remat_field import with_saved_choices
 from tpdiff_jax.files.json_files import refusing_odd_fields
 from tpdiff_jax.generation.clips_of_run import clips_of_run
 from tpdiff_jax.generation.other_pyramid import OtherPyramid, make_other_pyramid
@@ -110,7 +110,7 @@ def open_run(
         return through_pyramid(run, asked)
     if config is None and run_config.is_exported_model(workdir):
         return _open_published(workdir, step, overrides)
-    config = config and with_saved_windows(config, workdir)
+    config = config and with_saved_choices(config, workdir)
     if config is not None and _is_of_weights(workdir, config):
         return _open_weights(workdir, config, overrides)
     saved, is_place_given = run_config.load_config(workdir), overrides.data_folder is not None

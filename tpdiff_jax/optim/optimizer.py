@@ -7,6 +7,7 @@ import jax
 import optax
 
 from tpdiff_jax.checks import check_above, check_at_least, check_choice, check_range
+from tpdiff_jax.optim.muon import muon
 from tpdiff_jax.types import Params
 
 OPTIMIZERS = ("adamw", "muon")
@@ -71,18 +72,30 @@ def make_schedule(spec: OptimizerSpec, num_steps: int) -> optax.Schedule:
     return optax.join_schedules([rise, rest], [warmup])
 
 
-def make_optimizer(spec: OptimizerSpec, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Return the gradient transformation: clip, precondition, decay, scale."""
+def make_optimizer(
+    spec: OptimizerSpec, schedule: optax.Schedule, platform: str | None = None
+) -> optax.GradientTransformation:
+    """Return the gradient transformation: clip, precondition, decay, scale.
+
+    Args:
+        spec: optimizer fields.
+        schedule: learning rate by applied updates.
+        platform: of the devices that compute it, cpu, gpu or tpu; None: those that are here.
+    """
     if spec.name == "muon":
         # Stacked blocks carry matrices as [depth, d_in, d_out]; each is orthogonalised by itself.
-        transform = optax.contrib.muon(
+        transform = muon(
             schedule,
+            _is_stack_of_matrices,
             weight_decay=spec.weight_decay,
-            adam_b1=spec.b1,
-            adam_b2=spec.b2,
-            muon_weight_dimension_numbers=_muon_matrices,
-            consistent_rms=0.2,
-            adam_learning_rate=lambda count: spec.adam_ratio * schedule(count),
+            is_exact=(platform or jax.default_backend()) == "cpu",
+            rest=optax.adamw(
+                lambda count: spec.adam_ratio * schedule(count),
+                b1=spec.b1,
+                b2=spec.b2,
+                weight_decay=0.0,
+                nesterov=True,
+            ),
         )
     else:
         transform = optax.adamw(
@@ -99,10 +112,7 @@ def _is_matrix(params: Params) -> Any:
     return jax.tree_util.tree_map_with_path(_is_kernel, params)
 
 
-def _muon_matrices(params: Params) -> Any:
-    def dimensions(path: tuple[Any, ...], leaf: Any) -> Any:
-        if not (_is_kernel(path, leaf) and leaf.ndim == 3):
-            return None
-        return optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2)
-
-    return jax.tree_util.tree_map_with_path(dimensions, params)
+def _is_stack_of_matrices(params: Params) -> Any:
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: _is_kernel(path, leaf) and leaf.ndim == 3, params
+    )

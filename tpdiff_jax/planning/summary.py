@@ -92,6 +92,8 @@ def format_plan(content: PlanRow) -> str:
     if (search := content["largest_batch"]) and search["batch_size"]:
         note = f", {search['refused']} does not" if search["refused"] else ""
         lines.append(f"largest batch that fits: {search['batch_size']}{note}")
+    if remat := content.get("remat"):
+        lines.append(f"model.remat: {remat['reason']}")
     if training := content["training"]:
         lines.append(
             f"training at the bound: {training['step_seconds']:.3g} s a step, "

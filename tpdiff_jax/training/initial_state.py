@@ -106,10 +106,11 @@ def abstract_params(experiment: Experiment) -> Params:
 
 def _with_shardings(experiment: Experiment, params: Params, tree: Any) -> Any:
     axes = experiment.task.adaptation.param_axes(experiment.network.param_axes)
+    is_muon = experiment.config.optim.name == "muon"
     return jax.tree.map(
         lambda a, sharding: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding),
         tree,
-        state_shardings(experiment.mesh, axes, params, tree),
+        state_shardings(experiment.mesh, axes, params, tree, is_muon=is_muon),
     )
 
 

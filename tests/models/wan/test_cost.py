@@ -14,7 +14,13 @@ STAGE_FRAMES = [6, 11, 21]
 
 def experiment_of(frame_shape, **fields):
     config = wan_t2v.get_config()
-    fixed = {"mesh.fsdp": 1, "alignment.mode": "none", "model.remat": "none", "model.depth": 2}
+    fixed = {
+        "mesh.fsdp": 1,
+        "alignment.mode": "none",
+        "model.remat": "none",
+        "model.depth": 2,
+        "model.attention_kernel": "xla",
+    }
     for name, value in (fixed | fields).items():
         set_field(config, name, value)
     return build_experiment(config, frame_shape=frame_shape)

@@ -1,12 +1,15 @@
 """Kernels for scaled dot-product attention, and which one runs where.
 
     "xla"     products and softmax as the compiler fuses them; any device, any type
+    "blocks"  the same in blocks of keys, scores computed anew backward; any device, any type
     "splash"  blockwise on TPU (Pallas): the scores never leave the chip's vector memory
     "cudnn"   flash attention of cuDNN on GPU, in bfloat16
 
-"auto" takes splash on TPU, cuDNN on GPU where the type allows, XLA elsewhere. Whatever is chosen,
-sequences shorter than `MIN_TOKENS` stay on XLA: they would be mostly padding of splash's smallest
-block, as attention over 16 frames is.
+"auto" takes splash on TPU, cuDNN on GPU where the type allows, blocks on CPU, XLA elsewhere.
+Whatever is chosen, sequences shorter than `MIN_TOKENS` stay on XLA: they would be mostly padding of
+splash's smallest block, as attention over 16 frames is. On a CPU "auto" stays there too where
+queries or keys are fewer than `MIN_TOKENS_CPU`: such scores fit the caches, and blocks of them took
+up to a quarter more time.
 
 Where tokens are divided over devices, every device computes its own queries against all keys and
 values, which it gathers first; heads and samples need no exchange.
@@ -21,11 +24,13 @@ import jax
 import jax.numpy as jnp
 
 from tpdiff_jax.models.layers.attention import Attend, dot_product_attention
+from tpdiff_jax.models.layers.attention_blocks import blockwise_attention
 from tpdiff_jax.types import Array, Layout
 
-CHOICES = ("auto", "xla", "splash", "cudnn")
+CHOICES = ("auto", "xla", "blocks", "splash", "cudnn")
 PLATFORMS = {"splash": "tpu", "cudnn": "gpu"}
 MIN_TOKENS = 128
+MIN_TOKENS_CPU = 256  # from there on blocks were no slower, forward and backward
 _BLOCKS = (512, 256, 128)  # rows of queries or keys in a block of splash, largest first
 _OVER_FRAMES = ("batch", "tokens", None, "heads", None)
 _OVER_PLACES = ("batch", None, "tokens", "heads", None)
@@ -46,7 +51,7 @@ def check_kernel(choice: str, platform: str, dtype: str) -> None:
     if platform != needed:
         raise ValueError(
             f"model.attention_kernel={choice!r} needs a {needed}, the devices are {platform}; "
-            "auto and xla run everywhere"
+            "auto, xla and blocks run everywhere"
         )
     if choice == "cudnn" and dtype != "bfloat16":
         raise ValueError(
@@ -54,7 +59,9 @@ def check_kernel(choice: str, platform: str, dtype: str) -> None:
         )
 
 
-def choose_kernel(choice: str, platform: str, dtype: str, num_tokens: int) -> str:
+def choose_kernel(
+    choice: str, platform: str, dtype: str, num_tokens: int, num_queries: int | None = None
+) -> str:
     """Return the kernel for sequences of one length; see the top of this file.
 
     Args:
@@ -62,6 +69,7 @@ def choose_kernel(choice: str, platform: str, dtype: str, num_tokens: int) -> st
         platform: cpu, gpu or tpu.
         dtype: of the queries, by name.
         num_tokens: number of keys.
+        num_queries: number of queries; None: as many.
 
     Returns:
         A key of `KERNELS`.
@@ -72,7 +80,10 @@ def choose_kernel(choice: str, platform: str, dtype: str, num_tokens: int) -> st
         return choice
     if platform == "gpu":
         return "cudnn" if dtype == "bfloat16" else "xla"
-    return "splash" if platform == "tpu" else "xla"
+    if platform == "tpu":
+        return "splash"
+    fewest = min(num_tokens, num_tokens if num_queries is None else num_queries)
+    return "blocks" if platform == "cpu" and fewest >= MIN_TOKENS_CPU else "xla"
 
 
 def attention_over(axis: str, choice: str, layout: Layout) -> Attend:
@@ -94,7 +105,7 @@ def attention_over(axis: str, choice: str, layout: Layout) -> Attend:
             k, v = (layout.gather(part, "tokens", 2) for part in (k, v))
         if axis == "video":
             q, k, v = (part.reshape(shape[0], -1, *shape[3:]) for part in (q, k, v))
-        name = choose_kernel(choice, layout.platform, q.dtype.name, k.shape[-3])
+        name = choose_kernel(choice, layout.platform, q.dtype.name, k.shape[-3], q.shape[-3])
         return (KERNELS[name](q, k, v).reshape(shape),)
 
     axes = _OVER_FRAMES if axis == "time" else _OVER_PLACES
@@ -201,6 +212,7 @@ def _heads_first(x: Array, block: int) -> Array:
 
 KERNELS: dict[str, Callable[..., Array]] = {
     "xla": dot_product_attention,
+    "blocks": blockwise_attention,
     "splash": splash_attention,
     "cudnn": cudnn_attention,
 }

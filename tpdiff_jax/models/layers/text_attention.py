@@ -52,7 +52,8 @@ def attention_with_text(
                 for text, video in ((k_text, k_video), (v_text, v_video))
             )
             mask = jnp.pad(is_text, ((0, 0), (0, k.shape[1] - num_text)), constant_values=True)
-            name = choose_kernel(choice, layout.platform, q.dtype.name, k.shape[1])
+            num_queries, num_keys = q.shape[1], k.shape[1]
+            name = choose_kernel(choice, layout.platform, q.dtype.name, num_keys, num_queries)
             outputs.append(KERNELS[name](q, k, v, mask))
         joined = jnp.concatenate(outputs, axis=1)
         return joined[:, :num_text], joined[:, num_text:].reshape(q_video.shape)
@@ -80,8 +81,10 @@ def attention_to_text(choice: str, layout: Layout, text_mask: Array | None = Non
     """
 
     def on_shard(q: Array, k: Array, v: Array, *mask: Array) -> tuple[Array]:
-        name = choose_kernel(choice, layout.platform, q.dtype.name, k.shape[1])
-        return (KERNELS[name](_flat(q), k, v, *mask).reshape(q.shape),)
+        flat = _flat(q)
+        num_queries, num_keys = flat.shape[1], k.shape[1]
+        name = choose_kernel(choice, layout.platform, q.dtype.name, num_keys, num_queries)
+        return (KERNELS[name](flat, k, v, *mask).reshape(q.shape),)
 
     masks: tuple[Array, ...] = ()
     if text_mask is not None:
