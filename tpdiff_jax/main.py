@@ -270,16 +270,6 @@ def exit_code(error: Exception) -> ExitCode | None:
     return ExitCode.BAD_INPUT if isinstance(error, (ValueError, *_WRONG_PATHS)) else None
 
 
-def print_help_when_asked(argv: Sequence[str]) -> None:
-    """Show modes and flags for --help."""
-    if any(arg in ("--help", "-h", "-help") for arg in argv[1:]):
-        try:
-            print(command_line.help_text(argv), flush=True)
-        except BrokenPipeError:  # read by `head`; Python would flush once more at its end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(ExitCode.DONE)
-
-
 def keep_from_libraries(argv: Sequence[str]) -> list[str]:
     """Mark the flags of libraries as read, which they ask for, and return all arguments."""
     flags.FLAGS(list(argv[:1]))
@@ -296,7 +286,7 @@ def run_command() -> None:
 def run() -> None:
     """Do what the command line of this process asks for."""
     leave_at_sigterm(ExitCode.PREEMPTED)
-    print_help_when_asked(sys.argv)
+    command_line.print_help_when_asked(sys.argv)
     command_line.print_version_when_asked(sys.argv)
     set_up_console()
     app.run(main, flags_parser=keep_from_libraries)

@@ -16,7 +16,7 @@ from tpdiff_jax.command_line.flag_table import (
     flags_of,
     list_flags,
 )
-from tpdiff_jax.command_line.help_page import help_text
+from tpdiff_jax.command_line.help_page import help_text, print_help_when_asked
 from tpdiff_jax.command_line.parsing import Command, parse
 from tpdiff_jax.command_line.version import print_version_when_asked
 
@@ -33,5 +33,6 @@ __all__ = [
     "help_text",
     "list_flags",
     "parse",
+    "print_help_when_asked",
     "print_version_when_asked",
 ]

@@ -1,10 +1,12 @@
 """What --help shows: all modes, or one of them with its flags in full."""
 
 import itertools
+import os
+import sys
 import textwrap
 from collections.abc import Sequence
 
-from tpdiff_jax.command_line.exit_codes import EXIT_CODES
+from tpdiff_jax.command_line.exit_codes import EXIT_CODES, ExitCode
 from tpdiff_jax.command_line.flag_table import FLAGS, MODES, Flag, flags_of, list_flags
 
 PROGRAM = "python -m tpdiff_jax.main"
@@ -72,3 +74,17 @@ def _entry(name: str, text: str) -> str:
     body = textwrap.fill(text, 100, initial_indent=indent, subsequent_indent=indent)
     start = f"  {name}"
     return f"{start:22s}{body.lstrip()}" if len(start) < 22 else f"{start}\n{body}"
+
+
+def print_help_when_asked(argv: Sequence[str]) -> None:
+    """Show modes and flags for --help, and end the process.
+
+    Args:
+        argv: of the process.
+    """
+    if any(arg in ("--help", "-h", "-help") for arg in argv[1:]):
+        try:
+            print(help_text(argv), flush=True)
+        except BrokenPipeError:  # read by `head`; Python would flush once more at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(ExitCode.DONE)
