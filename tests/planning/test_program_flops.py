@@ -80,12 +80,12 @@ def test_a_kernel_counts_once_for_each_point_of_its_grid() -> None:
 
 
 def test_the_networks_flop_formula_is_what_the_compiler_counts_on_unrolled_blocks() -> None:
-    # Unrolled, because the compiler counts a scan's body once; wide, so that products outweigh
-    # everything else that it counts.
+    # Unrolled, and attention in one piece, because the compiler counts a scan's body once; wide, so
+    # that products outweigh everything else that it counts.
     for attention in ("joint", "factorised"):
         config = VideoDiTConfig(
             channels=3, patch_size=4, hidden_size=256, depth=2, num_heads=4, attention=attention,
-            scan_layers=False,
+            scan_layers=False, attention_kernel="xla",
         )  # fmt: skip
         network = VideoDiT(config)
         params = jax.eval_shape(network.init, jax.random.key(0))
