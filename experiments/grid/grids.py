@@ -89,8 +89,8 @@ def _upsampling() -> dict[str, dict[str, Any]]:
 
 def _natural() -> Grid:
     """What may help where frames resemble their neighbours; linear is the default."""
-    linear = {"pyramid.upsample": "linear"}
-    alone = {
+    linear: dict[str, Any] = {"pyramid.upsample": "linear"}
+    alone: dict[str, dict[str, Any]] = {
         "overlap": {"pyramid.overlap": 1.5},
         "coarse_noise": {"pyramid.coarse_noise": 0.1},
         "coarse_often": {"train.stage_probs": (0.5, 0.25, 0.25)},
