@@ -14,6 +14,7 @@ from tests.small_clips import KINDS, clip_config, prepare_clips
 from tests.tiny import REPO, tiny_config
 from tpdiff_jax import advise as advising
 from tpdiff_jax.command_line import parse
+from tpdiff_jax.devices import processes
 from tpdiff_jax.experiment import measured_clips, window_choice
 from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.experiment.window_choice import with_saved_windows
@@ -202,7 +203,7 @@ def test_all_processes_take_the_numbers_of_the_first(monkeypatch: pytest.MonkeyP
         return [500, 250, 250]
 
     monkeypatch.setattr(window_choice.jax, "process_count", lambda: 2)
-    monkeypatch.setattr(window_choice.multihost_utils, "broadcast_one_to_all", broadcast)
+    monkeypatch.setattr(processes.multihost_utils, "broadcast_one_to_all", broadcast)
     assert window_choice._of_main((0.35, 0.25, 0.4)) == (0.5, 0.25, 0.25)
     assert sent[0].tolist() == [350, 250, 400] and sent[0].dtype == "int32"
 

@@ -4,7 +4,6 @@ An arm is a config file and the fields it changes; every arm trains for as many 
 training FLOPs of the grid's reference arm. Adding an experiment is adding an entry to `GRIDS`.
 """
 
-import dataclasses
 import itertools
 from collections.abc import Mapping
 from typing import Any
@@ -96,27 +95,26 @@ def _natural() -> Grid:
         "coarse_often": {"train.stage_probs": (0.5, 0.25, 0.25)},
         "tokens": {"train.batch_per_stage": "tokens"},
     }
-    grid = _against_vanilla(
-        _upsampling() | {name: linear | change for name, change in alone.items()}, {}
-    )
+    changes = _upsampling() | {name: linear | change for name, change in alone.items()}
     # Of --mode=advise on the stratum: windows and calls.
     advised = {"flow": ((0.5, 0.2, 0.3), (15, 5, 10)), "ddim": ((0.6, 0.3, 0.1), (20, 5, 5))}
-    arms = (
-        Arm(
-            name=f"{path}_advised",
-            overrides=DCT | {"pyramid.stage_fractions": windows, "sample.steps_per_stage": calls},
-            config=f"configs/{path}.py",
-            baseline=f"{path}_vanilla",
-        )
-        for path, (windows, calls) in advised.items()
-    )
-    return dataclasses.replace(grid, arms=(*grid.arms, *arms))
+    fields = ("pyramid.stage_fractions", "sample.steps_per_stage")
+    of_path = {
+        path: {"advised": DCT | dict(zip(fields, values, strict=True))}
+        for path, values in advised.items()
+    }
+    return _against_vanilla(changes, {}, of_path)
 
 
 def _against_vanilla(
-    changes: Mapping[str, Mapping[str, Any]], everywhere: Mapping[str, Any]
+    changes: Mapping[str, Mapping[str, Any]],
+    everywhere: Mapping[str, Any],
+    of_path: Mapping[str, Mapping[str, Mapping[str, Any]]] = {},
 ) -> Grid:
-    """Changes of the flow and the DDIM config, against vanilla diffusion without alignment."""
+    """Changes of the flow and the DDIM config, against vanilla diffusion without alignment.
+
+    `of_path` has further ones of one of the two, by its name.
+    """
     vanilla = {"vanilla": VANILLA | {"alignment.mode": "none"}}
     arms = [
         Arm(
@@ -126,7 +124,7 @@ def _against_vanilla(
             baseline=None if name == "vanilla" else f"{path}_vanilla",
         )
         for path in ("flow", "ddim")
-        for name, change in {**vanilla, **changes}.items()
+        for name, change in {**vanilla, **changes, **of_path.get(path, {})}.items()
     ]
     return Grid(arms=tuple(arms), reference="flow_vanilla")
 

@@ -96,9 +96,8 @@ def plan_runs(
     runs = []
     for arm in arms:
         experiment = _open_arm(arm, base)
-        num_steps = equal_flops_steps(
-            reference.train.num_steps, flops_per_step, mean_step_flops(experiment)
-        )
+        own_flops = mean_step_flops(experiment)
+        num_steps = equal_flops_steps(reference.train.num_steps, flops_per_step, own_flops)
         texts = merge_overrides(base, arm.overrides)
         for field in ("eval_every_steps", "sample_every_steps"):
             period = equal_share_period(
@@ -121,7 +120,7 @@ def plan_runs(
                 overrides=seeded,
                 config=read_config(arm.config, seeded),
                 num_steps=steps,
-                flops=steps * mean_step_flops(experiment),
+                flops=steps * own_flops,
                 share=share,
             )
             check_folder(run)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.tiny import tiny_config
+from tpdiff_jax.devices import processes
 from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.experiment.remat_field import with_saved_choices
 from tpdiff_jax.plan import PlanFlags, plan
@@ -66,7 +67,7 @@ def test_without_a_known_memory_nothing_is_compiled_and_everything_kept():
 
 def test_all_processes_take_the_policy_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remat_choice.jax, "process_count", lambda: 2)
-    monkeypatch.setattr(remat_choice.multihost_utils, "broadcast_one_to_all", lambda _: 2)
+    monkeypatch.setattr(processes.multihost_utils, "broadcast_one_to_all", lambda _: 2)
     assert choose_remat(PEAKS.__getitem__, 70 * GIB).policy == "full"
 
 

@@ -4,7 +4,7 @@ Must run before anything asks for devices. Afterwards every process sees all dev
 arrays of a run are global.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -72,6 +72,15 @@ def wait_for_others(name: str) -> None:
 
 def is_true_at_main(value: bool) -> bool:
     """Return what process 0 says, in every process."""
+    return bool(numbers_of_main(np.bool_(value)))
+
+
+def numbers_of_main(numbers: np.ndarray | np.generic) -> Any:
+    """Return the numbers of process 0, in every process.
+
+    Args:
+        numbers: this process's, of a shape and type that all share.
+    """
     if jax.process_count() == 1:
-        return value
-    return bool(multihost_utils.broadcast_one_to_all(np.bool_(value)))
+        return numbers
+    return multihost_utils.broadcast_one_to_all(numbers)

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 import jax
 import numpy as np
 from absl import logging
-from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from tpdiff_jax.advice.choice import choose_windows
@@ -19,6 +18,7 @@ from tpdiff_jax.advice.clip_spectrum import ClipSpectrum
 from tpdiff_jax.advice.search import Candidate, Problem, Search, StageCosts, law_spectrum
 from tpdiff_jax.advice.settings_grid import Setting
 from tpdiff_jax.data import ClipShape, Dataset
+from tpdiff_jax.devices.processes import numbers_of_main
 from tpdiff_jax.experiment.experiment import Experiment
 from tpdiff_jax.experiment.measured_clips import clips_to_measure, measure_clips
 from tpdiff_jax.run_folder.run_config import FILE_NAME, load_config
@@ -161,5 +161,4 @@ def _of_main(fractions: tuple[float, ...]) -> tuple[float, ...]:
     if jax.process_count() == 1:
         return fractions
     thousandths = np.array([round(1000 * share) for share in fractions], np.int32)
-    chosen = multihost_utils.broadcast_one_to_all(thousandths)
-    return tuple(int(share) / 1000 for share in chosen)
+    return tuple(int(share) / 1000 for share in numbers_of_main(thousandths))

@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from absl import logging
-from jax.experimental import multihost_utils
 
+from tpdiff_jax.devices.processes import numbers_of_main
 from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.experiment.experiment import Experiment, Program
 from tpdiff_jax.experiment.remat_field import is_auto_remat, with_remat
 from tpdiff_jax.planning.chips import chip_of_device_kind
 from tpdiff_jax.planning.program_cost import DoesNotFit, compile_or_refuse, memory_use
+from tpdiff_jax.planning.summary import gibibytes
 from tpdiff_jax.training.initial_state import abstract_train_state
 from tpdiff_jax.training.step_programs import trace_step
 
@@ -106,11 +107,11 @@ def choose_remat(peak_of: Callable[[str], float], memory_bytes: float | None) ->
             continue
         if peak <= memory_bytes:
             break
-    policy = _of_main(policy)
-    listed = ", ".join(f"{name} {_gibibytes(size)}" for name, size in needed.items())
+    policy = LEAST_WORK_FIRST[int(numbers_of_main(np.int32(LEAST_WORK_FIRST.index(policy))))]
+    listed = ", ".join(f"{name} {_needed(size)}" for name, size in needed.items())
     fits = (needed.get(policy) or np.inf) <= memory_bytes
     why = "is the least work that fits" if fits else "needs the least memory, and does not fit"
-    reason = f"{policy} {why} {_gibibytes(memory_bytes)} a device; needed: {listed}"
+    reason = f"{policy} {why} {gibibytes(memory_bytes)} a device; needed: {listed}"
     return RematChoice(policy, needed, memory_bytes, reason)
 
 
@@ -144,13 +145,5 @@ def device_memory(device: jax.Device) -> float | None:
     return chip.memory_bytes if chip else None
 
 
-def _of_main(policy: str) -> str:
-    """What process 0 has chosen."""
-    if jax.process_count() == 1:
-        return policy
-    index = np.array(LEAST_WORK_FIRST.index(policy), np.int32)
-    return LEAST_WORK_FIRST[int(multihost_utils.broadcast_one_to_all(index))]
-
-
-def _gibibytes(size: float | None) -> str:
-    return "more than there is" if size is None else f"{size / 2**30:.2f} GiB"
+def _needed(size: float | None) -> str:
+    return "more than there is" if size is None else gibibytes(size)
