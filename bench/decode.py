@@ -1,9 +1,11 @@
-"""How fast are clips decoded, against another checkout, and does memory stay flat?
+"""How fast are clips decoded, beside others, and does memory stay flat?
 
-    python -m bench.decode --against=OLD_TREE --out=runs/decode_bench
+    python -m bench.decode --against=OLD_TREE --decord --out=runs/decode_bench
 
-Two processes on one core, one in each tree, decode the same clip in turn, so that whatever else
-the machine does slows both: the ratio of their processor times is what counts. Then a third one
+Processes on one core, here, in another checkout and with decord (pip install decord), read the same
+clip in turn, so that whatever else the machine does slows all: the ratio of their processor times
+is what counts. decord opens the file, finds the same sixteen frames by their times, scales them
+with its own bicubic filter and cuts out the middle, in one thread. Then a last process
 decodes `--clips` clips of several kinds (8 and 10 bits, interlaced, HDR, an animation) and its
 resident memory is written down on the way. Writes decode.json and decode.md.
 
@@ -29,7 +31,8 @@ from experiments.command_line import command_parser, output_folder
 from experiments.pages.markdown import number, table
 
 REPO = pathlib.Path(__file__).resolve().parent.parent
-# Reads paths from its input; answers with processor seconds and resident bytes.
+# Both read from their input a path and the width of the picture when it is 128 pixels high, and
+# answer with processor seconds and resident bytes.
 WORKER = """
 import os, pathlib, sys, time
 sys.path.insert(0, os.getcwd())
@@ -39,8 +42,27 @@ from tpdiff_jax.preparation.video_decode import ClipFormat, read_clips
 spec = ClipFormat(buckets=(Bucket(16, 128, 128),), fps=Fraction(8), clips_per_video=1,
                   max_pixels=2 * 10**10, max_seconds=600.0)
 for line in sys.stdin:
+    path = pathlib.Path(line.split("\\t")[0])
     start = time.process_time()
-    read_clips(pathlib.Path(line.rstrip("\\n")), spec)
+    read_clips(path, spec)
+    seconds = time.process_time() - start
+    pages = int(open("/proc/self/statm").read().split()[1])
+    print(seconds, pages * os.sysconf("SC_PAGE_SIZE"), flush=True)
+"""
+DECORD = """
+import os, sys, time
+import numpy as np
+from decord import VideoReader
+for line in sys.stdin:
+    path, width = line.split("\\t")
+    width = int(width)
+    start = time.process_time()
+    reader = VideoReader(path, width=width, height=128, num_threads=1)
+    times = reader.get_frame_timestamp(range(len(reader)))[:, 0]
+    first = times[0] + max(0, times[-1] - times[0] - 15 / 8) / 2
+    chosen = [int(np.argmin(np.abs(times - first - i / 8))) for i in range(16)]
+    left = (width - 128) // 2
+    frames = reader.get_batch(chosen).asnumpy()[:, :, left : left + 128]
     seconds = time.process_time() - start
     pages = int(open("/proc/self/statm").read().split()[1])
     print(seconds, pages * os.sysconf("SC_PAGE_SIZE"), flush=True)
@@ -55,24 +77,25 @@ KINDS = {  # of the memory test: name -> codec, pixel format, options, tags of t
     "stream.ts": ("mpeg2video", "yuv420p", {"g": "12", "bf": "2"}, {}),
     "animation.gif": ("gif", "rgb8", {}, {}),
 }  # fmt: skip
+OTHERS = ("before", "decord")
 MEBIBYTE = 2**20
 
 
 class Worker:
     """A process in a tree that decodes a clip of each file it is told of."""
 
-    def __init__(self, tree: pathlib.Path) -> None:
+    def __init__(self, tree: pathlib.Path, code: str = WORKER) -> None:
         taskset = [found, "-c", "0"] if (found := shutil.which("taskset")) else []
         self.process = subprocess.Popen(
-            [*taskset, sys.executable, "-c", WORKER],
+            [*taskset, sys.executable, "-c", code],
             cwd=tree, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 
-    def decode(self, path: pathlib.Path) -> tuple[float, int]:
-        """Return processor seconds, and resident bytes afterwards."""
+    def decode(self, path: pathlib.Path, width: int = 128) -> tuple[float, int]:
+        """Return processor seconds, and resident bytes afterwards; `width` at a height of 128."""
         if self.process.stdin is None or self.process.stdout is None:
             raise RuntimeError("the worker has no pipes")
-        self.process.stdin.write(f"{path}\n")
+        self.process.stdin.write(f"{path}\t{width}\n")
         self.process.stdin.flush()
         seconds, resident = self.process.stdout.readline().split()
         return float(seconds), int(resident)
@@ -91,16 +114,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder = pathlib.Path(scratch)
         report = facts("decode", arguments) | {
             "rounds": options.rounds,
-            "seconds": compare(folder, options.against, options.rounds) if options.against else {},
+            "seconds": compare(folder, options.against, options.decord, options.rounds),
             "resident": resident_bytes(folder, options.clips),
         }
     write_report(options.out, "decode", report, write_page(report))
     return 0
 
 
-def compare(folder: pathlib.Path, tree: pathlib.Path, rounds: int) -> dict[str, Any]:
-    """Return processor seconds a clip of both trees, taken in turn, for each kind of video."""
-    workers = {"before": Worker(tree), "now": Worker(REPO)}
+def compare(
+    folder: pathlib.Path, tree: pathlib.Path | None, with_decord: bool, rounds: int
+) -> dict[str, dict[str, list[float]]]:
+    """Return processor seconds a clip of each reader, taken in turn, for each kind of video."""
+    workers = {"now": Worker(REPO)}
+    if tree:
+        workers["before"] = Worker(tree)
+    if with_decord:
+        workers["decord"] = Worker(REPO, DECORD)
     found: dict[str, Any] = {}
     for name, (codec, height, width, coding) in VIDEOS.items():
         path = folder / f"{codec}_{height}.mp4"
@@ -108,7 +137,7 @@ def compare(folder: pathlib.Path, tree: pathlib.Path, rounds: int) -> dict[str, 
         seconds: dict[str, list[float]] = {which: [] for which in workers}
         for r in range(rounds + 1):
             for which in sorted(workers, reverse=bool(r % 2)):
-                taken, _ = workers[which].decode(path)
+                taken, _ = workers[which].decode(path, round(width * 128 / height))
                 if r:  # the first one warms up
                     seconds[which].append(taken)
         found[name] = seconds
@@ -154,26 +183,30 @@ def write_kind(
 def write_page(report: Mapping[str, Any]) -> str:
     """Return the figures as Markdown."""
     rows = []
+    others = [which for which in OTHERS if which in next(iter(report["seconds"].values()))]
     for name, seconds in report["seconds"].items():
-        before, now = np.array(seconds["before"]), np.array(seconds["now"])
-        low, middle, high = np.quantile(before / now, (0.25, 0.5, 0.75))
-        rows.append(
-            [name, *(number(1e3 * np.median(s)) for s in (before, now)), number(middle),
-             f"{low:.2f} to {high:.2f}"]
-        )  # fmt: skip
+        now = np.array(seconds["now"])
+        cells = [name, number(1e3 * np.median(now))]
+        for which in others:
+            low, middle, high = np.quantile(np.array(seconds[which]) / now, (0.25, 0.5, 0.75))
+            cells += [
+                number(1e3 * np.median(seconds[which])),
+                f"{middle:.2f} [{low:.2f}, {high:.2f}]",
+            ]
+        rows.append(cells)
+    heads = [cell for which in others for cell in (f"{which}, ms", f"{which} / now")]
     resident = [[str(clips), number(size / MEBIBYTE)] for clips, size in report["resident"]]
     parts = [
         "# Decoding",
         f"16 frames at 8 a second, to 128x128, on one core of {report['device']['machine']}. "
         f"Command: `{report['command']}`",
     ]
-    if rows:
-        parts += [
-            "## Processor time of a clip against another checkout",
-            f"Medians of {report['rounds']} rounds in which both decode in turn; the ratio is the "
-            "median of the rounds' ratios.",
-            table(["video", "before, ms", "now, ms", "before / now", "quartiles"], rows),
-        ]
+    parts += [
+        "## Processor time of a clip",
+        f"Medians of {report['rounds']} rounds in which all decode in turn; a ratio is the median "
+        "of the rounds' ratios, with quartiles.",
+        table(["video", "now, ms", *heads], rows),
+    ]
     parts += [
         "## Resident memory",
         f"One process, clips of {', '.join(KINDS)} in turn.",
@@ -186,6 +219,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = command_parser("bench.decode", __doc__)
     parser.add_argument("--out", required=True, type=output_folder, help="output folder")
     parser.add_argument("--against", type=pathlib.Path, help="checkout to compare with")
+    parser.add_argument("--decord", action="store_true", help="beside decord, if it is installed")
     parser.add_argument("--rounds", type=int, default=15, help="timings of each kind of video")
     parser.add_argument("--clips", type=int, default=1000, help="clips of the memory test")
     return parser

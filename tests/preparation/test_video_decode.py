@@ -21,7 +21,7 @@ from tests.preparation.video_files import (
 )
 from tpdiff_jax.clips.bad_clips import BadClipError
 from tpdiff_jax.clips.bucket import Bucket
-from tpdiff_jax.preparation.frame_resize import crop_box, resize_frame
+from tpdiff_jax.preparation.frame_resize import crop_box, resize_frame, resize_plane
 from tpdiff_jax.preparation.video_decode import ClipFormat, read_clips
 
 SPEC = ClipFormat(
@@ -175,6 +175,30 @@ def test_the_resize_is_pillows_antialiased_bicubic_of_the_centre_crop():
     # Antialiased: a fine checkerboard becomes flat grey, not a pattern of its own.
     board = 255 * (np.indices((64, 64)).sum(0) % 2)[..., None].repeat(3, -1).astype(np.uint8)
     assert np.ptp(resize_frame(board, Fraction(1), 8, 8)) <= 2
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize(
+    ("box", "height", "width"),
+    [
+        ((0.0, 0.0, 90.0, 61.0), 20, 30),
+        ((14.5, 0.25, 75.5, 60.75), 16, 16),
+        ((30.0, 20.0, 41.0, 31.0), 33, 44),  # enlarged
+        ((0.0, 0.0, 90.0, 61.0), 61, 90),  # as it is
+        ((40.25, 0.0, 91.0, 61.0), 8, 7),  # half-width chroma that lies on the first column
+        ((89.0, 60.0, 90.0, 61.0), 1, 1),
+    ],
+)
+def test_planes_are_resized_as_pillow_resizes_floats(dtype, box, height, width):
+    rng = np.random.default_rng(0)
+    plane = (rng.random((61, 90)) * (255 if dtype == np.uint8 else 65_535)).astype(dtype)
+    wide = np.pad(plane, ((0, 0), (0, int(box[2] > 90))), mode="edge").astype(np.float32)
+    expected = np.asarray(
+        Image.fromarray(wide).resize((width, height), Image.Resampling.BICUBIC, box=box)
+    )
+    found = resize_plane(plane, box, height, width)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=1e-6 * plane.max(), rtol=0)
 
 
 def write_bytes(path, content):

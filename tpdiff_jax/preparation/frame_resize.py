@@ -2,20 +2,25 @@
 
 Kernel: Pillow's bicubic, whose support grows with the reduction (antialiased), from the float crop
 box straight to the target size; at the box's edges it sees the pixels behind them. Planes of
-luma and chroma are resized in float32 as they are stored, RGB of 8 bits as such.
+luma and chroma are resized in float32 as they are stored, as two products with sparse matrices of
+the kernel's weights: less than half of the time that Pillow takes for floats. RGB of 8 bits is
+resized as such, by Pillow.
 Frechet distances depend on this kernel; its name stands in the manifest.
 """
 
+import functools
 import math
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
+import scipy.sparse
 from PIL import Image
 
 RESIZE_KERNEL = "pillow-bicubic-antialiased-centre-crop-planes"
-SUPPORT = 2  # of the kernel, on either side, in pixels of the coarser grid
+SUPPORT = 2.0  # of the kernel, on either side, in pixels of the coarser grid
 
-# Planes come and go by the dozen: their memory is used again instead of being mapped anew.
+# Frames come and go by the dozen: their memory is used again instead of being mapped anew.
 Image.core.set_blocks_max(4)
 
 
@@ -78,14 +83,47 @@ def resize_plane(
     """
     left, upper, right, lower = box
     height, width = plane.shape
-    # Only what the kernel sees is converted.
-    reach_x = SUPPORT * max((right - left) / out_width, 1.0) + 1
-    reach_y = SUPPORT * max((lower - upper) / out_height, 1.0) + 1
-    x, y = max(math.floor(left - reach_x), 0), max(math.floor(upper - reach_y), 0)
-    seen = plane[y : math.ceil(lower + reach_y), x : math.ceil(right + reach_x)]
-    seen = seen.astype(np.float32)
-    if right > width:
-        seen = np.pad(seen, ((0, 0), (0, 1)), mode="edge")
-    here = (left - x, upper - y, right - x, min(lower, height) - y)
-    image = Image.fromarray(seen)
-    return np.asarray(image.resize((out_width, out_height), Image.Resampling.BICUBIC, box=here))
+    columns = _kernel_weights(width, left, right, out_width)
+    rows = _kernel_weights(height, upper, lower, out_height)
+    seen = plane[rows.seen, columns.seen].astype(np.float32)  # only what the kernel sees
+    return (columns.matrix @ np.ascontiguousarray((rows.matrix @ seen).T)).T
+
+
+class _KernelWeights(NamedTuple):
+    """What each pixel of the result is made of, along one axis: [out, those that are seen]."""
+
+    seen: slice
+    matrix: scipy.sparse.csr_array
+
+
+@functools.lru_cache(maxsize=64)
+def _kernel_weights(size: int, start: float, end: float, out_size: int) -> _KernelWeights:
+    """Weights for an axis of `size` pixels of which [start, end] becomes `out_size` ones.
+
+    Past its right end the axis goes on with its last pixel.
+    """
+    scale = (end - start) / out_size
+    stretch = max(scale, 1.0)
+    centres = start + (np.arange(out_size) + 0.5) * scale
+    first = np.maximum((centres - SUPPORT * stretch + 0.5).astype(int), 0)
+    behind = np.minimum((centres + SUPPORT * stretch + 0.5).astype(int), max(size, math.ceil(end)))
+    pixels = first[:, None] + np.arange(np.max(behind - first))
+    weights = _bicubic((pixels + 0.5 - centres[:, None]) / stretch)
+    weights[pixels >= behind[:, None]] = 0.0
+    weights /= weights.sum(axis=1, keepdims=True)
+    pixels = np.minimum(pixels, size - 1)
+    seen = slice(int(pixels.min()), int(pixels.max()) + 1)
+    places = (np.repeat(np.arange(out_size), pixels.shape[1]), (pixels - seen.start).ravel())
+    shape = (out_size, seen.stop - seen.start)
+    matrix = scipy.sparse.coo_array((weights.ravel().astype(np.float32), places), shape=shape)
+    matrix = matrix.tocsr()  # which adds up what falls on the same pixel
+    matrix.eliminate_zeros()
+    return _KernelWeights(seen, matrix)
+
+
+def _bicubic(distance: np.ndarray) -> np.ndarray:
+    """Keys' cubic kernel with a = -1/2; zero from `SUPPORT` on."""
+    x = np.abs(distance)
+    near = (1.5 * x - 2.5) * x**2 + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return np.where(x < 1, near, np.where(x < SUPPORT, far, 0.0))
