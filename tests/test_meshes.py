@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from tests.forced_devices import last_line_on
-from tpdiff_jax.devices.param_sharding import axes_of_path, path_ends
+from tpdiff_jax.devices.param_axes import axes_of_path
+from tpdiff_jax.devices.param_sharding import path_ends
 from tpdiff_jax.models import VideoDiT, VideoDiTConfig
 
 ONE: dict[str, int] = {"data": 1}

@@ -87,6 +87,18 @@ class Layout(Protocol):
         """
         ...
 
+    def gather_layer(self, table: ParamAxes, path: str) -> Callable[[Params], Params] | None:
+        """Return what makes one layer's parameters whole along their width.
+
+        Args:
+            table: axes of the network's parameters.
+            path: of the stack that the layer is one of.
+
+        Returns:
+            A function of the layer's parameters; None where they are whole.
+        """
+        ...
+
 
 class Positions(NamedTuple):
     """Where a stage's frames, rows and columns stand in the full-rate, full-size video."""

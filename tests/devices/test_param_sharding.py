@@ -7,7 +7,8 @@ import pytest
 from jax.sharding import AbstractMesh, PartitionSpec
 
 from tpdiff_jax.devices.mesh import MESH_AXES
-from tpdiff_jax.devices.param_sharding import axes_of_path, long_side_axes, state_shardings
+from tpdiff_jax.devices.param_axes import axes_of_path
+from tpdiff_jax.devices.param_sharding import long_side_axes, state_shardings
 from tpdiff_jax.optim.optimizer import OPTIMIZERS, OptimizerSpec, make_optimizer
 
 MESH = AbstractMesh((1, 2, 1, 2), MESH_AXES)

@@ -10,6 +10,7 @@ Neighbouring devices differ in the last axis first, so the axis that talks most 
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,7 +19,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from tpdiff_jax.types import Array, Axes
+from tpdiff_jax.devices.param_axes import find_axes
+from tpdiff_jax.types import Array, Axes, ParamAxes, Params
 
 MESH_AXES = ("data", "fsdp", "context", "tensor")
 RULES: Mapping[str, tuple[str, ...]] = {
@@ -176,6 +178,47 @@ class MeshLayout:
         if num_shares(self.mesh, name) == 1:
             return x
         return jax.lax.all_gather(x, RULES[name], axis=dim, tiled=True)
+
+    def gather_layer(self, table: ParamAxes, path: str) -> Callable[[Params], Params] | None:
+        """Return what makes one layer's parameters whole along their width; None: they are.
+
+        Left to itself, XLA gathers small weights too. With many tokens a device it multiplies part
+        by part instead, and passes the sum of the parts through memory each time.
+
+        Args:
+            table: axes of the network's parameters.
+            path: of the stack that the layer is one of.
+
+        Source: Rajbhandari et al., ZeRO, arXiv 1910.02054, section 5.3.
+        """
+        if num_shares(self.mesh, "width") == 1:
+            return None
+
+        def whole(key_path: jax.tree_util.KeyPath, leaf: Array) -> Array:
+            name = jax.tree_util.keystr(key_path, simple=True, separator="/")
+            axes = find_axes(table, f"{path}/{name}")
+            if axes is None or "width" not in axes:  # low-rank factors are small
+                return leaf
+            # A layer has no axis of layers.
+            kept = [None if axis == "width" else axis for axis in axes[len(axes) - leaf.ndim :]]
+            return _one_way(lambda x: self.constrain(x, *kept), leaf)
+
+        return lambda params: jax.tree_util.tree_map_with_path(whole, params)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _one_way(constrain: Callable[[Array], Array], x: Array) -> Array:
+    """Return x, divided as `constrain` says; its gradient is divided as the compiler likes.
+
+    By itself the gradient would be divided in the same way, that is gathered.
+    """
+    return constrain(x)
+
+
+_one_way.defvjp(
+    lambda constrain, x: (constrain(x), None),
+    lambda constrain, _, gradient: (gradient,),
+)
 
 
 def put_batch(mesh: Mesh, batch: Any, batch_size: int) -> Any:

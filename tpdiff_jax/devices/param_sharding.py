@@ -5,7 +5,6 @@ Leaves that belong to a parameter (moments, the moving average) are found by the
 at the end of their own path and lie the same way; counters and other scalars are replicated.
 """
 
-import re
 from typing import Any
 
 import jax
@@ -13,22 +12,11 @@ from jax.sharding import Mesh, NamedSharding
 from jax.tree_util import DictKey, KeyPath
 
 from tpdiff_jax.devices import mesh as mesh_lib
+from tpdiff_jax.devices.param_axes import axes_of_path
 from tpdiff_jax.types import ParamAxes, Params
 
 MAX_REPLICATED = 65536
 """Largest leaf, in elements, that may lie whole on every device without being a parameter."""
-
-
-def axes_of_path(table: ParamAxes, path: str) -> tuple[str | None, ...]:
-    """Return the logical axes of the parameter at `path`, such as `stem/patch/kernel`.
-
-    Raises:
-        ValueError: when no pattern of the table matches the whole path.
-    """
-    for pattern, axes in table:
-        if re.fullmatch(pattern, path):
-            return axes
-    raise ValueError(f"no pattern of the network's parameter axes matches {path}")
 
 
 def path_ends(key_path: KeyPath) -> list[str]:

@@ -150,7 +150,8 @@ class Flux:
         tokens = divided((stem.text(cond["text"]), video), self.layout)
         for block, name in ((DoubleBlock, "double_blocks"), (SingleBlock, "single_blocks")):
             seen = (condition, table, attend, self.layout)
-            tokens = apply_stack(block, config, params[name], tokens, *seen)
+            gather = self.layout.gather_layer(self.param_axes, name)
+            tokens = apply_stack(block, config, params[name], tokens, *seen, gather=gather)
         return patches_to_frames(head(tokens[1], condition), size, shape[1] // size)
 
     def flops(self, shape: Shape) -> float:

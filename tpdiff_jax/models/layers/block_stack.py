@@ -107,7 +107,12 @@ def _structure(
 
 
 def apply_stack(
-    part: Callable[..., Any], config: StackConfig, stack: Params, tokens: Any, *args: Any
+    part: Callable[..., Any],
+    config: StackConfig,
+    stack: Params,
+    tokens: Any,
+    *args: Any,
+    gather: Callable[[Params], Params] | None = None,
 ) -> Any:
     """Send tokens through equal blocks, one after another: tokens <- block(tokens, *args).
 
@@ -117,16 +122,22 @@ def apply_stack(
         stack: parameters with a leading axis of layers.
         tokens: pytree of arrays, what a block changes.
         args: what every block sees.
+        gather: makes a layer's parameters whole, where devices share them out. Used where blocks
+            are computed again, and parameters gathered again; otherwise whole parameters would be
+            kept for the backward pass, and the compiler is left to choose.
 
     Returns:
         The tokens after the last block.
     """
+    policy = REMAT_POLICIES[config.remat]
 
     def step(carry: Any, params: Params) -> tuple[Any, None]:
+        if gather is not None and policy is not None:
+            params = gather(params)
         return bind(part, config, params)(carry, *args), None
 
-    if config.remat != "none":
-        step = jax.checkpoint(step, policy=REMAT_POLICIES[config.remat])
+    if policy is not None:
+        step = jax.checkpoint(step, policy=policy)
     if config.scan_layers:
         return jax.lax.scan(step, tokens, stack)[0]
     for i in range(jax.tree.leaves(stack)[0].shape[0]):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 
-from tpdiff_jax.types import Array, Axes
+from tpdiff_jax.types import Array, Axes, ParamAxes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +54,15 @@ class OneDevice:
         """
         del name, dim
         return x
+
+    def gather_layer(self, table: ParamAxes, path: str) -> None:
+        """Return None: parameters are whole.
+
+        Args:
+            table: unused.
+            path: unused.
+        """
+        del table, path
 
 
 ONE_DEVICE = OneDevice()

@@ -163,7 +163,9 @@ class OpenSora:
         if not config.is_rotary:
             sinusoids = sine_first(positions.frames / config.time_scale, config.hidden_size)
         tokens = LayerTokens(video, sinusoids)
-        video = apply_stack(OpenSoraLayer, config, params["blocks"], tokens, seen).video
+        gather = self.layout.gather_layer(self.param_axes, "blocks")
+        blocks = params["blocks"]
+        video = apply_stack(OpenSoraLayer, config, blocks, tokens, seen, gather=gather).video
         output = patches_to_frames(head(video, embedded), size, shape[1] // size)
         prediction = output[..., : config.channels]  # the rest is the learned variance
         return -prediction if config.is_rotary else prediction

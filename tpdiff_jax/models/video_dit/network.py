@@ -229,7 +229,9 @@ class VideoDiT:
         sinusoids = position_features(patches.rows, patches.columns, config.hidden_size)
         x = stem.tokens(frames_to_patches(x_t, size), sinusoids)  # [b, f, l, d]
         x = self.layout.constrain(x, *TOKEN_AXES)
-        x = apply_stack(Block, config, params["blocks"], x, condition, tables, self.layout)
+        seen = (condition, tables, self.layout)
+        gather = self.layout.gather_layer(self.param_axes, "blocks")
+        x = apply_stack(Block, config, params["blocks"], x, *seen, gather=gather)
         return patches_to_frames(head(x, condition), size, shape[1] // size)
 
     def flops(self, shape: Shape) -> float:

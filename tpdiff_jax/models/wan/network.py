@@ -145,7 +145,8 @@ class Wan:
         video = self.layout.constrain(video, "batch", None, "tokens")
         text = stem.text(jnp.asarray(cond["text"]))
         seen = (text, modulations, table, attends, self.layout)
-        video = apply_stack(WanBlock, config, params["blocks"], video, *seen)
+        gather = self.layout.gather_layer(self.param_axes, "blocks")
+        video = apply_stack(WanBlock, config, params["blocks"], video, *seen, gather=gather)
         return patches_to_frames(head(video, embedded), size, shape[1] // size)
 
     def flops(self, shape: Shape) -> float:
