@@ -34,7 +34,6 @@ class PlannedRun:
         config: the config that these give.
         num_steps: training steps.
         flops: expected training FLOPs.
-        share: of the training that its arm was given.
     """
 
     arm: str
@@ -45,7 +44,6 @@ class PlannedRun:
     config: ConfigDict
     num_steps: int
     flops: float
-    share: float = 1.0
 
     def command(self) -> list[str]:
         """Return the command line that starts or resumes the run."""
@@ -121,7 +119,6 @@ def plan_runs(
                 config=read_config(arm.config, seeded),
                 num_steps=steps,
                 flops=steps * own_flops,
-                share=share,
             )
             check_folder(run)
             runs.append(run)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tpdiff_jax.planning.chips import CHIPS, Chip, chip_of_device_kind
+from tpdiff_jax.planning.chips import CHIPS, Chip, chip_of_device_kind, device_memory
 from tpdiff_jax.planning.collectives import CollectiveCost
 from tpdiff_jax.planning.program_cost import MemoryUse, ProgramCost
 from tpdiff_jax.planning.roofline import roofline
@@ -48,6 +48,35 @@ def test_two_devices_on_a_chip_share_its_memory_and_links() -> None:
     assert bound is not None
     assert (bound.memory, bound.interconnect) == (10.0, 12.0)
     assert target(4, 2).memory_bytes == 500.0
+
+
+class Device:
+    """A device of this machine that says what it has, or does not."""
+
+    def __init__(self, kind: str, stats: dict[str, int] | None) -> None:
+        self.device_kind, self._stats = kind, stats
+
+    def memory_stats(self) -> dict[str, int] | None:
+        return self._stats
+
+
+@pytest.mark.parametrize(
+    ("kind", "stats", "expected"),
+    [
+        ("TPU v5p", {"bytes_limit": 90, "bytes_in_use": 1}, 90.0),
+        ("TPU v5p", {"bytes_in_use": 1}, 95 * 2.0**30),
+        ("TPU v5p", None, 95 * 2.0**30),
+        ("abacus", {"bytes_limit": 7}, 7.0),
+        ("abacus", None, None),
+    ],
+)
+def test_a_device_that_is_here_says_itself_what_a_program_may_use(
+    kind: str, stats: dict[str, int] | None, expected: float | None
+) -> None:
+    device = Device(kind, stats)
+    assert device_memory(device) == expected  # type: ignore[arg-type]
+    here = Target("local", [device], 1, CHIP)  # type: ignore[list-item]
+    assert here.memory_bytes == expected
 
 
 def test_a_chip_without_published_figures_has_no_roofline() -> None:

@@ -46,6 +46,13 @@ def test_the_page_holds_the_figures_and_escapes_names() -> None:
     assert "<b>" not in page and "<script" not in page
 
 
+def test_the_choice_of_what_is_computed_again_is_told() -> None:
+    remat = {"policy": "dots", "reason": "dots is the least work that fits 31 GiB a device"}
+    page = render_plan({**PLAN, "remat": remat})
+    assert "model.remat" in page and "the least work that fits 31 GiB a device" in page
+    assert "model.remat" not in render_plan({**PLAN, "remat": None})
+
+
 def test_it_is_written_beside_its_json(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "plan_v5p_4x4x4.json"
     path.write_text(json.dumps(PLAN))

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import jax
+
 _CLOUD_TPU = "https://docs.cloud.google.com/tpu/docs/"
 _NVIDIA = "https://www.nvidia.com/en-us/data-center/"
 _GIB, _GB, _TFLOP = 2.0**30, 1e9, 1e12
@@ -101,3 +103,20 @@ CHIPS = (
 def chip_of_device_kind(kind: str) -> Chip | None:
     """Return the chip whose devices jax calls `kind`, or None when its figures are not known."""
     return next((chip for chip in CHIPS if kind in chip.kinds), None)
+
+
+def device_memory(device: jax.Device) -> float | None:
+    """Return what a program may use of a device that is here, in bytes.
+
+    Args:
+        device: of this process.
+
+    Returns:
+        The limit that it says it has, which on a GPU is what XLA sets aside, or else the memory
+        that is published of its kind; None where neither is known.
+    """
+    stats = device.memory_stats()
+    if stats and "bytes_limit" in stats:
+        return float(stats["bytes_limit"])
+    chip = chip_of_device_kind(device.device_kind)
+    return chip.memory_bytes if chip else None

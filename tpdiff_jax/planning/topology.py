@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.experimental import topologies
 
-from tpdiff_jax.planning.chips import CHIPS, Chip, chip_of_device_kind
+from tpdiff_jax.planning.chips import CHIPS, Chip, chip_of_device_kind, device_memory
 
 _TPU_NAMES = tuple(chip.name for chip in CHIPS if chip.kinds[0].startswith("TPU"))
 _TPU_ENVIRONMENT = {
@@ -45,10 +45,11 @@ class Target(NamedTuple):
     @property
     def memory_bytes(self) -> float | None:
         """Memory of one device, or None when it is not known."""
+        if self.name == "local":
+            return device_memory(self.devices[0])
         if self.chip is not None:
             return self.chip.memory_bytes * self.num_chips / len(self.devices)
-        stats = self.devices[0].memory_stats() if self.name == "local" else None
-        return float(stats["bytes_limit"]) if stats else None
+        return None
 
     def facts(self) -> dict[str, Any]:
         """What the plan says about the machine."""

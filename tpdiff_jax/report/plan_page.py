@@ -65,6 +65,8 @@ def _head_facts(content: Mapping[str, Any]) -> list[Fact]:
         Fact("parameters", with_prefix(state["num_parameters"])),
         Fact("clips a step, full rate", figure(content["stages"][-1]["batch_size"])),
     ]
+    if remat := content.get("remat"):
+        items.append(Fact("model.remat", remat["policy"], f"({remat['reason']})"))
     if largest:
         items.append(Fact("largest batch that fits", figure(largest["batch_size"])))
     if training:

@@ -18,7 +18,7 @@ from tpdiff_jax.devices.processes import numbers_of_main
 from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.experiment.experiment import Experiment, Program
 from tpdiff_jax.experiment.remat_field import is_auto_remat, with_remat
-from tpdiff_jax.planning.chips import chip_of_device_kind
+from tpdiff_jax.planning.chips import device_memory
 from tpdiff_jax.planning.program_cost import DoesNotFit, compile_or_refuse, memory_use
 from tpdiff_jax.planning.summary import gibibytes
 from tpdiff_jax.training.initial_state import abstract_train_state
@@ -134,15 +134,6 @@ def peak_bytes(experiment: Experiment) -> float:
 def num_tokens(program: Program) -> int:
     """Tokens of one step of a program."""
     return program.batch_size * program.experiment.network.num_tokens(program.stage_shape)
-
-
-def device_memory(device: jax.Device) -> float | None:
-    """Return what a program may use of a device that is here, in bytes; None where not known."""
-    stats = device.memory_stats()
-    if stats and "bytes_limit" in stats:
-        return float(stats["bytes_limit"])
-    chip = chip_of_device_kind(device.device_kind)
-    return chip.memory_bytes if chip else None
 
 
 def _needed(size: float | None) -> str:

@@ -55,9 +55,9 @@ def test_every_grid_gives_valid_configs(name, tmp_path):
 
 def test_a_length_is_a_run_of_its_own_that_is_measured_at_its_end(tmp_path):
     runs = plan_runs(MAIN, MAIN.arms[:2], BASE, [0, 1], tmp_path, [1.0, 0.4])
-    assert [(run.workdir.name, run.num_steps, run.share) for run in runs[:2]] == [
-        ("flow_pyramid_0.4_seed_0", 480, 0.4),
-        ("flow_pyramid_1_seed_0", 1200, 1.0),
+    assert [(run.workdir.name, run.num_steps) for run in runs[:2]] == [
+        ("flow_pyramid_0.4_seed_0", 480),
+        ("flow_pyramid_1_seed_0", 1200),
     ]
     assert [run.workdir.name for run in runs[2:3]] == ["flow_vanilla_1_seed_0"] and len(runs) == 6
     for run in runs:
