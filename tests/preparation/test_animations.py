@@ -130,11 +130,20 @@ def test_a_still_image_is_refused_as_one(tmp_path, kind, name):
     assert reason(tmp_path / name) == "still_image"
 
 
-def test_an_animated_webp_is_refused_as_one_and_its_decoder_reads_none(tmp_path):
+def test_an_animated_webp_is_refused_as_one_whether_or_not_its_decoder_reads_it(tmp_path):
+    """A folder gives the same clips everywhere: only PyAV 19, for Python 3.12 and later, reads it.
+
+    Before, its decoder refuses each animation.
+    """
     path = write_animation(tmp_path / "a.mp4", [50] * 40, "WEBP")
     assert reason(path) == "still_image"
-    with av.open(str(path)) as container, pytest.raises(av.FFmpegError):
-        list(container.decode(video=0))
+    reads = int(av.__version__.split(".")[0]) >= 19
+    with av.open(str(path)) as container:
+        if reads:
+            assert len(list(container.decode(video=0))) == 40
+        else:
+            with pytest.raises(av.FFmpegError):
+                list(container.decode(video=0))
 
 
 def test_folders_of_animations_are_found(tmp_path):
