@@ -15,17 +15,23 @@ few as cost the same. `--variants` takes a part of them:
 
 Other pyramids are given as for `--pyramid`, joined by `|`.
 
+Variants such as `calls_19_8_3` move network calls from the full rate to the coarse stages, where
+they cost less: in proportion to a power of the stages' strides.
+
 Writes sampling.json, sampling.md, frontier.png, frontier.svg and points/, one file a measurement.
 Exit codes: 0 done; 2 bad input.
 """
 
 import argparse
+import math
 import pathlib
 import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from bench.report_files import facts
 from experiments.command_line import command_parser, output_folder
@@ -47,6 +53,7 @@ from tpdiff_jax.run_log.progress import Progress
 EXIT_BAD_INPUT = 2
 STEPS = (10, 20, 60)
 POWERS = (1.5, 2.0)
+CALL_POWERS = (0.5, 1.0, 1.25, -0.5)
 GUIDANCE_SCALES = (1.0, 1.5, 2.0, 3.0, 4.0)
 
 
@@ -80,13 +87,33 @@ def make_pyramids(text: str) -> dict[str, Any]:
     }
 
 
-def make_variants(num_stages: int, guidance_scale: float) -> dict[str, dict[str, Any]]:
+def tilted_calls(strides: Sequence[int], power: float, calls: int) -> tuple[int, ...]:
+    """Return network calls of each stage, in proportion to a power of its stride.
+
+    Args:
+        strides: of the stages, coarsest first; each at least 1.
+        power: 0 gives an even split.
+        calls: in all, at least one a stage.
+    """
+    weights = np.array(strides, dtype=float) ** power
+    shares = calls * weights / weights.sum()
+    counts = np.maximum(np.floor(shares), 1).astype(int)
+    while counts.sum() < calls:  # what is left over goes where most is missing
+        counts[np.argmax(shares - counts)] += 1
+    while counts.sum() > calls:
+        counts[np.argmax(counts)] -= 1
+    return tuple(counts.tolist())
+
+
+def make_variants(strides: Sequence[int], guidance_scale: float) -> dict[str, dict[str, Any]]:
     """Return the variants: name -> fields of the config group `sample`.
 
     Args:
-        num_stages: stages of the network; renoising and scales per stage need several.
+        strides: of the network's stages, all axes together; renoising, scales and calls per stage
+            need several.
         guidance_scale: the run's own scale, which `base` uses.
     """
+    num_stages = len(strides)
     base: dict[str, Any] = {
         "num_steps": 30,
         "steps_per_stage": (),
@@ -110,6 +137,9 @@ def make_variants(num_stages: int, guidance_scale: float) -> dict[str, dict[str,
         changes["no_renoise"] = {"renoise": False}
         changes["guidance_coarsest_only"] = {"guidance_per_stage": (guidance_scale, *ones)}
         changes["guidance_finest_only"] = {"guidance_per_stage": (*ones, guidance_scale)}
+        for power in CALL_POWERS:
+            calls = tilted_calls(strides, power, base["num_steps"])
+            changes["_".join(map(str, ("calls", *calls)))] = {"steps_per_stage": calls}
     return {name: base | change for name, change in changes.items()}
 
 
@@ -123,7 +153,8 @@ class Bench:
             config.eval.num_videos = num_videos
         self.run: OpenedRun = open_run(workdir, config=config)
         self.variants = make_variants(
-            self.run.experiment.pyramid.num_stages, config.sample.guidance_scale
+            [math.prod(stage.strides) for stage in self.run.experiment.pyramid.stages],
+            config.sample.guidance_scale,
         )
         if pyramids:
             self.variants = {"base": self.variants["base"]}

@@ -4,7 +4,14 @@ import pytest
 
 from experiments.grid.grids import DIGITS_MEAN
 from experiments.pages.sampling_tables import draw_frontier, summarize_points, write_page
-from experiments.sampling import main, make_pyramids, make_variants, read_point, select_variants
+from experiments.sampling import (
+    main,
+    make_pyramids,
+    make_variants,
+    read_point,
+    select_variants,
+    tilted_calls,
+)
 from tests.tiny import tiny_config
 from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.files.json_files import read_json, write_json
@@ -26,15 +33,31 @@ def point(workdir, variant, seed, accuracy, seconds=1.0):
 
 
 def test_every_variant_changes_the_base_in_its_own_way():
-    variants = make_variants(3, 2.0)
+    variants = make_variants((4, 2, 1), 2.0)
     assert variants["base"]["renoise"] and not variants["no_renoise"]["renoise"]
     assert variants["guidance_coarsest_only"]["guidance_per_stage"] == (2.0, 1.0, 1.0)
     assert variants["steps_60"]["num_steps"] == 60
     assert len({str(fields) for fields in variants.values()}) == len(variants)
     assert "guidance_2" not in variants
-    vanilla = make_variants(1, 2.0)
+    vanilla = make_variants((1,), 2.0)
     assert "no_renoise" not in vanilla
     assert all(fields["guidance_per_stage"] == () for fields in vanilla.values())
+
+
+@pytest.mark.parametrize(
+    ("strides", "power", "calls", "expected"),
+    [
+        ((4, 2, 1), 0.0, 30, (10, 10, 10)),
+        ((4, 2, 1), 1.0, 30, (17, 9, 4)),  # 17.1, 8.6, 4.3
+        ((4, 2, 1), 1.25, 30, (19, 8, 3)),  # 18.8, 7.9, 3.3
+        ((4, 2, 1), -0.5, 30, (7, 10, 13)),  # 6.80, 9.61, 13.59
+        ((8, 4, 2, 1), 3.0, 6, (3, 1, 1, 1)),  # each stage has one
+        ((1,), 1.0, 7, (7,)),
+    ],
+)
+def test_calls_follow_a_power_of_the_strides(strides, power, calls, expected):
+    found = tilted_calls(strides, power, calls)
+    assert found == expected and sum(found) == calls
 
 
 def test_pyramids_are_those_of_strides_4_2_1_or_as_given():
