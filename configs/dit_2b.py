@@ -5,8 +5,8 @@ Command:  python -m tpdiff_jax.main --mode=plan --config=dit_2b --workdir=runs/d
           --topology=v5p:4x4x4 --frame_shape=48,80,16
 Hardware: planned for 64 chips of TPU v5p, 16 latent frames of 48x80 with 16 channels; other
           slices need other --config.mesh.data and --config.mesh.fsdp.
-Result:   planned (docs/results/plan_dit_2b.md): 6.3 of 95 GiB, at most 62 % of the peak at full
-          rate, 1,350 chip-hours for ten million clips at the least. Not yet run. Without
+Result:   planned (docs/results/plan_dit_2b.md): 53.5 of 95 GiB, at most 78 % of the peak at full
+          rate, 1,064 chip-hours for ten million clips at the least. Not yet run. Without
           --frame_shape the same network trains on Moving Digits of 64x64.
 """
 
