@@ -35,6 +35,7 @@ from bench.video_dit_twin import VIDEO_DIT
 from experiments.command_line import command_parser, output_folder
 from experiments.pages.markdown import number, table
 from tpdiff_jax.devices.facts import package_versions
+from tpdiff_jax.devices.host_memory import reuse_large_blocks
 from tpdiff_jax.models import Network
 from tpdiff_jax.run_log.progress import Progress
 from tpdiff_jax.types import Array, Params, Strides
@@ -51,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Compare, time, print and write; return the exit code."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     options = _parser().parse_args(arguments)
+    reuse_large_blocks()  # as training does; PyTorch's blocks come from the same allocator
     try:
         report = facts("pytorch", arguments) | measure(options)
     except ValueError as error:
