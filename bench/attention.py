@@ -31,6 +31,7 @@ from bench.report_files import facts, write_report
 from bench.timing import CLOCK_NAMES, CLOCKS, add_clock_flag, quartiles, time_interleaved
 from experiments.command_line import command_parser, output_folder, split_names
 from experiments.pages.markdown import number, table
+from tpdiff_jax.devices.host_memory import reuse_large_blocks
 from tpdiff_jax.models.layers.attention import Attend
 from tpdiff_jax.models.layers.attention_kernels import KERNELS, check_kernel
 from tpdiff_jax.run_log.progress import Progress
@@ -50,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Compare, time, print and write; return the exit code."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     options = _parser().parse_args(arguments)
+    reuse_large_blocks()  # as training does
     try:
         shapes = [read_shape(text) for text in split_names(options.shapes)]
     except ValueError as error:

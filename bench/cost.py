@@ -21,6 +21,7 @@ from bench.report_files import facts, write_report
 from bench.timing import CLOCK_NAMES, CLOCKS, FloatArray, add_clock_flag, time_interleaved
 from experiments.command_line import command_parser, output_folder, split_names
 from experiments.grid.overrides import parse_overrides
+from tpdiff_jax.devices.host_memory import reuse_large_blocks
 from tpdiff_jax.devices.peak import measure_matmul_flops
 from tpdiff_jax.experiment.build import Experiment
 from tpdiff_jax.method import noise_alignment
@@ -35,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Time, print and write; return the exit code."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     options, rest = _parser().parse_known_args(arguments)
+    reuse_large_blocks()  # as training does
     try:
         twins = cost_cases.build_twins(options.config, parse_overrides(rest))
         parts = _choices("--parts", options.parts, PARTS)

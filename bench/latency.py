@@ -25,6 +25,7 @@ from bench.timing import FloatArray, quartiles, time_interleaved
 from experiments.command_line import command_parser, output_folder, split_names
 from experiments.grid.overrides import parse_overrides
 from experiments.pages.markdown import median_and_quartiles, number, table
+from tpdiff_jax.devices.host_memory import reuse_large_blocks
 from tpdiff_jax.experiment.build import Experiment
 from tpdiff_jax.generation.sampler import Sampler
 from tpdiff_jax.run_log.progress import Progress
@@ -43,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Time, print and write; return the exit code."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     options, rest = _parser().parse_known_args(arguments)
+    reuse_large_blocks()  # as training does
     try:
         overrides = {**parse_overrides(rest), "sample.batch_size": str(options.videos)}
         twins = {path: build_twins(path, overrides) for path in split_names(options.configs)}

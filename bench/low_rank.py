@@ -26,6 +26,7 @@ from bench.timing import CLOCK_NAMES, CLOCKS, add_clock_flag, quartiles, time_in
 from experiments.command_line import command_parser, output_folder
 from experiments.grid.overrides import merge_overrides, parse_overrides, read_config
 from experiments.pages.markdown import number, table
+from tpdiff_jax.devices.host_memory import reuse_large_blocks
 from tpdiff_jax.experiment.build import Experiment, build_experiment
 from tpdiff_jax.optim.adaptation import Adaptation
 from tpdiff_jax.planning.program_flops import matmul_flops
@@ -50,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Time, print and write; return the exit code."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     options, rest = _parser().parse_known_args(arguments)
+    reuse_large_blocks()  # as training does
     try:
         kinds = build_kinds(options, parse_overrides(rest))
     except ValueError as error:
