@@ -36,6 +36,7 @@ def make_network(options: argparse.Namespace) -> Flux:
         num_text_tokens=32,
         pooled_dim=64,
         dtype=options.dtype,
+        scan_layers=options.scan,
     )
     return Flux(config)
 

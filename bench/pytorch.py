@@ -4,6 +4,8 @@
     python -m bench.pytorch --out=runs/pytorch_dit --network=video_dit --heads=2 --blocks 2 2 \
       --frames=16 --frame_size=32 --batch=8         # the last stage of configs/flow.py
 
+Layers are compiled one by one, as in configs/flow.py; `--scan` compiles one for all.
+
 Forward passes, steps (forward and backward of the mean square of the output) and whole training
 steps (a step, clipping, the optimizer of the network's config and the moving average) take turns in
 one run, on the same device and as many threads; first both networks must agree on outputs and on
@@ -279,6 +281,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=2, help="clips")
     parser.add_argument("--dtype", choices=sorted(TOLERANCES), default="float32")
     parser.add_argument("--rounds", type=int, default=15, help="timings of each case")
+    parser.add_argument(
+        "--scan", action="store_true", help="video_dit, flux: one compiled block for all layers"
+    )
     parser.add_argument("--nocompile", action="store_true", help="leave torch.compile out")
     add_clock_flag(parser)
     return parser

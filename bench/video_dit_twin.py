@@ -38,6 +38,7 @@ def make_network(options: argparse.Namespace) -> VideoDiT:
         qk_norm=False,
         num_classes=0,
         dtype=options.dtype,
+        scan_layers=options.scan,
     )
     return VideoDiT(config)
 

@@ -27,6 +27,7 @@ def get_config() -> ConfigDict:
     config.model.num_heads = 16  # 128 channels each: the width of a TPU's matrix unit
     config.model.attention = "joint"
     config.model.qk_norm = True
+    config.model.scan_layers = True
     config.model.remat = "auto"  # v5p keeps everything, v6e nothing of a block
     config.model.dtype = "bfloat16"
 

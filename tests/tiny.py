@@ -13,6 +13,7 @@ SIZES: dict[str, Any] = {
     "model.depth": 1,
     "model.num_heads": 2,
     "model.patch_size": 8,
+    "model.scan_layers": True,  # as large networks have it
     "alignment.group_size": 8,
     "optim.name": "adamw",
     "optim.learning_rate": 1e-3,
