@@ -122,7 +122,7 @@ def get_config() -> ConfigDict:
     config.train.log_every_steps = 100
     config.train.checkpoint_every_steps = 2000
     config.train.sample_every_steps = 2000
-    config.train.eval_every_steps = 3500  # of 128 videos: each costs 4 % of the training
+    config.train.eval_every_steps = 3500  # of 128 videos: each costs 3 % of the training
     config.train.keep_checkpoints = 3
 
     config.log = ConfigDict()
