@@ -1,8 +1,8 @@
-"""How long the programs of a config take to compile: one by one, and in parallel as training does.
+"""How long the programs of a config take to compile: one by one, and as training does.
 
     python -m bench.compile_time --config=configs/flow.py --out=runs/compile_time
 
-Every round compiles each stage's training step and the sampler, then all stages side by side, with
+Every round compiles each stage's training step and the sampler, then all stages as training does, with
 the compiler's caches emptied in between; then two starts of a run follow each other, the second one
 with the programs that the first has kept on disk (`--compilation_cache`). With --only=starts that
 alone is measured, in processor time. Writes compile_time.json and compile_time.md.
@@ -34,7 +34,7 @@ from tpdiff_jax.training.initial_state import abstract_train_state
 from tpdiff_jax.training.step_programs import compile_steps, trace_step
 
 EXIT_BAD_INPUT = 2
-PARALLEL, SAMPLER = "all stages side by side", "sampler"
+PARALLEL, SAMPLER = "all stages, as training compiles them", "sampler"
 FIRST, SECOND = "first, nothing kept", "second, programs kept"
 
 
@@ -150,7 +150,7 @@ def _programs_page(report: Mapping[str, Any]) -> list[str]:
         f"included, no cache. {len(serial)} rounds, medians [quartiles], seconds. "
         f"Command: `{report['command']}`",
         table(["program", "seconds"], rows),
-        f"Side by side the stages are ready {spread(gain._asdict())} times as fast.",
+        f"As training compiles them the stages are ready {spread(gain._asdict())} times as fast.",
     ]
 
 

@@ -1,4 +1,4 @@
-"""The bench of compilation: every program of a run, alone and side by side."""
+"""The bench of compilation: every program of a run, alone and as training compiles them."""
 
 import json
 
@@ -40,7 +40,7 @@ def test_the_second_start_is_compared_with_the_first_of_its_round():
     page = write_page(report)
     assert "| first, nothing kept | 8 [6, 10] |" in page
     assert "takes 0.15 [0.125, 0.175] of the first's time" in page
-    assert "side by side" not in page
+    assert "as training compiles them" not in page
 
 
 def test_every_round_compiles_everything_once():

@@ -13,6 +13,7 @@ from tpdiff_jax.checks import naming
 from tpdiff_jax.devices import mesh as mesh_lib
 from tpdiff_jax.devices.host_memory import release_free_memory
 from tpdiff_jax.experiment.experiment import Experiment, Program
+from tpdiff_jax.run_folder.cores import usable_cores
 from tpdiff_jax.run_log.progress import Progress
 from tpdiff_jax.train_state import TrainState
 from tpdiff_jax.train_step import train_step
@@ -26,6 +27,9 @@ def compile_steps(
 ) -> list[StepFunction]:
     """Compile `experiment.programs` ahead of time, as many at a time as there are stages.
 
+    Where CPUs compute, one for every two cores: the compiler uses several threads itself, and takes
+    a gigabyte a program, most of which the C library keeps until it is told to give it back.
+
     Args:
         experiment: shapes and stages.
         abstract_state: shapes and shardings of the state.
@@ -38,20 +42,23 @@ def compile_steps(
     def compile_program(program: Program) -> StepFunction:
         with naming(program.name):
             traced = trace_step(program, abstract_state, key)
-        return traced.lower().compile()
+        compiled = traced.lower().compile()
+        release_free_memory()
+        return compiled
 
     start, programs = time.perf_counter(), experiment.programs
     num_buckets, num_stages = len(experiment.shapes), experiment.pyramid.num_stages
     is_quiet = jax.process_index() != 0
+    cores = usable_cores()
+    at_a_time = num_stages if cores is None else max(1, min(num_stages, cores // 2))
     with (
         Progress(len(programs), label="compile", unit="program", is_quiet=is_quiet) as progress,
-        concurrent.futures.ThreadPoolExecutor(num_stages) as pool,
+        concurrent.futures.ThreadPoolExecutor(at_a_time) as pool,
     ):
         compiled = [pool.submit(compile_program, program) for program in programs]
         for done, _ in enumerate(concurrent.futures.as_completed(compiled), start=1):
             progress.update(done)
         functions = [program.result() for program in compiled]
-    release_free_memory()
     what = f"{num_stages} stages" if num_buckets == 1 else f"{num_buckets} x {num_stages} programs"
     logging.info("compiled %s in %.1f s", what, time.perf_counter() - start)
     return functions
