@@ -2,10 +2,11 @@
 
     python -m bench.compile_time --config=configs/flow.py --out=runs/compile_time
 
-Every round compiles each stage's training step and the sampler, then all stages as training does, with
-the compiler's caches emptied in between; then two starts of a run follow each other, the second one
-with the programs that the first has kept on disk (`--compilation_cache`). With --only=starts that
-alone is measured, in processor time. Writes compile_time.json and compile_time.md.
+Every round compiles each stage's training step and the sampler, then all stages as training does,
+with the compiler's caches emptied in between; then two starts of a run follow each other, the
+second one with the programs that the first has kept on disk (`--compilation_cache`). With
+--only=starts that alone is measured, in processor time. Writes compile_time.json and
+compile_time.md.
 Exit codes: 0 done; 2 bad input.
 """
 

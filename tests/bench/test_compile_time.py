@@ -23,7 +23,7 @@ SECONDS = {stage_name(0): [1.0, 2.0], stage_name(1): [2.0, 4.0], SAMPLER: [5.0, 
 SECONDS |= {PARALLEL: [2.0, 4.0]}
 
 
-def test_stages_are_added_and_compared_with_all_of_them_side_by_side():
+def test_stages_are_added_and_compared_with_all_as_training_compiles_them():
     report = {
         "device": {"platform": "cpu", "kind": "cpu", "cpu_cores": 2},
         "command": "python -m bench.compile_time",
