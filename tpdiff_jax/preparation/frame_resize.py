@@ -11,10 +11,9 @@ Frechet distances depend on this kernel; its name stands in the manifest.
 import functools
 import math
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.sparse
 from PIL import Image
 
 RESIZE_KERNEL = "pillow-bicubic-antialiased-centre-crop-planes"
@@ -93,7 +92,7 @@ class _KernelWeights(NamedTuple):
     """What each pixel of the result is made of, along one axis: [out, those that are seen]."""
 
     seen: slice
-    matrix: scipy.sparse.csr_array
+    matrix: Any  # scipy.sparse.csr_array
 
 
 @functools.lru_cache(maxsize=64)
@@ -102,6 +101,8 @@ def _kernel_weights(size: int, start: float, end: float, out_size: int) -> _Kern
 
     Past its right end the axis goes on with its last pixel.
     """
+    import scipy.sparse  # a tenth of a second, not needed before
+
     scale = (end - start) / out_size
     stretch = max(scale, 1.0)
     centres = start + (np.arange(out_size) + 0.5) * scale
