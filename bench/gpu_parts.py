@@ -154,6 +154,7 @@ def pytorch(size: Size, watch: Watch) -> Iterator[Row]:
         raise SkippedPart(str(error)) from error
     rounds = size.rounds
     fields = {**size.pytorch, "network": "video_dit", "dtype": "bfloat16", "clock": "wall"}
+    fields["scan"] = True  # as configs/dit_2b.py
     for name, is_eager in (("eager", True), ("eager and compiled", False)):
         watch.check()
         options = argparse.Namespace(**fields, rounds=rounds, nocompile=is_eager)
