@@ -31,38 +31,37 @@ from experiments.command_line import command_parser, output_folder
 from experiments.pages.markdown import number, table
 
 REPO = pathlib.Path(__file__).resolve().parent.parent
-# Both read from their input a path and the width of the picture when it is 128 pixels high, and
-# answer with processor seconds and resident bytes.
-WORKER = """
-import os, pathlib, sys, time
+# Programs that read a clip of 16 frames of 128x128: how, and then the loop that all have in common.
+# Its input has paths, and the width of the picture when it is 128 pixels high; it answers with
+# processor seconds and resident bytes.
+OURS = """
+import os, pathlib, sys
 sys.path.insert(0, os.getcwd())
 from fractions import Fraction
 from tpdiff_jax.clips.bucket import Bucket
 from tpdiff_jax.preparation.video_decode import ClipFormat, read_clips
 spec = ClipFormat(buckets=(Bucket(16, 128, 128),), fps=Fraction(8), clips_per_video=1,
                   max_pixels=2 * 10**10, max_seconds=600.0)
-for line in sys.stdin:
-    path = pathlib.Path(line.split("\\t")[0])
-    start = time.process_time()
-    read_clips(path, spec)
-    seconds = time.process_time() - start
-    pages = int(open("/proc/self/statm").read().split()[1])
-    print(seconds, pages * os.sysconf("SC_PAGE_SIZE"), flush=True)
+def read(path, width):
+    read_clips(pathlib.Path(path), spec)
 """
 DECORD = """
-import os, sys, time
 import numpy as np
 from decord import VideoReader
-for line in sys.stdin:
-    path, width = line.split("\\t")
-    width = int(width)
-    start = time.process_time()
+def read(path, width):
     reader = VideoReader(path, width=width, height=128, num_threads=1)
     times = reader.get_frame_timestamp(range(len(reader)))[:, 0]
     first = times[0] + max(0, times[-1] - times[0] - 15 / 8) / 2
     chosen = [int(np.argmin(np.abs(times - first - i / 8))) for i in range(16)]
     left = (width - 128) // 2
-    frames = reader.get_batch(chosen).asnumpy()[:, :, left : left + 128]
+    reader.get_batch(chosen).asnumpy()[:, :, left : left + 128]
+"""
+LOOP = """
+import os, sys, time
+for line in sys.stdin:
+    path, width = line.split("\\t")
+    start = time.process_time()
+    read(path, int(width))
     seconds = time.process_time() - start
     pages = int(open("/proc/self/statm").read().split()[1])
     print(seconds, pages * os.sysconf("SC_PAGE_SIZE"), flush=True)
@@ -84,10 +83,10 @@ MEBIBYTE = 2**20
 class Worker:
     """A process in a tree that decodes a clip of each file it is told of."""
 
-    def __init__(self, tree: pathlib.Path, code: str = WORKER) -> None:
+    def __init__(self, tree: pathlib.Path, code: str = OURS) -> None:
         taskset = [found, "-c", "0"] if (found := shutil.which("taskset")) else []
         self.process = subprocess.Popen(
-            [*taskset, sys.executable, "-c", code],
+            [*taskset, sys.executable, "-c", code + LOOP],
             cwd=tree, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 

@@ -91,9 +91,8 @@ def make_config(system: Any, **more: Any) -> Any:
     if MATERIALS[name].video_encoder != "pixels":
         paths["sample.video_weights"] = str(out / "image_vae")
     stages = {"pyramid.frame_strides": (1,), "sample.num_steps": 1}  # prompts know no stages
-    fields = {**shared, **of_model, **paths, **stages, "mesh.fsdp": 1}
-    fields["train.sample_every_steps"] = 1
-    for field, value in {**fields, "sample.num_videos": 3, **more}.items():
+    fields = {**shared, **of_model, **paths, **stages, "mesh.fsdp": 1, "sample.num_videos": 3}
+    for field, value in {**fields, "train.sample_every_steps": 1, **more}.items():
         set_field(config, field, value)
     return config
 
