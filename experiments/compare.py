@@ -39,7 +39,7 @@ from tpdiff_jax.files.json_files import write_json
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_STOPPED = 1, 2, 3
 METRICS = (
     *("label_accuracy", "identity_consistency", "speed_wasserstein", "velocity_error"),
-    *("even_odd_step", "stray_ink", "frechet"),
+    *("acceleration_residual", "even_odd_step", "stray_ink", "frechet"),
 )
 SPEEDUP_METRICS = ("frechet", "speed_wasserstein", "label_accuracy", "identity_consistency")
 

@@ -32,7 +32,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from experiments.analysis.aggregate import pairs_by_seed, summarize
+from experiments.analysis.aggregate import end_differences, pairs_by_seed, summarize
 from experiments.analysis.curves import AXES, Curve, join_ends, read_curve
 from experiments.analysis.speedup import REACHED, speed_up
 from experiments.command_line import command_parser, output_folder, split_names
@@ -60,7 +60,10 @@ from tpdiff_jax.files.json_files import write_json
 
 CONVERGENCE_GRIDS = ("convergence", "upsampling", "natural", "pyramid_shapes")
 METRICS = ("frechet", "speed_wasserstein")
-SHOWN = (*METRICS, "velocity_error", "label_accuracy", "identity_consistency", "even_odd_step")
+SHOWN = (
+    *("label_accuracy", "identity_consistency", "speed_wasserstein", "velocity_error"),
+    *("acceleration_residual", "even_odd_step", "stray_ink", "frechet"),
+)
 FIGURE_SHARES = tuple(percent / 100 for percent in range(30, 101, 5))
 
 
@@ -160,6 +163,15 @@ def write_pages(
     summary = {**setting, **summarize(plan.arms, curves, metrics, reached)}
     summary["step_flops"] = {arm: cost._asdict() for arm, cost in costs.items()}
     summary["sample_flops"] = _sample_flops(curves)
+    baselines = {arm.name: arm.baseline for arm in plan.arms if arm.baseline}
+    flops = {run.arm: run.flops for run in plan.runs if not baselines.get(run.arm)}
+    equal = {
+        run.arm: run.num_steps * flops[baselines[run.arm]] / run.flops
+        for run in plan.runs
+        if run.arm in baselines
+    }
+    every_point = bool(setting["lengths"])
+    summary["end_differences"] = end_differences(curves, baselines, equal, every_point)
     summary["speedups_by_target"] = speedups_by_target(plan.arms, curves, summary, metrics)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "summary.json", summary)

@@ -95,6 +95,46 @@ def _equal_table(
     return {"at": share * end, "share": share, "values": shown, "differences": differences}
 
 
+def end_differences(
+    curves: Sequence[Curve],
+    baselines: Mapping[str, str],
+    equal_steps: Mapping[str, float],
+    every_point: bool,
+) -> list[dict[str, Any]]:
+    """Return how the ends of an arm's runs differ from the end of its baseline's.
+
+    Args:
+        curves: the runs; of several lengths, joined to one curve.
+        baselines: arm -> the arm it is compared with.
+        equal_steps: arm -> steps that cost what the baseline's run does.
+        every_point: whether each point of a curve is the end of a run, and not its last alone.
+
+    Returns:
+        For each arm and length: `arm`, `baseline`, `share` of the baseline's cost, and `metrics`:
+        metric -> interval of the paired difference over seeds.
+    """
+    rows = []
+    for arm, baseline in baselines.items():
+        pairs = pairs_by_seed(curves, arm, baseline)
+        ends: dict[float, list[tuple[Curve, Curve, int]]] = {}
+        for base, own in pairs:
+            last = len(own.steps) - 1
+            for point in range(last + 1) if every_point else (last,):
+                share = round(own.steps[point] / equal_steps[arm], 2)
+                ends.setdefault(share, []).append((base, own, point))
+        for share, found in sorted(ends.items()):
+            metrics = dict.fromkeys(metric for _, own, _ in found for metric in own.y)
+            differences = {
+                metric: t_interval(
+                    [o.y[metric][k] - b.y[metric][-1] for b, o, k in found if metric in b.y]
+                )
+                for metric in metrics
+            }
+            shown = {metric: _plain(interval) for metric, interval in differences.items()}
+            rows.append({"arm": arm, "baseline": baseline, "share": share, "metrics": shown})
+    return rows
+
+
 def speedup_rows(
     curves: Sequence[Curve],
     baselines: Mapping[str, str],

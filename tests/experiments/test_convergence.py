@@ -85,6 +85,16 @@ def test_known_speed_ups_come_out_with_their_intervals(tmp_path, capsys):
         (tmp_path / "convergence.html").read_text(),
         (tmp_path / "convergence.md").read_text(),
     )
+    # Frechet falls as steps^-0.5: each pair's difference is that of its ends.
+    ends = {
+        (c["arm"], c["seed"]): c["y"]["frechet"][-1] for c in summary["curves"] if c["is_finished"]
+    }
+    (row,) = (row for row in summary["end_differences"] if row["arm"] == "flow_tpdiff")
+    pairs = [ends["flow_tpdiff", s] - ends["flow_vanilla", s] for s in SEEDS]
+    assert row["share"] == 1 and row["baseline"] == "flow_vanilla"
+    assert row["metrics"]["frechet"]["mean"] == pytest.approx(np.mean(pairs))
+    assert row["metrics"]["frechet"]["n"] == 3 and row["metrics"]["frechet"]["high"] < 0
+    assert "Differences to vanilla" in page
     assert "2.13; 2.16" in page and "2.13; 2.16" in text and "0 of 3" in text
     assert page.count("<svg") == 2 and "<script" not in page
     assert f"2.5 [{2.5 * math.exp(-half):.3g}, {2.5 * math.exp(half):.3g}]" in text
@@ -123,6 +133,11 @@ def test_runs_of_several_lengths_are_the_points_of_one_curve(tmp_path, capsys):
     )
     # Frechet falls as (2.5 steps)^-0.5: what vanilla has after 400 steps comes after 160.
     assert row["ratio"] == {"value": pytest.approx(2.5, rel=1e-6), "kind": "="}
+    # Against the end of vanilla's only run: the shorter the run, the worse.
+    found = [row for row in summary["end_differences"] if row["arm"] == "flow_tpdiff"]
+    assert [row["share"] for row in found] == [0.15, 0.5, 1]
+    means = [row["metrics"]["frechet"]["mean"] for row in found]
+    assert means == sorted(means, reverse=True) and means[0] > 0 > means[-1]
     assert "ends of runs of their own" in (tmp_path / "convergence.md").read_text()
 
 
