@@ -14,7 +14,9 @@ import numpy as np
 
 from tpdiff_jax import method
 from tpdiff_jax.devices import mesh as mesh_lib
+from tpdiff_jax.devices.compiler_options import quick_options
 from tpdiff_jax.experiment.experiment import Experiment
+from tpdiff_jax.models.layers.block_stack import with_scanned_blocks
 from tpdiff_jax.training.initial_state import abstract_params
 from tpdiff_jax.training.step_programs import abstract_cond
 from tpdiff_jax.types import Array, Cond, Params, Positions, PRNGKey, Strides
@@ -38,6 +40,7 @@ class Sampler:
                 conditions for.
         """
         self._experiment = experiment
+        self._network = with_scanned_blocks(experiment.network)
         self._spec = spec or experiment.sampler
         self._null_cond = null_cond or experiment.task.null_cond
         self._seconds: list[float] = []  # of each video, by batch; the first one compiles
@@ -47,6 +50,7 @@ class Sampler:
             self._sample,
             in_shardings=(None, replicated, batched),  # None: parameters stay as they lie
             out_shardings=replicated,  # every process measures all videos
+            compiler_options=quick_options(experiment.mesh),
         )
 
     def _sample(self, params: Params, key: PRNGKey, batch: dict[str, Any]) -> Array:
@@ -56,7 +60,7 @@ class Sampler:
         def predict(
             x_t: Array, t: Array, positions: Positions, strides: Strides, cond: Cond
         ) -> Array:
-            return experiment.task.apply(params, x_t, t, positions, strides, cond)
+            return self._network.apply(params, x_t, t, positions, strides, cond)
 
         return method.sample(
             predict,
