@@ -27,6 +27,7 @@ from tpdiff_jax.models.published import PublishedWeights
 from tpdiff_jax.run_folder.checkpoint_manifest import Identity
 from tpdiff_jax.run_folder.run_config import deciding_fields
 from tpdiff_jax.train_state import TrainTask
+from tpdiff_jax.types import Strides
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,7 @@ class Experiment:
         num_data_threads: threads that render clips.
         weights: published weights to start from; None draws them.
         adapter: file or folder of an adapter that low-rank changes start from; None: from nothing.
+        told_strides: what sampling tells the network in place of a stage's strides; None: those.
     """
 
     config: ConfigDict
@@ -64,6 +66,7 @@ class Experiment:
     num_data_threads: int
     weights: PublishedWeights | None = None
     adapter: pathlib.Path | None = None
+    told_strides: Strides | None = None
 
     @property
     def clip_facts(self) -> ClipFacts:

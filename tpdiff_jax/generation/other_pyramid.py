@@ -27,7 +27,7 @@ from tpdiff_jax.generation.pyramid_text import (
     read_pyramid,
 )
 from tpdiff_jax.generation.sampler import Sampler
-from tpdiff_jax.types import Array, Cond, Params, Positions, Strides
+from tpdiff_jax.types import Strides
 
 VANILLA_PYRAMID: Mapping[str, Any] = {"frame_strides": (1,)}
 """Fields of the group `pyramid` of a network that others have trained."""
@@ -98,7 +98,7 @@ def make_other_pyramid(
         _check_units(own)
         _warn_of_windows(own.pyramid, other.pyramid)
     if _tells_full(own, fields):
-        other = _told_full_strides(other)
+        other = dataclasses.replace(other, told_strides=_FULL)
     name = pyramid_name([stage.strides for stage in other.pyramid.stages], fields)
     made = OtherPyramid(name, fields, own, other)
     cost = made.cost()
@@ -221,15 +221,3 @@ def _tells_full(own: Experiment, fields: Mapping[str, Any]) -> bool:
     """
     is_unknown = own.config.model.name in _EMBED_STRIDES and own.pyramid.num_stages == 1
     return fields.get(TOLD_STRIDES, "full" if is_unknown else "stage") == "full"
-
-
-def _told_full_strides(experiment: Experiment) -> Experiment:
-    apply = experiment.network.apply
-
-    def apply_at_full_strides(
-        params: Params, x_t: Array, t: Array, positions: Positions, strides: Strides, cond: Cond
-    ) -> Array:
-        return apply(params, x_t, t, positions, _FULL, cond)
-
-    task = experiment.task._replace(apply=apply_at_full_strides)
-    return dataclasses.replace(experiment, task=task)

@@ -60,7 +60,8 @@ class Sampler:
         def predict(
             x_t: Array, t: Array, positions: Positions, strides: Strides, cond: Cond
         ) -> Array:
-            return self._network.apply(params, x_t, t, positions, strides, cond)
+            told = experiment.told_strides or strides
+            return self._network.apply(params, x_t, t, positions, told, cond)
 
         return method.sample(
             predict,
