@@ -54,7 +54,7 @@ EXIT_BAD_INPUT = 2
 STEPS = (10, 20, 60)
 POWERS = (1.5, 2.0)
 CALL_POWERS = (0.5, 1.0, 1.25, -0.5)
-GUIDANCE_SCALES = (1.0, 1.5, 2.0, 3.0, 4.0)
+GUIDANCE_SCALES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 
 
 STANDARD = "standard"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.analysis.curves import AXES, Curve, common_end, value_at
+from experiments.analysis.curves import AXES, NETWORK, Curve, common_end, value_at
 from experiments.analysis.speedup import TARGET_SHARES, speed_up
 from experiments.analysis.statistics import paired_difference, t_interval
 from experiments.grid.arms import Arm
@@ -143,10 +143,12 @@ def speedup_rows(
 ) -> list[dict[str, Any]]:
     """Return one row for each arm, figure, axis and target share; pairs share a seed."""
     rows = []
+    is_counted = bool(curves) and all(NETWORK in curve.x for curve in curves)
+    axes = (NETWORK, *AXES) if is_counted else tuple(AXES)
     for arm, baseline in baselines.items():
         pairs = pairs_by_seed(curves, arm, baseline)
         for metric, info in infos.items():
-            for axis in AXES:
+            for axis in axes:
                 for share in TARGET_SHARES:
                     found = speed_up(pairs, metric, info, axis, share, reached)
                     row = {"arm": arm, "baseline": baseline, "metric": metric, "axis": axis}

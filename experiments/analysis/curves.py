@@ -18,6 +18,9 @@ AXES: dict[str, str] = {
     "flops": "train_flops",
     "seconds": "train_seconds",
 }
+NETWORK = "network"
+"""Axis of the network's FLOPs alone, where `flops` counts all that steps execute."""
+
 _EVAL = "eval/"
 
 
@@ -90,7 +93,7 @@ def join_ends(curves: Sequence[Curve]) -> Curve | None:
     metrics = dict.fromkeys(metric for curve in ended for metric in curve.y)
     nothing = np.asarray([np.nan])
     return ended[-1]._replace(
-        x={axis: np.asarray([curve.x[axis][-1] for curve in ended]) for axis in AXES},
+        x={axis: np.asarray([curve.x[axis][-1] for curve in ended]) for axis in ended[0].x},
         y={m: np.asarray([curve.y.get(m, nothing)[-1] for curve in ended]) for m in metrics},
         steps=tuple(curve.steps[-1] for curve in ended),
     )

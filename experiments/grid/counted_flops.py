@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.analysis.curves import Curve
+from experiments.analysis.curves import NETWORK, Curve
 from tpdiff_jax.data.step_schedule import stage_of_step
 from tpdiff_jax.experiment.build import Experiment
 from tpdiff_jax.training.cost import step_flops
@@ -40,14 +40,16 @@ def count_step_cost(experiment: Experiment) -> StepCost:
 
 
 def with_counted_flops(curve: Curve, cost: StepCost) -> Curve:
-    """Return the curve with executed FLOPs on its axis `flops`.
+    """Return the curve with executed FLOPs on its axis `flops`, and the network's on `network`.
 
     Args:
         curve: of a run whose `train.seed` is the curve's.
         cost: of its steps.
     """
     steps = range(max(curve.steps, default=0))
-    flops = (cost.total[stage_of_step(curve.seed, step, cost.stage_probs)] for step in steps)
-    spent = [0.0, *itertools.accumulate(flops)]
-    counted = np.asarray([spent[step] for step in curve.steps], np.float64)
-    return curve._replace(x={**curve.x, "flops": counted})
+    stages = [stage_of_step(curve.seed, step, cost.stage_probs) for step in steps]
+    counted = {}
+    for axis, flops in ((NETWORK, cost.network), ("flops", cost.total)):
+        spent = [0.0, *itertools.accumulate(flops[stage] for stage in stages)]
+        counted[axis] = np.asarray([spent[step] for step in curve.steps], np.float64)
+    return curve._replace(x={**curve.x, **counted})

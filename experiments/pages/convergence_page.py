@@ -27,15 +27,21 @@ PAPER = {
     "factors_2_4": "1.76, 1.68",
     "alignment_off": "1.75",
 }
-_AXES = {"samples": "videos seen", "flops": "FLOP", "seconds": "seconds"}
+_AXES = {
+    "network": "FLOP, network",
+    "samples": "videos seen",
+    "flops": "FLOP, all",
+    "seconds": "seconds",
+}
 _NOTE = (
     "Targets: what each vanilla run has reached{reached} at 50, 75 and 100 % of its own budget. "
     "Curves are monotone envelopes ({envelope}), interpolated log-log; nothing is extrapolated. "
     "Pairs share a seed: the geometric mean of their ratios, with the 95 % t interval on its "
     "logarithm. `<` marks a bound: "
     "some run never reached the target within its budget; `>`: some reached it before its first "
-    "evaluation. FLOP: all matrix products that steps execute (network, optimizer, alignment) and "
-    "the moving average. Seconds: time of training steps on this machine. The paper's figures are "
+    "evaluation. FLOP, network: its matrix products, forward and backward, what the paper's "
+    "speed-ups are about; all: everything that steps execute, with optimizer, alignment and moving "
+    "average. Seconds: time of training steps on this machine. The paper's figures are "
     "of other networks and data, to the same FVD."
 )
 _REACHED = {

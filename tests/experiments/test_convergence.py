@@ -78,6 +78,15 @@ def test_known_speed_ups_come_out_with_their_intervals(tmp_path, capsys):
     gain = mean["flow_vanilla"] / mean["flow_tpdiff"]
     assert gain > 1.2
     assert rows["flow_tpdiff", "flops", 1.0]["ratio"]["value"] == pytest.approx(2.5 * gain, rel=0.1)
+    # ... and of the network alone, which is all that a large network would see.
+    network = {
+        arm: sum(p * f for p, f in zip(cost["stage_probs"], cost["network"], strict=True))
+        for arm, cost in summary["step_flops"].items()
+    }
+    larger = network["flow_vanilla"] / network["flow_tpdiff"]
+    assert larger > gain
+    found = rows["flow_tpdiff", "network", 1.0]["ratio"]["value"]
+    assert found == pytest.approx(2.5 * larger, rel=0.1)
     # The slow arm never arrives: a bound, without an interval, and said so on both pages.
     slow = rows["flow_pyramid", "samples", 1.0]
     assert slow["ratio"]["kind"] == "<" and slow["low"] is None and slow["num_reached"] == 0
@@ -177,8 +186,9 @@ def test_flops_are_summed_over_the_steps_that_were_drawn():
     cost = StepCost(network=(1.0, 1.0), total=(10.0, 1.0), stage_probs=(0.5, 0.5))
     curve = Curve("a", 3, {"samples": np.array([8.0, 40.0])}, {}, None, steps=(1, 5))
     drawn = [cost.total[stage_of_step(3, step, cost.stage_probs)] for step in range(5)]
-    counted = with_counted_flops(curve, cost).x["flops"]
-    assert counted.tolist() == [drawn[0], sum(drawn)]
+    counted = with_counted_flops(curve, cost).x
+    assert counted["flops"].tolist() == [drawn[0], sum(drawn)]
+    assert counted["network"].tolist() == [1.0, 5.0]
 
 
 def test_every_arm_gets_the_rate_of_its_best_run():
