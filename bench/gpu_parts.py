@@ -153,8 +153,8 @@ def pytorch(size: Size, watch: Watch) -> Iterator[Row]:
     except (ImportError, ValueError) as error:
         raise SkippedPart(str(error)) from error
     rounds = size.rounds
-    fields = {**size.pytorch, "network": "video_dit", "dtype": "bfloat16", "clock": "wall"}
-    fields["scan"] = True  # as configs/dit_2b.py
+    dit = {"network": "video_dit", "scan": True}  # scanned as in configs/dit_2b.py
+    fields = {**size.pytorch, **dit, "dtype": "bfloat16", "clock": "wall"}
     for name, is_eager in (("eager", True), ("eager and compiled", False)):
         watch.check()
         options = argparse.Namespace(**fields, rounds=rounds, nocompile=is_eager)

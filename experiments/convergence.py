@@ -44,6 +44,7 @@ from experiments.compare import (
     select_arms,
     show_plan,
 )
+from experiments.compare import METRICS as SHOWN
 from experiments.grid.arms import Arm, Grid
 from experiments.grid.counted_flops import StepCost, count_step_cost, with_counted_flops
 from experiments.grid.grids import GRIDS
@@ -60,10 +61,6 @@ from tpdiff_jax.files.json_files import write_json
 
 CONVERGENCE_GRIDS = ("convergence", "upsampling", "natural", "pyramid_shapes")
 METRICS = ("frechet", "speed_wasserstein")
-SHOWN = (
-    *("label_accuracy", "identity_consistency", "speed_wasserstein", "velocity_error"),
-    *("acceleration_residual", "even_odd_step", "stray_ink", "frechet"),
-)
 FIGURE_SHARES = tuple(percent / 100 for percent in range(30, 101, 5))
 
 
@@ -164,14 +161,13 @@ def write_pages(
     summary["step_flops"] = {arm: cost._asdict() for arm, cost in costs.items()}
     summary["sample_flops"] = _sample_flops(curves)
     baselines = {arm.name: arm.baseline for arm in plan.arms if arm.baseline}
-    flops = {run.arm: run.flops for run in plan.runs if not baselines.get(run.arm)}
-    equal = {
-        run.arm: run.num_steps * flops[baselines[run.arm]] / run.flops
+    whole = {run.arm: run.flops for run in plan.runs if run.arm not in baselines}
+    shares = {
+        (run.arm, run.num_steps): round(run.flops / whole[baselines[run.arm]], 2)
         for run in plan.runs
         if run.arm in baselines
     }
-    every_point = bool(setting["lengths"])
-    summary["end_differences"] = end_differences(curves, baselines, equal, every_point)
+    summary["end_differences"] = end_differences(curves, baselines, shares)
     summary["speedups_by_target"] = speedups_by_target(plan.arms, curves, summary, metrics)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "summary.json", summary)

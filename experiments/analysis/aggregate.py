@@ -98,16 +98,15 @@ def _equal_table(
 def end_differences(
     curves: Sequence[Curve],
     baselines: Mapping[str, str],
-    equal_steps: Mapping[str, float],
-    every_point: bool,
+    shares: Mapping[tuple[str, int], float],
 ) -> list[dict[str, Any]]:
     """Return how the ends of an arm's runs differ from the end of its baseline's.
 
     Args:
         curves: the runs; of several lengths, joined to one curve.
         baselines: arm -> the arm it is compared with.
-        equal_steps: arm -> steps that cost what the baseline's run does.
-        every_point: whether each point of a curve is the end of a run, and not its last alone.
+        shares: (arm, steps) of every run -> its share of the cost of the baseline's run. Points of
+            a curve that are no run's end do not count.
 
     Returns:
         For each arm and length: `arm`, `baseline`, `share` of the baseline's cost, and `metrics`:
@@ -115,23 +114,22 @@ def end_differences(
     """
     rows = []
     for arm, baseline in baselines.items():
-        pairs = pairs_by_seed(curves, arm, baseline)
-        ends: dict[float, list[tuple[Curve, Curve, int]]] = {}
-        for base, own in pairs:
-            last = len(own.steps) - 1
-            for point in range(last + 1) if every_point else (last,):
-                share = round(own.steps[point] / equal_steps[arm], 2)
-                ends.setdefault(share, []).append((base, own, point))
-        for share, found in sorted(ends.items()):
-            metrics = dict.fromkeys(metric for _, own, _ in found for metric in own.y)
+        values: dict[float, dict[str, dict[int, float]]] = {}
+        ends: dict[str, dict[int, float]] = {}
+        for base, own in pairs_by_seed(curves, arm, baseline):
+            for metric, y in base.y.items():
+                ends.setdefault(metric, {})[base.seed] = y[-1]
+            for point, steps in enumerate(own.steps):
+                if (arm, steps) in shares:
+                    at_share = values.setdefault(shares[arm, steps], {})
+                    for metric, y in own.y.items():
+                        at_share.setdefault(metric, {})[own.seed] = y[point]
+        for share, metrics in sorted(values.items()):
             differences = {
-                metric: t_interval(
-                    [o.y[metric][k] - b.y[metric][-1] for b, o, k in found if metric in b.y]
-                )
-                for metric in metrics
+                metric: _plain(paired_difference(by_seed, ends.get(metric, {})))
+                for metric, by_seed in metrics.items()
             }
-            shown = {metric: _plain(interval) for metric, interval in differences.items()}
-            rows.append({"arm": arm, "baseline": baseline, "share": share, "metrics": shown})
+            rows.append({"arm": arm, "baseline": baseline, "share": share, "metrics": differences})
     return rows
 
 
@@ -143,7 +141,7 @@ def speedup_rows(
 ) -> list[dict[str, Any]]:
     """Return one row for each arm, figure, axis and target share; pairs share a seed."""
     rows = []
-    is_counted = bool(curves) and all(NETWORK in curve.x for curve in curves)
+    is_counted = any(NETWORK in curve.x for curve in curves)
     axes = (NETWORK, *AXES) if is_counted else tuple(AXES)
     for arm, baseline in baselines.items():
         pairs = pairs_by_seed(curves, arm, baseline)

@@ -47,6 +47,15 @@ def write_run(folder, arm, seed, num_steps):
     (folder / "results.json").write_text(json.dumps(results))
 
 
+def gain_a_step(summary, kind):
+    """Vanilla's mean FLOPs of a step over the pyramid's."""
+    mean = {
+        arm: sum(p * f for p, f in zip(cost["stage_probs"], cost[kind], strict=True))
+        for arm, cost in summary["step_flops"].items()
+    }
+    return mean["flow_vanilla"] / mean["flow_tpdiff"]
+
+
 def test_known_speed_ups_come_out_with_their_intervals(tmp_path, capsys):
     flags = [f"--out={tmp_path}", "--seeds=0,1,2", *FLAGS]
     assert main([*flags, "--only=plan"]) == 0
@@ -71,19 +80,11 @@ def test_known_speed_ups_come_out_with_their_intervals(tmp_path, capsys):
     assert both["low"] == pytest.approx(2.5 * math.exp(-half), rel=1e-6)
     assert both["high"] == pytest.approx(2.5 * math.exp(half), rel=1e-6)
     # A step of the pyramid costs less, by what the counted steps say.
-    mean = {
-        arm: sum(p * f for p, f in zip(cost["stage_probs"], cost["total"], strict=True))
-        for arm, cost in summary["step_flops"].items()
-    }
-    gain = mean["flow_vanilla"] / mean["flow_tpdiff"]
+    gain = gain_a_step(summary, "total")
     assert gain > 1.2
     assert rows["flow_tpdiff", "flops", 1.0]["ratio"]["value"] == pytest.approx(2.5 * gain, rel=0.1)
     # ... and of the network alone, which is all that a large network would see.
-    network = {
-        arm: sum(p * f for p, f in zip(cost["stage_probs"], cost["network"], strict=True))
-        for arm, cost in summary["step_flops"].items()
-    }
-    larger = network["flow_vanilla"] / network["flow_tpdiff"]
+    larger = gain_a_step(summary, "network")
     assert larger > gain
     found = rows["flow_tpdiff", "network", 1.0]["ratio"]["value"]
     assert found == pytest.approx(2.5 * larger, rel=0.1)
