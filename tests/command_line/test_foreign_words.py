@@ -17,6 +17,7 @@ COMMANDS: dict[str, list[str]] = {
     "experiments.compare": ["--grid=main", "--out=OUT", "--only=plan"],
     "experiments.convergence": ["--out=OUT", "--only=plan"],
     "experiments.sampling": ["--workdirs=OUT", "--out=OUT"],
+    "experiments.side_by_side": ["--workdirs=OUT", "--out=OUT"],
     "experiments.soak": ["--out=OUT"],
     "experiments.captioned_digits": ["--out=OUT"],
     "launch.gke": ["delete", "--name=tp", "--dry-run"],
