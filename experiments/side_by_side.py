@@ -3,8 +3,7 @@
     python -m experiments.side_by_side --workdirs=runs/vanilla,runs/flow
       --names=vanilla,pyramid --labels=0,1,2,3,4,5,6,7 --out=runs/beside.gif
 
-Every run is asked for the same labels with the same seed, so that nothing is chosen by looking. The
-noise is the same too where the runs start from as many frames; a pyramid starts from fewer.
+Every run is asked for the same labels with the same seed, so that nothing is chosen by looking.
 
 Exit codes: 0 done; 2 bad input.
 """

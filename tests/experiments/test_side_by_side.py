@@ -1,7 +1,5 @@
 """Runs side by side: rows of runs, columns of labels, and one line for what does not fit."""
 
-import io
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -45,7 +43,7 @@ def test_a_row_is_a_run_and_a_column_a_label(runs, tmp_path, capsys):
     out = tmp_path / "new" / "beside.gif"
     assert main(["--workdirs=a,b", "--labels=3,0,7", "--seed=5", f"--out={out}"]) == 0
     assert capsys.readouterr().out == f"wrote {out}\n"
-    with Image.open(io.BytesIO(out.read_bytes())) as picture:
+    with Image.open(out) as picture:
         assert picture.size == (3 * CELL_WIDTH + GAP, 2 * CELL_HEIGHT + GAP)
         page = picture.convert("L")
     found = [[middle_of(page, row, column) for column in range(3)] for row in range(2)]
