@@ -34,6 +34,10 @@ ABLATION_BASE: dict[str, Any] = {
 }
 # Every point of a curve is then what a run of that length would have reached.
 CONSTANT_RATE: dict[str, Any] = {"optim.schedule": "constant"}
+NATURAL_BASE: dict[str, Any] = ABLATION_BASE | {
+    "data.speed_stratum": "natural",
+    "pyramid.upsample": "linear",
+}
 DCT: dict[str, Any] = {"pyramid.downsample": "dct", "pyramid.upsample": "dct"}
 DIGITS_MEAN = -0.962  # of all pixels of the natural Moving Digits, 1,000 clips
 DDIM_BASE: dict[str, Any] = {
@@ -212,6 +216,25 @@ GRIDS: dict[str, Grid] = {
             "time_stage_slices": {"pyramid.time_conditioning": "stage_slices"},
         },
         baselines={"velocity_stage_unit": "velocity"},
+    ),
+    "natural_ablations": ablation(
+        NATURAL_BASE,
+        {
+            "upsample_nearest": {"pyramid.upsample": "nearest"},
+            "velocity": {"path.prediction": "velocity"},
+            "alignment_none": {"alignment.mode": "none"},
+            "downsample_mean": {"pyramid.downsample": "mean"},
+            "overlap": {"pyramid.overlap": 1.5},
+            "coarse_noise": {"pyramid.coarse_noise": 0.1},
+            "weights_equal": {"pyramid.stage_weighting": "equal"},
+            "positions_naive": {"pyramid.frame_positions": "naive"},
+            "time_stage_slices": {"pyramid.time_conditioning": "stage_slices"},
+            "paper_alignment": {"alignment.mode": "hungarian", "alignment.level": "stage"},
+            "insert": {"pyramid.upsample": "insert", "pyramid.data_mean": DIGITS_MEAN},
+            "dct": DCT,
+            "marginal": DCT | {"pyramid.line": "marginal"},
+        },
+        baselines={"marginal": "dct"},
     ),
     "ddim_ablations": ablation(
         ABLATION_BASE | DDIM_BASE,
