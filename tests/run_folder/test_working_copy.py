@@ -19,6 +19,7 @@ from tpdiff_jax.run_folder.checkpoint_manifest import (
 from tpdiff_jax.run_folder.working_copy import OWNER_OBJECT, SendError, working_copy
 
 Files = dict[str, bytes]
+FILES = ("_METADATA", "state/a", "state/b", "manifest.json")  # of a checkpoint of `save`
 
 
 @pytest.fixture(scope="module", params=SCHEMES)
@@ -43,7 +44,7 @@ def save(folder: pathlib.Path, step: int) -> None:
     """Publish a checkpoint as a run does, of files that hold its step."""
     saving = folder / "checkpoints" / f"{step}.saving"
     (saving / "state").mkdir(parents=True)
-    for name in ("_METADATA", "state/a", "state/b"):
+    for name in FILES[:-1]:
         (saving / name).write_bytes(f"{name} of {step}".encode())
     write_checkpoint_manifest(saving, step=step)
     publish_checkpoint(folder / "checkpoints", step)
@@ -170,7 +171,28 @@ def test_killed_between_any_two_objects_the_newest_whole_checkpoint_is_read(
             lines = (folder / "metrics.jsonl").read_text().count("\n")
         assert whole in ([2], [3]) and lines >= whole[0], "the log is not behind"
         seen.add((whole[0], was_killed))
+        with working_copy(place, "train") as folder:
+            found = list_steps(folder / "checkpoints")
+            assert all(is_whole(folder, s) for s in found), "none is rejected for being cut off"
+        there = {name for name in store.sizes() if name.startswith("checkpoints/")}
+        assert there == {f"checkpoints/{s}/{file}" for s in found for file in FILES}
     assert seen == {(2, True), (3, True), (3, False)}
+
+
+def test_a_run_killed_while_its_first_checkpoint_is_sent_starts_anew(
+    address: str,
+) -> None:
+    store = ObjectStore(address)
+    foreign = ("checkpoints/007/mine", "checkpoints/notes.txt")
+    for name in ("checkpoints/4/state/of_the_first_try", "checkpoints/4/_METADATA", *foreign):
+        store.write(name, b"x")
+    for mode in ("train", "evaluate"):
+        with working_copy(address, mode) as folder:
+            assert list_steps(folder / "checkpoints") == []
+        assert len(store.sizes()) == 4, "kept until there is another"
+    with working_copy(address, "train") as folder:
+        save(folder, 4)
+    assert store.sizes().keys() == {f"checkpoints/4/{file}" for file in FILES}.union(foreign)
 
 
 def test_a_checkpoint_that_comes_while_files_are_listed_is_not_sent_before_its_line(

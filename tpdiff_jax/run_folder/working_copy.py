@@ -5,9 +5,10 @@
     send:  every SECONDS_BETWEEN and at the end; what vouches for other files goes last
 
 Object stores replace one object at a time and do nothing else at once, so a kill may leave half of
-anything there. It does not count: a checkpoint without its manifest, or with files that are not the
-manifest's, is damaged, and the one before is taken; a shard counts once its note is there, a data
-set once its manifest is. What was not sent is made again, bit for bit.
+anything there. It does not count: a checkpoint without its manifest is half sent or half removed,
+the leftover that an interrupted save is on a disk; one with files that are not the manifest's is
+damaged, and the one before is taken; a shard counts once its note is there, a data set once its
+manifest is. What was not sent is made again, bit for bit.
 """
 
 import contextlib
@@ -40,7 +41,7 @@ OWNER_OBJECT = ".owner"
 OWNING_MODES = ("train", "prepare")  # of which one at a time may work on an address
 _LIVES = 3.5  # periods without a sign of life after which an owner is taken for dead
 _TRIES, _PAUSE = 4, 2.0  # of the last sending, in seconds, doubled each time
-_CHECKPOINT = re.compile(r"checkpoints/(\d+)/.+")
+_CHECKPOINT = re.compile(r"checkpoints/(0|[1-9][0-9]{0,17})/.+")
 _ONE_CHECKPOINT, _NO_CHECKPOINT = ("sample", "evaluate", "export"), ("plan", "advise", "prepare")
 _COPIES, _LOCK = "tpdiff_jax-", ".lock"
 _FIRST = ("config.json", "prepare.json")  # what a folder is, before anything in it
@@ -98,6 +99,7 @@ class Copy:
         """
         self._store, self._folder, self._is_owner = store, folder, is_owner
         self._sent: dict[str, _State] = {}
+        self._leftovers: list[str] = []  # objects there, of checkpoints without a manifest
 
     def fetch(self, mode: str, step: int | None) -> None:
         """Fetch what a mode needs; where it needs one checkpoint, until one is intact."""
@@ -107,15 +109,20 @@ class Copy:
                 self._fetch(name)
         if mode in _NO_CHECKPOINT:
             return
-        steps = {m[1] for name in names if (m := _CHECKPOINT.fullmatch(name))}
-        # Newest first, those that are half sent last.
-        for found in sorted(steps, key=lambda s: (_manifest_of(s) in names, int(s)), reverse=True):
+        of_step: dict[str, list[str]] = {}
+        for name in names:
+            if step_of := _CHECKPOINT.fullmatch(name):
+                of_step.setdefault(step_of[1], []).append(name)
+        for half in [s for s in of_step if _manifest_of(s) not in of_step[s]]:
+            self._leftovers += of_step.pop(half)
+            where = f"{self._store.address}/checkpoints/{half}"
+            logging.info("%s was cut off while it was sent or removed: left out", where)
+        for found in sorted(of_step, key=int, reverse=True):
             if mode in _ONE_CHECKPOINT and step not in (None, int(found)):
                 continue
-            for name in names:
-                if name.startswith(f"checkpoints/{found}/"):
-                    with contextlib.suppress(FileNotFoundError):  # removed in this moment
-                        self._fetch(name)
+            for name in of_step[found]:
+                with contextlib.suppress(FileNotFoundError):  # removed in this moment
+                    self._fetch(name)
             if mode in _ONE_CHECKPOINT and self._is_intact(found):
                 break
 
@@ -132,8 +139,15 @@ class Copy:
         return True
 
     def send(self) -> None:
-        """Send what is new or has changed; remove the checkpoints that were removed here."""
+        """Send what is new or has changed; remove the checkpoints that were removed here.
+
+        What is left there of a checkpoint goes once another one is whole here.
+        """
         states = dict(self._finished())
+        if self._is_owner and any(_is_manifest(name) for name in states):
+            while self._leftovers:  # before a checkpoint of that step may come with its own files
+                self._store.remove(self._leftovers[-1])
+                self._leftovers.pop()
         changed = [name for name, state in states.items() if self._sent.get(name) != state]
         if not self._is_owner and self._store.read(OWNER_OBJECT) is not None:
             theirs = [name for name in changed if name in self._sent]
@@ -202,6 +216,11 @@ def _order(name: str, modified: int) -> tuple[bool, int, int, int, str]:
     rank = int(path.suffix == ".json")  # notes, lists of facts, indices of weights
     rank = 2 if path.name == CHECKPOINT_MANIFEST_FILE else -1 if name in _FIRST else rank
     return name.startswith("checkpoints/"), rank, modified, -len(path.parts), name
+
+
+def _is_manifest(name: str) -> bool:
+    step = _CHECKPOINT.fullmatch(name)
+    return step is not None and name == _manifest_of(step[1])
 
 
 def _manifest_of(step: str) -> str:
