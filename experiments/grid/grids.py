@@ -100,14 +100,29 @@ def _natural() -> Grid:
         "tokens": {"train.batch_per_stage": "tokens"},
     }
     changes = _upsampling() | {name: linear | change for name, change in alone.items()}
-    # Of --mode=advise on the stratum: windows and calls.
-    advised = {"flow": ((0.5, 0.2, 0.3), (15, 5, 10)), "ddim": ((0.6, 0.3, 0.1), (20, 5, 5))}
-    fields = ("pyramid.stage_fractions", "sample.steps_per_stage")
-    of_path = {
-        path: {"advised": DCT | dict(zip(fields, values, strict=True))}
-        for path, values in advised.items()
+    return _against_vanilla(changes, {}, _advised())
+
+
+def _advised() -> dict[str, dict[str, dict[str, Any]]]:
+    """What --mode=advise says of the strata, on each path: strides, windows and calls."""
+    three, two = (4, 2, 1), (2, 1)
+    said: dict[str, dict[str, tuple[tuple[float, ...], ...]]] = {
+        "flow": {
+            "advised": (three, (0.5, 0.2, 0.3), (15, 5, 10)),
+            "advised_slow": (two, (0.4, 0.6), (15, 15)),
+            "advised_fast": (three, (0.1, 0.1, 0.8), (5, 5, 20)),
+        },
+        "ddim": {
+            "advised": (three, (0.6, 0.3, 0.1), (20, 5, 5)),
+            "advised_slow": (two, (0.6, 0.4), (20, 10)),
+            "advised_fast": (three, (0.3, 0.1, 0.6), (10, 5, 15)),
+        },
     }
-    return _against_vanilla(changes, {}, of_path)
+    fields = ("pyramid.frame_strides", "pyramid.stage_fractions", "sample.steps_per_stage")
+    return {
+        path: {arm: DCT | dict(zip(fields, values, strict=True)) for arm, values in arms.items()}
+        for path, arms in said.items()
+    }
 
 
 def _against_vanilla(
