@@ -10,6 +10,7 @@ from scipy.special import erf
 from tpdiff_jax.models.layers.basic import (
     ACTIVATIONS,
     FeedForward,
+    FrameGroupNorm,
     RMSNorm,
     layer_norm,
     modulate,
@@ -30,6 +31,22 @@ def test_layer_norm_of_a_constant_token_is_zero_not_nan():
     constant = jnp.full((1, 1, 16), 1234.567)
     assert np.abs(layer_norm(constant)).max() < 1e-1
     assert np.isfinite(layer_norm(constant)).all()
+
+
+@pytest.mark.parametrize("offset", [0.0, 100.0, 3000.0])
+@pytest.mark.parametrize(
+    ("norm", "num_groups", "axes"), [(layer_norm, 1, (4, 5)), (FrameGroupNorm(64, 8), 8, (2, 3, 5))]
+)
+def test_norms_keep_their_digits_far_from_zero(norm, num_groups, axes, offset):
+    """A variance as E[x^2] - E[x]^2 is off by 1e-3 at 100, and has no digit left at 3,000."""
+    clean = np.random.default_rng(0).standard_normal((2, 3, 4, 5, 64))
+    x = (clean + offset).astype(np.float32)
+    groups = x.astype(np.float64).reshape(*x.shape[:-1], num_groups, -1)
+    centred = groups - groups.mean(axes, keepdims=True)
+    expected = centred / np.sqrt((centred**2).mean(axes, keepdims=True) + 1e-6)
+    np.testing.assert_allclose(
+        norm(jnp.asarray(x)), expected.reshape(x.shape), rtol=0, atol=1e-6 * (1 + offset)
+    )
 
 
 def test_layer_norm_takes_its_moments_in_float32():
