@@ -104,18 +104,24 @@ def _natural() -> Grid:
 
 
 def _advised() -> dict[str, dict[str, dict[str, Any]]]:
-    """What --mode=advise says of the strata, on each path: strides, windows and calls."""
+    """What --mode=advise says of the strata, on each path: strides, windows and calls.
+
+    `advised` is for natural speeds, `two_stages` and `four_stages` are for slow ones, `late_jumps`
+    and `wide_jumps` for fast ones: in each pair the first within what copies of frames can show.
+    """
     three, two = (4, 2, 1), (2, 1)
     said: dict[str, dict[str, tuple[tuple[float, ...], ...]]] = {
         "flow": {
             "advised": (three, (0.5, 0.2, 0.3), (15, 5, 10)),
-            "advised_slow": (two, (0.4, 0.6), (15, 15)),
-            "advised_fast": (three, (0.1, 0.1, 0.8), (5, 5, 20)),
+            "two_stages": (two, (0.4, 0.6), (15, 15)),
+            "four_stages": ((8, 4, 2, 1), (0.2, 0.1, 0.1, 0.6), (5, 5, 5, 15)),
+            "late_jumps": (three, (0.1, 0.1, 0.8), (5, 5, 20)),
+            "wide_jumps": ((8, 4, 1), (0.2, 0.1, 0.7), (5, 5, 20)),
         },
         "ddim": {
             "advised": (three, (0.6, 0.3, 0.1), (20, 5, 5)),
-            "advised_slow": (two, (0.6, 0.4), (20, 10)),
-            "advised_fast": (three, (0.3, 0.1, 0.6), (10, 5, 15)),
+            "two_stages": (two, (0.6, 0.4), (20, 10)),
+            "late_jumps": (three, (0.3, 0.1, 0.6), (10, 5, 15)),
         },
     }
     fields = ("pyramid.frame_strides", "pyramid.stage_fractions", "sample.steps_per_stage")
