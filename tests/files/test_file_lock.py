@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from absl import logging
@@ -88,7 +89,13 @@ def test_a_lock_that_another_machine_lets_go_of_is_taken(
     with path.open("a") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         of_another_machine(path)
-        letting_go = threading.Timer(0.3, lambda: fcntl.flock(other, fcntl.LOCK_UN))
+
+        def let_go() -> None:
+            while not warnings:
+                time.sleep(0.01)
+            fcntl.flock(other, fcntl.LOCK_UN)
+
+        letting_go = threading.Thread(target=let_go, daemon=True)
         letting_go.start()
         with hold(path, "busy", patience=60.0):
             assert "elsewhere" not in path.read_text()
@@ -106,6 +113,8 @@ def test_without_locks_in_the_file_system_the_log_says_so_and_work_goes_on(
     with hold(path, "busy"), hold(path, "busy"):
         pass
     assert all("No locks available" in line for line in warnings) and len(warnings) == 2
+    with pytest.raises(ValueError, match="busy"), hold(path, "busy", is_certain=True):
+        pass
 
 
 def test_a_second_trainer_is_kept_out_and_the_workdir_is_made(tmp_path: pathlib.Path) -> None:

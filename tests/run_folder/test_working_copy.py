@@ -1,6 +1,9 @@
 """A workdir in a bucket: whatever is killed or damaged, what is read there is whole."""
 
+import errno
+import fcntl
 import pathlib
+import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -8,6 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.buckets import SCHEMES, bucket
+from tpdiff_jax import main
+from tpdiff_jax.files import object_store
 from tpdiff_jax.files.object_store import ObjectStore
 from tpdiff_jax.run_folder import working_copy as copies
 from tpdiff_jax.run_folder.checkpoint_folder import list_steps, publish_checkpoint, remove_step
@@ -150,12 +155,12 @@ def test_killed_between_any_two_objects_the_newest_whole_checkpoint_is_read(
         left = limit
 
         def counted(function):
-            def call(*args):
+            def call(*args, **more):
                 nonlocal left
                 if left == 0:
                     raise KilledError
                 left -= 1
-                return function(*args)
+                return function(*args, **more)
 
             return call
 
@@ -259,8 +264,11 @@ def test_a_damaged_checkpoint_sends_the_reader_to_the_one_before(address: str, d
         assert list_steps(folder / "checkpoints") == [1]
 
 
-def test_a_second_trainer_is_refused_and_one_that_died_is_not_waited_for_long(address: str) -> None:
-    with working_copy(address, "train"):
+def test_a_second_trainer_is_refused_and_one_that_died_is_not_waited_for_long(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with working_copy(address, "train"), monkeypatch.context() as patch:
+        patch.setattr(copies, "_LIVES", 30.0)  # on a busy machine signs come late
         with pytest.raises(ValueError, match="--workdir=.*/run is being worked on by another"):
             with working_copy(address, "prepare"):
                 pass
@@ -296,6 +304,7 @@ def test_other_modes_add_and_leave_a_live_runs_files_alone(address: str) -> None
             if "checkpoints/1/manifest.json" in copies_of.sizes():
                 break
             threading.Event().wait(0.05)
+        assert "checkpoints/1/manifest.json" in copies_of.sizes()
         with working_copy(address, "evaluate") as other:
             (other / "results.json").write_text("the reader's")
             (other / "samples").mkdir()
@@ -314,7 +323,8 @@ def test_other_modes_add_and_leave_a_live_runs_files_alone(address: str) -> None
 def test_names_that_lead_out_of_the_folder_are_not_fetched(
     address: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = ["ok.txt", "../up.txt", f"{tmp_path}/absolute.txt", "a/../../up.txt", ".hidden", "b//c"]
+    signs = [".owner", "in/.train.lock", ".a.json.tmp", ".host-0-of-2.lock"]
+    names = ["ok.txt", "../up.txt", f"{tmp_path}/absolute.txt", "a/../../up.txt", "b//c", *signs]
     monkeypatch.setattr(ObjectStore, "sizes", lambda _: dict.fromkeys(names, 1))
     monkeypatch.setattr(ObjectStore, "fetch_to", lambda _, name, path: path.write_text(name))
     with working_copy(address, "doctor") as folder:
@@ -324,7 +334,7 @@ def test_names_that_lead_out_of_the_folder_are_not_fetched(
 def test_what_cannot_be_sent_stays_and_is_named(
     address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise ConnectionError("no route")
 
     with pytest.raises(SendError, match="no route.*what is not there is in ") as error:
@@ -340,3 +350,238 @@ def test_what_cannot_be_sent_stays_and_is_named(
     with working_copy(address, "doctor"):
         assert not dead.exists()
     verify(folder / "checkpoints" / "1")
+
+
+def whole_steps(address: str) -> list[int]:
+    """Steps of the checkpoints that are complete at an address."""
+    names = ObjectStore(address).sizes().keys()
+    steps = {int(name.split("/")[1]) for name in names if name.startswith("checkpoints/")}
+    return sorted(s for s in steps if {f"checkpoints/{s}/{file}" for file in FILES} <= names)
+
+
+@pytest.mark.parametrize("keep", [1, 3])
+@pytest.mark.parametrize("objects_per_save", [1, 2, 3, 5])
+def test_a_connection_slower_than_saving_leaves_a_whole_checkpoint_there(
+    address: str,
+    keep: int,
+    objects_per_save: int,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: pathlib.Path,
+) -> None:
+    """While objects go, the run publishes checkpoints and removes old ones."""
+    store, local, sent = ObjectStore(address), tmp_path / "run", 0
+    local.mkdir()
+    copy = copies.Copy(store, local, is_owner=True)
+
+    def publish() -> None:
+        newest = 1 + max(list_steps(local / "checkpoints"), default=0)
+        log(local, newest)
+        save(local, newest)
+        for old in list_steps(local / "checkpoints")[:-keep]:
+            remove_step(local / "checkpoints", old)
+
+    send = store.send
+
+    def send_slowly(path: pathlib.Path, name: str, **more: bool) -> None:
+        nonlocal sent
+        sent += 1
+        if sent % objects_per_save == 0:
+            publish()
+        send(path, name, **more)
+
+    monkeypatch.setattr(store, "send", send_slowly)
+    publish()
+    newest = 0
+    for _ in range(6):
+        copy.send()
+        assert whole_steps(address) and whole_steps(address)[-1] > newest, "newer every time"
+        newest = whole_steps(address)[-1]
+        lines = (store.read("metrics.jsonl") or b"").count(b"\n")
+        assert lines >= newest, "the log is not behind"
+
+
+def test_checkpoints_that_vanish_while_they_are_listed_take_none_away_there(
+    address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    copy, state = copies.Copy(ObjectStore(address), tmp_path, is_owner=True), copies._state
+    save(tmp_path, 1)
+    copy.send()
+
+    def pruned(path: pathlib.Path) -> copies._State:
+        if path.parent.name == "1" and not (tmp_path / "checkpoints" / "2").exists():
+            save(tmp_path, 2)
+            remove_step(tmp_path / "checkpoints", 1)
+        return state(path)
+
+    monkeypatch.setattr(copies, "_state", pruned)
+    copy.send()
+    assert whole_steps(address) == [1]
+    copy.send()
+    assert whole_steps(address) == [2]
+    remove_step(tmp_path / "checkpoints", 2)
+    copy.send()
+    assert whole_steps(address) == [2], "kept until there is a newer one"
+
+
+def test_a_copy_that_is_gone_takes_nothing_away_there(address: str) -> None:
+    with working_copy(address, "train") as folder:
+        for step in (1, 2, 3):
+            save(folder, step)
+    with pytest.raises(SendError, match="is gone"):
+        with working_copy(address, "train") as folder:
+            shutil.rmtree(folder.parent)
+    assert whole_steps(address) == [1, 2, 3]
+    with working_copy(address, "train") as folder:
+        shutil.rmtree(folder / "checkpoints")
+    assert whole_steps(address) == [1, 2, 3]
+
+
+def test_copies_are_no_leftovers_where_nothing_can_be_locked(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with working_copy(address, "train") as folder:
+        save(folder, 1)
+        with working_copy(f"{address}2", "doctor"):
+            pass
+        assert list_steps(folder / "checkpoints") == [1]
+    assert whole_steps(address) == [1]
+
+
+def test_a_bucket_that_does_not_exist_is_named_and_results_stay(
+    root: str, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    missing = f"{root}-misspelt/run"
+    with pytest.raises(ValueError, match=f"--workdir={missing}: there is no such bucket"):
+        with working_copy(missing, "train"):
+            pass
+    with pytest.raises(SendError, match="what is not there is in"):
+        with working_copy(missing, "plan") as folder:
+            (folder / "plan.json").write_text("{}")
+    assert (folder / "plan.json").read_text() == "{}"
+
+
+def test_what_libraries_raise_at_the_start_is_one_line(
+    address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    for raised, kind in (
+        (ConnectionResetError("no route"), copies.UnreachableError),
+        (KeyError("token"), copies.UnreachableError),
+        (PermissionError("denied"), ValueError),
+    ):
+        with monkeypatch.context() as patch:
+
+            def fail(*_: object, error: Exception = raised) -> None:
+                raise error
+
+            patch.setattr(ObjectStore, "sizes", fail)
+            for mode in ("train", "sample"):
+                with pytest.raises(kind, match=f"--workdir={address}.*{raised.args[0]}"):
+                    with working_copy(address, mode):
+                        pass
+    assert main.exit_code(copies.UnreachableError("x")) == main.ExitCode.SAVE_FAILED
+    assert not list(tmp_path.glob("*tpdiff_jax-*"))
+
+
+def test_interrupted_during_the_last_sending_the_copy_stays(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        with working_copy(address, "train") as folder:
+            save(folder, 1)
+            monkeypatch.setattr(ObjectStore, "send", interrupted)
+    monkeypatch.undo()
+    assert is_whole(folder, 1)
+    with working_copy(f"{address}2", "doctor"):
+        pass
+    assert is_whole(folder, 1), "it is nobody's leftover either"
+
+
+def test_what_a_command_removes_goes_there_too_and_a_half_sets_mark_with_it(address: str) -> None:
+    with working_copy(address, "train") as folder:
+        (folder / "samples").mkdir()
+        for name in (".unfinished_samples", "0000.mp4", "0001.mp4"):
+            (folder / "samples" / name).write_bytes(b"x")
+        (folder / "wandb_open.txt").write_text("open")
+    assert "samples/.unfinished_samples" in objects(address)
+    with working_copy(address, "sample") as folder:
+        for name in (".unfinished_samples", "0001.mp4"):
+            (folder / "samples" / name).unlink()
+    assert objects(address).keys() == {"samples/0000.mp4", "wandb_open.txt"}
+    with working_copy(address, "train") as folder:
+        (folder / "wandb_open.txt").unlink()
+    assert objects(address).keys() == {"samples/0000.mp4"}
+
+
+def test_the_sign_of_a_dead_run_keeps_no_results_back(address: str) -> None:
+    ObjectStore(address).write("results.json", b"old")
+    ObjectStore(address).write(OWNER_OBJECT, b"somebody 7")  # and no further sign of life
+    with working_copy(address, "evaluate") as folder:
+        (folder / "results.json").write_text("new")
+    assert objects(address)["results.json"] == b"new"
+
+
+def test_a_reader_whose_checkpoint_is_pruned_takes_the_newer_one(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with working_copy(address, "train") as folder:
+        save(folder, 1)
+    other, fetch = ObjectStore(address), ObjectStore.fetch_to
+
+    def pruned(store: ObjectStore, name: str, path: pathlib.Path) -> None:
+        if name == "checkpoints/1/state/a" and other.read(name):
+            for file in FILES:
+                content = other.read(f"checkpoints/1/{file}") or b""
+                other.remove(f"checkpoints/1/{file}")
+                other.write(f"checkpoints/2/{file}", content)
+        fetch(store, name, path)
+
+    monkeypatch.setattr(ObjectStore, "fetch_to", pruned)
+    with working_copy(address, "sample") as folder:
+        assert list_steps(folder / "checkpoints")[-1] == 2
+        assert (folder / "checkpoints" / "2" / "state" / "b").exists()
+
+
+def test_a_step_that_is_not_there_is_named_with_those_that_are(address: str) -> None:
+    with working_copy(address, "train") as folder:
+        for step in (1, 2):
+            save(folder, step)
+    with pytest.raises(ValueError, match=rf"no checkpoint of step 7 in {address}: \[1, 2\]"):
+        with working_copy(address, "sample", step=7):
+            pass
+
+
+def test_doctor_sees_a_checkpoint_without_its_manifest(address: str) -> None:
+    with working_copy(address, "train") as folder:
+        save(folder, 1)
+    manifest = ObjectStore(address).read("checkpoints/1/manifest.json") or b""
+    ObjectStore(address).remove("checkpoints/1/manifest.json")
+    with working_copy(address, "doctor") as folder:
+        assert list_steps(folder / "checkpoints") == [1]
+        (folder / "checkpoints" / "1" / "manifest.json").write_bytes(manifest)  # it is trusted
+    assert whole_steps(address) == [1]
+
+
+def test_a_log_that_grows_while_it_is_sent_is_sent_as_it_was(
+    address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    monkeypatch.setattr(object_store, "_AT_ONCE", 8)
+    monkeypatch.setattr(object_store, "_PART", 5)
+    store, log_file = ObjectStore(address), tmp_path / "metrics.jsonl"
+    log_file.write_text("line one\nline two\n")
+    put = store._files.put_file
+
+    def put_later(path: str, name: str) -> None:
+        with log_file.open("a") as file:
+            file.write("line three\n")
+        put(path, name)
+
+    monkeypatch.setattr(store._files, "put_file", put_later)
+    store.send(log_file, "metrics.jsonl", may_grow=True)
+    assert store.read("metrics.jsonl") == b"line one\nline two\n"

@@ -6,10 +6,12 @@ environment variables.
 """
 
 import pathlib
+import tempfile
 from typing import Any
 
 from tpdiff_jax.checks import check_path_or_bucket
 
+_PART = 2**20
 _AT_ONCE = 2**26  # bytes: smaller files are read before they are sent, so that one may grow
 
 
@@ -70,12 +72,27 @@ class ObjectStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._files.get_file(f"{self._root}/{name}", str(path))
 
-    def send(self, path: pathlib.Path, name: str) -> None:
-        """Copy a file to an object."""
-        if path.stat().st_size < _AT_ONCE:
+    def send(self, path: pathlib.Path, name: str, *, may_grow: bool = False) -> None:
+        """Copy a file to an object.
+
+        Args:
+            path: of the file.
+            name: of the object.
+            may_grow: whether lines may be added meanwhile; what is there at first is then sent.
+                Libraries announce a length and send what they find.
+        """
+        size = path.stat().st_size
+        if size < _AT_ONCE:
             self.write(name, path.read_bytes())
-        else:
+        elif not may_grow:
             self._files.put_file(str(path), f"{self._root}/{name}")
+        else:
+            with tempfile.NamedTemporaryFile(prefix="tpdiff_jax_sending-") as copy:
+                with path.open("rb") as file:
+                    while size > 0 and (part := file.read(min(size, _PART))):
+                        size -= copy.write(part)
+                copy.flush()
+                self._files.put_file(copy.name, f"{self._root}/{name}")
 
     def remove(self, name: str) -> None:
         """Remove an object; one that is gone already is no error."""

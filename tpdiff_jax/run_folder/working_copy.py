@@ -9,9 +9,13 @@ anything there. It does not count: a checkpoint without its manifest is half sen
 the leftover that an interrupted save is on a disk; one with files that are not the manifest's is
 damaged, and the one before is taken; a shard counts once its note is there, a data set once its
 manifest is. What was not sent is made again, bit for bit.
+
+However slow the connection, the newest whole checkpoint stays there until a newer one is whole:
+checkpoints are sent from links of their own, which the run's pruning does not reach.
 """
 
 import contextlib
+import dataclasses
 import itertools
 import os
 import pathlib
@@ -21,13 +25,15 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from absl import logging
 
 from tpdiff_jax.files import file_lock
+from tpdiff_jax.files.durable import DISK_ERRORS
 from tpdiff_jax.files.object_store import ObjectStore
+from tpdiff_jax.run_folder.checkpoint_folder import list_steps
 from tpdiff_jax.run_folder.checkpoint_manifest import (
     CHECKPOINT_MANIFEST_FILE,
     CheckpointError,
@@ -45,10 +51,20 @@ _CHECKPOINT = re.compile(r"checkpoints/(0|[1-9][0-9]{0,17})/.+")
 _ONE_CHECKPOINT, _NO_CHECKPOINT = ("sample", "evaluate", "export"), ("plan", "advise", "prepare")
 _COPIES, _LOCK = "tpdiff_jax-", ".lock"
 _FIRST = ("config.json", "prepare.json")  # what a folder is, before anything in it
+_UNFINISHED = ".unfinished_"  # marks of videos and exports that a killed command left in part
+_LINKS = ".sending"
+# What is not for the other side: locks, signs, temporary files.
+_HIDDEN = re.compile(
+    r"\.(owner|sending|verified_shards\.jsonl|(.*\.)?lock|host-.*|.*\.tmp)", re.DOTALL
+)
 
 
 class SendError(Exception):
     """Results could not be brought to their address; they are still on this machine."""
+
+
+class UnreachableError(SendError):
+    """Nothing could be read from or written to an address, and nothing was done."""
 
 
 class _State(NamedTuple):
@@ -70,20 +86,43 @@ def working_copy(address: str, mode: str, step: int | None = None) -> Iterator[p
         step: the checkpoint that sample, evaluate or export reads; None is the newest intact one.
 
     Raises:
-        ValueError: when another run works there.
-        SendError: when the results could not be sent.
+        ValueError: when another run works there, the bucket does not exist or refuses the login, or
+            the step is not there.
+        SendError: when the address, or at the end the results, could not be reached or sent.
     """
     store = ObjectStore(address)
-    with _local_folder(address.rstrip("/").rpartition("/")[2]) as folder:  # the run's name
-        logging.info("%s is worked on in %s", address, folder)
-        with _owned(store) if mode in OWNING_MODES else contextlib.nullcontext():
-            copy = Copy(store, folder, is_owner=mode in OWNING_MODES)
-            copy.fetch(mode, step)
+    with _local_folder(address.rstrip("/").rpartition("/")[2]) as local:  # the run's name
+        logging.info("%s is worked on in %s", address, local.folder)
+        with contextlib.ExitStack() as signs:
+            copy = Copy(store, local.folder, is_owner=mode in OWNING_MODES)
+            with _told(address):
+                if mode in OWNING_MODES:
+                    signs.enter_context(_owned(store))
+                copy.fetch(mode, step)
+            local.is_needed = True
             try:
                 with _repeated(copy.try_to_send):
-                    yield folder
+                    yield local.folder
             finally:
                 copy.send_or_raise()
+                local.is_needed = False
+
+
+@contextlib.contextmanager
+def _told(address: str) -> Iterator[None]:
+    """Turn what libraries raise before anything was done into one line."""
+    try:
+        yield
+    except (ValueError, SendError):
+        raise
+    except FileNotFoundError as error:
+        raise ValueError(f"--workdir={address}: there is no such bucket ({error})") from error
+    except PermissionError as error:
+        raise ValueError(f"--workdir={address}: the login is refused ({error})") from error
+    except Exception as error:  # every library has its own
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            raise
+        raise UnreachableError(f"--workdir={address} cannot be reached: {error!r}") from error
 
 
 class Copy:
@@ -100,136 +139,277 @@ class Copy:
         self._store, self._folder, self._is_owner = store, folder, is_owner
         self._sent: dict[str, _State] = {}
         self._leftovers: list[str] = []  # objects there, of checkpoints without a manifest
+        self._sign: tuple[bytes | None, float] = None, 0.0  # of an owner, and since when
 
     def fetch(self, mode: str, step: int | None) -> None:
-        """Fetch what a mode needs; where it needs one checkpoint, until one is intact."""
-        names = [n for n in self._store.sizes() if not _is_hidden(n) and "tensorboard/" not in n]
+        """Fetch what a mode needs; where it needs one checkpoint, until one is intact.
+
+        Raises:
+            ValueError: where a mode needs a step that is not there.
+        """
+        if not self._is_owner:
+            self._sign = self._store.read(OWNER_OBJECT), time.monotonic()
+        names = self._names()
         for name in names:
             if not _CHECKPOINT.fullmatch(name):
                 self._fetch(name)
         if mode in _NO_CHECKPOINT:
             return
-        of_step: dict[str, list[str]] = {}
-        for name in names:
-            if step_of := _CHECKPOINT.fullmatch(name):
-                of_step.setdefault(step_of[1], []).append(name)
-        for half in [s for s in of_step if _manifest_of(s) not in of_step[s]]:
-            self._leftovers += of_step.pop(half)
+        whole, halves = _by_step(names)
+        for half, of_half in halves.items():
             where = f"{self._store.address}/checkpoints/{half}"
-            logging.info("%s was cut off while it was sent or removed: left out", where)
-        for found in sorted(of_step, key=int, reverse=True):
-            if mode in _ONE_CHECKPOINT and step not in (None, int(found)):
+            if mode == "doctor":  # which may be asked to trust it
+                self._fetch_all(of_half)
                 continue
-            for name in of_step[found]:
-                with contextlib.suppress(FileNotFoundError):  # removed in this moment
-                    self._fetch(name)
-            if mode in _ONE_CHECKPOINT and self._is_intact(found):
-                break
+            self._leftovers += of_half
+            say = logging.info if whole else logging.warning
+            say("%s was cut off while it was sent or removed: left out", where)
+        if mode not in _ONE_CHECKPOINT:
+            for of_whole in whole.values():
+                self._fetch_all(of_whole)
+            return
+        if step is not None and whole and step not in whole:
+            raise ValueError(f"no checkpoint of step {step} in {self._store.address}: {[*whole]}")
+        self._fetch_one(whole if step is None else {step: whole[step]} if whole else {})
+
+    def _fetch_one(self, whole: dict[int, list[str]]) -> None:
+        """Fetch checkpoints, the newest first, until one is intact.
+
+        A trainer may remove one while it is read; it has then sent a newer one.
+        """
+        tried: set[int] = set()
+        while left := whole.keys() - tried:
+            tried.add(step := max(left))
+            self._fetch_all(whole[step])
+            if self._is_intact(step):
+                return
+            newer, _ = _by_step(self._names())
+            whole = whole | {s: names for s, names in newer.items() if s > step}
+
+    def _names(self) -> list[str]:
+        return [n for n in self._store.sizes() if not _is_hidden(n) and "tensorboard/" not in n]
+
+    def _fetch_all(self, names: list[str]) -> None:
+        for name in names:
+            self._fetch(name)
 
     def _fetch(self, name: str) -> None:
         path = self._folder / name
-        self._store.fetch_to(name, path)
+        try:
+            self._store.fetch_to(name, path)
+        except FileNotFoundError:  # removed in this moment
+            return
         self._sent[name] = _state(path)
 
-    def _is_intact(self, step: str) -> bool:
+    def _is_intact(self, step: int) -> bool:
         try:
-            verify(self._folder / "checkpoints" / step)
+            verify(self._folder / "checkpoints" / f"{step}")
         except CheckpointError:
             return False
         return True
 
-    def send(self) -> None:
-        """Send what is new or has changed; remove the checkpoints that were removed here.
+    def send(self, *, is_last: bool = False) -> None:
+        """Send what is new or has changed; remove what was removed here and nobody misses.
 
-        What is left there of a checkpoint goes once another one is whole here.
+        A checkpoint goes there once a newer one is whole there, what is left of a half one once
+        another is, other files at the end.
+
+        Args:
+            is_last: whether the work is done.
+
+        Raises:
+            FileNotFoundError: when the local folder is gone.
         """
-        states = dict(self._finished())
-        if self._is_owner and any(_is_manifest(name) for name in states):
+        if not self._folder.is_dir():
+            raise FileNotFoundError(f"{self._folder} is gone")
+        links = self._folder / _LINKS
+        try:
+            checkpoints = self._linked_checkpoints(links)
+            files = dict(self._files())
+            self._send_all(files, checkpoints)
+            if self._is_owner:
+                self._remove_old_checkpoints(checkpoints)
+            if is_last:
+                self._remove_gone(files)
+        finally:
+            shutil.rmtree(links, ignore_errors=True)
+
+    def _send_all(
+        self, files: Mapping[str, _State], checkpoints: Mapping[int, Mapping[str, _State]]
+    ) -> None:
+        """Send files, then checkpoints, the newest first, and large logs of pictures last."""
+        if checkpoints and self._is_owner:
             while self._leftovers:  # before a checkpoint of that step may come with its own files
                 self._store.remove(self._leftovers[-1])
                 self._leftovers.pop()
-        changed = [name for name, state in states.items() if self._sent.get(name) != state]
-        if not self._is_owner and self._store.read(OWNER_OBJECT) is not None:
-            theirs = [name for name in changed if name in self._sent]
-            if theirs:
-                logging.warning("left to the run at work there: %s", ", ".join(sorted(theirs)))
+        changed = [name for name, state in files.items() if self._sent.get(name) != state]
+        known = [name for name in changed if name in self._sent]
+        if known and not self._is_owner and self._has_owner():
+            logging.warning("left to the run at work there: %s", ", ".join(sorted(known)))
             changed = [name for name in changed if name not in self._sent]
-        for name in sorted(changed, key=lambda name: _order(name, states[name].modified)):
-            with contextlib.suppress(FileNotFoundError):  # a checkpoint that was just removed
-                self._store.send(self._folder / name, name)
-                self._sent[name] = states[name]
-        if self._is_owner:
-            gone = [n for n in self._sent.keys() - states.keys() if _CHECKPOINT.fullmatch(n)]
-            for name in sorted(
-                gone, key=lambda name: _order(name, 0), reverse=True
-            ):  # its manifest first
+        changed.sort(key=lambda name: _order(name, files[name].modified))
+        late = [name for name in changed if name.startswith("tensorboard/")]
+        for name in changed:
+            if name not in late:
+                self._send(self._folder / name, name, files[name])
+        newest = max(checkpoints, default=None)
+        for step in sorted(checkpoints, reverse=True):
+            states = checkpoints[step]
+            if step != newest and not (self._folder / _manifest_of(step)).exists():
+                continue  # a newer one has come in the meantime
+            for name in sorted(states, key=lambda name: _order(name, 0)):
+                if self._sent.get(name) != states[name]:
+                    self._send(self._folder / _LINKS / name, name, states[name])
+        for name in late:
+            self._send(self._folder / name, name, files[name])
+
+    def _send(self, path: pathlib.Path, name: str, state: _State) -> None:
+        may_grow = path.suffix == ".jsonl" or name.startswith("tensorboard/")
+        try:
+            self._store.send(path, name, may_grow=may_grow)
+        except FileNotFoundError:
+            if path.exists():  # then it is the bucket that is not there
+                raise
+            return
+        self._sent[name] = state
+
+    def _remove_old_checkpoints(self, checkpoints: Mapping[int, Mapping[str, _State]]) -> None:
+        """Remove checkpoints that are gone here and older than one that is whole there."""
+        here = {name for states in checkpoints.values() for name in states}
+        gone = [name for name in self._sent if _step_of(name) is not None and name not in here]
+        newest = max(checkpoints, default=-1)
+        for name in sorted(gone, key=lambda name: _order(name, 0), reverse=True):  # manifests first
+            if (_step_of(name) or 0) <= newest:
                 self._store.remove(name)
                 del self._sent[name]
+
+    def _remove_gone(self, files: Mapping[str, _State]) -> None:
+        """Remove the files that this side has fetched or sent, and removed since."""
+        gone = [n for n in self._sent if not n.startswith("checkpoints/") and n not in files]
+        if not gone or (not self._is_owner and self._has_owner()):
+            return
+        for name in sorted(gone, key=lambda name: _order(name, 0), reverse=True):
+            self._store.remove(name)
+            del self._sent[name]
+
+    def _has_owner(self) -> bool:
+        """Whether a run is at work there; a sign that stays the same is a dead one's."""
+        while (sign := self._store.read(OWNER_OBJECT)) is not None:
+            now = time.monotonic()
+            if sign != self._sign[0]:
+                if self._sign[0] is not None:
+                    return True
+                self._sign = sign, now
+            if (left := self._sign[1] + _LIVES * SECONDS_BETWEEN - now) <= 0:
+                return False
+            logging.info("%s: waiting whether its owner lives", self._store.address)
+            time.sleep(min(left, SECONDS_BETWEEN))
+        return False
 
     def try_to_send(self) -> None:
         """Send; what fails is said and tried again next time."""
         try:
             self.send()
         except Exception as error:  # every library has its own
-            logging.warning("%s cannot be reached, the run goes on: %r", self._store.address, error)
+            logging.warning(
+                "results could not be sent to %s, the run goes on: %r", self._store.address, error
+            )
 
     def send_or_raise(self) -> None:
-        """Send, in several tries."""
+        """Send, in several tries, and remove what was removed."""
         for attempt in itertools.count(1):
             try:
-                return self.send()
+                return self.send(is_last=True)
             except Exception as error:
                 if attempt == _TRIES:
                     raise SendError(
-                        f"{self._store.address} cannot be reached ({error!r}); what is not there "
-                        f"is in {self._folder}"
+                        f"results could not be sent to {self._store.address} ({error!r}); what is "
+                        f"not there is in {self._folder}"
                     ) from error
                 time.sleep(_PAUSE * 2**attempt)
 
-    def _finished(self) -> Iterator[tuple[str, _State]]:
-        """Yield all files that a kill now would leave to the next start.
+    def _linked_checkpoints(self, links: pathlib.Path) -> dict[int, dict[str, _State]]:
+        """The published checkpoints, with links to those files that have to be sent.
 
-        Checkpoints come first: a line of the log that is older than one of them is then seen too.
+        They are listed before the other files: a line of the log that is older than one of them is
+        then seen too. One that is removed meanwhile is left out: its folder's name changes first.
         """
-        checkpoints = self._folder / "checkpoints"
-        for place in (checkpoints, self._folder):
-            for where, folders, names in os.walk(place):  # says nothing of folders that go away
-                if place != checkpoints and "checkpoints" in folders:
-                    folders.remove("checkpoints")
-                for path in (pathlib.Path(where, name) for name in names):
-                    name = path.relative_to(self._folder).as_posix()
-                    if not _is_hidden(name) and self._is_published(name):
-                        with contextlib.suppress(FileNotFoundError):
-                            yield name, _state(path)
+        found = {}
+        for step in list_steps(self._folder / "checkpoints"):
+            manifest = self._folder / _manifest_of(step)
+            try:
+                manifest.stat()
+                states = {}
+                for name, state in self._walk(self._folder / "checkpoints" / f"{step}"):
+                    states[name] = state
+                    if self._sent.get(name) != state:
+                        _link(self._folder / name, links / name)
+                manifest.stat()
+            except FileNotFoundError:
+                continue
+            found[step] = states
+        return found
 
-    def _is_published(self, name: str) -> bool:
-        """Whether a file is of a checkpoint that has its final name, or of none."""
-        if not name.startswith("checkpoints/"):
-            return True
-        step = _CHECKPOINT.fullmatch(name)
-        return step is not None and (self._folder / _manifest_of(step[1])).is_file()
+    def _files(self) -> Iterator[tuple[str, _State]]:
+        """All other files that a kill now would leave to the next start."""
+        for name, state in self._walk(self._folder):
+            if not name.startswith("checkpoints/"):
+                yield name, state
+
+    def _walk(self, place: pathlib.Path) -> Iterator[tuple[str, _State]]:
+        for where, folders, names in os.walk(place):  # says nothing of folders that go away
+            if pathlib.Path(where) == self._folder:
+                folders[:] = [f for f in folders if f not in ("checkpoints", _LINKS)]
+            for path in (pathlib.Path(where, name) for name in names):
+                name = path.relative_to(self._folder).as_posix()
+                if not _is_hidden(name):
+                    with contextlib.suppress(FileNotFoundError):
+                        yield name, _state(path)
 
 
-def _order(name: str, modified: int) -> tuple[bool, int, int, int, str]:
-    """Sort what vouches for others behind them; a log before the checkpoint that follows it."""
+def _by_step(names: list[str]) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
+    """Names of checkpoints by step: of those with a manifest, and of the others."""
+    whole: dict[int, list[str]] = {}
+    for name in names:
+        if (step := _step_of(name)) is not None:
+            whole.setdefault(step, []).append(name)
+    halves = {step: whole.pop(step) for step in [*whole] if _manifest_of(step) not in whole[step]}
+    return dict(sorted(whole.items())), halves
+
+
+def _link(path: pathlib.Path, link: pathlib.Path) -> None:
+    """Give a file a second name, or where there are no links a copy."""
+    link.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(path, link)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        shutil.copyfile(path, link)
+
+
+def _order(name: str, modified: int) -> tuple[int, int, int, str]:
+    """Sort what vouches for others behind them, and marks of what is unfinished before them."""
     path = pathlib.PurePosixPath(name)
     rank = int(path.suffix == ".json")  # notes, lists of facts, indices of weights
     rank = 2 if path.name == CHECKPOINT_MANIFEST_FILE else -1 if name in _FIRST else rank
-    return name.startswith("checkpoints/"), rank, modified, -len(path.parts), name
+    rank = -2 if path.name.startswith(_UNFINISHED) else rank
+    return rank, modified, -len(path.parts), name
 
 
-def _is_manifest(name: str) -> bool:
-    step = _CHECKPOINT.fullmatch(name)
-    return step is not None and name == _manifest_of(step[1])
+def _step_of(name: str) -> int | None:
+    """The step of a checkpoint's file, None of another."""
+    found = _CHECKPOINT.fullmatch(name)
+    return int(found[1]) if found else None
 
 
-def _manifest_of(step: str) -> str:
+def _manifest_of(step: int) -> str:
     return f"checkpoints/{step}/{CHECKPOINT_MANIFEST_FILE}"
 
 
 def _is_hidden(name: str) -> bool:
     """Whether a name is not for the other side; one that leads out of the folder is not either."""
-    return any(not part or part.startswith(".") for part in name.split("/"))
+    return any(part in ("", ".", "..") or _HIDDEN.fullmatch(part) for part in name.split("/"))
 
 
 def _state(path: pathlib.Path) -> _State:
@@ -284,24 +464,39 @@ def _owned(store: ObjectStore) -> Iterator[None]:
             store.remove(OWNER_OBJECT)
 
 
+@dataclasses.dataclass
+class _Local:
+    """A folder, and whether it holds what is nowhere else."""
+
+    folder: pathlib.Path
+    is_needed: bool = False
+
+
 @contextlib.contextmanager
-def _local_folder(name: str) -> Iterator[pathlib.Path]:
+def _local_folder(name: str) -> Iterator[_Local]:
     """Make a folder, and remove it at the end unless it holds what could not be sent.
 
     Those of processes that were killed go first: nobody holds their locks.
     """
     for lock in pathlib.Path(tempfile.gettempdir()).glob(f"{_COPIES}*/{_LOCK}"):
-        with contextlib.suppress(OSError, ValueError), file_lock.hold(lock, "in use"):
-            shutil.rmtree(lock.parent, ignore_errors=True)
-    base = pathlib.Path(tempfile.mkdtemp(prefix=_COPIES))
-    with file_lock.hold(base / _LOCK, f"{base} is in use"):
-        (base / name).mkdir()
+        with contextlib.suppress(OSError, ValueError):
+            with file_lock.hold(lock, "in use", is_certain=True):
+                shutil.rmtree(lock.parent, ignore_errors=True)
+    new = pathlib.Path(tempfile.mkdtemp(prefix=f".{_COPIES}"))  # which none of these finds
+    with file_lock.hold(new / _LOCK, f"{new} is in use"):
+        base = new.rename(new.with_name(new.name.removeprefix(".")))
+        local = _Local(base / name)
+        local.folder.mkdir()
         try:
-            yield base / name
-        except SendError:
-            (base / _LOCK).unlink()
+            yield local
+        except SendError:  # which says so
             raise
         except BaseException:
-            shutil.rmtree(base, ignore_errors=True)
+            if local.is_needed:
+                logging.warning("what was not sent is in %s", local.folder)
             raise
-    shutil.rmtree(base, ignore_errors=True)
+        finally:
+            if local.is_needed:
+                (base / _LOCK).unlink(missing_ok=True)
+            else:
+                shutil.rmtree(base, ignore_errors=True)
