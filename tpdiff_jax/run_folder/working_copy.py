@@ -388,13 +388,13 @@ def _link(path: pathlib.Path, link: pathlib.Path) -> None:
         shutil.copyfile(path, link)
 
 
-def _order(name: str, modified: int) -> tuple[int, int, int, str]:
+def _order(name: str, modified: int) -> tuple[bool, int, int, int, str]:
     """Sort what vouches for others behind them, and marks of what is unfinished before them."""
     path = pathlib.PurePosixPath(name)
     rank = int(path.suffix == ".json")  # notes, lists of facts, indices of weights
     rank = 2 if path.name == CHECKPOINT_MANIFEST_FILE else -1 if name in _FIRST else rank
     rank = -2 if path.name.startswith(_UNFINISHED) else rank
-    return rank, modified, -len(path.parts), name
+    return name.startswith("checkpoints/"), rank, modified, -len(path.parts), name
 
 
 def _step_of(name: str) -> int | None:

@@ -52,7 +52,7 @@ def layer_norm(x: Array) -> Array:
         (x - mean) / sqrt(var + 1e-6), same shape and dtype; moments in float32.
     """
     x_f32 = x.astype(jnp.float32)
-    # Around the mean: E[x^2] - E[x]^2 is as fast, and has no digit left where tokens are far from 0.
+    # Around the mean: E[x^2] - E[x]^2 is as fast, and has no digit left far from 0.
     centred = x_f32 - jnp.mean(x_f32, axis=-1, keepdims=True)
     var = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
     return (centred * jax.lax.rsqrt(var + EPSILON)).astype(x.dtype)
