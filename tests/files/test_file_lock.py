@@ -113,8 +113,10 @@ def test_without_locks_in_the_file_system_the_log_says_so_and_work_goes_on(
     with hold(path, "busy"), hold(path, "busy"):
         pass
     assert all("No locks available" in line for line in warnings) and len(warnings) == 2
-    with pytest.raises(ValueError, match="busy"), hold(path, "busy", is_certain=True):
-        pass
+    for patience in (None, 100.0):
+        with pytest.raises(ValueError, match="lock cannot be locked: .*No locks available"):
+            with hold(path, "busy", patience=patience, is_needed=True):
+                pass
 
 
 def test_a_second_trainer_is_kept_out_and_the_workdir_is_made(tmp_path: pathlib.Path) -> None:

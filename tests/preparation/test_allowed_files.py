@@ -1,6 +1,8 @@
 """Which files of a folder are videos, and which paths of a table are followed."""
 
+import errno
 import json
+import types
 
 import pytest
 
@@ -9,6 +11,7 @@ from tests.preparation.video_files import write_video
 from tests.test_prepare import make_spec
 from tpdiff_jax.clips.bad_clips import BadClipError
 from tpdiff_jax.data.video_records import VideoRecordsSpec
+from tpdiff_jax.preparation import folder_walk
 from tpdiff_jax.preparation.caption_tables import read_sources
 from tpdiff_jax.preparation.clip_source import check_contained
 from tpdiff_jax.preparation.column_names import Columns
@@ -62,6 +65,36 @@ def test_links_to_folders_are_followed_where_they_are_allowed(tmp_path):
         assert [(bad.path, bad.reason) for bad in skipped] == [
             (name, "outside_root") for name in refused
         ]
+
+
+def test_a_video_that_is_a_link_in_a_circle_is_skipped_and_named(tmp_path):
+    root = touch(tmp_path / "root", "a.mp4", "d.mp4")
+    for link, target in (
+        ("b.mp4", "b.mp4"),
+        ("c.mp4", "sub"),  # by way of others
+        ("sub", "up"),
+        ("up", "sub"),
+        ("d.txt", "d.txt"),
+        ("e.mp4", "e" * 300),  # longer than a name can be
+        ("f.mp4", "a.mp4/f.mp4"),
+        ("notes", "notes"),
+    ):
+        (root / link).symlink_to(target)
+    clips, skipped = read(root)
+    assert [clip.path for clip in clips] == ["a.mp4"]
+    assert [(bad.path, bad.reason) for bad in skipped] == [
+        (name, "missing_file") for name in ("b.mp4", "c.mp4", "d.mp4", "e.mp4", "f.mp4")
+    ]
+    assert skipped[2].detail.startswith("d.txt: ")
+
+
+def test_a_link_that_may_not_be_followed_is_an_error_unless_it_is_a_video():
+    def refuse():
+        raise PermissionError(errno.EACCES, "Permission denied")  # which root never meets
+
+    with pytest.raises(PermissionError):
+        folder_walk._leads_to_folder(types.SimpleNamespace(name="more", is_dir=refuse))
+    assert not folder_walk._leads_to_folder(types.SimpleNamespace(name="a.mp4", is_dir=refuse))
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import pytest
 from absl import logging
 
 from tpdiff_jax.run_folder import checkpoint_folder, checkpoint_manifest
+from tpdiff_jax.run_folder import checkpoints as checkpoints_module
 from tpdiff_jax.run_folder.checkpoint_manifest import (
     CHECKPOINT_MANIFEST_FILE,
     CheckpointMismatchError,
@@ -134,6 +135,25 @@ def test_any_damaged_file_of_the_newest_sends_the_run_back_and_is_named(
     assert checkpoints.counts()["rejected_checkpoints"] == 1
 
 
+def test_a_reader_beside_a_trainer_that_prunes_takes_the_newer_one(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_steps(tmp_path, 1)
+    trainer = Checkpoints(tmp_path, identity=RUN, keep=1)
+
+    def verified(path: pathlib.Path) -> Any:
+        found = verify(path)
+        if path.name == "1":  # while the reader hashes it
+            trainer.save(2, state_at(2), {})
+            trainer.wait()
+        return found
+
+    monkeypatch.setattr(checkpoints_module, "verify", verified)
+    restored = restore(tmp_path)
+    assert restored.step == 2 and restored.rejected == ()
+    trainer.close()
+
+
 def test_every_bit_of_the_manifest_is_guarded(workdir: pathlib.Path) -> None:
     path = workdir / "checkpoints" / "6" / CHECKPOINT_MANIFEST_FILE
     before = path.read_bytes()
@@ -185,6 +205,49 @@ def test_a_walk_back_goes_on_saving_and_replaces_what_was_damaged(workdir: pathl
     assert checkpoints.steps() == [6]
     again = restore(workdir)
     assert again.step == 6 and again.totals["rejected_checkpoints"] == 1
+
+
+def session(workdir: pathlib.Path, *steps: int) -> int:
+    """Go on from the newest intact checkpoint and save; return the count of damaged ones."""
+    with Checkpoints(workdir, identity=RUN) as checkpoints:
+        checkpoints.restore(abstract_state())
+        for step in steps:
+            checkpoints.save(step, state_at(step), {})
+        return checkpoints.counts()["rejected_checkpoints"]
+
+
+@pytest.mark.parametrize("name", ["process_0", CHECKPOINT_MANIFEST_FILE])
+def test_a_damaged_checkpoint_counts_once_and_its_step_saved_and_damaged_anew_again(
+    name: str, two_steps: pathlib.Path, workdir: pathlib.Path
+) -> None:
+    def damage() -> None:
+        next((workdir / "checkpoints" / "9").rglob(name)).unlink()
+
+    save_steps(workdir, 9)
+    damage()
+    assert [session(workdir, step) for step in (7, 8)] == [1, 1]
+    moved = workdir.rename(workdir.with_name("moved"))
+    assert session(shutil.copytree(moved, workdir)) == 1, "wherever the run lies"
+    assert session(workdir, 9) == 1
+    damage()
+    assert [session(workdir), session(workdir)] == [2, 2]
+    truncate(files_of(workdir / "checkpoints" / "8")[0])
+    assert session(workdir, 8) == 3
+    assert [session(workdir), session(workdir, 9), session(workdir, 12)] == [3, 3, 3]
+
+
+def test_checkpoints_of_before_counted_saves_were_noted_count_as_they_did(
+    workdir: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truncate(files_of(workdir / "checkpoints" / "6")[0])
+    with monkeypatch.context() as patch:
+        args, real = checkpoints_module.ocp.args, checkpoints_module.ocp.args.JsonSave
+        key = checkpoints_module._COUNTED
+        patch.setattr(
+            args, "JsonSave", lambda totals: real({k: v for k, v in totals.items() if k != key})
+        )
+        assert session(workdir, 4) == 1
+    assert [session(workdir, 5), session(workdir)] == [2, 2]
 
 
 @pytest.mark.parametrize(

@@ -21,32 +21,31 @@ _POLL_SECONDS = 1.0
 
 @contextlib.contextmanager
 def hold(
-    path: pathlib.Path, busy: str, *, patience: float | None = None, is_certain: bool = False
+    path: pathlib.Path, busy: str, *, patience: float | None = None, is_needed: bool = False
 ) -> Iterator[None]:
     """Hold the lock of a file.
 
-    Where the file system has no locks, says so in the log and goes on without.
+    Where the file system has no locks, says so in the log and goes on without, unless it is needed.
 
     Args:
         path: made when missing; stays behind.
         busy: what to say when another process holds it.
-        is_certain: take the lock for held where the file system has none, as somebody must who
-            would remove what its holder needs.
         patience: seconds to wait for a holder on another machine; past them it is taken for
             vanished and its lock passed over. None refuses at once, wherever the holder is.
+        is_needed: take for held what cannot be locked, as before removing what is another's.
 
     Raises:
-        ValueError: when another process holds it.
+        ValueError: when another process holds it, or may.
     """
-    with _locked(path, busy, patience, is_certain):
+    with _locked(path, busy, patience, is_needed):
         yield
 
 
-def _locked(path: pathlib.Path, busy: str, patience: float | None, is_certain: bool) -> TextIO:
+def _locked(path: pathlib.Path, busy: str, patience: float | None, is_needed: bool) -> TextIO:
     deadline, is_waiting = time.monotonic() + (patience or 0.0), False
     while True:
         file = path.open("a+")
-        if _try_lock(file, is_certain):
+        if _try_lock(file, is_needed):
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}\n{_machine()}\n")
             file.flush()
@@ -65,14 +64,15 @@ def _locked(path: pathlib.Path, busy: str, patience: float | None, is_certain: b
         time.sleep(min(_POLL_SECONDS, patience))
 
 
-def _try_lock(file: TextIO, is_certain: bool) -> bool:
+def _try_lock(file: TextIO, is_needed: bool) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:
-        if is_certain:
-            return False
+        if is_needed:
+            file.close()
+            raise ValueError(f"{file.name} cannot be locked: {error}") from error
         logging.warning(
             "%s cannot be locked (%s): a second process is not noticed", file.name, error
         )

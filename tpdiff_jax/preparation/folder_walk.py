@@ -2,9 +2,10 @@
 
 A file or folder whose name starts with a dot is hidden; others are known by name. Links to folders
 are followed where the user has allowed what they lead to; inside the data folder they show again
-what is found in its own place.
+what is found in its own place. A link that leads nowhere is a file: whoever reads it says so.
 """
 
+import errno
 import os
 import pathlib
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ SYSTEM_NAMES = {
     "found.000",
     "__pycache__",
 }
+_LEADS_NOWHERE = (errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR)  # ENOENT raises nothing
 
 
 class FoundFiles(NamedTuple):
@@ -79,7 +81,7 @@ def walk_folder(root: pathlib.Path, also: Sequence[pathlib.Path] = ()) -> FoundF
                     found.left_out.append(path)
                 elif entry.is_dir(follow_symlinks=False):
                     rest.append(path)
-                elif not (entry.is_symlink() and entry.is_dir()):
+                elif not (entry.is_symlink() and _leads_to_folder(entry)):
                     found.files.append(path)
                 elif not (real := (root / path).resolve()).is_relative_to(root):
                     is_allowed = any(real.is_relative_to(other) for other in also)
@@ -89,3 +91,12 @@ def walk_folder(root: pathlib.Path, also: Sequence[pathlib.Path] = ()) -> FoundF
                         found.links_out.append(path)
                     seen.add(real)
     return FoundFiles(*map(sorted, found))
+
+
+def _leads_to_folder(link: "os.DirEntry[str]") -> bool:
+    try:
+        return link.is_dir()
+    except OSError as error:  # a bad video stops nothing; a folder that may not be read does
+        if error.errno not in _LEADS_NOWHERE and not is_video_name(link.name):
+            raise
+        return False

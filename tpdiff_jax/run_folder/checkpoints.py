@@ -31,6 +31,7 @@ from tpdiff_jax.run_folder.checkpoint_manifest import (
     Identity,
     checkpoint_versions,
     first_line,
+    identify_save,
     read_checkpoint_manifest,
     verify,
     write_checkpoint_manifest,
@@ -40,6 +41,8 @@ from tpdiff_jax.run_folder.fit import check_fits, describe_other_machine
 from tpdiff_jax.run_folder.orbax_saver import close_checkpointer, open_checkpointer
 
 _NO_STEP, _NONE_INTACT = -1, -2
+_COUNTED = "counted_rejections"
+"""Among a checkpoint's totals: by step, which later saves are counted as damaged already."""
 
 
 class Restored(NamedTuple):
@@ -66,7 +69,7 @@ class Checkpoints:
     """The checkpoints of one workdir.
 
     Attributes:
-        num_rejected: checkpoints found damaged, over the whole run.
+        num_rejected: checkpoints found damaged, over the whole run, each save once.
         num_failed_removals: old checkpoints that could not be removed, over the whole run.
     """
 
@@ -95,6 +98,7 @@ class Checkpoints:
         self.num_rejected = self.num_failed_removals = 0
         self._identity, self._keep = identity, keep
         self._rejected: dict[int, str] = {}  # step -> what is wrong with it
+        self._counted: dict[str, str] = {}  # step -> the save that `num_rejected` holds
         self._checkpointer = open_checkpointer()
         self._background = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
         self._running: concurrent.futures.Future[None] | None = None
@@ -139,9 +143,11 @@ class Checkpoints:
             SaveError: when this save cannot start or an earlier one has failed.
         """
         self.wait()
+        # Only later steps are looked at before this one is restored.
+        counted = {later: save for later, save in self._counted.items() if int(later) > step}
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
-            totals=ocp.args.JsonSave({**totals, **self.counts()}),
+            totals=ocp.args.JsonSave({**totals, **self.counts(), _COUNTED: counted}),
         )
         with self._reported(step):
             self._checkpointer.save(self._saving(step), args=args, force=True)
@@ -253,7 +259,20 @@ class Checkpoints:
             CheckpointError: when checkpoints exist but none (or not the wanted one) is intact.
             CheckpointMismatchError: when the newest intact one is of another run or version.
         """
-        there = self.steps()
+        while True:
+            there = self.steps()
+            try:
+                return self._restore(abstract_state, there, step, before)
+            except Exception:  # of orbax, any
+                # A trainer beside may have removed what was found, once a newer one was there.
+                now = self.steps()
+                if jax.process_count() > 1 or step is not None or set(now) <= set(there):
+                    raise
+                self._rejected = {s: why for s, why in self._rejected.items() if s in now}
+
+    def _restore(
+        self, abstract_state: Any, there: list[int], step: int | None, before: int | None
+    ) -> Restored | None:
         if step is not None and step not in there:
             raise CheckpointError(f"no checkpoint of step {step} in {self.path}: {there}")
         steps = [s for s in there if before is None or s < before]
@@ -270,9 +289,17 @@ class Checkpoints:
         )
         restored = self._checkpointer.restore(self.path / str(chosen), args=args)
         totals = dict(restored["totals"])
-        self.num_rejected = int(totals.get("rejected_checkpoints", 0)) + len(self._rejected)
+        self._count_rejected(totals)
         self.num_failed_removals += int(totals.get("failed_checkpoint_removals", 0))
         return Restored(chosen, restored["state"], totals, tuple(self._rejected.values()))
+
+    def _count_rejected(self, totals: Mapping[str, Any]) -> None:
+        """Add to the count of a checkpoint what is damaged now and not counted in it already."""
+        counted = dict(totals.get(_COUNTED, {}))  # none before they were noted
+        found = {str(step): identify_save(self.path / str(step)) for step in self._rejected}
+        new = found.items() - counted.items()
+        self.num_rejected = int(totals.get("rejected_checkpoints", 0)) + len(new)
+        self._counted = counted | found
 
     def _agreed_step(self, steps: list[int]) -> int | None:
         """Let process 0 verify and choose; every process takes its choice."""

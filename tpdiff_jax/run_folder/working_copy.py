@@ -480,7 +480,7 @@ def _local_folder(name: str) -> Iterator[_Local]:
     """
     for lock in pathlib.Path(tempfile.gettempdir()).glob(f"{_COPIES}*/{_LOCK}"):
         with contextlib.suppress(OSError, ValueError):
-            with file_lock.hold(lock, "in use", is_certain=True):
+            with file_lock.hold(lock, "in use", is_needed=True):
                 shutil.rmtree(lock.parent, ignore_errors=True)
     new = pathlib.Path(tempfile.mkdtemp(prefix=f".{_COPIES}"))  # which none of these finds
     with file_lock.hold(new / _LOCK, f"{new} is in use"):
