@@ -215,6 +215,12 @@ def test_units_and_lists_of_one_stage_are_made_to_fit() -> None:
     assert through_pyramid(gridded, "4,2,1").experiment.sampler.steps_per_stage == (1, 1, 1)
 
 
+def test_noise_on_what_no_stage_before_has_made_is_no_hindrance(vanilla: OpenedRun) -> None:
+    run = through_pyramid(opened(pyramid__coarse_noise=0.1), "4,2,1")
+    assert run.experiment.pyramid.coarse_noise == 0.0
+    np.testing.assert_array_equal(videos(run), videos(through_pyramid(vanilla, "4,2,1")))
+
+
 def test_the_cost_is_that_of_the_stages_calls(vanilla: OpenedRun) -> None:
     """Two calls of each of three stages, against six of the full video."""
     made = through_pyramid(vanilla, "4,2,1").pyramid

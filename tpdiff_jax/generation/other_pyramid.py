@@ -141,6 +141,8 @@ def _changed(
         fields["pyramid"] |= _PLAIN_UNITS
         if "line" in fields["pyramid"]:
             fields["pyramid"]["line"] = "marginal"
+        if "coarse_noise" in fields["pyramid"]:
+            fields["pyramid"]["coarse_noise"] = 0.0  # of training, which had no stage before
     fields["pyramid"] |= pyramid
     strides, before = _strides(fields["pyramid"]), [stage.strides for stage in own.pyramid.stages]
     if strides != before and "stage_fractions" not in pyramid:
