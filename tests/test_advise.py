@@ -6,6 +6,7 @@ import re
 import shlex
 from typing import Any
 
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
@@ -13,13 +14,18 @@ from tests.report.report_files import PAPER
 from tests.small_clips import KINDS, clip_config, prepare_clips
 from tests.tiny import REPO, tiny_config
 from tpdiff_jax import advise as advising
+from tpdiff_jax.advice.exact_law import GaussianVideos
 from tpdiff_jax.command_line import parse
+from tpdiff_jax.data import MovingDigitsSpec
 from tpdiff_jax.devices import processes
 from tpdiff_jax.experiment import measured_clips, window_choice
 from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.experiment.window_choice import with_saved_windows
 from tpdiff_jax.generation.from_checkpoint import open_run
 from tpdiff_jax.main import main, run_mode, run_train
+from tpdiff_jax.method.paths import FlowPath
+from tpdiff_jax.method.sampler_spec import SamplerSpec
+from tpdiff_jax.method.stages import make_pyramid
 from tpdiff_jax.run_folder.run_config import check_same_run, load_config
 from tpdiff_jax.training.training_folder import keep_config
 
@@ -92,10 +98,39 @@ def test_limits_are_kept() -> None:
     assert advice_of(config, target_cost=0.01)["recommended"] is None
 
 
+def error_of(row: dict[str, Any], **sampler: Any) -> float:
+    """The error of a row of natural digits by the law itself, flow and Euler steps."""
+    dataset = MovingDigitsSpec(num_frames=8)
+    spectrum = measured_clips.measure_clips(dataset, 0, lambda count: None)
+    pyramid = make_pyramid(
+        FlowPath(), shape=(8, 1, 1), strides=row["frame_strides"],
+        stage_fractions=row["stage_fractions"], downsample=(row["downsample"], "stride", "stride"),
+        upsample=(row["upsample"], "nearest", "nearest"),
+    )  # fmt: skip
+    spec = SamplerSpec(steps_per_stage=row["steps_per_stage"], **sampler)
+    return GaussianVideos(spectrum).error(pyramid, spec)
+
+
+def test_the_configs_own_grids_and_jumps_are_judged_and_no_even_ones() -> None:
+    even = config_of()
+    stages = build_experiment(even).pyramid.stages
+    grids = tuple(
+        tuple((s.t_end + (s.t_start - s.t_end) * np.linspace(1, 0, 5) ** 3).tolist())
+        for s in stages
+    )
+    own = config_of(sample__time_grids=grids)
+    plain, row = (advice_of(config)["configured"] for config in (even, own))
+    assert row["error"] == pytest.approx(error_of(row, time_grids=grids), rel=1e-6)
+    assert row["error"] > 1.2 * plain["error"]
+    row = advice_of(config_of(sample__renoise=False))["configured"]
+    assert row["error"] == pytest.approx(error_of(row, renoise=False), rel=1e-6)
+
+
 def test_the_settings_of_the_config_are_judged_too() -> None:
     row = advice_of(config_of(pyramid__stage_fractions=(0.2, 0.3, 0.5)))["configured"]
     assert row["frame_strides"] == [4, 2, 1] and row["steps_per_stage"] == [4, 4, 4]
     assert row["stage_fractions"] == pytest.approx([0.2, 0.3, 0.5])
+    assert row["error"] == pytest.approx(error_of(row), rel=1e-9)
     space = config_of(pyramid__strides=((2, 2, 2), (1, 1, 1)))
     assert advice_of(space)["configured"] is None
 

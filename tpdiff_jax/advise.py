@@ -198,8 +198,8 @@ class Adviser:
             tuple(experiment.sampler.steps_per_stage),
         )
         try:
-            return _row(search.judge(setting))
-        except ValueError:  # strides that do not fit the frames which are looked at
+            return _row(search.judge(setting, experiment.sampler))
+        except ValueError:  # strides or grids that do not fit the frames which are looked at
             return None
 
     def _recommended(

@@ -55,7 +55,7 @@ def test_cosines_keep_what_is_slow_and_nothing_else(cycles, left):
 
 def test_lengths_that_a_stride_does_not_fit_are_cut():
     fits = [(16, 8, 16), (17, 8, 17), (21, 8, 17), (30, 4, 29), (13, 2, 13), (9, 8, 9), (5, 4, 5)]
-    fits += [(7, 4, 0), (3, 4, 0), (2, 2, 0), (4, 2, 4), (3, 2, 3)]
+    fits += [(7, 4, 5), (6, 4, 5), (4, 4, 0), (3, 4, 0), (2, 2, 0), (4, 2, 4), (3, 2, 3)]
     assert [(n, r, fitting_length(n, r)) for n, r, _ in fits] == fits
     assert detail_share(np.eye(3), 8, "nearest") is None
     for length in (16, 17):

@@ -41,15 +41,17 @@ def pyramid_of(path, num_frames=8, strides=(4, 2, 1), up="nearest", **options):
         (FLOW, "euler", {"up": "dct", "downsample": "dct", "power": 1.5}),
         (DDIM, "second_order", {"up": "insert", "overlap": 2.0, "power": (1.0, 2.0, 0.5)}),
         (FLOW, "euler", {"line": "marginal"}),
+        (FLOW, "euler", {"renoise": False}),
     ],
 )
 def test_it_is_the_law_of_the_real_sampler(path, solver, options):
-    power = options.get("power", 1.0)
-    pyramid = pyramid_of(path, **{name: options[name] for name in options if name != "power"})
+    power, renoise = options.get("power", 1.0), options.get("renoise", True)
+    of_pyramid = {name: options[name] for name in options if name not in ("power", "renoise")}
+    pyramid = pyramid_of(path, **of_pyramid)
     down, up = options.get("downsample", "stride"), options.get("up", "nearest")
     mean, cov = moving_video_law(pyramid.num_frames)
     steps = tuple(range(3, 3 + pyramid.num_stages))
-    spec = SamplerSpec(steps_per_stage=steps, solver=solver, grid_power=power)
+    spec = SamplerSpec(steps_per_stage=steps, solver=solver, grid_power=power, renoise=renoise)
     with jax.enable_x64(True):
         world = GaussianWorld(pyramid, down, up, 0.0 * mean, cov)
         _, expected = sampled_law(world, spec)

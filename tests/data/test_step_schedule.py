@@ -34,6 +34,22 @@ def test_counts_follow_unequal_probabilities() -> None:
     np.testing.assert_allclose(shares, [0.5, 0.3, 0.2], atol=5e-3)
 
 
+def test_a_rare_stage_is_trained_as_often_as_its_probability_says() -> None:
+    probs, num_steps = validate_stage_probs((0.002, 0.998), 2), 80_000
+    count = sum(stage_of_step(5, step, probs) == 0 for step in range(num_steps))
+    assert abs(count - 160) < 5 * 160**0.5  # at most one a block: binomial
+
+
+def test_equal_stages_are_shuffled_alone_wherever_their_block_starts() -> None:
+    for num_stages in range(1, 9):
+        probs, length = validate_stage_probs((), num_stages), 4 * num_stages
+        for block in range(50):
+            rng = np.random.default_rng([11, block, 0x57A6E])
+            steps = range(block * length, (block + 1) * length)
+            expected = (rng.permutation(length) // 4).tolist()
+            assert [stage_of_step(11, step, probs) for step in steps] == expected
+
+
 def test_one_stage_is_always_stage_zero() -> None:
     assert {stage_of_step(0, step, (1.0,)) for step in range(50)} == {0}
 

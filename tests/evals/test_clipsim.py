@@ -59,6 +59,14 @@ def test_frames_are_prepared_as_published(shape):
     np.testing.assert_allclose(prepare_frame(frame, 32), expected, atol=1e-5)
 
 
+def test_a_longer_side_of_whole_pixels_loses_none():
+    """360 * (224 / 160) is below 504 in floating point."""
+    frame = some_frames((160, 360, 3))
+    processor = transformers.CLIPImageProcessorPil(size={"shortest_edge": 224}, crop_size=224)
+    expected = processor(images=[frame], return_tensors="np").pixel_values[0]
+    np.testing.assert_allclose(prepare_frame(frame, 224), expected, atol=1e-5)
+
+
 def test_the_mean_is_over_frames_then_prompts_times_a_hundred():
     clips = np.zeros((2, 4, 8, 8, 3), np.uint8)
     cosines = {"a": np.array([0.1, 0.2, 0.3, 0.4]), "b": np.array([0.5, 0.5, 0.5, 0.5])}

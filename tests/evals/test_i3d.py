@@ -53,6 +53,14 @@ def test_logits_equal_the_reference(num_frames, reference, tensors):
     np.testing.assert_allclose(found, expected, atol=2e-4 * np.std(expected))
 
 
+def test_no_convolution_is_rounded_to_what_a_device_prefers(tensors):
+    video = np.zeros((1, 9, 224, 224, 3), np.float32)
+    traced = jax.make_jaxpr(i3d_logits)(params_from_tensors(tensors, WIDTH), video)
+    equations = [one for one in traced.eqns if one.primitive.name == "conv_general_dilated"]
+    highest = (jax.lax.Precision.HIGHEST,) * 2
+    assert [one.params["precision"] for one in equations] == [highest] * len(unit_shapes())
+
+
 def test_the_published_network_has_its_size():
     """The port's file: 344 tensors, 12.71 million numbers."""
     shapes = unit_shapes()

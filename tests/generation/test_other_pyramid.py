@@ -20,6 +20,7 @@ from tests.small_clips import clip_config, prepare_clips
 from tests.tiny import set_field, tiny_config
 from tpdiff_jax import main, method, train
 from tpdiff_jax.command_line import parse
+from tpdiff_jax.data import MovingDigitsSpec
 from tpdiff_jax.experiment.build import Experiment, build_experiment
 from tpdiff_jax.generation.from_checkpoint import (
     GenerateFlags,
@@ -214,6 +215,12 @@ def test_units_and_lists_of_one_stage_are_made_to_fit() -> None:
     assert through_pyramid(gridded, "4,2,1").experiment.sampler.steps_per_stage == (1, 1, 1)
 
 
+def test_noise_on_what_no_stage_before_has_made_is_no_hindrance(vanilla: OpenedRun) -> None:
+    run = through_pyramid(opened(pyramid__coarse_noise=0.1), "4,2,1")
+    assert run.experiment.pyramid.coarse_noise == 0.0
+    np.testing.assert_array_equal(videos(run), videos(through_pyramid(vanilla, "4,2,1")))
+
+
 def test_the_cost_is_that_of_the_stages_calls(vanilla: OpenedRun) -> None:
     """Two calls of each of three stages, against six of the full video."""
     made = through_pyramid(vanilla, "4,2,1").pyramid
@@ -247,6 +254,30 @@ def test_a_network_trained_stage_by_stage_knows_its_own_stages_alone(asked: str)
 def test_what_leaves_its_stages_as_they_are_is_allowed(asked: str) -> None:
     run = through_pyramid(opened(**STAGEWISE), asked)
     assert [stage.num_frames for stage in run.experiment.pyramid.stages] == [2, 4, 8]
+
+
+@pytest.mark.parametrize("line", ["stagewise", "marginal"])
+def test_windows_stay_those_of_all_buckets_where_one_is_shown(line: str) -> None:
+    """Linear upsampling has a larger L the longer a clip: the long bucket decides the starts."""
+    config = tiny_config(**VANILLA | STAGEWISE, pyramid__line=line)
+    config.pyramid.upsample = "linear"
+    buckets = {"8": MovingDigitsSpec(num_frames=8), "32": MovingDigitsSpec(num_frames=32)}
+    whole = build_experiment(config, clips=buckets)
+    alone = build_experiment(config, clips={"8": buckets["8"]})
+    trained, shorter = (windows(one) for one in (whole, alone))
+    assert trained != shorter
+    for bucket in buckets:
+        run = OpenedRun(pathlib.Path("nowhere"), 1, whole.of_bucket(bucket), {})
+        made = through_pyramid(run, "steps_per_stage=(2,2,2)").experiment
+        assert windows(made) == trained
+        assert [clips.bucket for clips in made.shapes] == [bucket]
+        if line == "marginal":  # a pyramid of its own need not fit the other bucket
+            strides = {"8": "8,1", "32": "32,1"}[bucket]
+            assert through_pyramid(run, strides).experiment.pyramid.num_frames == int(bucket)
+
+
+def windows(experiment: Experiment) -> list[tuple[float, float]]:
+    return [(stage.t_start, stage.t_end) for stage in experiment.pyramid.stages]
 
 
 def test_a_marginal_run_takes_any_pyramid_and_says_what_was_not_trained(

@@ -392,3 +392,18 @@ def test_shapes_that_share_a_network_share_the_largest_eigenvalue_of_all_axes():
 def test_refuses_what_does_not_fit_in_space_by_name(changes, field):
     with pytest.raises(ValueError, match=field.replace(".", r"\.")):
         make_pyramid(FlowPath(), **{"shape": (4, 8, 8), "strides": SPACE, **changes})
+
+
+@pytest.mark.parametrize("strides, fractions, empty", [
+    ((2, 1), (0.9995, 0.0005), 1), ((2, 1), (0.999, 0.001), 1),
+    ((4, 2, 1), (0.999, 0.0005, 0.0005), 1), ((4, 2, 1), (0.9985, 0.001, 0.0005), 2),
+])  # fmt: skip
+def test_a_window_in_which_the_path_stands_still_is_refused(strides, fractions, empty):
+    """Below its first grid point, 0.001, with nothing that the jump makes noisier."""
+    path = DDIMPath(final_alpha="first")
+    fields = {"shape": (8, 1, 1), "strides": strides, "upsample": "insert"}
+    message = rf"pyramid\.stage_fractions gives stage {empty} an empty window.*share of stage"
+    with pytest.raises(ValueError, match=message):
+        make_pyramid(path, **fields, stage_fractions=fractions)
+    make_pyramid(path, **fields | {"upsample": "linear"}, stage_fractions=fractions)
+    make_pyramid(DDIMPath(), **fields, stage_fractions=fractions)

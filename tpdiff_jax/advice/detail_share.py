@@ -29,7 +29,7 @@ def fitting_length(num_frames: int, stride: int) -> int:
         A number of frames up to F; 0 where not even two coarse frames fit.
     """
     if num_frames < 2 * stride:
-        return num_frames if num_frames == stride + 1 else 0
+        return stride + 1 if num_frames > stride else 0
     return num_frames - max(num_frames % stride - 1, 0)
 
 

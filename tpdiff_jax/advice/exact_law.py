@@ -56,7 +56,7 @@ class GaussianVideos:
 
         Args:
             pyramid: stages over time alone, of as many frames as the spectrum has.
-            spec: solver, steps and grids; guidance is none.
+            spec: solver, steps, grids and jumps; guidance is none.
 
         Returns:
             C of each band, float64, [bands, F, F].
@@ -67,7 +67,9 @@ class GaussianVideos:
             if stage.jump is not None:
                 up, scale = stage.jump.upsample.matrices[0], stage.jump.scale
                 fresh = np.eye(len(up)) - up @ up.T / stage.jump.eigenvalue
-                cov = scale**2 * (up @ cov @ up.T) + stage.sigma_start**2 * fresh
+                cov = up @ cov @ up.T
+                if spec.renoise:
+                    cov = scale**2 * cov + stage.sigma_start**2 * fresh
             product = self._stage_map(pyramid, stage.index, grid, spec.solver)
             cov = product @ cov @ product.swapaxes(1, 2)
         return cov

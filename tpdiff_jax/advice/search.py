@@ -117,11 +117,16 @@ class Search:
         self._videos = GaussianVideos(problem.spectrum)
         self._jumps: dict[tuple, tuple[tuple[float, ...], tuple[float, ...]]] = {}
 
-    def judge(self, setting: Setting) -> Candidate:
+    def judge(self, setting: Setting, sampler: SamplerSpec | None = None) -> Candidate:
         """Measure one setting.
 
+        Args:
+            setting: the fields.
+            sampler: with grids or jumps of its own; None: the problem's solver and powers.
+
         Raises:
-            ValueError: for windows that cannot exist on this path, or frames that do not fit.
+            ValueError: for windows that cannot exist on this path, frames that do not fit, or
+                grids of time that do not fit the windows.
         """
         pyramid, key = self.pyramid(setting), setting[:4]
         if key not in self._jumps:
@@ -133,7 +138,7 @@ class Search:
         spent = sum(n * self._costs.sampling[r] for n, r in zip(calls, strides, strict=True))
         return Candidate(
             setting=setting,
-            error=self._videos.error(pyramid, self._sampler(calls)),
+            error=self._videos.error(pyramid, sampler or self._sampler(calls)),
             debts=debts,
             visible_details=details,
             sampling_cost=spent / sum(calls),

@@ -19,6 +19,7 @@ import numpy as np
 
 _BLOCKS_PER_STAGE = 4
 _STEPS_PER_BUCKET = 100
+_EDGE = 1e-9  # off the ends of (0, 1), where rounding would move steps of equal stages
 
 
 def validate_stage_probs(stage_probs: Sequence[float], num_stages: int) -> tuple[float, ...]:
@@ -141,7 +142,7 @@ def _block(seed: int, block_index: int, stage_probs: tuple[float, ...]) -> tuple
     num_stages = len(stage_probs)
     length = _BLOCKS_PER_STAGE * num_stages
     rng = np.random.default_rng([seed, block_index, 0x57A6E])
-    u = (rng.permutation(length) + rng.uniform(0.01, 0.99)) / length
+    u = (rng.permutation(length) + rng.uniform(_EDGE, 1.0 - _EDGE)) / length
     stages = np.searchsorted(np.cumsum(stage_probs), u, side="right")
     return tuple(np.minimum(stages, num_stages - 1).tolist())
 

@@ -73,9 +73,8 @@ class ClipScorer:
 def prepare_frame(frame: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
     """Return CLIP's input of a frame [h, w, 3]: [3, size, size]."""
     height, width = frame.shape[:2]
-    scale = size / min(height, width)
     # The longer side is cut to whole pixels, as the published preprocessing does.
-    new = [size if side == min(height, width) else int(side * scale) for side in (height, width)]
+    new = [size * side // min(height, width) for side in (height, width)]
     picture = Image.fromarray(frame).resize((new[1], new[0]), Image.Resampling.BICUBIC)
     top, left = ((side - size) // 2 for side in new)
     cropped = np.asarray(picture)[top : top + size, left : left + size]

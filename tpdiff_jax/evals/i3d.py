@@ -154,7 +154,9 @@ def _unit(x: Array, unit: Params, stride: int = 1) -> Array:
 
 def _convolve(x: Array, kernel: Array, stride: int) -> Array:
     return jax.lax.conv_general_dilated(
-        x, kernel, (stride,) * 3, "SAME", dimension_numbers=("NDHWC", "DHWIO", "NDHWC")
+        *(x, kernel, (stride,) * 3, "SAME"),
+        dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
+        precision=jax.lax.Precision.HIGHEST,  # a figure must not depend on the device
     )
 
 

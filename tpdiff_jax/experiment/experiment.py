@@ -50,6 +50,8 @@ class Experiment:
         weights: published weights to start from; None draws them.
         adapter: file or folder of an adapter that low-rank changes start from; None: from nothing.
         told_strides: what sampling tells the network in place of a stage's strides; None: those.
+        other_shapes: shapes left out by `of_bucket`, whose upsampling the windows were made for
+            too.
     """
 
     config: ConfigDict
@@ -67,6 +69,7 @@ class Experiment:
     weights: PublishedWeights | None = None
     adapter: pathlib.Path | None = None
     told_strides: Strides | None = None
+    other_shapes: tuple[ClipsOfShape, ...] = ()
 
     @property
     def clip_facts(self) -> ClipFacts:
@@ -149,8 +152,10 @@ class Experiment:
         if name not in shapes:
             names = ", ".join(bucket for bucket in shapes if bucket) or "none: clips have one shape"
             raise ValueError(f"--bucket={name} must be a bucket of the clips; there are {names}")
-        task = self.task._replace(pyramid=shapes[name].pyramid)
-        return dataclasses.replace(self, shapes=(shapes[name],), task=task)
+        shown = shapes.pop(name)
+        task = self.task._replace(pyramid=shown.pyramid)
+        others = (*self.other_shapes, *shapes.values())
+        return dataclasses.replace(self, shapes=(shown,), task=task, other_shapes=others)
 
     @property
     def identity(self) -> Identity:

@@ -141,10 +141,11 @@ def _changed(
         fields["pyramid"] |= _PLAIN_UNITS
         if "line" in fields["pyramid"]:
             fields["pyramid"]["line"] = "marginal"
+        if "coarse_noise" in fields["pyramid"]:
+            fields["pyramid"]["coarse_noise"] = 0.0  # of training, which had no stage before
     fields["pyramid"] |= pyramid
-    given = fields["pyramid"]["frame_strides"] or fields["pyramid"]["strides"]
-    strides, before = method.stage_strides(given), [stage.strides for stage in own.pyramid.stages]
-    if list(strides) != before and "stage_fractions" not in pyramid:
+    strides, before = _strides(fields["pyramid"]), [stage.strides for stage in own.pyramid.stages]
+    if strides != before and "stage_fractions" not in pyramid:
         fields["pyramid"]["stage_fractions"] = ()
     fields["train"]["stage_probs"] = ()
     if len(strides) != len(before):
@@ -152,6 +153,11 @@ def _changed(
     more = sampling or {}
     fields["sample"] |= {name: more[name] for name in OF_SAMPLING if name in more}
     return ConfigDict(fields)
+
+
+def _strides(pyramid: Mapping[str, Any]) -> list[Strides]:
+    """Strides that the fields of the config group say."""
+    return list(method.stage_strides(pyramid["frame_strides"] or pyramid["strides"]))
 
 
 def _clear_stages(sample: dict[str, Any], num_stages: int) -> None:
@@ -169,9 +175,15 @@ def _clear_stages(sample: dict[str, Any], num_stages: int) -> None:
 
 
 def _rebuilt(own: Experiment, config: ConfigDict) -> Experiment:
-    """The experiment of another config, on the same clips and devices."""
-    clips = {one.bucket: one.dataset for one in own.shapes}
-    return build_experiment(config, list(own.mesh.devices.flat), clips=clips)
+    """The experiment of another config, on the same clips and devices.
+
+    Where strides stay, the windows are those of all the run's buckets, as in training.
+    """
+    is_same = _strides(config.pyramid) == [stage.strides for stage in own.pyramid.stages]
+    shapes = own.shapes + (own.other_shapes if is_same else ())
+    clips = {one.bucket: one.dataset for one in shapes}
+    made = build_experiment(config, list(own.mesh.devices.flat), clips=clips)
+    return made.of_bucket(own.shapes[0].bucket) if own.other_shapes else made
 
 
 def _check_same_stages(own: Experiment, other: Experiment, pyramid: Mapping[str, Any]) -> None:

@@ -45,6 +45,7 @@ FRAME_POSITIONS = ("consistent", "naive")
 MIN_SHARE = 1e-6
 """Least share of [0, 1] of a stage. Times are float32, which near 1 resolves 6e-8: in a window of
 that width they would fall on its ends and outside it."""
+_ROUNDING = 1e-9
 
 
 def make_pyramid(
@@ -225,6 +226,12 @@ def _stage(
     jump: Jump | None,
 ) -> Stage:
     start, end = path.host_scales(t_start), path.host_scales(t_end)
+    if start.nu <= (1.0 + _ROUNDING) * end.nu:  # a path may stand still near the data
+        raise ValueError(
+            f"pyramid.stage_fractions gives stage {index} an empty window: at noise times "
+            f"{t_start:.4f} and {t_end:.4f} this path has one noise-to-signal ratio, {end.nu:.4g}; "
+            f"allowed: a larger share of stage {index}"
+        )
     time, height, width = kept.matrices
     return Stage(
         index=index,

@@ -41,6 +41,22 @@ def test_softmax_of_bfloat16_scores_runs_in_float32():
     np.testing.assert_allclose(result.astype(jnp.float32), 1.0, atol=5e-3)
 
 
+def test_scores_of_bfloat16_are_not_rounded_before_the_softmax():
+    q, k = (5.0 * normal((1, 64, 2, 64), seed) for seed in (0, 1))  # scores far above 1
+    q, k, v = (x.astype(jnp.bfloat16) for x in (q, k, normal((1, 64, 2, 64), 2)))
+    expected = dot_product_attention(*(x.astype(jnp.float32) for x in (q, k, v)))
+    result = dot_product_attention(q, k, v)
+    assert result.dtype == jnp.bfloat16
+    # Weights and values round to 2^-9 each; scores near 64 would err by 1/8 and weights by 12 %.
+    np.testing.assert_allclose(result.astype(jnp.float32), expected, atol=0.03)
+
+
+def test_gradients_of_bfloat16_have_its_type():
+    q, k, v = (normal((1, 8, 2, 16), seed).astype(jnp.bfloat16) for seed in range(3))
+    slopes = jax.grad(lambda *x: dot_product_attention(*x).sum(), argnums=(0, 1, 2))(q, k, v)
+    assert {slope.dtype.name for slope in slopes} == {"bfloat16"}
+
+
 def test_permuting_tokens_with_their_positions_permutes_the_output():
     attention = SelfAttention(16, 2, True, FLOAT32, nnx.Rngs(0))
     x, positions, order = normal((2, 5, 16)), np.arange(5.0) * 4, np.array([3, 0, 4, 1, 2])

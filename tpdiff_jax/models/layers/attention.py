@@ -24,7 +24,7 @@ RotaryTable = tuple[Array, Array]
 
 
 def dot_product_attention(q: Array, k: Array, v: Array, key_mask: Array | None = None) -> Array:
-    """softmax(q k^T / sqrt(e)) v, the softmax in float32 and over the visible keys.
+    """softmax(q k^T / sqrt(e)) v, scores and softmax in float32, over the visible keys.
 
     Args:
         q: queries, [..., l, n, e].
@@ -38,8 +38,8 @@ def dot_product_attention(q: Array, k: Array, v: Array, key_mask: Array | None =
 
     Source: Vaswani et al., arXiv 1706.03762, Eq. 1.
     """
-    scores = jnp.einsum("...qne,...kne->...nqk", q * q.shape[-1] ** -0.5, k)
-    scores = scores.astype(jnp.float32)
+    axes, scaled = "...qne,...kne->...nqk", q * q.shape[-1] ** -0.5
+    scores = jnp.einsum(axes, scaled, k, preferred_element_type=jnp.float32)
     if key_mask is not None:
         scores = jnp.where(key_mask[:, None, None, :], scores, -jnp.inf)
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
