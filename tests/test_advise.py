@@ -13,6 +13,7 @@ from tests.report.report_files import PAPER
 from tests.small_clips import KINDS, clip_config, prepare_clips
 from tests.tiny import REPO, tiny_config
 from tpdiff_jax import advise as advising
+from tpdiff_jax.advice import advice_text, choice
 from tpdiff_jax.command_line import parse
 from tpdiff_jax.devices import processes
 from tpdiff_jax.experiment import measured_clips, window_choice
@@ -20,6 +21,9 @@ from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.experiment.window_choice import with_saved_windows
 from tpdiff_jax.generation.from_checkpoint import open_run
 from tpdiff_jax.main import main, run_mode, run_train
+from tpdiff_jax.models.video_dit.network import VideoDiT
+from tpdiff_jax.report import advice_page
+from tpdiff_jax.report.pages import Fact
 from tpdiff_jax.run_folder.run_config import check_same_run, load_config
 from tpdiff_jax.training.training_folder import keep_config
 
@@ -90,6 +94,75 @@ def test_limits_are_kept() -> None:
     ]  # fmt: skip
     assert best["error"] == pytest.approx(min(row["error"] for row in within), abs=1e-5)
     assert advice_of(config, target_cost=0.01)["recommended"] is None
+
+
+def test_a_limit_of_cost_that_only_bad_settings_keep_to_does_not_pay(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    content = advice_of(config_of(data__speed_stratum="slow"), target_cost=0.7)
+    best, vanilla = content["recommended"], content["vanilla"]
+    assert best["error"] > content["inputs"]["error_limit"] and not content["pays"]
+    assert content["verdict"] == (
+        f"Within a cost of 0.7 the least error is {best['error']:.3f}, against "
+        f"{vanilla['error']:.3f} of ordinary diffusion."
+    )
+    out = capsys.readouterr().out
+    assert content["verdict"] in out and "the best there is: " in out
+    assert "pays here" not in out and "recommended: " not in out
+    assert advice_page._head_facts(content)[0] == Fact("pays", "no")
+    rows = advice_page._next_best(content)
+    assert rows and all(row["cost"] <= 0.7 for row in rows)
+    errors = [row["error"] for row in rows]
+    assert errors == sorted(errors) and errors[0] >= best["error"]
+
+
+def test_a_pyramid_that_hardly_saves_anything_does_not_pay(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module in (choice, advice_text):
+        monkeypatch.setattr(module, "PAYING_COST", 0.5)
+    content = advice_of(config_of(data__speed_stratum="slow"))
+    assert content["verdict"] == "A temporal pyramid hardly pays here: its cost is above 0.5."
+    assert not content["pays"] and "the best there is: " in capsys.readouterr().out
+
+
+def test_where_nothing_can_be_tried_it_is_told_why(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slow = {"data__speed_stratum": "slow", "pyramid__frame_strides": (1,)}
+    told = "No temporal pyramid can be tried: "
+    once = advice_of(tiny_config(sample__num_steps=1, **slow))
+    assert once["verdict"] == f"{told}one network call is not enough for two stages."
+    short = advice_of(config_of(data__num_frames=2, **slow))
+    assert short["verdict"] == "Clips are too short for a temporal pyramid."
+    assert " clips of 2 frames, too few to repeat one of them\n" in capsys.readouterr().out
+
+    def check_shape(network: VideoDiT, shape: Any, strides: tuple[int, ...]) -> None:
+        if strides[0] > 1:
+            raise ValueError("no strides over time")
+
+    monkeypatch.setattr(VideoDiT, "check_shape", check_shape)
+    refused = advice_of(config_of(**slow))
+    assert refused["candidates"] == [] and not refused["pays"]
+    assert refused["verdict"] == (
+        f"{told}no strides of 2 fit both the network and clips of 8 frames."
+    )
+
+
+@pytest.mark.parametrize(
+    "flags, named",
+    [
+        ({"target_cost": 0.0}, "visible detail 1, cost 0."),
+        ({"target_cost": 0.01, "target_debt": 0.5}, "debt 0.5, cost 0.01."),
+        ({"target_debt": 0.0}, "error {error_limit:.3g}, debt 0."),
+    ],
+)
+def test_the_limits_that_nothing_keeps_to_are_those_that_were_applied(
+    flags: dict[str, float], named: str
+) -> None:
+    content = advice_of(config_of(data__speed_stratum="slow"), **flags)
+    limits = named.format(**content["inputs"])
+    assert content["verdict"] == f"No setting keeps to the limits: {limits}"
 
 
 def test_the_settings_of_the_config_are_judged_too() -> None:

@@ -23,6 +23,7 @@ from tpdiff_jax.advice.choice import (
     Limits,
     choose_setting,
     error_limit,
+    is_paying,
 )
 from tpdiff_jax.advice.clip_spectrum import ClipSpectrum
 from tpdiff_jax.advice.detail_share import SHOWN_STRIDES, detail_share, detail_shares
@@ -129,10 +130,11 @@ class Adviser:
             "bands": _bands(spectrum),
             "inputs": self._inputs(limits, vanilla.error),
             "useful_strides": list(useful),
+            "ladders": [list(ladder) for ladder in ladders],
             "vanilla": _row(vanilla),
             "configured": self._configured(search),
             "recommended": best and self._recommended(search, best, spectrum),
-            "pays": bool(useful) and best is not None,
+            "pays": bool(useful) and is_paying(best, vanilla.error),
             "candidates": [_row(one) for one in candidates],
             **run_origin(),
             "versions": package_versions(),

@@ -26,6 +26,7 @@ _NOTE = (
     "lies below a jump's noise, the noise hides what the coarse frames lack"
 )
 _SHOWN_CANDIDATES = 12
+_ROUNDING = 1.0 + 1e-9
 _HEIGHT = 340.0
 
 
@@ -157,17 +158,21 @@ def _settings_table(content: Mapping[str, Any]) -> Table:
 
 
 def _next_best(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Other settings within the limits of error and debt, the cheapest first."""
+    """Other settings within the limits: the cheapest first, or with one of cost the best first."""
     limits, best = content["inputs"], content["recommended"] or {}
+    most, is_capped = limits["max_cost"], limits["max_cost"] is not None
     kept = [
         row
         for row in content["candidates"]
-        if row["error"] <= limits["error_limit"]
+        if (row["cost"] <= most * _ROUNDING if is_capped else row["error"] <= limits["error_limit"])
         and _keeps(row["visible_details"], limits["max_visible"])
         and _keeps(row["debts"], limits["max_debt"])
         and any(row[name] != best.get(name) for name in row)
     ]
-    order = sorted(kept, key=lambda row: (round(row["cost"], 6), max(row["visible_details"])))
+    if is_capped:
+        order = sorted(kept, key=lambda row: (round(row["error"], 6), row["cost"]))
+    else:
+        order = sorted(kept, key=lambda row: (round(row["cost"], 6), max(row["visible_details"])))
     return order[:_SHOWN_CANDIDATES]
 
 
