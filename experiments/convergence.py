@@ -212,7 +212,7 @@ def speedups_by_target(
     for arm in arms:
         pairs = pairs_by_seed(curves, arm.name, arm.baseline) if arm.baseline else []
         for metric in (metric for metric in metrics if metric in summary["metric_info"]):
-            info, reached = summary["metric_info"][metric], summary["reached"]
+            info, reached = summary["metric_info"][metric], summary.get("reached", "first")
             for axis in AXES if pairs else ():
                 found = [speed_up(pairs, metric, info, axis, s, reached) for s in FIGURE_SHARES]
                 points = [
