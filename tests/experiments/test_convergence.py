@@ -232,6 +232,14 @@ def test_every_arm_gets_the_rate_of_its_best_run():
     assert chosen == {"flow_vanilla": 2e-3, "ddim_tpdiff": 1e-3}
     tuned = with_rates(arms, chosen)
     assert [arm.overrides["optim.learning_rate"] for arm in tuned] == [2e-3, 1e-3]
+    late = {
+        name: Curve("a", 9, {"samples": np.array([1.0, 2.0])}, {"frechet": np.array(y)}, {})
+        for name, y in {
+            "ddim_tpdiff_rate_0.001": [5.0, 4.0],
+            "ddim_tpdiff_rate_0.002": [1.0, np.nan],
+        }.items()
+    }
+    assert choose_rates(arms[1:], rates, late, "frechet", FRECHET) == {"ddim_tpdiff": 1e-3}
     with pytest.raises(ValueError, match="the sweep of ddim_tpdiff has no run"):
         choose_rates(arms[1:], rates, {}, "frechet", FRECHET)
 
