@@ -1,5 +1,6 @@
 """--mode=advise as a user runs it, and windows that are left to the clips."""
 
+import dataclasses
 import json
 import pathlib
 import re
@@ -17,7 +18,7 @@ from tpdiff_jax.advice import advice_text, choice
 from tpdiff_jax.command_line import parse
 from tpdiff_jax.devices import processes
 from tpdiff_jax.experiment import measured_clips, window_choice
-from tpdiff_jax.experiment.build import build_experiment
+from tpdiff_jax.experiment.build import Experiment, build_experiment
 from tpdiff_jax.experiment.window_choice import with_saved_windows
 from tpdiff_jax.generation.from_checkpoint import open_run
 from tpdiff_jax.main import main, run_mode, run_train
@@ -80,6 +81,38 @@ def test_what_it_recommends_is_a_command_that_builds() -> None:
     pyramid = build_experiment(command.values["config"]).pyramid
     assert [stage.strides[0] for stage in pyramid.stages] == best["frame_strides"]
     assert pyramid.stages[1].nu_start == pytest.approx(best["jumps"][0]["noise"])
+
+
+GRIDS = ((1.0, 0.99, 0.98, 0.97, 2 / 3), (0.7387961, 0.73, 0.72, 0.71, 1 / 3),
+         (0.4142136, 0.41, 0.405, 0.40, 0.0))  # fmt: skip
+"""Noise times of the stages of 4, 2, 1 by copies: most calls are at nearly the same time."""
+
+
+@pytest.mark.parametrize(
+    "lines, wanted",
+    [
+        (["config.sample.grid_power = (1.0, 1.0, 2.0)"], {"grid_power": (1.0,)}),
+        (["config.sample.grid_power = (2.0, 2.0, 2.0)"], {"grid_power": (2.0,)}),
+        ([f"config.sample.time_grids = {GRIDS}", "config.pyramid.upsample = 'nearest'"],
+         {"time_grids": ()}),
+        (["config.train.stage_probs = (0.8, 0.1, 0.1)"], {"grid_power": (1.0,)}),
+    ],
+)  # fmt: skip
+def test_entries_of_other_stages_are_reset(
+    tmp_path: pathlib.Path, lines: list[str], wanted: dict[str, Any]
+) -> None:
+    sizes = ["config.data.speed_stratum = 'slow'", "config.data.num_frames = 8"]
+    sizes += ["config.sample.num_steps = 12"]
+    text = "from configs import flow\n\n\ndef get_config():\n    config = flow.get_config()\n"
+    text += "".join(f"    {line}\n" for line in [*sizes, *lines]) + "    return config\n"
+    (tmp_path / "own.py").write_text(text)
+    words = ["main", "--workdir=w", f"--config={tmp_path / 'own.py'}"]
+    best = advice_of(parse(words).values["config"])["recommended"]
+    assert best["frame_strides"] == [2, 1]
+    config = parse([*words, *shlex.split(best["overrides"])]).values["config"]
+    assert len(build_experiment(config).pyramid.stages) == 2
+    assert {name: config.sample[name] for name in wanted} == wanted
+    assert config.train.stage_probs == ()
 
 
 def test_limits_are_kept() -> None:
@@ -169,8 +202,64 @@ def test_the_settings_of_the_config_are_judged_too() -> None:
     row = advice_of(config_of(pyramid__stage_fractions=(0.2, 0.3, 0.5)))["configured"]
     assert row["frame_strides"] == [4, 2, 1] and row["steps_per_stage"] == [4, 4, 4]
     assert row["stage_fractions"] == pytest.approx([0.2, 0.3, 0.5])
+    often = (0.8, 0.1, 0.1)
+    seldom = advice_of(config_of(train__stage_probs=often))["configured"]
+    experiment = build_experiment(config_of(train__stage_probs=often))
+    flops = [program.train_flops for program in experiment.programs]
+    assert seldom["training_cost"] == pytest.approx(experiment.mean_over_steps(flops) / flops[-1])
+    assert seldom["training_cost"] < row["training_cost"] == pytest.approx(7 / 12, rel=0.01)
     space = config_of(pyramid__strides=((2, 2, 2), (1, 1, 1)))
     assert advice_of(space)["configured"] is None
+
+
+def test_noise_times_of_the_config_are_judged_as_they_are() -> None:
+    slow = {"data__speed_stratum": "slow", "pyramid__upsample": "nearest"}
+    even = advice_of(config_of(**slow))
+    bad = advice_of(config_of(sample__time_grids=GRIDS, **slow))
+    assert bad["configured"]["error"] > 2 * even["configured"]["error"]
+    assert bad["vanilla"] == even["vanilla"] and bad["candidates"] == even["candidates"]
+
+
+def test_what_the_law_does_not_know_is_told(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = config_of(pyramid__coarse_noise=0.5, sample__renoise=False)
+    content = advising.advise(config, tmp_path, advising.AdviceFlags())
+    told = "pyramid.coarse_noise=0.5, sample.renoise=False"
+    assert content["not_modelled"] == told.split(", ")
+    assert f"  not modelled: {told}\n" in capsys.readouterr().out
+    assert told in (tmp_path / "advise.html").read_text()
+    assert advice_of(config_of())["not_modelled"] == []
+    assert "not modelled" not in capsys.readouterr().out
+
+
+def test_times_are_shifted_as_those_of_the_bucket_that_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def built(size: int) -> Experiment:
+        config = config_of(data__frame_size=size, data__speed_stratum="slow")
+        with config.unlocked():
+            config.pyramid.time_shift_shape = (1, 64, 64)
+        return build_experiment(config)
+
+    small, large = built(32), built(64)
+    shapes = (small.shapes[0], large.shapes[0])
+    both = dataclasses.replace(large, shapes=shapes)
+    assert both.pyramid.time_shift != large.pyramid.time_shift
+    adviser = advising.Adviser(both, advising.AdviceFlags())
+    adviser._clips = shapes[1]  # as if it had the most clips
+    alone = advising.Adviser(large, advising.AdviceFlags()).advice()
+    assert adviser.advice()["candidates"] == alone["candidates"]
+
+    problems = []
+    search = window_choice.Search
+    monkeypatch.setattr(
+        window_choice,
+        "Search",
+        lambda problem, costs: problems.append(problem) or search(problem, costs),
+    )
+    window_choice.choose_fractions(both, {"large": shapes[1].dataset, "small": shapes[0].dataset})
+    assert problems[0].time_shift == large.pyramid.time_shift
 
 
 @pytest.mark.parametrize("num_frames, has_ladders", [(2, False), (3, True), (9, True), (7, True)])

@@ -43,6 +43,8 @@ def advice_lines(content: Mapping[str, Any]) -> list[str]:
             f"{now['training_cost']:.2f}, sampling {now['sampling_cost']:.2f}, visible detail "
             f"{_listed(now['visible_details'])}"
         )
+    if fields := content["not_modelled"]:
+        lines.append(f"  not modelled: {', '.join(fields)}")
     return [*lines, f"  {best['overrides']}"]
 
 
@@ -75,13 +77,15 @@ def verdict(content: Mapping[str, Any]) -> str:
     return "A temporal pyramid pays here."
 
 
-def override_words(setting: Setting, means: Sequence[float], *, is_reset: bool = False) -> str:
+def override_words(
+    setting: Setting, means: Sequence[float], resets: Mapping[str, Sequence[float]] = {}
+) -> str:
     """A setting as overrides to copy.
 
     Args:
         setting: the fields.
         means: of the clips' channels, from which inserted frames start.
-        is_reset: whether the config has entries of other stages, which are then left out.
+        resets: fields with entries of other stages -> what stands in their place.
 
     Returns:
         Words of a command line.
@@ -96,8 +100,7 @@ def override_words(setting: Setting, means: Sequence[float], *, is_reset: bool =
     if setting.upsample == "insert":
         rounded = tuple(float(f"{mean:.4g}") for mean in means)
         words.append(f'--config.pyramid.data_mean="{rounded}"')
-    if is_reset:
-        words += ['--config.train.stage_probs="()"', '--config.sample.guidance_per_stage="()"']
+    words += [f'--config.{field}="{tuple(values)}"' for field, values in resets.items()]
     return " ".join(words)
 
 

@@ -8,6 +8,7 @@ mean of what training and sampling take of ordinary diffusion's FLOPs.
 import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from tpdiff_jax.advice.clip_spectrum import ClipSpectrum
@@ -32,7 +33,7 @@ class Candidate(NamedTuple):
         debts: of each jump, nats per new frame.
         visible_details: likewise, nats per thousand numbers of new frames.
         sampling_cost: share of ordinary diffusion's FLOPs of a video.
-        training_cost: share of its FLOPs of a training clip, stages drawn evenly.
+        training_cost: share of its FLOPs of a training clip.
     """
 
     setting: Setting
@@ -117,11 +118,23 @@ class Search:
         self._videos = GaussianVideos(problem.spectrum)
         self._jumps: dict[tuple, tuple[tuple[float, ...], tuple[float, ...]]] = {}
 
-    def judge(self, setting: Setting) -> Candidate:
+    def judge(
+        self,
+        setting: Setting,
+        *,
+        stage_probs: Sequence[float] = (),
+        time_grids: Sequence[Sequence[float]] = (),
+    ) -> Candidate:
         """Measure one setting.
 
+        Args:
+            setting: the fields.
+            stage_probs: of each stage in training; () for equal ones.
+            time_grids: noise times of each stage's calls; () for those of the problem's power.
+
         Raises:
-            ValueError: for windows that cannot exist on this path, or frames that do not fit.
+            ValueError: for windows that cannot exist on this path, frames that do not fit, or
+                grids of other windows.
         """
         pyramid, key = self.pyramid(setting), setting[:4]
         if key not in self._jumps:
@@ -131,13 +144,18 @@ class Search:
         debts, details = self._jumps[key]
         strides, calls = setting.frame_strides, setting.steps_per_stage
         spent = sum(n * self._costs.sampling[r] for n, r in zip(calls, strides, strict=True))
+        probs = stage_probs or (1.0 / len(strides),) * len(strides)
+        trained = sum(p * self._costs.training[r] for p, r in zip(probs, strides, strict=True))
+        sampler = self.sampler(calls)
+        if time_grids:
+            sampler = replace(sampler, grid_power=(1.0,), time_grids=time_grids)
         return Candidate(
             setting=setting,
-            error=self._videos.error(pyramid, self._sampler(calls)),
+            error=self._videos.error(pyramid, sampler),
             debts=debts,
             visible_details=details,
             sampling_cost=spent / sum(calls),
-            training_cost=sum(self._costs.training[r] for r in strides) / len(strides),
+            training_cost=trained,
         )
 
     def vanilla(self) -> Candidate:
@@ -203,7 +221,8 @@ class Search:
             problem.line,
         )
 
-    def _sampler(self, calls: tuple[int, ...]) -> SamplerSpec:
+    def sampler(self, calls: tuple[int, ...]) -> SamplerSpec:
+        """The sampler of so many calls of each stage, with the problem's solver and power."""
         powers = self._problem.grid_power
         if len(set(powers)) == 1:
             powers = powers[:1]

@@ -41,6 +41,9 @@ def render_advice(content: Mapping[str, Any]) -> str:
     shape = " x ".join(map(str, (data["num_frames"], *data["frame_shape"])))
     tables = {"tables": [_settings_table(content), _shares_table(content)]}
     words = [Fact("overrides", best["overrides"], is_code=True)] if best else []
+    notes = [Note(content["verdict"])]
+    if fields := content["not_modelled"]:
+        notes.append(Note(f"Errors do not know {', '.join(fields)}"))
     heading = "Advice on a temporal pyramid"
     return render_page(
         title=heading,
@@ -48,7 +51,7 @@ def render_advice(content: Mapping[str, Any]) -> str:
         subtitle=f"{data['num_clips']} clips of {shape}",
         facts=_head_facts(content),
         origin=[*words, *origin_facts(content)],
-        notes=[Note(content["verdict"])],
+        notes=notes,
         sections=[
             Section("spectrum", "The clips", "charts.html", [spectrum_figure(content)]),
             Section("settings", "Settings", "tables.html", tables),
