@@ -7,11 +7,12 @@ from tpdiff_jax.advice.choice import PAYING_COST
 from tpdiff_jax.advice.settings_grid import USEFUL_SHARE, Setting
 
 REAL_FOOTAGE: Mapping[str, Mapping[str, tuple[float, float]]] = {
-    "25 to 30": {"2": (0.03, 0.08), "4": (0.12, 0.23)},
-    "12 to 15": {"2": (0.09, 0.16), "4": (0.23, 0.50)},
+    "25 to 30": {"2": (0.035, 0.078), "4": (0.108, 0.232)},
+    "12 to 15": {"2": (0.091, 0.154), "4": (0.289, 0.497)},
 }
 """Frames a second -> stride -> least and largest share that a copied frame misses in three short
-public videos (a talking head, street cyclists, an animated film; see docs/advise.md)."""
+public videos, each and together (a talking head, street cyclists, an animated film; the table in
+docs/advise.md)."""
 
 
 def advice_lines(content: Mapping[str, Any]) -> list[str]:
