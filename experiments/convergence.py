@@ -33,7 +33,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from experiments.analysis.aggregate import end_differences, pairs_by_seed, summarize
-from experiments.analysis.curves import AXES, Curve, join_ends, read_curve
+from experiments.analysis.curves import AXES, Curve, join_ends, only_whole, read_curve
 from experiments.analysis.speedup import REACHED, speed_up
 from experiments.command_line import command_parser, output_folder, split_names
 from experiments.compare import (
@@ -153,9 +153,11 @@ def write_pages(
         with_counted_flops(read_curve(run.arm, run.seed, run.workdir), costs[run.arm])
         for run in plan.runs
     ]
+    ends = curves
     if setting["lengths"]:
-        curves = joined_lengths(curves)
-    curves = [curve for curve in curves if curve.y]
+        ends = joined_lengths(curves)
+        curves = only_whole(ends, longest_runs(plan.runs))
+    curves, ends = ([curve for curve in some if curve.y] for some in (curves, ends))
     reached = setting["reached"]
     summary = {**setting, **summarize(plan.arms, curves, metrics, reached)}
     summary["step_flops"] = {arm: cost._asdict() for arm, cost in costs.items()}
@@ -167,7 +169,7 @@ def write_pages(
         for run in plan.runs
         if run.arm in baselines
     }
-    summary["end_differences"] = end_differences(curves, baselines, shares)
+    summary["end_differences"] = end_differences(ends, baselines, shares)
     summary["speedups_by_target"] = speedups_by_target(plan.arms, curves, summary, metrics)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "summary.json", summary)
@@ -194,6 +196,14 @@ def joined_lengths(curves: Sequence[Curve]) -> list[Curve]:
     return [joined for joined in map(join_ends, groups) if joined is not None]
 
 
+def longest_runs(runs: Sequence[PlannedRun]) -> dict[str, int]:
+    """Return the steps of each arm's longest run."""
+    longest: dict[str, int] = {}
+    for run in runs:
+        longest[run.arm] = max(run.num_steps, longest.get(run.arm, 0))
+    return longest
+
+
 def speedups_by_target(
     arms: Sequence[Arm], curves: Sequence[Curve], summary: Mapping[str, Any], metrics: Sequence[str]
 ) -> list[dict[str, Any]]:
@@ -202,7 +212,7 @@ def speedups_by_target(
     for arm in arms:
         pairs = pairs_by_seed(curves, arm.name, arm.baseline) if arm.baseline else []
         for metric in (metric for metric in metrics if metric in summary["metric_info"]):
-            info, reached = summary["metric_info"][metric], summary["reached"]
+            info, reached = summary["metric_info"][metric], summary.get("reached", "first")
             for axis in AXES if pairs else ():
                 found = [speed_up(pairs, metric, info, axis, s, reached) for s in FIGURE_SHARES]
                 points = [

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.analysis.curves import Curve, finite_points
+from experiments.analysis.curves import Curve
 from experiments.analysis.speedup import figure_to_cost
 from experiments.grid.arms import Arm, Grid
 
@@ -76,5 +76,5 @@ def with_rates(arms: Sequence[Arm], chosen: Mapping[str, float]) -> list[Arm]:
 def _last_cost(curve: Curve | None, metric: str, info: Mapping[str, Any]) -> float:
     if curve is None or curve.results is None or metric not in curve.y:
         return math.inf
-    _, values = finite_points(curve.x["samples"], curve.y[metric])
-    return float(figure_to_cost(values[-1:], info)[0]) if len(values) else math.inf
+    last = figure_to_cost(curve.y[metric][-1:], info)
+    return float(last[0]) if len(last) and math.isfinite(last[0]) else math.inf

@@ -68,9 +68,10 @@ def sample_rows(
 
     Raises:
         ValueError: for a folder that is no run, labels that it does not have, or runs whose videos
-            differ in number or shape.
+            differ in number, shape or frames per second.
     """
     rows: list[np.ndarray] = []
+    rates: list[float] = []
     with Progress(len(workdirs), label="sample", unit="run") as progress:
         for workdir in workdirs:
             run = tpdiff_jax.open_run(workdir)
@@ -78,8 +79,12 @@ def sample_rows(
             if rows[-1].shape != rows[0].shape:
                 shapes = f"{rows[-1].shape}, and those of {workdirs[0]} {rows[0].shape}"
                 raise ValueError(f"videos [n, f, h, w, c] of {workdir} are {shapes}")
+            rates.append(run.fps)
+            if rates[-1] != rates[0]:
+                rate = f"{rates[-1]:g}, and of {workdirs[0]} {rates[0]:g}"
+                raise ValueError(f"frames per second of {workdir} are {rate}")
             progress.update(len(rows))
-    return np.stack(rows), run.fps
+    return np.stack(rows), rates[0]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,5 +1,6 @@
 """--mode=advise as a user runs it, and windows that are left to the clips."""
 
+import dataclasses
 import json
 import pathlib
 import re
@@ -14,18 +15,22 @@ from tests.report.report_files import PAPER
 from tests.small_clips import KINDS, clip_config, prepare_clips
 from tests.tiny import REPO, tiny_config
 from tpdiff_jax import advise as advising
+from tpdiff_jax.advice import advice_text, choice
 from tpdiff_jax.advice.exact_law import GaussianVideos
 from tpdiff_jax.command_line import parse
 from tpdiff_jax.data import MovingDigitsSpec
 from tpdiff_jax.devices import processes
 from tpdiff_jax.experiment import measured_clips, window_choice
-from tpdiff_jax.experiment.build import build_experiment
+from tpdiff_jax.experiment.build import Experiment, build_experiment
 from tpdiff_jax.experiment.window_choice import with_saved_windows
 from tpdiff_jax.generation.from_checkpoint import open_run
 from tpdiff_jax.main import main, run_mode, run_train
 from tpdiff_jax.method.paths import FlowPath
 from tpdiff_jax.method.sampler_spec import SamplerSpec
 from tpdiff_jax.method.stages import make_pyramid
+from tpdiff_jax.models.video_dit.network import VideoDiT
+from tpdiff_jax.report import advice_page
+from tpdiff_jax.report.pages import Fact
 from tpdiff_jax.run_folder.run_config import check_same_run, load_config
 from tpdiff_jax.training.training_folder import keep_config
 
@@ -84,6 +89,38 @@ def test_what_it_recommends_is_a_command_that_builds() -> None:
     assert pyramid.stages[1].nu_start == pytest.approx(best["jumps"][0]["noise"])
 
 
+GRIDS = ((1.0, 0.99, 0.98, 0.97, 2 / 3), (0.7387961, 0.73, 0.72, 0.71, 1 / 3),
+         (0.4142136, 0.41, 0.405, 0.40, 0.0))  # fmt: skip
+"""Noise times of the stages of 4, 2, 1 by copies: most calls are at nearly the same time."""
+
+
+@pytest.mark.parametrize(
+    "lines, wanted",
+    [
+        (["config.sample.grid_power = (1.0, 1.0, 2.0)"], {"grid_power": (1.0,)}),
+        (["config.sample.grid_power = (2.0, 2.0, 2.0)"], {"grid_power": (2.0,)}),
+        ([f"config.sample.time_grids = {GRIDS}", "config.pyramid.upsample = 'nearest'"],
+         {"time_grids": ()}),
+        (["config.train.stage_probs = (0.8, 0.1, 0.1)"], {"grid_power": (1.0,)}),
+    ],
+)  # fmt: skip
+def test_entries_of_other_stages_are_reset(
+    tmp_path: pathlib.Path, lines: list[str], wanted: dict[str, Any]
+) -> None:
+    sizes = ["config.data.speed_stratum = 'slow'", "config.data.num_frames = 8"]
+    sizes += ["config.sample.num_steps = 12"]
+    text = "from configs import flow\n\n\ndef get_config():\n    config = flow.get_config()\n"
+    text += "".join(f"    {line}\n" for line in [*sizes, *lines]) + "    return config\n"
+    (tmp_path / "own.py").write_text(text)
+    words = ["main", "--workdir=w", f"--config={tmp_path / 'own.py'}"]
+    best = advice_of(parse(words).values["config"])["recommended"]
+    assert best["frame_strides"] == [2, 1]
+    config = parse([*words, *shlex.split(best["overrides"])]).values["config"]
+    assert len(build_experiment(config).pyramid.stages) == 2
+    assert {name: config.sample[name] for name in wanted} == wanted
+    assert config.train.stage_probs == ()
+
+
 def test_limits_are_kept() -> None:
     config = config_of(data__speed_stratum="slow")
     least = advice_of(config, target_debt=0.1)["recommended"]
@@ -126,13 +163,138 @@ def test_the_configs_own_grids_and_jumps_are_judged_and_no_even_ones() -> None:
     assert row["error"] == pytest.approx(error_of(row, renoise=False), rel=1e-6)
 
 
+def test_a_limit_of_cost_that_only_bad_settings_keep_to_does_not_pay(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    content = advice_of(config_of(data__speed_stratum="slow"), target_cost=0.7)
+    best, vanilla = content["recommended"], content["vanilla"]
+    assert best["error"] > content["inputs"]["error_limit"] and not content["pays"]
+    assert content["verdict"] == (
+        f"Within a cost of 0.7 the least error is {best['error']:.3f}, against "
+        f"{vanilla['error']:.3f} of ordinary diffusion."
+    )
+    out = capsys.readouterr().out
+    assert content["verdict"] in out and "the best there is: " in out
+    assert "pays here" not in out and "recommended: " not in out
+    assert advice_page._head_facts(content)[0] == Fact("pays", "no")
+    rows = advice_page._next_best(content)
+    assert rows and all(row["cost"] <= 0.7 for row in rows)
+    errors = [row["error"] for row in rows]
+    assert errors == sorted(errors) and errors[0] >= best["error"]
+
+
+def test_a_pyramid_that_hardly_saves_anything_does_not_pay(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module in (choice, advice_text):
+        monkeypatch.setattr(module, "PAYING_COST", 0.5)
+    content = advice_of(config_of(data__speed_stratum="slow"))
+    assert content["verdict"] == "A temporal pyramid hardly pays here: its cost is above 0.5."
+    assert not content["pays"] and "the best there is: " in capsys.readouterr().out
+
+
+def test_where_nothing_can_be_tried_it_is_told_why(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slow = {"data__speed_stratum": "slow", "pyramid__frame_strides": (1,)}
+    told = "No temporal pyramid can be tried: "
+    once = advice_of(tiny_config(sample__num_steps=1, **slow))
+    assert once["verdict"] == f"{told}one network call is not enough for two stages."
+    short = advice_of(config_of(data__num_frames=2, **slow))
+    assert short["verdict"] == "Clips are too short for a temporal pyramid."
+    assert " clips of 2 frames, too few to repeat one of them\n" in capsys.readouterr().out
+
+    def check_shape(network: VideoDiT, shape: Any, strides: tuple[int, ...]) -> None:
+        if strides[0] > 1:
+            raise ValueError("no strides over time")
+
+    monkeypatch.setattr(VideoDiT, "check_shape", check_shape)
+    refused = advice_of(config_of(**slow))
+    assert refused["candidates"] == [] and not refused["pays"]
+    assert refused["verdict"] == (
+        f"{told}no strides of 2 fit both the network and clips of 8 frames."
+    )
+
+
+@pytest.mark.parametrize(
+    "flags, named",
+    [
+        ({"target_cost": 0.0}, "visible detail 1, cost 0."),
+        ({"target_cost": 0.01, "target_debt": 0.5}, "debt 0.5, cost 0.01."),
+        ({"target_debt": 0.0}, "error {error_limit:.3g}, debt 0."),
+    ],
+)
+def test_the_limits_that_nothing_keeps_to_are_those_that_were_applied(
+    flags: dict[str, float], named: str
+) -> None:
+    content = advice_of(config_of(data__speed_stratum="slow"), **flags)
+    limits = named.format(**content["inputs"])
+    assert content["verdict"] == f"No setting keeps to the limits: {limits}"
+
+
 def test_the_settings_of_the_config_are_judged_too() -> None:
     row = advice_of(config_of(pyramid__stage_fractions=(0.2, 0.3, 0.5)))["configured"]
     assert row["frame_strides"] == [4, 2, 1] and row["steps_per_stage"] == [4, 4, 4]
     assert row["stage_fractions"] == pytest.approx([0.2, 0.3, 0.5])
     assert row["error"] == pytest.approx(error_of(row), rel=1e-9)
+    often = (0.8, 0.1, 0.1)
+    seldom = advice_of(config_of(train__stage_probs=often))["configured"]
+    experiment = build_experiment(config_of(train__stage_probs=often))
+    flops = [program.train_flops for program in experiment.programs]
+    assert seldom["training_cost"] == pytest.approx(experiment.mean_over_steps(flops) / flops[-1])
+    assert seldom["training_cost"] < row["training_cost"] == pytest.approx(7 / 12, rel=0.01)
     space = config_of(pyramid__strides=((2, 2, 2), (1, 1, 1)))
     assert advice_of(space)["configured"] is None
+
+
+def test_noise_times_of_the_config_are_judged_as_they_are() -> None:
+    slow = {"data__speed_stratum": "slow", "pyramid__upsample": "nearest"}
+    even = advice_of(config_of(**slow))
+    bad = advice_of(config_of(sample__time_grids=GRIDS, **slow))
+    assert bad["configured"]["error"] > 2 * even["configured"]["error"]
+    assert bad["vanilla"] == even["vanilla"] and bad["candidates"] == even["candidates"]
+
+
+def test_what_the_law_does_not_know_is_told(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = config_of(pyramid__coarse_noise=0.5)
+    content = advising.advise(config, tmp_path, advising.AdviceFlags())
+    told = "pyramid.coarse_noise=0.5"
+    assert content["not_modelled"] == told.split(", ")
+    assert f"  not modelled: {told}\n" in capsys.readouterr().out
+    assert told in (tmp_path / "advise.html").read_text()
+    assert advice_of(config_of())["not_modelled"] == []
+    assert "not modelled" not in capsys.readouterr().out
+
+
+def test_times_are_shifted_as_those_of_the_bucket_that_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def built(size: int) -> Experiment:
+        config = config_of(data__frame_size=size, data__speed_stratum="slow")
+        with config.unlocked():
+            config.pyramid.time_shift_shape = (1, 64, 64)
+        return build_experiment(config)
+
+    small, large = built(32), built(64)
+    shapes = (small.shapes[0], large.shapes[0])
+    both = dataclasses.replace(large, shapes=shapes)
+    assert both.pyramid.time_shift != large.pyramid.time_shift
+    adviser = advising.Adviser(both, advising.AdviceFlags())
+    adviser._clips = shapes[1]  # as if it had the most clips
+    alone = advising.Adviser(large, advising.AdviceFlags()).advice()
+    assert adviser.advice()["candidates"] == alone["candidates"]
+
+    problems = []
+    search = window_choice.Search
+    monkeypatch.setattr(
+        window_choice,
+        "Search",
+        lambda problem, costs: problems.append(problem) or search(problem, costs),
+    )
+    window_choice.choose_fractions(both, {"large": shapes[1].dataset, "small": shapes[0].dataset})
+    assert problems[0].time_shift == large.pyramid.time_shift
 
 
 @pytest.mark.parametrize("num_frames, has_ladders", [(2, False), (3, True), (9, True), (7, True)])

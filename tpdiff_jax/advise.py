@@ -23,6 +23,7 @@ from tpdiff_jax.advice.choice import (
     Limits,
     choose_setting,
     error_limit,
+    is_paying,
 )
 from tpdiff_jax.advice.clip_spectrum import ClipSpectrum
 from tpdiff_jax.advice.detail_share import SHOWN_STRIDES, detail_share, detail_shares
@@ -111,7 +112,8 @@ class Adviser:
             spectrum = measure_clips(dataset, experiment.train.seed, progress.update)
         useful = useful_strides(spectrum)
         ladders = self._ladders(useful or _TRIED_ANYWAY)
-        problem = problem_of(experiment, law_spectrum(spectrum, max(SHOWN_STRIDES)))
+        seen = law_spectrum(spectrum, max(SHOWN_STRIDES))
+        problem = problem_of(experiment, self._clips.pyramid, seen)
         search = Search(problem, self._costs())
         with Progress(len(ladders), label="judge", unit="ladder") as progress:
             candidates: list[Candidate] = []
@@ -129,10 +131,12 @@ class Adviser:
             "bands": _bands(spectrum),
             "inputs": self._inputs(limits, vanilla.error),
             "useful_strides": list(useful),
+            "ladders": [list(ladder) for ladder in ladders],
             "vanilla": _row(vanilla),
             "configured": self._configured(search),
+            "not_modelled": self._not_modelled(),
             "recommended": best and self._recommended(search, best, spectrum),
-            "pays": bool(useful) and best is not None,
+            "pays": bool(useful) and is_paying(best, vanilla.error),
             "candidates": [_row(one) for one in candidates],
             **run_origin(),
             "versions": package_versions(),
@@ -197,23 +201,44 @@ class Adviser:
             tuple(round(start - end, 12) for start, end in itertools.pairwise(ends)),
             tuple(experiment.sampler.steps_per_stage),
         )
+        probs = experiment.train.stage_probs
         try:
-            return _row(search.judge(setting, experiment.sampler))
+            return _row(search.judge(setting, experiment.sampler, stage_probs=probs))
         except ValueError:  # strides or grids that do not fit the frames which are looked at
             return None
+
+    def _not_modelled(self) -> list[str]:
+        """Fields of the config that the law takes as if they had their defaults."""
+        found = []
+        if self._clips.pyramid.coarse_noise > 0.0:
+            found.append(f"pyramid.coarse_noise={self._clips.pyramid.coarse_noise:g}")
+        return found
+
+    def _resets(self, search: Search, best: Candidate) -> dict[str, tuple[float, ...]]:
+        """Fields with entries of the config's stages -> what stands in their place."""
+        config = self._experiment.config
+        given = {
+            "train.stage_probs": config.train.stage_probs,
+            "sample.guidance_per_stage": config.sample.guidance_per_stage,
+            "sample.time_grids": config.sample.get("time_grids", ()),
+        }
+        resets: dict[str, tuple[float, ...]] = {field: () for field in given if given[field]}
+        calls = best.setting.steps_per_stage
+        if len(config.sample.get("grid_power", (1.0,))) not in (1, len(calls)):
+            resets["sample.grid_power"] = search.sampler(calls).stage_powers[:1]
+        return resets
 
     def _recommended(
         self, search: Search, best: Candidate, spectrum: ClipSpectrum
     ) -> dict[str, Any]:
         """What is recommended, with the noise of its jumps and as words to copy."""
-        config, strides = self._experiment.config, best.setting.frame_strides
+        strides = best.setting.frame_strides
         stages = search.pyramid(best.setting).stages[1:]
         jumps = [
             {"from": coarse, "to": fine, "t_start": stage.t_start, "noise": stage.nu_start}
             for (coarse, fine), stage in zip(itertools.pairwise(strides), stages, strict=True)
         ]
-        is_reset = any((config.train.stage_probs, config.sample.guidance_per_stage))
-        words = override_words(best.setting, spectrum.means, is_reset=is_reset)
+        words = override_words(best.setting, spectrum.means, self._resets(search, best))
         return _row(best) | {"jumps": jumps, "overrides": words}
 
     def _inputs(self, limits: Limits, vanilla_error: float) -> dict[str, Any]:

@@ -99,6 +99,19 @@ def join_ends(curves: Sequence[Curve]) -> Curve | None:
     )
 
 
+def only_whole(curves: Sequence[Curve], num_steps: Mapping[str, int]) -> list[Curve]:
+    """Return curves of which those that stop short of the arm's longest run are unfinished.
+
+    Args:
+        curves: joined ones, see `join_ends`.
+        num_steps: arm -> steps of its longest planned run.
+    """
+    return [
+        curve if curve.steps[-1] == num_steps[curve.arm] else curve._replace(results=None)
+        for curve in curves
+    ]
+
+
 def finite_points(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return the points with a finite value and a new position."""
     keep = np.isfinite(x) & np.isfinite(y)

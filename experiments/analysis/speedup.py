@@ -4,7 +4,8 @@ Quality is a cost that falls to 0: the figure itself where lower is better, 1 - 
 where higher is better. Curves become monotone envelopes and are interpolated log-log, in which a
 power law is a straight line. An envelope is either the best so far, so that a target is reached at
 its first crossing, or the worst from here on, so that it is reached for good: a young network's
-noise can meet a target by chance and lose it again. The targets come from the baseline alone: its
+noise can meet a target by chance and lose it again. A figure that is not finite is worse than any
+number. The targets come from the baseline alone: its
 envelope at fixed shares of its budget. Nothing is extrapolated; an arm that never reaches a
 target has its end as a bound.
 
@@ -69,8 +70,9 @@ def figure_to_cost(values: FloatArray, info: Mapping[str, Any]) -> FloatArray:
 
 
 def envelope(x: FloatArray, cost: FloatArray, reached: str) -> tuple[FloatArray, FloatArray]:
-    """Return the best cost so far, or the worst from here on, at positions with a finite cost."""
-    x, cost = finite_points(x, cost)
+    """Return the best cost so far, or the worst from here on; infinite where it is not finite."""
+    x, places = finite_points(x, np.arange(len(x), dtype=np.float64))
+    cost = np.where(np.isfinite(cost), cost, np.inf)[places.astype(int)]
     if not len(cost):
         return x, cost
     best_so_far = np.minimum.accumulate(cost)
@@ -78,7 +80,8 @@ def envelope(x: FloatArray, cost: FloatArray, reached: str) -> tuple[FloatArray,
 
 
 def cost_at(x: FloatArray, best: FloatArray, at: float) -> float | None:
-    """Return the envelope's cost at `at`; None outside the measured range."""
+    """Return the envelope's cost at `at`; None outside the range with a finite one."""
+    x, best = finite_points(x, best)
     if not len(x) or not x[0] <= at <= x[-1]:
         return None
     right = max(1, int(np.searchsorted(x, at))) if len(x) > 1 else 0
@@ -100,8 +103,8 @@ def crossing(x: FloatArray, best: FloatArray, target: float) -> Bounded:
     right = int(np.argmax(best <= target))
     if best[right] == target:
         return Bounded(float(x[right]))
-    if right == 0:
-        return Bounded(float(x[0]), "<")
+    if right == 0 or math.isinf(best[right - 1]):
+        return Bounded(float(x[right]), "<")
     low, high = best[right], best[right - 1]
     if low > 0:
         share = math.log(high / target) / math.log(high / low)

@@ -17,6 +17,7 @@ from experiments.grid.arms import Arm, Grid
 from experiments.grid.overrides import merge_overrides, overrides_to_flags, read_config
 from tpdiff_jax.devices.mesh import MESH_AXES
 from tpdiff_jax.experiment.build import Experiment, build_experiment
+from tpdiff_jax.experiment.remat_field import with_saved_choices
 from tpdiff_jax.run_folder import run_config
 from tpdiff_jax.run_log.json_lines import METRICS_FILE, read_metrics
 
@@ -152,13 +153,15 @@ def mean_step_flops(experiment: Experiment) -> float:
 def check_folder(run: PlannedRun) -> None:
     """Refuse to reuse a folder whose run differs in any field from the planned one.
 
+    A word such as `auto` stands for what the run has chosen in its place.
+
     Raises:
         ValueError: with the fields that differ.
     """
     if not (run.workdir / run_config.FILE_NAME).exists():
         return
     saved = dict(run_config.flat_fields(run_config.load_config(run.workdir)))
-    planned = dict(run_config.flat_fields(run.config))
+    planned = dict(run_config.flat_fields(with_saved_choices(run.config, run.workdir)))
     names = sorted(saved.keys() | planned.keys())
     lines = [
         f"  {name}: there {saved.get(name)!r}, planned {planned.get(name)!r}"

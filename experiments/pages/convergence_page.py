@@ -175,11 +175,12 @@ def _figure_section(summary: Mapping[str, Any], metrics: Sequence[str]) -> Secti
 
 def _difference_section(summary: Mapping[str, Any], metrics: Sequence[str]) -> Section:
     known = [metric for metric in metrics if metric in summary["metric_info"]]
+    seeds = {row["arm"]: len(row["seeds"]) for row in summary["arms"]}
     rows = [
         [
             row["arm"],
             f"{row['share']:.0%}",
-            *(mean_and_bounds(row["metrics"].get(metric)) for metric in known),
+            *(mean_and_bounds(row["metrics"].get(m), seeds[row["arm"]]) for m in known),
         ]
         for row in summary.get("end_differences", ())
     ]

@@ -11,10 +11,11 @@ _ARROWS = {"higher": " (higher)", "lower": " (lower)", "match": " (match real)"}
 _NOTES = """\
 Values are means over seeds ± standard deviation; differences and speed-ups carry 95 % Student
 intervals over paired seeds. Figures between two evaluations lie on the straight line between
-them; nothing is extrapolated: `-` was not reached or not measured. FLOPs are the network's matrix
-products, forward and backward, by its FLOP model; seconds are training-step time on this machine,
-evaluation and compilation excluded. Where the learning rate decays over a run, points before a
-run's end show less than a run of that length would reach."""
+them; nothing is extrapolated: `-` was not reached, not measured or not finite, and n says how many
+seeds have a figure where some have none. FLOPs are the network's matrix products, forward and
+backward, by its FLOP model; seconds are training-step time on this machine, evaluation and
+compilation excluded. Where the learning rate decays over a run, points before a run's end show less
+than a run of that length would reach."""
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -37,24 +38,26 @@ def median_and_quartiles(values: Mapping[str, float]) -> str:
     return f"{number(values['median'])} [{number(values['low'])}, {number(values['high'])}]"
 
 
-def mean_and_sd(interval: Mapping[str, Any] | None) -> str:
-    """Return `mean ± sd`; the mean alone for a single seed."""
-    if interval is None:
+def mean_and_sd(interval: Mapping[str, Any] | None, num_seeds: int = 0) -> str:
+    """Return `mean ± sd`, with n where it is below the number of seeds; `-` for no finite mean."""
+    if interval is None or number(interval["mean"]) == NONE:
         return NONE
     sd = interval["sd"]
-    return number(interval["mean"]) + (f" ± {number(sd, 2)}" if sd is not None else "")
+    text = number(interval["mean"]) + (f" ± {number(sd, 2)}" if sd is not None else "")
+    return f"{text} (n = {interval['n']})" if interval.get("n", num_seeds) < num_seeds else text
 
 
-def mean_and_bounds(interval: Mapping[str, Any] | None) -> str:
-    """Return `mean [low, high]`, in bold where the interval excludes 0."""
-    if interval is None:
+def mean_and_bounds(interval: Mapping[str, Any] | None, num_seeds: int = 0) -> str:
+    """Return `mean [low, high]`, in bold where the interval excludes 0; n as for `mean_and_sd`."""
+    if interval is None or number(interval["mean"]) == NONE:
         return NONE
     mean, low, high = (interval[name] for name in ("mean", "low", "high"))
     sign = "+" if mean > 0 else ""
     if low is None:
         return f"{sign}{number(mean)} (n = {interval['n']})"
     text = f"{sign}{number(mean)} [{number(low)}, {number(high)}]"
-    return f"**{text}**" if low > 0 or high < 0 else text
+    text = f"**{text}**" if low > 0 or high < 0 else text
+    return f"{text} (n = {interval['n']})" if interval.get("n", num_seeds) < num_seeds else text
 
 
 def bounded(value: Mapping[str, Any] | None) -> str:
@@ -77,9 +80,10 @@ def write_summary(title: str, summary: Mapping[str, Any], metrics: Sequence[str]
     parts += ["## Figures of the finished runs", _final_table(summary, known)]
     for axis, tables in summary["equal"].items():
         for entry in (entry for entry in tables if entry["share"] in _SHOWN_SHARES):
-            parts += [_equal_heading(axis, entry), _values_table(entry, known)]
+            seeds = {row["arm"]: len(row["seeds"]) for row in summary["arms"]}
+            parts += [_equal_heading(axis, entry), _values_table(entry, known, seeds)]
             if entry["share"] == 1.0 and entry["differences"]:
-                parts += ["Arm minus its baseline:", _differences_table(entry, known)]
+                parts += ["Arm minus its baseline:", _differences_table(entry, known, seeds)]
     if summary["speedups"]:
         parts += ["## Speed-up to the same quality", _speedup_note(), _speedup_table(summary)]
     return "\n\n".join(parts) + "\n"
@@ -127,17 +131,21 @@ def _equal_heading(axis: str, entry: Mapping[str, Any]) -> str:
     return f"## At equal {axis}: {at} ({entry['share']:.0%} of what every run has reached)"
 
 
-def _values_table(entry: Mapping[str, Any], metrics: Sequence[str]) -> str:
+def _values_table(
+    entry: Mapping[str, Any], metrics: Sequence[str], seeds: Mapping[str, int]
+) -> str:
     rows = [
-        [arm, *(mean_and_sd(values.get(metric)) for metric in metrics)]
+        [arm, *(mean_and_sd(values.get(metric), seeds[arm]) for metric in metrics)]
         for arm, values in entry["values"].items()
     ]
     return table(["arm", *metrics], rows)
 
 
-def _differences_table(entry: Mapping[str, Any], metrics: Sequence[str]) -> str:
+def _differences_table(
+    entry: Mapping[str, Any], metrics: Sequence[str], seeds: Mapping[str, int]
+) -> str:
     rows = [
-        [arm, *(mean_and_bounds(values.get(metric)) for metric in metrics)]
+        [arm, *(mean_and_bounds(values.get(metric), seeds[arm]) for metric in metrics)]
         for arm, values in entry["differences"].items()
     ]
     return table(["arm", *metrics], rows)

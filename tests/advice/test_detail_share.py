@@ -1,8 +1,12 @@
 """Measured spectra and detail shares against closed forms in numpy, and figures known elsewhere."""
 
+import re
+
 import numpy as np
 import pytest
 
+from tests.tiny import REPO
+from tpdiff_jax.advice.advice_text import REAL_FOOTAGE
 from tpdiff_jax.advice.clip_spectrum import measure_spectrum
 from tpdiff_jax.advice.detail_share import detail_share, fitting_length, shown_matrix
 from tpdiff_jax.data import MovingDigitsSpec
@@ -124,3 +128,21 @@ def test_moving_digits(stratum, expected):
     spectrum = measure_spectrum(dataset.clip("train", 0, index)["video"] for index in range(192))
     found = shares(spectrum.total_cov, "nearest")[:2]
     np.testing.assert_allclose(found, expected, atol=0.02)
+
+
+def test_the_ranges_of_real_footage_are_those_of_the_table():
+    text = (REPO / "docs" / "advise.md").read_text()
+    rows = [line.split("|")[1:4] for line in text.splitlines() if line.startswith("| ")]
+    found = {}
+    rates = {"25": "25 to 30", "12.5": "12 to 15"}
+    for words, two, four in (row for row in rows if ", " in row[0] and len(row) == 3):
+        number = re.search(r"(12\.5|25)\b", words)
+        if number and re.fullmatch(r"\s*\.\d+\s*", two):
+            at_rate = found.setdefault(rates[number[1]], {"2": [], "4": []})
+            at_rate["2"].append(float(two))
+            at_rate["4"].append(float(four))
+    assert {len(values["2"]) for values in found.values()} == {4}
+    assert REAL_FOOTAGE == {
+        rate: {stride: (min(shares), max(shares)) for stride, shares in values.items()}
+        for rate, values in found.items()
+    }

@@ -151,6 +151,28 @@ def test_runs_of_several_lengths_are_the_points_of_one_curve(tmp_path, capsys):
     assert "ends of runs of their own" in (tmp_path / "convergence.md").read_text()
 
 
+def test_a_seed_whose_longest_run_is_missing_counts_at_the_length_that_it_has(tmp_path, capsys):
+    flags = [f"--out={tmp_path}", "--seeds=0,1,2", *FLAGS, "--arms=flow_tpdiff", "--lengths=0.4,1"]
+    assert main([*flags, "--only=plan"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    planned = {words[0]: int(words[1]) for words in lines}
+    for name, num_steps in planned.items():
+        if name != "flow_tpdiff_1_seed_2":
+            write_run(tmp_path / "runs" / name, name.rsplit("_", 3)[0], int(name[-1]), num_steps)
+    assert main([*flags, "--only=summary"]) == 0
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    (row,) = (row for row in summary["arms"] if row["arm"] == "flow_tpdiff")
+    whole = planned["flow_tpdiff_1_seed_0"]
+    assert row["seeds"] == [0, 1] and row["steps"] == [whole, whole]
+    ends = [900.0 * (2.5 * 1.1 ** (seed - 1) * whole) ** -0.5 for seed in (0, 1)]
+    assert row["final"]["frechet"]["mean"] == pytest.approx(np.mean(ends))
+    (speed,) = (r for r in summary["speedups"] if r["axis"] == "samples" and r["share"] == 1.0)
+    assert (speed["num_reached"], speed["num_seeds"]) == (2, 2)
+    counted = {row["share"]: row["metrics"]["frechet"]["n"] for row in summary["end_differences"]}
+    assert counted == {0.4: 3, 1: 2}
+    assert summary["equal"]["samples"][-1]["at"] == pytest.approx(8 * 400)
+
+
 @pytest.mark.parametrize(
     "flags, told",
     [
@@ -210,6 +232,14 @@ def test_every_arm_gets_the_rate_of_its_best_run():
     assert chosen == {"flow_vanilla": 2e-3, "ddim_tpdiff": 1e-3}
     tuned = with_rates(arms, chosen)
     assert [arm.overrides["optim.learning_rate"] for arm in tuned] == [2e-3, 1e-3]
+    late = {
+        name: Curve("a", 9, {"samples": np.array([1.0, 2.0])}, {"frechet": np.array(y)}, {})
+        for name, y in {
+            "ddim_tpdiff_rate_0.001": [5.0, 4.0],
+            "ddim_tpdiff_rate_0.002": [1.0, np.nan],
+        }.items()
+    }
+    assert choose_rates(arms[1:], rates, late, "frechet", FRECHET) == {"ddim_tpdiff": 1e-3}
     with pytest.raises(ValueError, match="the sweep of ddim_tpdiff has no run"):
         choose_rates(arms[1:], rates, {}, "frechet", FRECHET)
 

@@ -7,10 +7,13 @@ import pytest
 from PIL import Image
 
 from experiments import redraw
+from experiments.analysis.aggregate import summarize
+from experiments.analysis.curves import AXES, Curve
 from experiments.convergence import speedups_by_target
 from experiments.grid.arms import Arm
 from experiments.pages.final_figures import draw_final_figures
 from tests.tiny import REPO
+from tpdiff_jax.files.json_files import write_json
 from tpdiff_jax.report import style
 
 RESULTS = REPO / "docs" / "results"
@@ -113,6 +116,34 @@ def test_the_command_writes_what_the_summary_has_numbers_for(tmp_path, capsys):
     assert redraw.main(words) == 0
     assert {path.name for path in tmp_path.iterdir()} == {"small.json", "new_figures.png"}
     assert "new_figures.png" in capsys.readouterr().out
+
+
+def test_what_compare_writes_is_redrawn_with_its_curves(tmp_path):
+    """It counts first crossings, and says so nowhere."""
+    results = {
+        "counts": {"steps": 4},
+        "metric_info": {"frechet": {"name": "frechet", "direction": "lower", "unit": "1"}},
+    }
+    curves = [
+        Curve(arm, seed, {axis: np.array([1.0, 2.0, 4.0]) for axis in AXES}, figures, results)
+        for seed in (0, 1)
+        for arm, figures in (
+            ("vanilla", {"frechet": np.array([9.0, 6.0, 4.0])}),
+            ("pyramid", {"frechet": np.array([8.0, 4.0, 5.0])}),
+        )
+    ]
+    arms = [
+        Arm(name="vanilla", overrides={}),
+        Arm(name="pyramid", overrides={}, baseline="vanilla"),
+    ]
+    summary = {"grid": "main", "seeds": [0, 1]} | summarize(arms, curves, ["frechet"])
+    write_json(tmp_path / "summary.json", summary)
+    words = [f"--summary={tmp_path / 'summary.json'}", f"--out={tmp_path / 'new'}"]
+    assert redraw.main([*words, "--metrics=frechet"]) == 0
+    drawn = {path.name for path in tmp_path.glob("*.png")}
+    assert drawn == {f"new_{what}.png" for what in ("figures", "curves", "speedups")}
+    (row, *_) = speedups_by_target(arms, curves, summary, ["frechet"])
+    assert row["points"][-1]["ratio"] == {"value": 2.0, "kind": "="}
 
 
 @pytest.mark.parametrize("text", ["[]", "{", "{}", '{"arms": []}', '{"arms": [{"arm": "a"}]}'])

@@ -16,10 +16,8 @@ FRAME, CELL_WIDTH, CELL_HEIGHT, GAP = 64, 68, 86, 4  # 18 pixels hold what stand
 class FilledRun:
     """Stands for a run whose videos are of one grey, a shade a label."""
 
-    fps = 8.0
-
-    def __init__(self, grey, num_frames=4):
-        self.grey, self.num_frames = grey, num_frames
+    def __init__(self, grey, num_frames=4, fps=8.0):
+        self.grey, self.num_frames, self.fps = grey, num_frames, fps
 
     def sample(self, *, labels, seed):
         shades = [self.grey + 10 * int(label) + seed for label in labels]
@@ -30,6 +28,7 @@ class FilledRun:
 @pytest.fixture
 def runs(monkeypatch):
     made = {"a": FilledRun(10), "b": FilledRun(100), "short": FilledRun(0, num_frames=2)}
+    made["slow"] = FilledRun(0, fps=4.0)
     monkeypatch.setattr(tpdiff_jax, "open_run", made.__getitem__)
 
 
@@ -59,6 +58,10 @@ def test_a_row_is_a_run_and_a_column_a_label(runs, tmp_path, capsys):
             ["--workdirs=a,short", "--labels=1"],
             "videos [n, f, h, w, c] of short are (1, 2, 32, 32, 1), "
             "and those of a (1, 4, 32, 32, 1)",
+        ),
+        (
+            ["--workdirs=a,slow", "--labels=1"],
+            "frames per second of slow are 4, and of a 8",
         ),
     ],
 )

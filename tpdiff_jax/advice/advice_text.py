@@ -3,15 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tpdiff_jax.advice.choice import PAYING_COST
 from tpdiff_jax.advice.settings_grid import USEFUL_SHARE, Setting
 
 REAL_FOOTAGE: Mapping[str, Mapping[str, tuple[float, float]]] = {
-    "25 to 30": {"2": (0.03, 0.08), "4": (0.12, 0.23)},
-    "12 to 15": {"2": (0.09, 0.16), "4": (0.23, 0.50)},
+    "25 to 30": {"2": (0.035, 0.078), "4": (0.108, 0.232)},
+    "12 to 15": {"2": (0.091, 0.154), "4": (0.289, 0.497)},
 }
 """Frames a second -> stride -> least and largest share that a copied frame misses in three short
-public videos (a talking head, street cyclists, an animated film; see docs/advise.md)."""
-PAYING_COST = 0.9
+public videos, each and together (a talking head, street cyclists, an animated film; the table in
+docs/advise.md)."""
 
 
 def advice_lines(content: Mapping[str, Any]) -> list[str]:
@@ -21,10 +22,8 @@ def advice_lines(content: Mapping[str, Any]) -> list[str]:
         content: of `advise.json`.
     """
     data, best, inputs = content["data"], content["recommended"], content["inputs"]
-    shares = content["detail_shares"]["nearest"]
     lines = [
-        f"{data['num_clips']} clips of {data['num_frames']} frames: a frame that is repeated "
-        f"misses {_known(shares)} of the variance",
+        f"{data['num_clips']} clips of {data['num_frames']} frames{_missed(content)}",
         f"  real footage: {_real()}",
         verdict(content),
     ]
@@ -45,6 +44,8 @@ def advice_lines(content: Mapping[str, Any]) -> list[str]:
             f"{now['training_cost']:.2f}, sampling {now['sampling_cost']:.2f}, visible detail "
             f"{_listed(now['visible_details'])}"
         )
+    if fields := content["not_modelled"]:
+        lines.append(f"  not modelled: {', '.join(fields)}")
     return [*lines, f"  {best['overrides']}"]
 
 
@@ -63,23 +64,29 @@ def verdict(content: Mapping[str, Any]) -> str:
             "A temporal pyramid does not pay here: a frame that is repeated over 2 misses "
             f"{share:.1%} of the variance already, and more than {USEFUL_SHARE:.1%} is too much."
         )
+    if not content["candidates"]:
+        return _why_nothing_is_tried(content)
     if best is None:
+        return f"No setting keeps to the limits: {_limits(inputs)}."
+    if best["error"] > inputs["error_limit"]:
         return (
-            f"No setting keeps to the limits: error {inputs['error_limit']:.3f}, "
-            f"{_limits(inputs)}cost {inputs['max_cost'] or 1:g}."
+            f"Within a cost of {inputs['max_cost']:g} the least error is {best['error']:.3f}, "
+            f"against {content['vanilla']['error']:.3f} of ordinary diffusion."
         )
     if best["cost"] > PAYING_COST:
         return f"A temporal pyramid hardly pays here: its cost is above {PAYING_COST:g}."
     return "A temporal pyramid pays here."
 
 
-def override_words(setting: Setting, means: Sequence[float], *, is_reset: bool = False) -> str:
+def override_words(
+    setting: Setting, means: Sequence[float], resets: Mapping[str, Sequence[float]] = {}
+) -> str:
     """A setting as overrides to copy.
 
     Args:
         setting: the fields.
         means: of the clips' channels, from which inserted frames start.
-        is_reset: whether the config has entries of other stages, which are then left out.
+        resets: fields with entries of other stages -> what stands in their place.
 
     Returns:
         Words of a command line.
@@ -94,19 +101,39 @@ def override_words(setting: Setting, means: Sequence[float], *, is_reset: bool =
     if setting.upsample == "insert":
         rounded = tuple(float(f"{mean:.4g}") for mean in means)
         words.append(f'--config.pyramid.data_mean="{rounded}"')
-    if is_reset:
-        words += ['--config.train.stage_probs="()"', '--config.sample.guidance_per_stage="()"']
+    words += [f'--config.{field}="{tuple(values)}"' for field, values in resets.items()]
     return " ".join(words)
 
 
+def _why_nothing_is_tried(content: Mapping[str, Any]) -> str:
+    if not content["ladders"]:
+        return (
+            f"No temporal pyramid can be tried: no strides of {_listed(content['useful_strides'])} "
+            f"fit both the network and clips of {content['data']['num_frames']} frames."
+        )
+    if content["inputs"]["num_calls"] == 1:
+        return "No temporal pyramid can be tried: one network call is not enough for two stages."
+    return "No temporal pyramid can be tried: no windows of its stages exist on this path."
+
+
 def _limits(inputs: Mapping[str, Any]) -> str:
-    named = (("visible detail", inputs["max_visible"]), ("debt", inputs["max_debt"]))
-    return "".join(f"{name} {limit:g}, " for name, limit in named if limit is not None)
+    """The limits that were applied: that of the error counts where none of cost is given."""
+    error = inputs["error_limit"] if inputs["max_cost"] is None else None
+    named = {
+        "error": error,
+        "visible detail": inputs["max_visible"],
+        "debt": inputs["max_debt"],
+        "cost": inputs["max_cost"],
+    }
+    return ", ".join(f"{name} {limit:.3g}" for name, limit in named.items() if limit is not None)
 
 
-def _known(shares: Mapping[str, float | None]) -> str:
-    known = [(stride, share) for stride, share in shares.items() if share is not None]
-    return ", ".join(f"{share:.1%} over {stride}" for stride, share in known) or "nothing known"
+def _missed(content: Mapping[str, Any]) -> str:
+    shares = content["detail_shares"]["nearest"]
+    known = [f"{share:.1%} over {r}" for r, share in shares.items() if share is not None]
+    if not known:
+        return ", too few to repeat one of them"
+    return f": a frame that is repeated misses {', '.join(known)} of the variance"
 
 
 def _real() -> str:

@@ -5,7 +5,8 @@ many calls, plus FLOOR, and whose jumps leave at most MAX_VISIBLE of detail to b
 cost nothing, nor does the kind of upsampling, so that among equal costs the least error decides.
 Without the limit on what is visible the error alone would put jumps where noise is low and steps
 are short: an exact predictor can add any detail there, a trained one is asked for all of it at
-once. The three numbers are conventions.
+once. A pyramid pays where the chosen setting has such an error and costs at most PAYING_COST. The
+numbers are conventions.
 """
 
 import math
@@ -16,6 +17,7 @@ from tpdiff_jax.advice.search import Candidate, Search
 from tpdiff_jax.advice.settings_grid import WINDOW_PARTS, Setting
 
 TOLERANCE, FLOOR, MAX_VISIBLE = 1.25, 0.005, 1.0
+PAYING_COST = 0.9
 
 
 class Limits(NamedTuple):
@@ -43,6 +45,18 @@ def error_limit(vanilla_error: float) -> float:
         vanilla_error: its error.
     """
     return TOLERANCE * vanilla_error + FLOOR
+
+
+def is_paying(best: Candidate | None, vanilla_error: float) -> bool:
+    """Whether a setting is no worse than ordinary diffusion, and cheaper.
+
+    Args:
+        best: what was chosen; None for nothing.
+        vanilla_error: of ordinary diffusion with as many calls.
+    """
+    return (
+        best is not None and best.cost <= PAYING_COST and best.error <= error_limit(vanilla_error)
+    )
 
 
 def choose_setting(

@@ -32,7 +32,7 @@ class Candidate(NamedTuple):
         debts: of each jump, nats per new frame.
         visible_details: likewise, nats per thousand numbers of new frames.
         sampling_cost: share of ordinary diffusion's FLOPs of a video.
-        training_cost: share of its FLOPs of a training clip, stages drawn evenly.
+        training_cost: share of its FLOPs of a training clip.
     """
 
     setting: Setting
@@ -117,12 +117,19 @@ class Search:
         self._videos = GaussianVideos(problem.spectrum)
         self._jumps: dict[tuple, tuple[tuple[float, ...], tuple[float, ...]]] = {}
 
-    def judge(self, setting: Setting, sampler: SamplerSpec | None = None) -> Candidate:
+    def judge(
+        self,
+        setting: Setting,
+        sampler: SamplerSpec | None = None,
+        *,
+        stage_probs: Sequence[float] = (),
+    ) -> Candidate:
         """Measure one setting.
 
         Args:
             setting: the fields.
             sampler: with grids or jumps of its own; None: the problem's solver and powers.
+            stage_probs: of each stage in training; () for equal ones.
 
         Raises:
             ValueError: for windows that cannot exist on this path, frames that do not fit, or
@@ -136,13 +143,15 @@ class Search:
         debts, details = self._jumps[key]
         strides, calls = setting.frame_strides, setting.steps_per_stage
         spent = sum(n * self._costs.sampling[r] for n, r in zip(calls, strides, strict=True))
+        probs = stage_probs or (1.0 / len(strides),) * len(strides)
+        trained = sum(p * self._costs.training[r] for p, r in zip(probs, strides, strict=True))
         return Candidate(
             setting=setting,
-            error=self._videos.error(pyramid, sampler or self._sampler(calls)),
+            error=self._videos.error(pyramid, sampler or self.sampler(calls)),
             debts=debts,
             visible_details=details,
             sampling_cost=spent / sum(calls),
-            training_cost=sum(self._costs.training[r] for r in strides) / len(strides),
+            training_cost=trained,
         )
 
     def vanilla(self) -> Candidate:
@@ -208,7 +217,8 @@ class Search:
             problem.line,
         )
 
-    def _sampler(self, calls: tuple[int, ...]) -> SamplerSpec:
+    def sampler(self, calls: tuple[int, ...]) -> SamplerSpec:
+        """The sampler of so many calls of each stage, with the problem's solver and power."""
         powers = self._problem.grid_power
         if len(set(powers)) == 1:
             powers = powers[:1]

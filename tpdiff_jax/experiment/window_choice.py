@@ -21,6 +21,7 @@ from tpdiff_jax.data import ClipShape, Dataset
 from tpdiff_jax.devices.processes import numbers_of_main
 from tpdiff_jax.experiment.experiment import Experiment
 from tpdiff_jax.experiment.measured_clips import clips_to_measure, measure_clips
+from tpdiff_jax.method.pyramid import Pyramid
 from tpdiff_jax.run_folder.run_config import FILE_NAME, load_config
 from tpdiff_jax.run_log.progress import Progress
 
@@ -129,21 +130,23 @@ def _measure_and_choose(draft: Experiment, dataset: Dataset) -> tuple[Candidate,
     is_quiet = jax.process_index() > 0
     with Progress(count, label="measure", unit="clip", is_quiet=is_quiet) as progress:
         spectrum = measure_clips(dataset, draft.train.seed, progress.update)
-    problem = problem_of(draft, law_spectrum(spectrum, ladder[0]))
+    measured = next(clips.pyramid for clips in draft.shapes if clips.facts is dataset)
+    problem = problem_of(draft, measured, law_spectrum(spectrum, ladder[0]))
     costs = {stride: 1.0 / stride for stride in (*ladder, 1)}  # the same for all: not looked at
     steps = tuple(draft.sampler.steps_per_stage)
     fixed = Setting(ladder, config.downsample, config.upsample, (), steps)
     return choose_windows(Search(problem, StageCosts(costs, costs)), fixed), count
 
 
-def problem_of(experiment: Experiment, spectrum: ClipSpectrum) -> Problem:
+def problem_of(experiment: Experiment, pyramid: Pyramid, spectrum: ClipSpectrum) -> Problem:
     """What a config keeps fixed where windows, or whole pyramids, are looked for.
 
     Args:
         experiment: of the config.
+        pyramid: of the shape of the clips that were measured: larger clips may shift times more.
         spectrum: of as many frames as are looked at.
     """
-    sampler, pyramid = experiment.sampler, experiment.pyramid
+    sampler = experiment.sampler
     return Problem(
         spectrum=spectrum,
         path=pyramid.path,

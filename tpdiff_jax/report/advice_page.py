@@ -26,6 +26,7 @@ _NOTE = (
     "lies below a jump's noise, the noise hides what the coarse frames lack"
 )
 _SHOWN_CANDIDATES = 12
+_ROUNDING = 1.0 + 1e-9
 _HEIGHT = 340.0
 
 
@@ -40,6 +41,9 @@ def render_advice(content: Mapping[str, Any]) -> str:
     shape = " x ".join(map(str, (data["num_frames"], *data["frame_shape"])))
     tables = {"tables": [_settings_table(content), _shares_table(content)]}
     words = [Fact("overrides", best["overrides"], is_code=True)] if best else []
+    notes = [Note(content["verdict"])]
+    if fields := content["not_modelled"]:
+        notes.append(Note(f"Errors do not know {', '.join(fields)}"))
     heading = "Advice on a temporal pyramid"
     return render_page(
         title=heading,
@@ -47,7 +51,7 @@ def render_advice(content: Mapping[str, Any]) -> str:
         subtitle=f"{data['num_clips']} clips of {shape}",
         facts=_head_facts(content),
         origin=[*words, *origin_facts(content)],
-        notes=[Note(content["verdict"])],
+        notes=notes,
         sections=[
             Section("spectrum", "The clips", "charts.html", [spectrum_figure(content)]),
             Section("settings", "Settings", "tables.html", tables),
@@ -157,17 +161,21 @@ def _settings_table(content: Mapping[str, Any]) -> Table:
 
 
 def _next_best(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Other settings within the limits of error and debt, the cheapest first."""
+    """Other settings within the limits: the cheapest first, or with one of cost the best first."""
     limits, best = content["inputs"], content["recommended"] or {}
+    most, is_capped = limits["max_cost"], limits["max_cost"] is not None
     kept = [
         row
         for row in content["candidates"]
-        if row["error"] <= limits["error_limit"]
+        if (row["cost"] <= most * _ROUNDING if is_capped else row["error"] <= limits["error_limit"])
         and _keeps(row["visible_details"], limits["max_visible"])
         and _keeps(row["debts"], limits["max_debt"])
         and any(row[name] != best.get(name) for name in row)
     ]
-    order = sorted(kept, key=lambda row: (round(row["cost"], 6), max(row["visible_details"])))
+    if is_capped:
+        order = sorted(kept, key=lambda row: (round(row["error"], 6), row["cost"]))
+    else:
+        order = sorted(kept, key=lambda row: (round(row["cost"], 6), max(row["visible_details"])))
     return order[:_SHOWN_CANDIDATES]
 
 

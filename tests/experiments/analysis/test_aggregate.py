@@ -84,6 +84,17 @@ def test_a_grid_without_any_result_still_gives_a_page(tmp_path):
     assert not (tmp_path / "curves.png").exists()
 
 
+def test_a_seed_that_diverged_is_counted_as_missing(curves):
+    curves[2].y["frechet"][-3:] = np.nan
+    summary = summarize(ARMS, curves, ["frechet"], "for_good")
+    page = write_summary("Grid test", summary, ["frechet"])
+    last = page.split("## At equal flops")[2]
+    assert "| pyramid | 2.24 (n = 1) |" in last and "| vanilla | 3.41 ± 0.35 |" in last
+    assert "| pyramid | - |" in page.split("## Figures of the finished runs")[1]
+    row = next(row for row in summary["speedups"] if row["share"] == 1.0)
+    assert (row["num_reached"], row["num_seeds"], row["ratio"]["kind"]) == (1, 2, "<")
+
+
 def test_cells():
     assert number(0.12345) == "0.123"
     assert number(None) == number(float("nan")) == "-"
@@ -93,5 +104,9 @@ def test_cells():
     clear = {"mean": -2.0, "sd": 1.0, "low": -3.0, "high": -1.0, "n": 3}
     assert mean_and_bounds(clear) == "**-2 [-3, -1]**"
     assert mean_and_bounds({**clear, "high": 1.0}) == "-2 [-3, 1]"
+    assert mean_and_bounds(clear, 4) == "**-2 [-3, -1]** (n = 3)"
+    assert mean_and_sd(clear, 4) == "-2 ± 1 (n = 3)" and mean_and_sd(clear, 3) == "-2 ± 1"
+    unknown = {"mean": float("nan"), "sd": float("nan"), "low": None, "high": None, "n": 3}
+    assert mean_and_sd(unknown) == mean_and_bounds(unknown | {"mean": None}) == "-"
     assert bounded({"value": 2.0, "kind": ">"}) == ">2"
     assert bounded({"value": 2.0, "kind": "?"}) == "-"

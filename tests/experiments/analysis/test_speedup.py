@@ -98,13 +98,39 @@ def test_a_seed_that_never_arrives_bounds_the_mean():
 
 
 @pytest.mark.parametrize(
-    ("reached", "expected"), [("first", [9, 4, 4, 2]), ("for_good", [9, 6, 6, 2])]
+    ("reached", "expected"),
+    [("first", [9, 4, 4, 4, 2]), ("for_good", [math.inf, math.inf, math.inf, 6, 2])],
 )
-def test_envelopes_fall_without_gaps(reached, expected):
+def test_envelopes_fall_and_what_is_not_finite_is_the_worst(reached, expected):
     """Either the best so far, or the worst from here on."""
     x, cost = envelope(np.array([1.0, 2, 3, 4, 5]), np.array([9.0, 4, np.nan, 6, 2]), reached)
-    assert x.tolist() == [1, 2, 4, 5]
+    assert x.tolist() == [1, 2, 3, 4, 5]
     assert cost.tolist() == expected
+    x, cost = envelope(np.array([1.0, np.nan, 2, 2]), np.array([9.0, 4, 3, 2]), reached)
+    assert x.tolist() == [1, 2] and cost.tolist() == [9, 3]
+
+
+@pytest.mark.parametrize("costs", [[math.nan] * 3, [8.0, 3.0, math.nan], [8.0, math.nan, math.inf]])
+def test_a_seed_that_diverged_is_one_that_never_arrives(costs):
+    x = [1.0, 2.0, 4.0]
+    fine = (curve("a", [9.0, 6, 4], x), curve("b", [8.0, 4, 2], x))
+    bad = (curve("a", [9.0, 6, 4], x), curve("b", costs, x))
+    found = speed_up([fine, bad], "frechet", LOWER, "flops", 1.0, "for_good")
+    assert (found.num_reached, found.num_seeds, found.low) == (1, 2, None)
+    assert found.ratio == (pytest.approx(math.sqrt(2.0)), "<")  # 4 / 2, and at most 4 / 4
+
+
+def test_a_baseline_that_diverged_sets_no_target():
+    x = [1.0, 2.0, 4.0]
+    pair = (curve("a", [9.0, 6, math.nan], x), curve("b", [8.0, 4, 2], x))
+    assert speed_up([pair], "frechet", LOWER, "flops", 1.0, "for_good") is None
+    assert speed_up([pair], "frechet", LOWER, "flops", 1.0, "first").baseline_x == (2.0, "=")
+
+
+def test_a_target_that_is_met_after_a_figure_that_is_not_finite_is_a_bound():
+    x, best = np.array([1.0, 2.0, 4.0]), np.array([math.inf, math.inf, 4.0])
+    assert crossing(x, best, 5.0) == (4.0, "<")
+    assert cost_at(x, best, 3.0) is None and cost_at(x, best, 4.0) == 4.0
 
 
 def test_a_target_met_by_chance_and_lost_again_is_not_reached_for_good():

@@ -85,6 +85,23 @@ def test_a_folder_of_another_run_is_refused(tmp_path):
         plan_runs(MAIN, MAIN.arms, BASE | {"optim.learning_rate": "2e-3"}, [0], tmp_path)
 
 
+@pytest.mark.parametrize(
+    "field, chosen", [("pyramid.stage_fractions", (0.5, 0.3, 0.2)), ("model.remat", "blocks")]
+)
+def test_a_run_that_chose_what_is_left_to_it_is_the_planned_one(field, chosen, tmp_path):
+    base = BASE | {field: "auto"}
+    run = plan_runs(MAIN, MAIN.arms[:1], base, [0], tmp_path)[0]
+    group, name = field.split(".")
+    saved = run.config.copy_and_resolve_references()
+    with saved.ignore_type():
+        saved[group][name] = chosen
+    run.workdir.mkdir(parents=True)
+    run_config.save_config(run.workdir, saved)
+    assert plan_runs(MAIN, MAIN.arms[:1], base, [0], tmp_path)[0].command() == run.command()
+    with pytest.raises(ValueError, match=r"optim\.learning_rate: there 0\.001, planned 0\.002"):
+        plan_runs(MAIN, MAIN.arms[:1], base | {"optim.learning_rate": "2e-3"}, [0], tmp_path)
+
+
 def test_bad_overrides_are_named():
     with pytest.raises(ValueError, match="--confg.train.seed=1 must be"):
         parse_overrides(["--confg.train.seed=1"])
