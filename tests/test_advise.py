@@ -61,7 +61,7 @@ def advice_of(config: ConfigDict, **flags: float) -> dict[str, Any]:
     return advising.advise(config, None, advising.AdviceFlags(**flags))
 
 
-def test_slow_digits_get_a_pyramid_and_fast_ones_do_not(
+def test_slow_digits_get_a_pyramid_and_fast_ones_no_advice(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = advising.AdviceFlags()
@@ -76,8 +76,9 @@ def test_slow_digits_get_a_pyramid_and_fast_ones_do_not(
     for row in slow["candidates"]:
         assert sum(row["steps_per_stage"]) == 12 and 0 < row["sampling_cost"] < 1
     fast = advice_of(config_of(data__speed_stratum="fast"))
-    assert not fast["pays"] and fast["useful_strides"] == []
-    assert "does not pay here" in capsys.readouterr().out
+    assert not fast["pays"] and fast["useful_strides"] == [] and fast["recommended"] is None
+    out = capsys.readouterr().out
+    assert "speaks for no pyramid" in out and "--config" not in out, "none is recommended"
 
 
 def test_what_it_recommends_is_a_command_that_builds() -> None:

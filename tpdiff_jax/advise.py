@@ -124,7 +124,7 @@ class Adviser:
         limits = Limits(max_cost=flags.target_cost)
         if flags.target_debt is not None:
             limits = Limits(math.inf, flags.target_debt, flags.target_cost)
-        best = choose_setting(candidates, vanilla.error, limits)
+        best = choose_setting(candidates, vanilla.error, limits) if useful else None
         return {
             "data": _data_facts(self._clips, split, spectrum),
             "detail_shares": detail_shares(spectrum),
@@ -136,7 +136,7 @@ class Adviser:
             "configured": self._configured(search),
             "not_modelled": self._not_modelled(),
             "recommended": best and self._recommended(search, best, spectrum),
-            "pays": bool(useful) and is_paying(best, vanilla.error),
+            "pays": is_paying(best, vanilla.error),
             "candidates": [_row(one) for one in candidates],
             **run_origin(),
             "versions": package_versions(),
