@@ -21,6 +21,18 @@ def split_names(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
 
 
+def split_seeds(text: str) -> list[int]:
+    """Return the numbers of `--seeds`.
+
+    Raises:
+        ValueError: without any, for one that comes twice, or for what is no whole number.
+    """
+    seeds = [int(seed) for seed in split_names(text)]
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"--seeds={text}; allowed: whole numbers that differ, at least one")
+    return seeds
+
+
 def output_folder(text: str) -> pathlib.Path:
     """Return the path of `--out`; the type of that argument.
 

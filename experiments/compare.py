@@ -24,7 +24,7 @@ import numpy as np
 from experiments.analysis.aggregate import summarize
 from experiments.analysis.curves import read_curve
 from experiments.analysis.speedup import figure_to_cost
-from experiments.command_line import command_parser, output_folder, split_names
+from experiments.command_line import command_parser, output_folder, split_names, split_seeds
 from experiments.grid.arms import Arm, Grid
 from experiments.grid.grids import GRIDS
 from experiments.grid.overrides import parse_overrides
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         grid = GRIDS[options.grid]
         arms = select_arms(grid, split_names(options.arms))
         use_cpu_for_planning()
-        seeds = [int(seed) for seed in split_names(options.seeds)]
+        seeds = split_seeds(options.seeds)
         runs = plan_runs(grid, arms, overrides, seeds, options.out)
         show_plan(runs)
         if options.only == "plan":

@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 from experiments.analysis.aggregate import end_differences, pairs_by_seed, summarize
 from experiments.analysis.curves import AXES, Curve, join_ends, only_whole, read_curve
 from experiments.analysis.speedup import REACHED, speed_up
-from experiments.command_line import command_parser, output_folder, split_names
+from experiments.command_line import command_parser, output_folder, split_names, split_seeds
 from experiments.compare import (
     EXIT_BAD_INPUT,
     EXIT_FAILED,
@@ -65,11 +65,12 @@ FIGURE_SHARES = tuple(percent / 100 for percent in range(30, 101, 5))
 
 
 class Plan(NamedTuple):
-    """What is compared, and by which runs."""
+    """What is compared, by which runs, at which rates, and which runs of the sweep have failed."""
 
     arms: list[Arm]
     runs: list[PlannedRun]
     rates: dict[str, float]
+    failed: list[PlannedRun]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -96,6 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Stopped as stop:
         print(f"convergence: {stop}", file=sys.stderr)
         return EXIT_STOPPED
+    failed = plan.failed + failed
     for run in failed:
         print(f"failed: {run.workdir.name}, see {run.workdir / LOG_FILE}", file=sys.stderr)
     return EXIT_FAILED if failed else 0
@@ -110,16 +112,18 @@ def make_plan(options: argparse.Namespace, overrides: Mapping[str, str], metric:
     """
     grid = GRIDS[options.grid]
     arms = select_arms(grid, split_names(options.arms))
-    seeds = [int(seed) for seed in split_names(options.seeds)]
+    seeds = split_seeds(options.seeds)
     rates = [float(rate) for rate in split_names(options.learning_rates)]
     lengths = [float(share) for share in split_names(options.lengths)]
     chosen: dict[str, float] = {}
+    failed: list[PlannedRun] = []
     if rates:
         if options.sweep_seed in seeds:
             raise ValueError(f"--sweep_seed={options.sweep_seed} must not be one of --seeds")
-        chosen = sweep(options, grid, arms, overrides, rates, metric)
-        arms = with_rates(arms, chosen)
-    return Plan(arms, plan_runs(grid, arms, overrides, seeds, options.out, lengths), chosen)
+        chosen, failed = sweep(options, grid, arms, overrides, rates, metric)
+        arms = with_rates(arms, chosen) if chosen else arms
+    runs = plan_runs(grid, arms, overrides, seeds, options.out, lengths)
+    return Plan(arms, runs, chosen, failed)
 
 
 def sweep(
@@ -129,19 +133,25 @@ def sweep(
     overrides: Mapping[str, str],
     rates: Sequence[float],
     metric: str,
-) -> dict[str, float]:
-    """Run every arm at every rate on the sweep's seed; return the best rate of each."""
+) -> tuple[dict[str, float], list[PlannedRun]]:
+    """Run every arm at every rate on the sweep's seed.
+
+    Returns:
+        The best rate of each arm, none where a plan alone is asked for and not all have run; and
+        the runs that have failed.
+    """
     swept = sweep_grid(grid, arms, rates)
     folder = options.out / "sweep"
     runs = plan_runs(swept, swept.arms, overrides, [options.sweep_seed], folder)
     show_plan(runs)
-    if options.only == "all":
-        run_all(runs, workers=options.workers)
+    failed = run_all(runs, workers=options.workers) if options.only == "all" else []
     curves = {run.arm: read_curve(run.arm, run.seed, run.workdir) for run in runs}
     info = next(info for info in INFOS if info.name == metric)._asdict()
+    if options.only == "plan" and any(curve.results is None for curve in curves.values()):
+        return {}, failed
     chosen = choose_rates(arms, rates, curves, metric, info)
     print("learning rates: " + ", ".join(f"{arm} {rate:g}" for arm, rate in chosen.items()))
-    return chosen
+    return chosen, failed
 
 
 def write_pages(

@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 
 from bench.report_files import facts
-from experiments.command_line import command_parser, output_folder
+from experiments.command_line import command_parser, output_folder, split_seeds
 from experiments.compare import METRICS as SHOWN
 from experiments.compare import check_metrics
 from experiments.grid.grids import DIGITS_MEAN
@@ -55,6 +55,7 @@ STEPS = (10, 20, 60)
 POWERS = (1.5, 2.0)
 CALL_POWERS = (0.5, 1.0, 1.25, -0.5)
 GUIDANCE_SCALES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+DIGITS = "moving_digits"
 
 
 STANDARD = "standard"
@@ -229,7 +230,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         shown = options.metrics.split(",")
         check_metrics(shown, [])
-        seeds = [int(seed) for seed in options.seeds.split(",")]
+        seeds = split_seeds(options.seeds)
         workdirs = [pathlib.Path(name) for name in options.workdirs.split(",")]
         only = options.variants.split(",") if options.variants else []
         points = measure_all(
@@ -267,8 +268,11 @@ def measure_all(
         pyramids: to sample through, see `make_pyramids`; "" varies the sampler.
 
     Raises:
-        ValueError: for a folder without a checkpoint or an unknown variant.
+        ValueError: for a folder without a checkpoint, a run on clips that are no digits, or an
+            unknown variant.
     """
+    for workdir in workdirs:
+        check_digits(workdir)
     folder = out / "points"
     folder.mkdir(parents=True, exist_ok=True)
     points: list[dict[str, Any]] = []
@@ -287,6 +291,16 @@ def measure_all(
                 points.append(point)
                 progress.update(done, variant=name, seed=str(seed))
     return points
+
+
+def check_digits(workdir: pathlib.Path) -> None:
+    """Raise ValueError for a run on other clips, which have none of the figures that are shown."""
+    name = run_config.load_config(workdir).data.name
+    if name != DIGITS:
+        raise ValueError(
+            f"--workdirs: data.name of {workdir} is {name!r}; allowed: {DIGITS}, whose figures are "
+            "compared (--mode=evaluate measures other clips)"
+        )
 
 
 def select_variants(known: Sequence[str], only: Sequence[str]) -> list[str]:

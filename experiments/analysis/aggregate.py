@@ -114,22 +114,23 @@ def end_differences(
     """
     rows = []
     for arm, baseline in baselines.items():
-        values: dict[float, dict[str, dict[int, float]]] = {}
+        values: dict[int, dict[str, dict[int, float]]] = {}
         ends: dict[str, dict[int, float]] = {}
         for base, own in pairs_by_seed(curves, arm, baseline):
             for metric, y in base.y.items():
                 ends.setdefault(metric, {})[base.seed] = y[-1]
             for point, steps in enumerate(own.steps):
                 if (arm, steps) in shares:
-                    at_share = values.setdefault(shares[arm, steps], {})
+                    at_end = values.setdefault(steps, {})
                     for metric, y in own.y.items():
-                        at_share.setdefault(metric, {})[own.seed] = y[point]
-        for share, metrics in sorted(values.items()):
+                        at_end.setdefault(metric, {})[own.seed] = y[point]
+        for steps, metrics in sorted(values.items()):
             differences = {
                 metric: _plain(paired_difference(by_seed, ends.get(metric, {})))
                 for metric, by_seed in metrics.items()
             }
-            rows.append({"arm": arm, "baseline": baseline, "share": share, "metrics": differences})
+            row = {"arm": arm, "baseline": baseline, "share": shares[arm, steps]}
+            rows.append({**row, "metrics": differences})
     return rows
 
 

@@ -267,6 +267,7 @@ GRIDS: dict[str, Grid] = {
             "alignment_none": {"alignment.mode": "none"},
             "level_stage": {"alignment.level": "stage"},
         },
+        baselines={"prediction_eps": "plain_terminal_snr"},
         config="configs/ddim.py",
     ),
     "strides": ablation(

@@ -28,7 +28,7 @@ def number(value: float | None, digits: int = 3) -> str:
     """Return a number with few digits; `-` for none."""
     if value is None or not math.isfinite(value):
         return NONE
-    if 10**digits <= abs(value) < 1e5:
+    if abs(value) < 1e5 and abs(float(f"{value:.{digits}g}")) >= 10**digits:
         return f"{value:.0f}"
     return f"{value:.{digits}g}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.2e}"
 

@@ -1,5 +1,6 @@
 """Samplers side by side: figures, paired differences to the base, cost, and the frontier."""
 
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -53,13 +54,13 @@ def summarize_points(points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _means(
     points: Sequence[Mapping[str, Any]], name: str, metric: str, unit: str, groups: Sequence[Any]
 ) -> dict[int, float]:
-    """Return the mean of each run (or seed), by its number."""
+    """Return the mean of each run (or seed), by its number; of finite values alone."""
     out = {}
     for i, group in enumerate(groups):
         own = [p for p in points if p["variant"] == name and p[unit] == group]
-        values = [p["metrics"][metric] for p in own if p["metrics"][metric] is not None]
-        if values:
-            out[i] = float(np.mean(values))
+        values = [value for p in own if (value := p["metrics"][metric]) is not None]
+        if finite := [value for value in values if math.isfinite(value)]:
+            out[i] = float(np.mean(finite))
     return out
 
 

@@ -17,6 +17,8 @@ from tests.tiny import flags_of_sizes
         (["--metrics=beauty"], "no figure is called beauty"),
         (["--speedup=nearest_train_distance"], "no speed-up for nearest_train_distance"),
         (["--step=1"], "--step=1 must be an option"),
+        (["--seeds="], "--seeds=; allowed: whole numbers that differ, at least one"),
+        (["--seeds=0,1,0"], "--seeds=0,1,0; allowed: whole numbers that differ"),
         (["--workers=1000"], "--workers=1000 must lie between"),
     ],
 )

@@ -2,10 +2,12 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from experiments import convergence
 from experiments.analysis.curves import Curve
 from experiments.convergence import main
 from experiments.grid.counted_flops import StepCost, count_step_cost, with_counted_flops
@@ -183,6 +185,8 @@ def test_a_seed_whose_longest_run_is_missing_counts_at_the_length_that_it_has(tm
         (["--lengths=half"], "could not convert string to float: 'half'"),
         (["--metrics=beauty"], "no figure is called beauty"),
         (["--arms=best"], "--arms: no best"),
+        (["--seeds=,"], "--seeds=,; allowed: whole numbers that differ, at least one"),
+        (["--seeds=1,1"], "--seeds=1,1; allowed"),
         (["--learning_rates=1e-3", "--sweep_seed=0"], "--sweep_seed=0 must not be one of --seeds"),
         (["--learning_rates=1e-3", "--only=summary"], "the sweep of flow_vanilla has no run"),
     ],
@@ -190,6 +194,44 @@ def test_a_seed_whose_longest_run_is_missing_counts_at_the_length_that_it_has(tm
 def test_bad_input_ends_with_one_line(flags, told, tmp_path, capsys):
     assert main([f"--out={tmp_path}", *flags_of_sizes(), "--arms=flow_tpdiff", *flags]) == 2
     assert told in capsys.readouterr().err
+
+
+def test_the_plan_of_a_sweep_shows_its_runs_and_those_that_are_compared(tmp_path, capsys):
+    flags = [f"--out={tmp_path}", *flags_of_sizes(), "--arms=flow_vanilla", "--seeds=0"]
+    assert main([*flags, "--learning_rates=1e-3,2e-3", "--only=plan"]) == 0
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert names == [
+        "flow_vanilla_rate_0.001_seed_1000",
+        "flow_vanilla_rate_0.002_seed_1000",
+        "flow_vanilla_seed_0",
+    ]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_run_of_the_sweep_is_told_and_code_1(tmp_path, monkeypatch, capsys):
+    def plan_runs(grid, arms, overrides, seeds, out, lengths=()):
+        return [
+            SimpleNamespace(arm=arm.name, seed=seeds[0], workdir=out / f"{arm.name}_{seeds[0]}")
+            for arm in arms
+        ]
+
+    def run_all(runs, workers):
+        return [run for run in runs if run.arm.endswith("rate_0.002")]
+
+    def choose(arms, *_):
+        return {arm.name: 1e-3 for arm in arms}
+
+    for name, stand_in in (
+        ("plan_runs", plan_runs),
+        ("run_all", run_all),
+        ("choose_rates", choose),
+    ):
+        monkeypatch.setattr(convergence, name, stand_in)
+    for name in ("show_plan", "write_pages"):
+        monkeypatch.setattr(convergence, name, lambda *_: None)
+    flags = [f"--out={tmp_path}", "--arms=flow_vanilla", "--seeds=0"]
+    assert main([*flags, "--learning_rates=1e-3,2e-3"]) == 1
+    assert "failed: flow_vanilla_rate_0.002_1000, see" in capsys.readouterr().err
 
 
 def test_steps_cost_what_they_execute():

@@ -2,6 +2,7 @@
 
 import pytest
 
+from configs import video_folder
 from experiments.grid.grids import DIGITS_MEAN
 from experiments.pages.sampling_tables import draw_frontier, summarize_points, write_page
 from experiments.sampling import (
@@ -15,6 +16,7 @@ from experiments.sampling import (
 from tests.tiny import tiny_config
 from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.files.json_files import read_json, write_json
+from tpdiff_jax.run_folder.run_config import save_config
 from tpdiff_jax.train import train
 
 
@@ -128,6 +130,26 @@ def test_the_spread_of_several_runs_is_over_runs_not_seeds():
     value = summary["variants"]["base"]["values"]["label_accuracy"]
     assert (summary["unit"], value["n"]) == ("workdir", 2)
     assert value["sd"] == pytest.approx(0.2 / 2**0.5)
+
+
+def test_a_run_on_other_clips_is_refused_before_anything_is_measured(tmp_path, capsys):
+    digits, other = tmp_path / "digits", tmp_path / "clips"
+    for folder, config in ((digits, tiny_config()), (other, video_folder.get_config())):
+        folder.mkdir()
+        save_config(folder, config)
+    assert main([f"--workdirs={digits},{other}", f"--out={tmp_path / 'out'}"]) == 2
+    said = capsys.readouterr().err
+    assert f"data.name of {other} is 'video_records'; allowed: moving_digits" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_figure_that_is_not_finite_is_none_as_it_is_when_read_again():
+    points = [point("a", "base", seed, value) for seed, value in enumerate((0.5, float("nan")))]
+    now = summarize_points(points)
+    points[1]["metrics"]["label_accuracy"] = None
+    assert now == summarize_points(points)
+    value = now["variants"]["base"]["values"]["label_accuracy"]
+    assert (value["mean"], value["n"]) == (0.5, 1)
 
 
 def test_the_page_and_the_frontier_are_written(tmp_path):

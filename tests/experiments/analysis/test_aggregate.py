@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.analysis.aggregate import summarize
+from experiments.analysis.aggregate import end_differences, summarize
 from experiments.analysis.curves import Curve
 from experiments.grid.arms import Arm
 from experiments.pages.figures import draw_curves
@@ -95,10 +95,26 @@ def test_a_seed_that_diverged_is_counted_as_missing(curves):
     assert (row["num_reached"], row["num_seeds"], row["ratio"]["kind"]) == (1, 2, "<")
 
 
+def test_lengths_whose_shares_round_alike_are_not_mixed():
+    def ends(arm, steps, figures):
+        x = {"samples": np.array(steps, float)}
+        return Curve(arm, 0, x, {"frechet": np.array(figures)}, RESULTS, tuple(steps))
+
+    curves = [ends("vanilla", [3000], [5.0]), ends("pyramid", [999, 1002], [9.0, 8.0])]
+    shares = {("pyramid", 999): 0.33, ("pyramid", 1002): 0.33}
+    rows = end_differences(curves, {"pyramid": "vanilla"}, shares)
+    assert [(row["share"], row["metrics"]["frechet"]["mean"]) for row in rows] == [
+        (0.33, 4.0),
+        (0.33, 3.0),
+    ]
+
+
 def test_cells():
     assert number(0.12345) == "0.123"
     assert number(None) == number(float("nan")) == "-"
     assert number(1.5e12) == "1.50e+12"
+    assert [number(999.7), number(-999.9), number(99.7, 2)] == ["1000", "-1000", "100"]
+    assert [number(99999.9), number(999.4), number(0.0009999)] == ["100000", "999", "1.00e-03"]
     one = {"mean": 0.5, "sd": None, "low": None, "high": None, "n": 1}
     assert (mean_and_sd(one), mean_and_bounds(one)) == ("0.5", "+0.5 (n = 1)")
     clear = {"mean": -2.0, "sd": 1.0, "low": -3.0, "high": -1.0, "n": 3}

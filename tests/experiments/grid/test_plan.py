@@ -129,6 +129,15 @@ def test_grids_refuse_unknown_baselines_and_names_used_twice():
         Grid(arms=(one, Arm(name="three", overrides=VANILLA, baseline="two")), reference="one")
 
 
+def test_noise_prediction_is_compared_at_the_end_of_the_path_that_it_has():
+    """It cannot have no signal at the end, which `plain_terminal_snr` alone has too."""
+    grid = GRIDS["ddim_ablations"]
+    arm = grid.arm("prediction_eps")
+    other = grid.arm(arm.baseline)
+    changed = {field for field in arm.overrides if other.overrides[field] != arm.overrides[field]}
+    assert arm.baseline == "plain_terminal_snr" and changed == {"path.prediction"}
+
+
 def test_selected_arms_bring_their_baseline_and_keep_the_budget(tmp_path):
     arms = select_arms(MAIN, ["ddim_pyramid"])
     assert [arm.name for arm in arms] == ["ddim_pyramid", "ddim_vanilla"]
