@@ -149,6 +149,21 @@ def error_of(row: dict[str, Any], **sampler: Any) -> float:
     return GaussianVideos(spectrum).error(pyramid, spec)
 
 
+def test_windows_are_chosen_where_equal_shares_cannot_exist() -> None:
+    """Sixteen times the least noise of a jump is more than DDIM has after a third of its path."""
+    fields = {
+        "path": "ddim", "path__zero_terminal_snr": False, "pyramid__overlap": 16.0,
+        "pyramid__upsample": "nearest",
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="no noise to start"):
+        build_experiment(tiny_config(**fields))
+    config = tiny_config(**fields)
+    with config.ignore_type():
+        config.pyramid.stage_fractions = "auto"
+    shares = build_experiment(config).config.pyramid.stage_fractions
+    assert len(shares) == 3 and sum(shares) == pytest.approx(1.0) and shares[0] > 1 / 3
+
+
 def test_the_configs_own_grids_and_jumps_are_judged_and_no_even_ones() -> None:
     even = config_of()
     stages = build_experiment(even).pyramid.stages

@@ -53,3 +53,12 @@ def test_a_refused_training_command_changes_nothing(
         train.train(build_experiment(tiny_config(**fields)), stopped_at_6)
     assert refusal in str(error.value)
     assert content(stopped_at_6) == before
+
+
+def test_muon_with_nothing_for_it_to_train_is_refused_before_anything_is_written(
+    tmp_path: pathlib.Path,
+) -> None:
+    low_rank = {"adaptation__rank": 2, "adaptation__trained": "blocks/.*"}
+    with pytest.raises(ValueError, match=r"optim\.name='muon' .* allowed: 'adamw'"):
+        train.train(build_experiment(tiny_config(optim__name="muon", **low_rank)), tmp_path)
+    assert not content(tmp_path)

@@ -18,6 +18,7 @@ from tpdiff_jax.devices.stop_signal import StopSignal
 from tpdiff_jax.experiment.build import Experiment
 from tpdiff_jax.generation.validation_prompts import encode_prompts, settle_prompts
 from tpdiff_jax.milestones import Milestones
+from tpdiff_jax.optim.optimizer import check_has_work
 from tpdiff_jax.run_folder.checkpoints import Checkpoints, Restored
 from tpdiff_jax.run_folder.results_file import is_complete
 from tpdiff_jax.run_log.cost_meter import CostMeter
@@ -82,6 +83,8 @@ def train(
     checkpoints.check_free_space(abstract_state)
     restored = checkpoints.restore(abstract_state)
     first_step = restored.step if restored else 0
+    if restored is None:
+        check_has_work(experiment.config.optim.name, abstract_state.params)
     state = restored.state if restored else make_state(experiment, key_init)
     log_start(restored, state)
     if is_at_its_end(experiment, workdir, first_step):

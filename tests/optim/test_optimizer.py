@@ -5,7 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tpdiff_jax.optim.optimizer import OptimizerSpec, make_optimizer, make_schedule
+from tpdiff_jax.optim.optimizer import (
+    OptimizerSpec,
+    check_has_work,
+    make_optimizer,
+    make_schedule,
+)
 
 
 def test_warm_up_rises_linearly_and_the_cosine_ends_at_zero() -> None:
@@ -40,6 +45,24 @@ def test_weight_decay_leaves_everything_but_matrices_alone() -> None:
     np.testing.assert_allclose(updates["kernel"], -0.05, rtol=1e-6)
     for name in ("bias", "scale", "table"):
         np.testing.assert_array_equal(updates[name], 0.0)
+
+
+def test_weight_decay_reaches_low_rank_matrices() -> None:
+    params = {"qkv": {"lora_a": jnp.ones((2, 8, 4)), "lora_b": jnp.ones((4, 8))}}
+    spec = OptimizerSpec(schedule="constant", warmup_steps=0, weight_decay=0.1, learning_rate=0.5)
+    tx = make_optimizer(spec, make_schedule(spec, 10))
+    updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
+    for update in jax.tree.leaves(updates):
+        np.testing.assert_allclose(update, -0.05, rtol=1e-6)
+
+
+def test_muon_without_a_stack_of_matrices_is_refused() -> None:
+    low_rank = {"lora_a": jnp.ones((2, 8, 4)), "lora_b": jnp.ones((2, 4, 8))}
+    for params in (low_rank, {"kernel": jnp.ones((8, 8)), "bias": jnp.ones(8)}):
+        with pytest.raises(ValueError, match=r"optim\.name='muon' is for .* allowed: 'adamw'"):
+            check_has_work("muon", params)
+        check_has_work("adamw", params)
+    check_has_work("muon", {"low": low_rank, "kernel": jnp.ones((2, 8, 8))})
 
 
 def test_muon_makes_each_layers_update_near_orthogonal() -> None:

@@ -26,7 +26,12 @@ from tpdiff_jax.experiment.reader import ConfigReader
 from tpdiff_jax.experiment.remat_field import without_the_word
 from tpdiff_jax.experiment.shapes import build_datasets, build_shapes, count_stages
 from tpdiff_jax.experiment.specs import GenerateSpec, LogSpec, TrainSpec
-from tpdiff_jax.experiment.window_choice import choose_fractions, is_auto, with_fractions
+from tpdiff_jax.experiment.window_choice import (
+    choose_fractions,
+    draft_fractions,
+    is_auto,
+    with_fractions,
+)
 from tpdiff_jax.measures.clip_measures import MeasureSpec
 from tpdiff_jax.method.sampler_spec import as_time_grids
 from tpdiff_jax.method.time_grids import time_grids
@@ -63,7 +68,8 @@ def build_experiment(
     mesh = mesh_lib.make_mesh(mesh_lib.MeshSpec(**read.group("mesh", *mesh_lib.MESH_AXES)), devices)
     datasets = build_datasets(read, frame_shape, clips)
     if is_auto(config):
-        draft = build_experiment(with_fractions(config, ()), devices, frame_shape, datasets)
+        any_windows = with_fractions(config, draft_fractions(count_stages(read)))
+        draft = build_experiment(any_windows, devices, frame_shape, datasets)
         chosen = with_fractions(config, choose_fractions(draft, datasets))
         return build_experiment(chosen, devices, frame_shape, datasets)
     network = _build_network(read, next(iter(datasets.values())), mesh_lib.MeshLayout(mesh))

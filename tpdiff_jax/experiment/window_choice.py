@@ -63,6 +63,17 @@ def with_fractions(config: ConfigDict, fractions: Sequence[float]) -> ConfigDict
     return chosen
 
 
+def draft_fractions(num_stages: int) -> tuple[float, ...]:
+    """Shares that stand for windows not yet chosen: all jumps are near the data.
+
+    Equal shares need not exist, where a path has too little noise left for a jump.
+
+    Args:
+        num_stages: K.
+    """
+    return (10.0 * num_stages, *(1.0,) * (num_stages - 1))
+
+
 def with_saved_windows(config: ConfigDict, workdir: pathlib.Path) -> ConfigDict:
     """The numbers that a run has chosen before in the place of the word.
 
@@ -88,7 +99,7 @@ def choose_fractions(
     """Measure clips and choose the windows of a run.
 
     Args:
-        draft: the run with equal shares in the place of its windows.
+        draft: the run with `draft_fractions` in the place of its windows.
         datasets: by the name of the bucket; the one with the most clips is measured.
 
     Returns:

@@ -7,6 +7,7 @@ import jax
 import optax
 
 from tpdiff_jax.checks import check_above, check_at_least, check_choice, check_range
+from tpdiff_jax.optim.adaptation import LOW_A, LOW_B, MATRIX
 from tpdiff_jax.optim.muon import muon
 from tpdiff_jax.types import Params
 
@@ -24,7 +25,8 @@ class OptimizerSpec:
         schedule: `constant`, or `cosine` to zero at its end; both after linear warm-up.
         schedule_steps: steps until that end; 0 is the run's last step.
         warmup_steps: clamped to a tenth of the schedule.
-        weight_decay: decoupled, on matrices only.
+        weight_decay: decoupled, on matrices only, low-rank ones among them; `muon` decays those
+            that it orthogonalises.
         b1: decay of the first moment.
         b2: decay of the second moment.
         clip_norm: largest global gradient norm.
@@ -104,15 +106,34 @@ def make_optimizer(
     return optax.chain(optax.clip_by_global_norm(spec.clip_norm), transform)
 
 
-def _is_kernel(path: tuple[Any, ...], leaf: Any) -> bool:
-    return str(getattr(path[-1], "key", path[-1])) == "kernel" and leaf.ndim >= 2
+def check_has_work(name: str, params: Params) -> None:
+    """Refuse Muon where it would leave every parameter to Adam, at Adam's share of the rate.
+
+    Args:
+        name: `optim.name`.
+        params: what is trained, or its shapes.
+
+    Raises:
+        ValueError: naming `optim.name`.
+    """
+    if name == "muon" and not any(jax.tree.leaves(_is_stack_of_matrices(params))):
+        raise ValueError(
+            "optim.name='muon' is for matrices of stacked blocks, [depth, d_in, d_out], and there "
+            "are none among what is trained; allowed: 'adamw'"
+        )
+
+
+def _has_name(path: tuple[Any, ...], names: tuple[str, ...]) -> bool:
+    return str(getattr(path[-1], "key", path[-1])) in names
 
 
 def _is_matrix(params: Params) -> Any:
-    return jax.tree_util.tree_map_with_path(_is_kernel, params)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: _has_name(path, (MATRIX, LOW_A, LOW_B)) and leaf.ndim >= 2, params
+    )
 
 
 def _is_stack_of_matrices(params: Params) -> Any:
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: _is_kernel(path, leaf) and leaf.ndim == 3, params
+        lambda path, leaf: _has_name(path, (MATRIX,)) and leaf.ndim == 3, params
     )
