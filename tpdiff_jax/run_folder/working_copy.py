@@ -168,11 +168,14 @@ class Copy:
             for of_whole in whole.values():
                 self._fetch_all(of_whole)
             return
-        if step is not None and whole and step not in whole:
+        if step is None:
+            self._fetch_newest(whole)
+        elif step in whole:
+            self._fetch_all(whole[step])
+        elif whole:
             raise ValueError(f"no checkpoint of step {step} in {self._store.address}: {[*whole]}")
-        self._fetch_one(whole if step is None else {step: whole[step]} if whole else {})
 
-    def _fetch_one(self, whole: dict[int, list[str]]) -> None:
+    def _fetch_newest(self, whole: dict[int, list[str]]) -> None:
         """Fetch checkpoints, the newest first, until one is intact.
 
         A trainer may remove one while it is read; it has then sent a newer one.
