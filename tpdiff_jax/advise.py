@@ -209,10 +209,8 @@ class Adviser:
 
     def _not_modelled(self) -> list[str]:
         """Fields of the config that the law takes as if they had their defaults."""
-        found = []
-        if self._clips.pyramid.coarse_noise > 0.0:
-            found.append(f"pyramid.coarse_noise={self._clips.pyramid.coarse_noise:g}")
-        return found
+        noise = self._clips.pyramid.coarse_noise
+        return [f"pyramid.coarse_noise={noise:g}"] if noise > 0.0 else []
 
     def _resets(self, search: Search, best: Candidate) -> dict[str, tuple[float, ...]]:
         """Fields with entries of the config's stages -> what stands in their place."""

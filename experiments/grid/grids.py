@@ -32,6 +32,19 @@ ABLATION_BASE: dict[str, Any] = {
     "alignment.mode": "nearest",
     "alignment.level": "coarsest",
 }
+_CHOICES: dict[str, dict[str, Any]] = {
+    "alignment_none": {"alignment.mode": "none"},
+    "alignment_hungarian": {"alignment.mode": "hungarian"},
+    "alignment_candidates": {"alignment.mode": "candidates"},
+    "level_stage": {"alignment.level": "stage"},
+    "paper_alignment": {"alignment.mode": "hungarian", "alignment.level": "stage"},
+    "positions_naive": {"pyramid.frame_positions": "naive"},
+    "velocity": {"path.prediction": "velocity"},
+    "velocity_stage_unit": {"path.prediction": "velocity", "pyramid.target_unit": "stage"},
+    "downsample_mean": {"pyramid.downsample": "mean"},
+    "upsample_linear": {"pyramid.upsample": "linear"},
+    "time_stage_slices": {"pyramid.time_conditioning": "stage_slices"},
+}
 # Every point of a curve is then what a run of that length would have reached.
 CONSTANT_RATE: dict[str, Any] = {"optim.schedule": "constant"}
 NATURAL_BASE: dict[str, Any] = ABLATION_BASE | {
@@ -39,6 +52,10 @@ NATURAL_BASE: dict[str, Any] = ABLATION_BASE | {
     "pyramid.upsample": "linear",
 }
 DCT: dict[str, Any] = {"pyramid.downsample": "dct", "pyramid.upsample": "dct"}
+_JUMPS: dict[str, dict[str, Any]] = {
+    "overlap": {"pyramid.overlap": 1.5},
+    "coarse_noise": {"pyramid.coarse_noise": 0.1},
+}
 DIGITS_MEAN = -0.962  # of all pixels of the natural Moving Digits, 1,000 clips
 DDIM_BASE: dict[str, Any] = {
     "path.betas": "scaled_linear",
@@ -93,14 +110,25 @@ def _upsampling() -> dict[str, dict[str, Any]]:
 def _natural() -> Grid:
     """What may help where frames resemble their neighbours; linear is the default."""
     linear: dict[str, Any] = {"pyramid.upsample": "linear"}
-    alone: dict[str, dict[str, Any]] = {
-        "overlap": {"pyramid.overlap": 1.5},
-        "coarse_noise": {"pyramid.coarse_noise": 0.1},
+    alone: dict[str, dict[str, Any]] = _JUMPS | {
         "coarse_often": {"train.stage_probs": (0.5, 0.25, 0.25)},
         "tokens": {"train.batch_per_stage": "tokens"},
     }
     changes = _upsampling() | {name: linear | change for name, change in alone.items()}
     return _against_vanilla(changes, {}, _advised())
+
+
+def _natural_ablations() -> Grid:
+    """Each choice by itself, where frames resemble their neighbours."""
+    known = _CHOICES | _upsampling() | _JUMPS
+    known["upsample_nearest"] = known["nearest"]
+    known["weights_equal"] = {"pyramid.stage_weighting": "equal"}
+    names = (
+        *("upsample_nearest", "velocity", "alignment_none", "downsample_mean", "overlap"),
+        *("coarse_noise", "weights_equal", "positions_naive", "time_stage_slices"),
+        *("paper_alignment", "insert", "dct", "marginal"),
+    )
+    return ablation(NATURAL_BASE, {name: known[name] for name in names}, {"marginal": "dct"})
 
 
 def _advised() -> dict[str, dict[str, dict[str, Any]]]:
@@ -221,42 +249,8 @@ GRIDS: dict[str, Grid] = {
     "upsampling": _against_vanilla(_upsampling(), CONSTANT_RATE),
     "natural": _natural(),
     "pyramid_shapes": _pyramid_shapes(),
-    "ablations": ablation(
-        ABLATION_BASE,
-        {
-            "alignment_none": {"alignment.mode": "none"},
-            "alignment_hungarian": {"alignment.mode": "hungarian"},
-            "alignment_candidates": {"alignment.mode": "candidates"},
-            "level_stage": {"alignment.level": "stage"},
-            "paper_alignment": {"alignment.mode": "hungarian", "alignment.level": "stage"},
-            "positions_naive": {"pyramid.frame_positions": "naive"},
-            "velocity": {"path.prediction": "velocity"},
-            "velocity_stage_unit": {"path.prediction": "velocity", "pyramid.target_unit": "stage"},
-            "downsample_mean": {"pyramid.downsample": "mean"},
-            "upsample_linear": {"pyramid.upsample": "linear"},
-            "time_stage_slices": {"pyramid.time_conditioning": "stage_slices"},
-        },
-        baselines={"velocity_stage_unit": "velocity"},
-    ),
-    "natural_ablations": ablation(
-        NATURAL_BASE,
-        {
-            "upsample_nearest": {"pyramid.upsample": "nearest"},
-            "velocity": {"path.prediction": "velocity"},
-            "alignment_none": {"alignment.mode": "none"},
-            "downsample_mean": {"pyramid.downsample": "mean"},
-            "overlap": {"pyramid.overlap": 1.5},
-            "coarse_noise": {"pyramid.coarse_noise": 0.1},
-            "weights_equal": {"pyramid.stage_weighting": "equal"},
-            "positions_naive": {"pyramid.frame_positions": "naive"},
-            "time_stage_slices": {"pyramid.time_conditioning": "stage_slices"},
-            "paper_alignment": {"alignment.mode": "hungarian", "alignment.level": "stage"},
-            "insert": {"pyramid.upsample": "insert", "pyramid.data_mean": DIGITS_MEAN},
-            "dct": DCT,
-            "marginal": DCT | {"pyramid.line": "marginal"},
-        },
-        baselines={"marginal": "dct"},
-    ),
+    "ablations": ablation(ABLATION_BASE, _CHOICES, baselines={"velocity_stage_unit": "velocity"}),
+    "natural_ablations": _natural_ablations(),
     "ddim_ablations": ablation(
         ABLATION_BASE | DDIM_BASE,
         {

@@ -6,7 +6,14 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from experiments.analysis.speedup import TARGET_SHARES
-from experiments.pages.markdown import bounded, mean_and_bounds, mean_and_sd, number, table
+from experiments.pages.markdown import (
+    bounded,
+    mean_and_bounds,
+    mean_and_sd,
+    number,
+    seed_counts,
+    table,
+)
 from tpdiff_jax.report import pages
 from tpdiff_jax.report.origin import origin_facts
 from tpdiff_jax.report.svg import Chart, inline_svg
@@ -175,7 +182,7 @@ def _figure_section(summary: Mapping[str, Any], metrics: Sequence[str]) -> Secti
 
 def _difference_section(summary: Mapping[str, Any], metrics: Sequence[str]) -> Section:
     known = [metric for metric in metrics if metric in summary["metric_info"]]
-    seeds = {row["arm"]: len(row["seeds"]) for row in summary["arms"]}
+    seeds = seed_counts(summary)
     rows = [
         [
             row["arm"],
@@ -201,7 +208,7 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _head_facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    arms = {row["arm"]: len(row["seeds"]) for row in summary["arms"]}
+    arms = seed_counts(summary)
     facts = [("arms", str(len(arms))), ("runs", str(sum(arms.values())))]
     return [*facts, *(fact for fact in _facts(summary) if fact[0] == "learning rates")]
 

@@ -44,7 +44,7 @@ def mean_and_sd(interval: Mapping[str, Any] | None, num_seeds: int = 0) -> str:
         return NONE
     sd = interval["sd"]
     text = number(interval["mean"]) + (f" ± {number(sd, 2)}" if sd is not None else "")
-    return f"{text} (n = {interval['n']})" if interval.get("n", num_seeds) < num_seeds else text
+    return text + _few(interval, num_seeds)
 
 
 def mean_and_bounds(interval: Mapping[str, Any] | None, num_seeds: int = 0) -> str:
@@ -57,7 +57,16 @@ def mean_and_bounds(interval: Mapping[str, Any] | None, num_seeds: int = 0) -> s
         return f"{sign}{number(mean)} (n = {interval['n']})"
     text = f"{sign}{number(mean)} [{number(low)}, {number(high)}]"
     text = f"**{text}**" if low > 0 or high < 0 else text
-    return f"{text} (n = {interval['n']})" if interval.get("n", num_seeds) < num_seeds else text
+    return text + _few(interval, num_seeds)
+
+
+def _few(interval: Mapping[str, Any], num_seeds: int) -> str:
+    return f" (n = {interval['n']})" if interval.get("n", num_seeds) < num_seeds else ""
+
+
+def seed_counts(summary: Mapping[str, Any]) -> dict[str, int]:
+    """Return arm -> number of its seeds."""
+    return {row["arm"]: len(row["seeds"]) for row in summary["arms"]}
 
 
 def bounded(value: Mapping[str, Any] | None) -> str:
@@ -78,9 +87,9 @@ def write_summary(title: str, summary: Mapping[str, Any], metrics: Sequence[str]
     known = [metric for metric in metrics if metric in summary["metric_info"]]
     parts = [f"# {title}", _NOTES, _device_line(summary), "## Runs", _runs_table(summary)]
     parts += ["## Figures of the finished runs", _final_table(summary, known)]
+    seeds = seed_counts(summary)
     for axis, tables in summary["equal"].items():
         for entry in (entry for entry in tables if entry["share"] in _SHOWN_SHARES):
-            seeds = {row["arm"]: len(row["seeds"]) for row in summary["arms"]}
             parts += [_equal_heading(axis, entry), _values_table(entry, known, seeds)]
             if entry["share"] == 1.0 and entry["differences"]:
                 parts += ["Arm minus its baseline:", _differences_table(entry, known, seeds)]

@@ -151,11 +151,7 @@ def _temporary_folder(parent: pathlib.Path) -> Iterator[pathlib.Path]:
 def _remove_abandoned(parent: pathlib.Path) -> None:
     """Remove the temporary folders of processes that were killed: nobody holds their locks."""
     for folder in (path for path in parent.glob(".*") if path.is_dir()):
-        lock = _lock_of(folder)
-        with contextlib.suppress(OSError, ValueError):
-            with file_lock.hold(lock, f"{folder} is in use", is_needed=True):
-                shutil.rmtree(folder, ignore_errors=True)
-                lock.unlink(missing_ok=True)
+        file_lock.remove_abandoned(folder, _lock_of(folder))
 
 
 def _lock_of(folder: pathlib.Path) -> pathlib.Path:

@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import os
 import pathlib
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -39,6 +40,14 @@ def hold(
     """
     with _locked(path, busy, patience, is_needed):
         yield
+
+
+def remove_abandoned(folder: pathlib.Path, lock: pathlib.Path) -> None:
+    """Remove a folder and its lock, unless a process holds that, or may."""
+    with contextlib.suppress(OSError, ValueError):
+        with hold(lock, f"{folder} is in use", is_needed=True):
+            shutil.rmtree(folder, ignore_errors=True)
+            lock.unlink(missing_ok=True)
 
 
 def _locked(path: pathlib.Path, busy: str, patience: float | None, is_needed: bool) -> TextIO:

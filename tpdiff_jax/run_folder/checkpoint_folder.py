@@ -19,7 +19,8 @@ from collections.abc import Collection, Sequence
 from tpdiff_jax.files.durable import flush
 
 SAVING, _REPLACED, _DELETING = ".saving", ".replaced", ".deleting"
-_STEP = re.compile(r"0|[1-9][0-9]{0,17}")  # as steps are written, and nothing else that is a number
+STEP_NAME = r"0|[1-9][0-9]{0,17}"  # as steps are written, and nothing else that is a number
+_STEP = re.compile(STEP_NAME)
 # What orbax adds to a name while it writes.
 _LEFTOVER = re.compile(r"\d+((\.(saving|replaced|deleting))|(\.orbax-checkpoint-tmp[\w.-]*))+")
 

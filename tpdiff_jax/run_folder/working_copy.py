@@ -33,7 +33,7 @@ from absl import logging
 from tpdiff_jax.files import file_lock
 from tpdiff_jax.files.durable import DISK_ERRORS
 from tpdiff_jax.files.object_store import ObjectStore
-from tpdiff_jax.run_folder.checkpoint_folder import list_steps
+from tpdiff_jax.run_folder.checkpoint_folder import STEP_NAME, list_steps
 from tpdiff_jax.run_folder.checkpoint_manifest import (
     CHECKPOINT_MANIFEST_FILE,
     CheckpointError,
@@ -47,12 +47,13 @@ OWNER_OBJECT = ".owner"
 OWNING_MODES = ("train", "prepare")  # of which one at a time may work on an address
 _LIVES = 3.5  # periods without a sign of life after which an owner is taken for dead
 _TRIES, _PAUSE = 4, 2.0  # of the last sending, in seconds, doubled each time
-_CHECKPOINT = re.compile(r"checkpoints/(0|[1-9][0-9]{0,17})/.+")
+_CHECKPOINT = re.compile(rf"checkpoints/({STEP_NAME})/.+")
 _ONE_CHECKPOINT, _NO_CHECKPOINT = ("sample", "evaluate", "export"), ("plan", "advise", "prepare")
 _COPIES, _LOCK = "tpdiff_jax-", ".lock"
 _FIRST = ("config.json", "prepare.json")  # what a folder is, before anything in it
 _UNFINISHED = ".unfinished_"  # marks of videos and exports that a killed command left in part
 _LINKS = ".sending"
+_TENSORBOARD = "tensorboard/"  # large, and nothing is read from it
 # What is not for the other side: locks, signs, temporary files.
 _HIDDEN = re.compile(
     r"\.(owner|sending|verified_shards\.jsonl|(.*\.)?lock|host-.*|.*\.tmp)", re.DOTALL
@@ -190,7 +191,7 @@ class Copy:
             whole = whole | {s: names for s, names in newer.items() if s > step}
 
     def _names(self) -> list[str]:
-        return [n for n in self._store.sizes() if not _is_hidden(n) and "tensorboard/" not in n]
+        return [n for n in self._store.sizes() if not _is_hidden(n) and _TENSORBOARD not in n]
 
     def _fetch_all(self, names: list[str]) -> None:
         for name in names:
@@ -228,7 +229,7 @@ class Copy:
         links = self._folder / _LINKS
         try:
             checkpoints = self._linked_checkpoints(links)
-            files = dict(self._files())
+            files = dict(self._walk(self._folder))
             self._send_all(files, checkpoints)
             if self._is_owner:
                 self._remove_old_checkpoints(checkpoints)
@@ -251,10 +252,9 @@ class Copy:
             logging.warning("left to the run at work there: %s", ", ".join(sorted(known)))
             changed = [name for name in changed if name not in self._sent]
         changed.sort(key=lambda name: _order(name, files[name].modified))
-        late = [name for name in changed if name.startswith("tensorboard/")]
-        for name in changed:
-            if name not in late:
-                self._send(self._folder / name, name, files[name])
+        late = [name for name in changed if name.startswith(_TENSORBOARD)]
+        for name in (name for name in changed if not name.startswith(_TENSORBOARD)):
+            self._send(self._folder / name, name, files[name])
         newest = max(checkpoints, default=None)
         for step in sorted(checkpoints, reverse=True):
             states = checkpoints[step]
@@ -267,7 +267,7 @@ class Copy:
             self._send(self._folder / name, name, files[name])
 
     def _send(self, path: pathlib.Path, name: str, state: _State) -> None:
-        may_grow = path.suffix == ".jsonl" or name.startswith("tensorboard/")
+        may_grow = path.suffix == ".jsonl" or name.startswith(_TENSORBOARD)
         try:
             self._store.send(path, name, may_grow=may_grow)
         except FileNotFoundError:
@@ -353,13 +353,8 @@ class Copy:
             found[step] = states
         return found
 
-    def _files(self) -> Iterator[tuple[str, _State]]:
-        """All other files that a kill now would leave to the next start."""
-        for name, state in self._walk(self._folder):
-            if not name.startswith("checkpoints/"):
-                yield name, state
-
     def _walk(self, place: pathlib.Path) -> Iterator[tuple[str, _State]]:
+        """Files of a folder with their states; of the run's own all but checkpoints."""
         for where, folders, names in os.walk(place):  # says nothing of folders that go away
             if pathlib.Path(where) == self._folder:
                 folders[:] = [f for f in folders if f not in ("checkpoints", _LINKS)]
@@ -482,9 +477,7 @@ def _local_folder(name: str) -> Iterator[_Local]:
     Those of processes that were killed go first: nobody holds their locks.
     """
     for lock in pathlib.Path(tempfile.gettempdir()).glob(f"{_COPIES}*/{_LOCK}"):
-        with contextlib.suppress(OSError, ValueError):
-            with file_lock.hold(lock, "in use", is_needed=True):
-                shutil.rmtree(lock.parent, ignore_errors=True)
+        file_lock.remove_abandoned(lock.parent, lock)
     new = pathlib.Path(tempfile.mkdtemp(prefix=f".{_COPIES}"))  # which none of these finds
     with file_lock.hold(new / _LOCK, f"{new} is in use"):
         base = new.rename(new.with_name(new.name.removeprefix(".")))
