@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.blank_charts import is_drawn, leave_charts_blank
 from tests.memory_maps import drop_programs, map_limit
 from tests.programs_folder import KEPT, close_programs, open_programs
 
@@ -122,6 +123,15 @@ def few_maps() -> Iterator[None]:
     """After each file of tests, drop compiled programs if they fill too many memory maps."""
     yield
     drop_programs(map_limit())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def blank_charts(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Leave drawings out of the reports of tests that do not look at them."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not is_drawn(request.path):
+            leave_charts_blank(patch)
+        yield
 
 
 @pytest.fixture

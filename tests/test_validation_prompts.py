@@ -49,7 +49,7 @@ MODELS: dict[str, dict[str, Any]] = {
         "num_text_tokens": NUM_TOKENS,
     },
     "animatediff": {
-        "level_channels": (8, 16), "level_depth": 1, "num_heads": 2, "num_groups": 4,
+        "level_channels": (8,), "level_depth": 1, "num_heads": 2, "num_groups": 4,
         "dtype": "float32", "num_text_tokens": NUM_TOKENS,
     },
     "open_sora": {

@@ -94,8 +94,9 @@ def plan(config: ConfigDict, workdir: pathlib.Path, flags: PlanFlags) -> pathlib
         logging.info(
             "%s is not here: its programs cannot be kept, each plan compiles anew", target.name
         )
-    content = Planner(config, target, flags).plan()
-    workdir.mkdir(parents=True, exist_ok=True)
+    planner = Planner(config, target, flags)
+    workdir.mkdir(parents=True, exist_ok=True)  # compiling takes minutes: is there a place for it?
+    content = planner.plan()
     path = workdir / f"plan_{flags.topology.replace(':', '_')}.json"
     write_json(path, content)
     from tpdiff_jax.report import write_plan_page  # a second, not needed before

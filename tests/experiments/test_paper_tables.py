@@ -311,7 +311,7 @@ def test_systems_are_timed_without_clips_and_kept(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sizes = {
-        "model.level_channels": (8, 16), "model.level_depth": 1, "model.num_heads": 2,
+        "model.level_channels": (8,), "model.level_depth": 1, "model.num_heads": 2,
         "model.num_groups": 4, "model.text_dim": 8, "model.num_text_tokens": 3,
         "sample.num_steps": 3,
     }  # fmt: skip

@@ -404,7 +404,7 @@ PUBLISHED_FORMS: dict[str, tuple[Any, dict[str, Any]]] = {
     ),
     "animatediff": (
         captioned_digits_ddim,
-        {"level_channels": (8, 16), "num_heads": 2, "num_groups": 4, "text_dim": 8,
+        {"level_channels": (8,), "level_depth": 1, "num_heads": 2, "num_groups": 4, "text_dim": 8,
          "num_text_tokens": 3},
     ),
 }  # fmt: skip

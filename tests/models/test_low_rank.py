@@ -123,26 +123,32 @@ def distance(a: Any, b: Any) -> float:
     )
 
 
+def gradients(case: Case, join: Any, trained: Any, frozen: Any) -> Any:
+    """Of a sum over the output with other weights everywhere; and the output."""
+
+    def loss(trained: Any, frozen: Any) -> Any:
+        out = case.output(join(trained, frozen))
+        return jnp.sum(jnp.cos(jnp.arange(out.size)).reshape(out.shape) * out), out
+
+    return jax.jit(jax.grad(loss, has_aux=True))(trained, frozen)
+
+
+@functools.cache
+def of_merged_weights(name: str) -> Any:
+    """What every way of running a network is held against; its layers are scanned."""
+    case, adaptation = CASES[name], Adaptation(rank=RANK, alpha=4.0)
+    trained, frozen = parts(case, adaptation)
+    merged_grads, merged = gradients(case, adaptation.merge, trained, frozen)
+    assert distance(jax.jit(case.output)(frozen), merged) > 0.1, "the changes matter"
+    return merged_grads, merged
+
+
 @pytest.mark.parametrize(("name", "way"), RUNS)
 def test_outputs_and_gradients_are_those_of_merged_weights(name: str, way: str) -> None:
     """Of all matrices of a network at once: none is without its change."""
     case, adaptation = CASES[name].with_fields(**WAYS[way]), Adaptation(rank=RANK, alpha=4.0)
-    trained, frozen = parts(case, adaptation)
-
-    @functools.partial(jax.jit, static_argnums=0)
-    def run(join: Any, trained: Any) -> Any:
-        def loss(trained: Any) -> Any:
-            out = case.output(join(trained, frozen))
-            return jnp.sum(jnp.cos(jnp.arange(out.size)).reshape(out.shape) * out), out
-
-        return jax.grad(loss, has_aux=True)(trained)
-
-    (grads, out), (merged_grads, merged) = (
-        run(adaptation.attach, trained),
-        run(adaptation.merge, trained),
-    )
-    unchanged = case.output(frozen)
-    assert distance(unchanged, merged) > 0.1, "the changes matter"
+    grads, out = gradients(case, adaptation.attach, *parts(case, adaptation))
+    merged_grads, merged = of_merged_weights(name)
     assert distance(out, merged) < 1e-5
     # What adds the same to every score of a softmax has no gradient: rounding against the whole.
     assert distance(grads, merged_grads) < 1e-4

@@ -34,11 +34,11 @@ FLUX = FluxConfig(
     rope_dims=(4, 2, 2), text_dim=8, num_text_tokens=3, pooled_dim=8,
 )  # fmt: skip
 ANIMATEDIFF = AnimateDiffConfig(
-    channels=4, level_channels=(16, 16), level_depth=1, num_heads=2, num_groups=4,
+    channels=4, level_channels=(16,), level_depth=1, num_heads=2, num_groups=4,
     text_dim=8, num_text_tokens=3,
 )  # fmt: skip
 MODELSCOPE = ModelScopeConfig(
-    channels=4, level_channels=(16, 16), level_depth=1, head_dim=8, num_groups=4,
+    channels=4, level_channels=(16,), level_depth=1, head_dim=8, num_groups=4,
     text_dim=8, num_text_tokens=3, implicit_rate=True,
 )  # fmt: skip
 WAN = WanConfig(

@@ -22,7 +22,7 @@ def measure_matmul_flops(
         clock: counts seconds.
     """
     if size is None:
-        size = 1536 if jax.default_backend() == "cpu" else 8192
+        size = 1024 if jax.default_backend() == "cpu" else 8192
     a = jnp.ones((size, size), dtype)
     product = jax.jit(lambda a: a @ a)
     product(a).block_until_ready()

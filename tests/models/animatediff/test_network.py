@@ -41,7 +41,7 @@ def run(network=NETWORK, x=None, cond=None, positions=POSITIONS):
 
 
 def test_a_fresh_network_predicts_zero():
-    params = jax.jit(NETWORK.init)(jax.random.key(0))
+    params = NETWORK.init(jax.random.key(0))
     x, t, cond = make_inputs(3)
     output = apply(NETWORK, params, x, t, cond, POSITIONS)
     assert output.shape == x.shape and output.dtype == jnp.float32
@@ -85,10 +85,12 @@ def test_positions_matter_and_need_not_be_whole():
 
 @pytest.mark.slow
 def test_rematerialised_layers_agree():
+    """One level has layers of every kind but those that halve and double."""
+    config = dataclasses.replace(CONFIG, level_channels=(8,))
     x, t, cond = make_inputs(2)
 
     def loss_and_grads(remat):
-        network = AnimateDiff(dataclasses.replace(CONFIG, remat=remat))
+        network = AnimateDiff(dataclasses.replace(config, remat=remat))
 
         def loss(params):
             return jnp.mean(network.apply(params, x, t, at(POSITIONS[:2], x), (2, 1, 1), cond) ** 2)

@@ -46,7 +46,7 @@ def run(network=NETWORK, x=None, cond=None):
 
 
 def test_a_fresh_network_predicts_zero():
-    params = jax.jit(NETWORK.init)(jax.random.key(0))
+    params = NETWORK.init(jax.random.key(0))
     x, t, cond = make_inputs(3)
     output = apply(NETWORK, params, x, t, cond)
     assert output.shape == x.shape and output.dtype == jnp.float32
@@ -73,10 +73,12 @@ def test_bfloat16_stays_near_float32():
 
 @pytest.mark.slow
 def test_rematerialised_layers_agree():
+    """One level has layers of every kind but those that halve and double."""
+    config = dataclasses.replace(CONFIG, level_channels=(8,))
     x, t, cond = make_inputs(3)
 
     def grads(remat):
-        network = ModelScope(dataclasses.replace(CONFIG, remat=remat))
+        network = ModelScope(dataclasses.replace(config, remat=remat))
 
         def loss(params):
             return jnp.mean(network.apply(params, x, t, at(POSITIONS, x), (2, 1, 1), cond) ** 2)
