@@ -11,7 +11,7 @@ from tests.report.report_files import PAPER
 from tests.test_main import FLOW, run_main
 from tests.tiny import flags_of_sizes, tiny_config
 from tpdiff_jax.experiment.build import build_experiment
-from tpdiff_jax.plan import PlanFlags, plan, state_bytes
+from tpdiff_jax.plan import Planner, PlanFlags, plan, state_bytes
 from tpdiff_jax.planning.topology import open_target
 from tpdiff_jax.training.initial_state import abstract_train_state
 
@@ -49,6 +49,15 @@ def test_a_shape_of_frames_that_is_none_is_refused(tmp_path: pathlib.Path) -> No
     flags = PlanFlags(topology="local", frame_shape=(48, 80))
     with pytest.raises(ValueError, match="--frame_shape"):
         plan(tiny_config(), tmp_path, flags)
+
+
+def test_a_workdir_that_is_a_file_is_refused_before_anything_compiles(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(Planner, "plan", lambda planner: pytest.fail("it compiles"))
+    with pytest.raises(FileExistsError):
+        plan(tiny_config(), tmp_path / "file", PlanFlags(topology="local"))
 
 
 @needs_libtpu
