@@ -11,7 +11,7 @@ from tests.report.report_files import PAPER
 from tests.test_main import FLOW, run_main
 from tests.tiny import flags_of_sizes, tiny_config
 from tpdiff_jax.experiment.build import build_experiment
-from tpdiff_jax.plan import Planner, PlanFlags, plan, state_bytes
+from tpdiff_jax.plan import PlanFlags, Planner, plan, state_bytes
 from tpdiff_jax.planning.topology import open_target
 from tpdiff_jax.training.initial_state import abstract_train_state
 
