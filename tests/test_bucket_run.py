@@ -22,7 +22,7 @@ from tpdiff_jax import main
 from tpdiff_jax.clips.clip_copy import local_clips
 from tpdiff_jax.command_line import parse
 from tpdiff_jax.files.object_store import ObjectStore
-from tpdiff_jax.run_folder import working_copy as copies
+from tpdiff_jax.run_folder import owner_sign
 
 STEPS = 25
 FLOW = [
@@ -34,8 +34,8 @@ FLOW = [
 ]
 KILLED = """
 from tpdiff_jax import main
-from tpdiff_jax.run_folder import working_copy
-working_copy.SECONDS_BETWEEN = 0.1
+from tpdiff_jax.run_folder import owner_sign
+owner_sign.SECONDS_BETWEEN = 0.1
 main.run()
 """
 
@@ -50,7 +50,7 @@ def root(request: pytest.FixtureRequest) -> Iterator[str]:
 def here(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
     """Run in this process, whose jax has started, with copies where they can be seen."""
     monkeypatch.setattr(main, "set_up_jax", lambda _: None)
-    monkeypatch.setattr(copies, "SECONDS_BETWEEN", 0.5)
+    monkeypatch.setattr(owner_sign, "SECONDS_BETWEEN", 0.5)
     (tmp_path / "copies").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "copies"))
     monkeypatch.setenv("TMPDIR", str(tmp_path / "copies"))

@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +15,7 @@ from tests.buckets import SCHEMES, bucket
 from tpdiff_jax import main
 from tpdiff_jax.files import object_store
 from tpdiff_jax.files.object_store import ObjectStore
+from tpdiff_jax.run_folder import owner_sign
 from tpdiff_jax.run_folder import working_copy as copies
 from tpdiff_jax.run_folder.checkpoint_folder import list_steps, publish_checkpoint, remove_step
 from tpdiff_jax.run_folder.checkpoint_manifest import (
@@ -21,7 +23,9 @@ from tpdiff_jax.run_folder.checkpoint_manifest import (
     verify,
     write_checkpoint_manifest,
 )
-from tpdiff_jax.run_folder.working_copy import OWNER_OBJECT, SendError, working_copy
+from tpdiff_jax.run_folder.local_copy import SendError
+from tpdiff_jax.run_folder.object_names import OWNER_OBJECT, sending_order
+from tpdiff_jax.run_folder.working_copy import working_copy
 
 Files = dict[str, bytes]
 FILES = ("_METADATA", "state/a", "state/b", "manifest.json")  # of a checkpoint of `save`
@@ -40,7 +44,7 @@ def address(root: str, request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
-    monkeypatch.setattr(copies, "SECONDS_BETWEEN", 0.1)
+    monkeypatch.setattr(owner_sign, "SECONDS_BETWEEN", 0.1)
     monkeypatch.setattr(copies, "_PAUSE", 0.0)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
@@ -240,7 +244,7 @@ def test_a_checkpoint_that_comes_while_files_are_listed_is_not_sent_before_its_l
 )
 def test_what_vouches_for_others_is_sent_after_them(first: str, then: str) -> None:
     for modified in (0, 5):  # also where the clock does not tell them apart
-        assert copies._order(first, modified) < copies._order(then, 5)
+        assert sending_order(first, modified) < sending_order(then, 5)
 
 
 @pytest.mark.parametrize("damage", ["flip", "remove", "shorten", "manifest"])
@@ -268,7 +272,7 @@ def test_a_second_trainer_is_refused_and_one_that_died_is_not_waited_for_long(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with working_copy(address, "train"), monkeypatch.context() as patch:
-        patch.setattr(copies, "_LIVES", 30.0)  # on a busy machine signs come late
+        patch.setattr(owner_sign, "LIVES", 30.0)  # on a busy machine signs come late
         with pytest.raises(ValueError, match="--workdir=.*/run is being worked on by another"):
             with working_copy(address, "prepare"):
                 pass
@@ -525,6 +529,20 @@ def test_the_sign_of_a_dead_run_keeps_no_results_back(address: str) -> None:
     with working_copy(address, "evaluate") as folder:
         (folder / "results.json").write_text("new")
     assert objects(address)["results.json"] == b"new"
+
+
+def test_a_run_that_dies_after_it_was_seen_alive_keeps_no_results_back(address: str) -> None:
+    store, signs = ObjectStore(address), ("somebody 7", "somebody 8")
+    watch = owner_sign.OwnerWatch(store)
+    assert not watch.is_alive(), "nobody was there"
+    for sign in signs:
+        store.write(OWNER_OBJECT, sign.encode())
+        watch.look()
+    assert watch.is_alive()
+    time.sleep(owner_sign.LIVES * owner_sign.SECONDS_BETWEEN)
+    assert not watch.is_alive(), "its last sign has long been the same"
+    store.write(OWNER_OBJECT, b"another 0")
+    assert watch.is_alive()
 
 
 def test_a_reader_whose_checkpoint_is_pruned_takes_the_newer_one(

@@ -2,7 +2,7 @@
 
     fetch: the run's files, and checkpoints until one is intact
     work:  as on any disk
-    send:  every SECONDS_BETWEEN and at the end; what vouches for other files goes last
+    send:  every `owner_sign.SECONDS_BETWEEN` and at the end; what vouches for other files goes last
 
 Object stores replace one object at a time and do nothing else at once, so a kill may leave half of
 anything there. It does not count: a checkpoint without its manifest is half sent or half removed,
@@ -15,53 +15,35 @@ checkpoints are sent from links of their own, which the run's pruning does not r
 """
 
 import contextlib
-import dataclasses
 import itertools
 import os
 import pathlib
-import re
 import shutil
-import tempfile
-import threading
 import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from absl import logging
 
-from tpdiff_jax.files import file_lock
 from tpdiff_jax.files.durable import DISK_ERRORS
 from tpdiff_jax.files.object_store import ObjectStore
-from tpdiff_jax.run_folder.checkpoint_folder import STEP_NAME, list_steps
-from tpdiff_jax.run_folder.checkpoint_manifest import (
-    CHECKPOINT_MANIFEST_FILE,
-    CheckpointError,
-    verify,
+from tpdiff_jax.run_folder.checkpoint_folder import list_steps
+from tpdiff_jax.run_folder.checkpoint_manifest import CheckpointError, verify
+from tpdiff_jax.run_folder.local_copy import SendError, local_copy
+from tpdiff_jax.run_folder.object_names import (
+    LINKS,
+    TENSORBOARD,
+    by_step,
+    is_hidden,
+    manifest_of,
+    sending_order,
+    step_of,
 )
+from tpdiff_jax.run_folder.owner_sign import OwnerWatch, owned, repeated
 
-SECONDS_BETWEEN = 30.0
-"""Between two sendings, and between two signs of life."""
-
-OWNER_OBJECT = ".owner"
 OWNING_MODES = ("train", "prepare")  # of which one at a time may work on an address
-_LIVES = 3.5  # periods without a sign of life after which an owner is taken for dead
 _TRIES, _PAUSE = 4, 2.0  # of the last sending, in seconds, doubled each time
-_CHECKPOINT = re.compile(rf"checkpoints/({STEP_NAME})/.+")
 _ONE_CHECKPOINT, _NO_CHECKPOINT = ("sample", "evaluate", "export"), ("plan", "advise", "prepare")
-_COPIES, _LOCK = "tpdiff_jax-", ".lock"
-_FIRST = ("config.json", "prepare.json")  # what a folder is, before anything in it
-_UNFINISHED = ".unfinished_"  # marks of videos and exports that a killed command left in part
-_LINKS = ".sending"
-_TENSORBOARD = "tensorboard/"  # large, and nothing is read from it
-# What is not for the other side: locks, signs, temporary files.
-_HIDDEN = re.compile(
-    r"\.(owner|sending|verified_shards\.jsonl|(.*\.)?lock|host-.*|.*\.tmp)", re.DOTALL
-)
-
-
-class SendError(Exception):
-    """Results could not be brought to their address; they are still on this machine."""
 
 
 class UnreachableError(SendError):
@@ -92,17 +74,17 @@ def working_copy(address: str, mode: str, step: int | None = None) -> Iterator[p
         SendError: when the address, or at the end the results, could not be reached or sent.
     """
     store = ObjectStore(address)
-    with _local_folder(address.rstrip("/").rpartition("/")[2]) as local:  # the run's name
+    with local_copy(address.rstrip("/").rpartition("/")[2]) as local:  # the run's name
         logging.info("%s is worked on in %s", address, local.folder)
         with contextlib.ExitStack() as signs:
             copy = Copy(store, local.folder, is_owner=mode in OWNING_MODES)
             with _told(address):
                 if mode in OWNING_MODES:
-                    signs.enter_context(_owned(store))
+                    signs.enter_context(owned(store))
                 copy.fetch(mode, step)
             local.is_needed = True
             try:
-                with _repeated(copy.try_to_send):
+                with repeated(copy.try_to_send):
                     yield local.folder
             finally:
                 copy.send_or_raise()
@@ -140,7 +122,7 @@ class Copy:
         self._store, self._folder, self._is_owner = store, folder, is_owner
         self._sent: dict[str, _State] = {}
         self._leftovers: list[str] = []  # objects there, of checkpoints without a manifest
-        self._sign: tuple[bytes | None, float] = None, 0.0  # of an owner, and since when
+        self._owner = OwnerWatch(store)
 
     def fetch(self, mode: str, step: int | None) -> None:
         """Fetch what a mode needs; where it needs one checkpoint, until one is intact.
@@ -149,14 +131,14 @@ class Copy:
             ValueError: where a mode needs a step that is not there.
         """
         if not self._is_owner:
-            self._sign = self._store.read(OWNER_OBJECT), time.monotonic()
+            self._owner.look()
         names = self._names()
         for name in names:
-            if not _CHECKPOINT.fullmatch(name):
+            if step_of(name) is None:
                 self._fetch(name)
         if mode in _NO_CHECKPOINT:
             return
-        whole, halves = _by_step(names)
+        whole, halves = by_step(names)
         for half, of_half in halves.items():
             where = f"{self._store.address}/checkpoints/{half}"
             if mode == "doctor":  # which may be asked to trust it
@@ -187,11 +169,11 @@ class Copy:
             self._fetch_all(whole[step])
             if self._is_intact(step):
                 return
-            newer, _ = _by_step(self._names())
+            newer, _ = by_step(self._names())
             whole = whole | {s: names for s, names in newer.items() if s > step}
 
     def _names(self) -> list[str]:
-        return [n for n in self._store.sizes() if not _is_hidden(n) and _TENSORBOARD not in n]
+        return [n for n in self._store.sizes() if not is_hidden(n) and TENSORBOARD not in n]
 
     def _fetch_all(self, names: list[str]) -> None:
         for name in names:
@@ -226,7 +208,7 @@ class Copy:
         """
         if not self._folder.is_dir():
             raise FileNotFoundError(f"{self._folder} is gone")
-        links = self._folder / _LINKS
+        links = self._folder / LINKS
         try:
             checkpoints = self._linked_checkpoints(links)
             files = dict(self._walk(self._folder))
@@ -248,26 +230,26 @@ class Copy:
                 self._leftovers.pop()
         changed = [name for name, state in files.items() if self._sent.get(name) != state]
         known = [name for name in changed if name in self._sent]
-        if known and not self._is_owner and self._has_owner():
+        if known and not self._is_owner and self._owner.is_alive():
             logging.warning("left to the run at work there: %s", ", ".join(sorted(known)))
             changed = [name for name in changed if name not in self._sent]
-        changed.sort(key=lambda name: _order(name, files[name].modified))
-        late = [name for name in changed if name.startswith(_TENSORBOARD)]
-        for name in (name for name in changed if not name.startswith(_TENSORBOARD)):
+        changed.sort(key=lambda name: sending_order(name, files[name].modified))
+        late = [name for name in changed if name.startswith(TENSORBOARD)]
+        for name in (name for name in changed if not name.startswith(TENSORBOARD)):
             self._send(self._folder / name, name, files[name])
         newest = max(checkpoints, default=None)
         for step in sorted(checkpoints, reverse=True):
             states = checkpoints[step]
-            if step != newest and not (self._folder / _manifest_of(step)).exists():
+            if step != newest and not (self._folder / manifest_of(step)).exists():
                 continue  # a newer one has come in the meantime
-            for name in sorted(states, key=lambda name: _order(name, 0)):
+            for name in sorted(states, key=lambda name: sending_order(name, 0)):
                 if self._sent.get(name) != states[name]:
-                    self._send(self._folder / _LINKS / name, name, states[name])
+                    self._send(self._folder / LINKS / name, name, states[name])
         for name in late:
             self._send(self._folder / name, name, files[name])
 
     def _send(self, path: pathlib.Path, name: str, state: _State) -> None:
-        may_grow = path.suffix == ".jsonl" or name.startswith(_TENSORBOARD)
+        may_grow = path.suffix == ".jsonl" or name.startswith(TENSORBOARD)
         try:
             self._store.send(path, name, may_grow=may_grow)
         except FileNotFoundError:
@@ -279,35 +261,23 @@ class Copy:
     def _remove_old_checkpoints(self, checkpoints: Mapping[int, Mapping[str, _State]]) -> None:
         """Remove checkpoints that are gone here and older than one that is whole there."""
         here = {name for states in checkpoints.values() for name in states}
-        gone = [name for name in self._sent if _step_of(name) is not None and name not in here]
+        gone = [name for name in self._sent if step_of(name) is not None and name not in here]
         newest = max(checkpoints, default=-1)
-        for name in sorted(gone, key=lambda name: _order(name, 0), reverse=True):  # manifests first
-            if (_step_of(name) or 0) <= newest:
+        for name in sorted(
+            gone, key=lambda name: sending_order(name, 0), reverse=True
+        ):  # manifests first
+            if (step_of(name) or 0) <= newest:
                 self._store.remove(name)
                 del self._sent[name]
 
     def _remove_gone(self, files: Mapping[str, _State]) -> None:
         """Remove the files that this side has fetched or sent, and removed since."""
         gone = [n for n in self._sent if not n.startswith("checkpoints/") and n not in files]
-        if not gone or (not self._is_owner and self._has_owner()):
+        if not gone or (not self._is_owner and self._owner.is_alive()):
             return
-        for name in sorted(gone, key=lambda name: _order(name, 0), reverse=True):
+        for name in sorted(gone, key=lambda name: sending_order(name, 0), reverse=True):
             self._store.remove(name)
             del self._sent[name]
-
-    def _has_owner(self) -> bool:
-        """Whether a run is at work there; a sign that stays the same is a dead one's."""
-        while (sign := self._store.read(OWNER_OBJECT)) is not None:
-            now = time.monotonic()
-            if sign != self._sign[0]:
-                if self._sign[0] is not None:
-                    return True
-                self._sign = sign, now
-            if (left := self._sign[1] + _LIVES * SECONDS_BETWEEN - now) <= 0:
-                return False
-            logging.info("%s: waiting whether its owner lives", self._store.address)
-            time.sleep(min(left, SECONDS_BETWEEN))
-        return False
 
     def try_to_send(self) -> None:
         """Send; what fails is said and tried again next time."""
@@ -339,7 +309,7 @@ class Copy:
         """
         found = {}
         for step in list_steps(self._folder / "checkpoints"):
-            manifest = self._folder / _manifest_of(step)
+            manifest = self._folder / manifest_of(step)
             try:
                 manifest.stat()
                 states = {}
@@ -357,22 +327,12 @@ class Copy:
         """Files of a folder with their states; of the run's own all but checkpoints."""
         for where, folders, names in os.walk(place):  # says nothing of folders that go away
             if pathlib.Path(where) == self._folder:
-                folders[:] = [f for f in folders if f not in ("checkpoints", _LINKS)]
+                folders[:] = [f for f in folders if f not in ("checkpoints", LINKS)]
             for path in (pathlib.Path(where, name) for name in names):
                 name = path.relative_to(self._folder).as_posix()
-                if not _is_hidden(name):
+                if not is_hidden(name):
                     with contextlib.suppress(FileNotFoundError):
                         yield name, _state(path)
-
-
-def _by_step(names: list[str]) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
-    """Names of checkpoints by step: of those with a manifest, and of the others."""
-    whole: dict[int, list[str]] = {}
-    for name in names:
-        if (step := _step_of(name)) is not None:
-            whole.setdefault(step, []).append(name)
-    halves = {step: whole.pop(step) for step in [*whole] if _manifest_of(step) not in whole[step]}
-    return dict(sorted(whole.items())), halves
 
 
 def _link(path: pathlib.Path, link: pathlib.Path) -> None:
@@ -386,113 +346,6 @@ def _link(path: pathlib.Path, link: pathlib.Path) -> None:
         shutil.copyfile(path, link)
 
 
-def _order(name: str, modified: int) -> tuple[bool, int, int, int, str]:
-    """Sort what vouches for others behind them, and marks of what is unfinished before them."""
-    path = pathlib.PurePosixPath(name)
-    rank = int(path.suffix == ".json")  # notes, lists of facts, indices of weights
-    rank = 2 if path.name == CHECKPOINT_MANIFEST_FILE else -1 if name in _FIRST else rank
-    rank = -2 if path.name.startswith(_UNFINISHED) else rank
-    return name.startswith("checkpoints/"), rank, modified, -len(path.parts), name
-
-
-def _step_of(name: str) -> int | None:
-    """The step of a checkpoint's file, None of another."""
-    found = _CHECKPOINT.fullmatch(name)
-    return int(found[1]) if found else None
-
-
-def _manifest_of(step: int) -> str:
-    return f"checkpoints/{step}/{CHECKPOINT_MANIFEST_FILE}"
-
-
-def _is_hidden(name: str) -> bool:
-    """Whether a name is not for the other side; one that leads out of the folder is not either."""
-    return any(part in ("", ".", "..") or _HIDDEN.fullmatch(part) for part in name.split("/"))
-
-
 def _state(path: pathlib.Path) -> _State:
     found = path.stat()
     return _State(found.st_size, found.st_mtime_ns, found.st_ino)
-
-
-@contextlib.contextmanager
-def _repeated(action: Callable[[], None]) -> Iterator[None]:
-    """Repeat something in a thread of its own until the end."""
-    is_over = threading.Event()
-
-    def repeat() -> None:
-        while not is_over.wait(SECONDS_BETWEEN):
-            action()
-
-    thread = threading.Thread(target=repeat, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        is_over.set()
-        thread.join()
-
-
-@contextlib.contextmanager
-def _owned(store: ObjectStore) -> Iterator[None]:
-    """Keep a sign of life at the address, once nobody else's changes there any more."""
-    me, beats = uuid.uuid4().hex, itertools.count()
-
-    def beat() -> None:
-        try:
-            store.write(OWNER_OBJECT, f"{me} {next(beats)}".encode())
-        except Exception as error:
-            logging.warning("%s cannot be reached: %r", store.address, error)
-
-    busy = f"--workdir={store.address} is being worked on by another process"
-    if (found := store.read(OWNER_OBJECT)) is not None:
-        logging.warning("%s: waiting whether its owner lives", store.address)
-        time.sleep(_LIVES * SECONDS_BETWEEN)
-        if store.read(OWNER_OBJECT) not in (None, found):
-            raise ValueError(busy)
-    store.write(OWNER_OBJECT, me.encode())
-    time.sleep(min(1.0, SECONDS_BETWEEN))
-    if store.read(OWNER_OBJECT) != me.encode():  # somebody else started in the same moment
-        raise ValueError(busy)
-    try:
-        with _repeated(beat):
-            yield
-    finally:
-        with contextlib.suppress(Exception):  # else the next one waits for a sign of life
-            store.remove(OWNER_OBJECT)
-
-
-@dataclasses.dataclass
-class _Local:
-    """A folder, and whether it holds what is nowhere else."""
-
-    folder: pathlib.Path
-    is_needed: bool = False
-
-
-@contextlib.contextmanager
-def _local_folder(name: str) -> Iterator[_Local]:
-    """Make a folder, and remove it at the end unless it holds what could not be sent.
-
-    Those of processes that were killed go first: nobody holds their locks.
-    """
-    for lock in pathlib.Path(tempfile.gettempdir()).glob(f"{_COPIES}*/{_LOCK}"):
-        file_lock.remove_abandoned(lock.parent, lock)
-    new = pathlib.Path(tempfile.mkdtemp(prefix=f".{_COPIES}"))  # which none of these finds
-    with file_lock.hold(new / _LOCK, f"{new} is in use"):
-        base = new.rename(new.with_name(new.name.removeprefix(".")))
-        local = _Local(base / name)
-        local.folder.mkdir()
-        try:
-            yield local
-        except SendError:  # which says so
-            raise
-        except BaseException:
-            if local.is_needed:
-                logging.warning("what was not sent is in %s", local.folder)
-            raise
-        finally:
-            if local.is_needed:
-                (base / _LOCK).unlink(missing_ok=True)
-            else:
-                shutil.rmtree(base, ignore_errors=True)

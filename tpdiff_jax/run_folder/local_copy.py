@@ -1,0 +1,54 @@
+"""The folder on this machine in which a workdir from a bucket is worked on."""
+
+import contextlib
+import dataclasses
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+from absl import logging
+
+from tpdiff_jax.files import file_lock
+
+_COPIES, _LOCK = "tpdiff_jax-", ".lock"
+
+
+class SendError(Exception):
+    """Results could not be brought to their address; they are still on this machine."""
+
+
+@dataclasses.dataclass
+class LocalCopy:
+    """A folder, and whether it holds what is nowhere else."""
+
+    folder: pathlib.Path
+    is_needed: bool = False
+
+
+@contextlib.contextmanager
+def local_copy(name: str) -> Iterator[LocalCopy]:
+    """Make a folder, and remove it at the end unless it holds what could not be sent.
+
+    Those of processes that were killed go first: nobody holds their locks.
+    """
+    for lock in pathlib.Path(tempfile.gettempdir()).glob(f"{_COPIES}*/{_LOCK}"):
+        file_lock.remove_abandoned(lock.parent, lock)
+    new = pathlib.Path(tempfile.mkdtemp(prefix=f".{_COPIES}"))  # which none of these finds
+    with file_lock.hold(new / _LOCK, f"{new} is in use"):
+        base = new.rename(new.with_name(new.name.removeprefix(".")))
+        local = LocalCopy(base / name)
+        local.folder.mkdir()
+        try:
+            yield local
+        except SendError:  # which says so
+            raise
+        except BaseException:
+            if local.is_needed:
+                logging.warning("what was not sent is in %s", local.folder)
+            raise
+        finally:
+            if local.is_needed:
+                (base / _LOCK).unlink(missing_ok=True)
+            else:
+                shutil.rmtree(base, ignore_errors=True)
