@@ -1,5 +1,6 @@
 """The command line: help that helps, one clear line and exit code 2 for bad input."""
 
+import importlib
 import os
 import pathlib
 import resource
@@ -113,6 +114,12 @@ def test_ctrl_c_is_one_line_and_code_130(
     with pytest.raises(SystemExit) as stop, caplog.at_level("WARNING", logger="absl"):
         main.main(["tpdiff_jax", "--mode=doctor", "--workdir=w"])
     assert stop.value.code == 130 and "interrupted" in caplog.text
+
+
+@pytest.mark.parametrize("name", main.STOPS)
+def test_every_exception_with_an_exit_code_is_there_under_its_name(name: str) -> None:
+    module, _, kind = name.rpartition(".")
+    assert issubclass(getattr(importlib.import_module(module), kind), Exception)
 
 
 @pytest.mark.slow
