@@ -173,18 +173,25 @@ def step_flops(case: Case, rank: int, is_merged: bool = False) -> float:
     return matmul_flops(jax.make_jaxpr(jax.value_and_grad(loss))(*shapes).jaxpr)
 
 
+@functools.cache
+def forward_flops(name: str) -> float:
+    """Matrix-product FLOPs of the network alone."""
+    params = jax.eval_shape(CASES[name].network.init, jax.random.key(0))
+    return matmul_flops(jax.make_jaxpr(CASES[name].output)(params).jaxpr)
+
+
 @pytest.mark.parametrize(("name", "way"), RUNS)
 def test_no_frozen_matrix_has_a_gradient(name: str, way: str) -> None:
     """Beside products that grow with the rank: a forward pass, and one back (two of attention)."""
     case = CASES[name].with_fields(**WAYS[way])
-    params = jax.eval_shape(case.network.init, jax.random.key(0))
-    forward = matmul_flops(jax.make_jaxpr(case.output)(params).jaxpr)
-    one, two, three = (step_flops(case, rank) for rank in (1, 2, 3))
-    assert three - two == two - one > 0
-    without = (2 * one - two) / forward
+    one, two = (step_flops(case, rank) for rank in (1, 2))
+    assert two > one
+    without = (2 * one - two) / forward_flops(name)
     assert 1.7 < without < (3.1 if way == "recomputed" else 2.1)
-    merged = step_flops(case, 1, is_merged=True) / forward
-    assert merged - without > 0.8, "the gradient of every block's matrices"
+    if way == "scanned":  # what follows is then so whichever way blocks run
+        assert step_flops(case, 3) - two == two - one
+        merged = step_flops(case, 1, is_merged=True) / forward_flops(name)
+        assert merged - without > 0.8, "the gradient of every block's matrices"
 
 
 def test_a_wide_network_at_rank_16_takes_at_most_2_1_forward_passes() -> None:
