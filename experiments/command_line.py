@@ -1,6 +1,7 @@
 """What the command lines of experiments, benchmarks and sweeps share."""
 
 import argparse
+import os
 import pathlib
 
 from tpdiff_jax.checks import check_no_address
@@ -34,13 +35,29 @@ def split_seeds(text: str) -> list[int]:
 
 
 def output_folder(text: str) -> pathlib.Path:
-    """Return the path of `--out`; the type of that argument.
+    """Return the path of `--out`, a folder, there or not; the type of that argument.
 
     Raises:
-        ArgumentTypeError: for an address such as gs://bucket, which is no folder.
+        ArgumentTypeError: for what can be no folder, or cannot be written: after an hour of
+            measuring, or training, it would be too late to say so.
+    """
+    path = output_file(text)
+    if os.path.lexists(path) and not (path.is_dir() and os.access(path, os.W_OK)):
+        raise argparse.ArgumentTypeError(f"--out={text} is no folder that can be written")
+    return path
+
+
+def output_file(text: str) -> pathlib.Path:
+    """Return the path of `--out`, a file or folder, there or not; the type of that argument.
+
+    Raises:
+        ArgumentTypeError: for an address such as gs://bucket, or where nothing can be made.
     """
     try:
         check_no_address("--out", text)
+        around = next(p for p in pathlib.Path(text).absolute().parents if os.path.lexists(p))
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+    if not (around.is_dir() and os.access(around, os.W_OK | os.X_OK)):
+        raise argparse.ArgumentTypeError(f"--out={text}: {around} is no folder that can be written")
     return pathlib.Path(text)

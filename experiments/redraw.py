@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from experiments.analysis.curves import AXES, Curve
-from experiments.command_line import command_parser, output_folder, split_names
+from experiments.command_line import command_parser, output_file, split_names
 from experiments.compare import EXIT_BAD_INPUT, METRICS
 from experiments.convergence import speedups_by_target
 from experiments.grid.arms import Arm
@@ -109,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = command_parser("experiments.redraw", __doc__)
     parser.add_argument("--summary", required=True, type=pathlib.Path, help="a summary.json")
     parser.add_argument(
-        "--out", required=True, type=output_folder, help="files, without _figures.png and so on"
+        "--out", required=True, type=output_file, help="files, without _figures.png and so on"
     )
     parser.add_argument("--metrics", default=",".join(METRICS), help="figures to show")
     return parser

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 import tpdiff_jax
-from experiments.command_line import command_parser, output_folder, split_names
+from experiments.command_line import command_parser, output_file, split_names
 from tpdiff_jax.files.media import write_gif_grid
 from tpdiff_jax.run_log.progress import Progress
 
@@ -93,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--names", default="", help="what stands under the videos of each")
     parser.add_argument("--labels", default="", help="one a column; by default the config's")
     parser.add_argument("--seed", type=int, default=0, help="of all runs")
-    parser.add_argument("--out", required=True, type=output_folder, help="GIF file")
+    parser.add_argument("--out", required=True, type=output_file, help="GIF file")
     return parser
 
 
