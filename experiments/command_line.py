@@ -5,6 +5,7 @@ import os
 import pathlib
 
 from tpdiff_jax.checks import check_no_address
+from tpdiff_jax.files.folders import nearest_there
 
 
 def command_parser(program: str, description: str | None) -> argparse.ArgumentParser:
@@ -38,26 +39,31 @@ def output_folder(text: str) -> pathlib.Path:
     """Return the path of `--out`, a folder, there or not; the type of that argument.
 
     Raises:
-        ArgumentTypeError: for what can be no folder, or cannot be written: after an hour of
-            measuring, or training, it would be too late to say so.
+        ArgumentTypeError: for an address such as gs://bucket, for what can be no folder, or cannot
+            be written: after an hour of measuring, or training, it would be too late to say so.
     """
-    path = output_file(text)
-    if os.path.lexists(path) and not (path.is_dir() and os.access(path, os.W_OK)):
-        raise argparse.ArgumentTypeError(f"--out={text} is no folder that can be written")
+    path = pathlib.Path(text)
+    _check_room(text, path)
     return path
 
 
 def output_file(text: str) -> pathlib.Path:
-    """Return the path of `--out`, a file or folder, there or not; the type of that argument.
+    """Return the path of `--out`, a file, there or not; the type of that argument.
 
     Raises:
         ArgumentTypeError: for an address such as gs://bucket, or where nothing can be made.
     """
+    path = pathlib.Path(text)
+    _check_room(text, path.parent)
+    return path
+
+
+def _check_room(text: str, folder: pathlib.Path) -> None:
+    """Refuse a `--out` whose files would lie in a folder that can be neither used nor made."""
     try:
         check_no_address("--out", text)
-        around = next(p for p in pathlib.Path(text).absolute().parents if os.path.lexists(p))
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
-    if not (around.is_dir() and os.access(around, os.W_OK | os.X_OK)):
-        raise argparse.ArgumentTypeError(f"--out={text}: {around} is no folder that can be written")
-    return pathlib.Path(text)
+    there = nearest_there(folder)
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise argparse.ArgumentTypeError(f"--out={text}: {there} is no folder that can be written")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 DRAWN = ("report", "docs", "experiments", "bench")
-"""Folders and files of tests that look at drawings, or whose programs are about them."""
+"""Folders of tests that look at drawings, or whose programs are about them."""
 
 
 def is_drawn(path: pathlib.Path) -> bool:

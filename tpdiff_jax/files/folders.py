@@ -22,6 +22,11 @@ def first_names(names: list[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
+def nearest_there(path: pathlib.Path) -> pathlib.Path:
+    """Return a path, or of the folders around it the innermost that is there."""
+    return next(place for place in (path, *path.parents) if os.path.lexists(place))
+
+
 def make_out_folder(folder: pathlib.Path) -> None:
     """Make the folder that --out names, and those around it.
 
@@ -31,8 +36,7 @@ def make_out_folder(folder: pathlib.Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        inner_first = (folder, *folder.parents)
-        wrong = next((p for p in inner_first if os.path.lexists(p) and not p.is_dir()), folder)
+        wrong = nearest_there(folder)
         raise ValueError(f"--out={folder}: {wrong} is no folder; allowed: a folder") from error
     except PermissionError as error:
         raise ValueError(f"--out={folder} cannot be made: {error.strerror}") from error

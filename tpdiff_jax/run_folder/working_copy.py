@@ -261,21 +261,22 @@ class Copy:
     def _remove_old_checkpoints(self, checkpoints: Mapping[int, Mapping[str, _State]]) -> None:
         """Remove checkpoints that are gone here and older than one that is whole there."""
         here = {name for states in checkpoints.values() for name in states}
-        gone = [name for name in self._sent if step_of(name) is not None and name not in here]
-        newest = max(checkpoints, default=-1)
-        for name in sorted(
-            gone, key=lambda name: sending_order(name, 0), reverse=True
-        ):  # manifests first
-            if (step_of(name) or 0) <= newest:
-                self._store.remove(name)
-                del self._sent[name]
+        newest, gone = max(checkpoints, default=-1), []
+        for name in self._sent.keys() - here:
+            if (step := step_of(name)) is not None and step <= newest:
+                gone.append(name)
+        self._remove(gone)
 
     def _remove_gone(self, files: Mapping[str, _State]) -> None:
         """Remove the files that this side has fetched or sent, and removed since."""
         gone = [n for n in self._sent if not n.startswith("checkpoints/") and n not in files]
         if not gone or (not self._is_owner and self._owner.is_alive()):
             return
-        for name in sorted(gone, key=lambda name: sending_order(name, 0), reverse=True):
+        self._remove(gone)
+
+    def _remove(self, names: list[str]) -> None:
+        """Remove objects in the opposite order of sending: what vouches for others first."""
+        for name in sorted(names, key=lambda name: sending_order(name, 0), reverse=True):
             self._store.remove(name)
             del self._sent[name]
 

@@ -86,11 +86,10 @@ def test_positions_matter_and_need_not_be_whole():
 @pytest.mark.slow
 def test_rematerialised_layers_agree():
     """One level has layers of every kind but those that halve and double."""
-    config = dataclasses.replace(CONFIG, level_channels=(8,))
     x, t, cond = make_inputs(2)
 
     def loss_and_grads(remat):
-        network = AnimateDiff(dataclasses.replace(config, remat=remat))
+        network = AnimateDiff(dataclasses.replace(CONFIG, level_channels=(8,), remat=remat))
 
         def loss(params):
             return jnp.mean(network.apply(params, x, t, at(POSITIONS[:2], x), (2, 1, 1), cond) ** 2)

@@ -74,11 +74,10 @@ def test_bfloat16_stays_near_float32():
 @pytest.mark.slow
 def test_rematerialised_layers_agree():
     """One level has layers of every kind but those that halve and double."""
-    config = dataclasses.replace(CONFIG, level_channels=(8,))
     x, t, cond = make_inputs(3)
 
     def grads(remat):
-        network = ModelScope(dataclasses.replace(config, remat=remat))
+        network = ModelScope(dataclasses.replace(CONFIG, level_channels=(8,), remat=remat))
 
         def loss(params):
             return jnp.mean(network.apply(params, x, t, at(POSITIONS, x), (2, 1, 1), cond) ** 2)
