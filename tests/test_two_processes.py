@@ -27,6 +27,7 @@ class Launched:
 
     def __init__(self, workdir: pathlib.Path, *, num_processes: int) -> None:
         self.workdir, self.log = workdir, workdir.with_suffix(".log")
+        self.logged_before = last_step(workdir)
         self.deadline = time.monotonic() + TIMEOUT
         with self.log.open("a") as log:  # not a pipe: nobody reads while the run goes on
             self.launcher = subprocess.Popen(
@@ -46,8 +47,13 @@ class Launched:
             )
 
     def signal_last(self, step: int, signal_number: int) -> int:
-        """Signal the last trainer once the run has logged `step`; return the launcher's code."""
-        while not any(line["step"] >= step for line in train_lines(self.workdir)):
+        """Signal the last trainer; return the launcher's code.
+
+        It is signalled once this start has logged `step`, and a checkpoint is there: saving goes
+        on beside training, so the step of a checkpoint is logged before the checkpoint is whole.
+        """
+        step = max(step, self.logged_before + 1)  # lines of an earlier start tell nothing
+        while last_step(self.workdir) < step or not list_steps(self.workdir / "checkpoints"):
             assert self.launcher.poll() is None, self.log.read_text()
             assert time.monotonic() < self.deadline, self.log.read_text()
             time.sleep(0.02)
@@ -94,6 +100,11 @@ def finished(run: Launched) -> pathlib.Path:
 def train_lines(workdir: pathlib.Path) -> list[dict]:
     """Lines of training steps; the file also has those of evaluations."""
     return [line for line in read_metrics(workdir / METRICS_FILE) if "loss" in line]
+
+
+def last_step(workdir: pathlib.Path) -> int:
+    """Return the last step that is logged, 0 for none."""
+    return max((line["step"] for line in train_lines(workdir)), default=0)
 
 
 def losses(workdir: pathlib.Path) -> list[float]:
