@@ -162,6 +162,8 @@ def test_windows_are_chosen_where_equal_shares_cannot_exist() -> None:
         config.pyramid.stage_fractions = "auto"
     shares = build_experiment(config).config.pyramid.stage_fractions
     assert len(shares) == 3 and sum(shares) == pytest.approx(1.0) and shares[0] > 1 / 3
+    judged = advice_of(config)["configured"]
+    assert judged["stage_fractions"] == pytest.approx(shares), "of windows that can exist"
 
 
 def test_the_configs_own_grids_and_jumps_are_judged_and_no_even_ones() -> None:
@@ -261,6 +263,31 @@ def test_the_settings_of_the_config_are_judged_too() -> None:
     assert seldom["training_cost"] < row["training_cost"] == pytest.approx(7 / 12, rel=0.01)
     space = config_of(pyramid__strides=((2, 2, 2), (1, 1, 1)))
     assert advice_of(space)["configured"] is None
+
+
+@pytest.mark.parametrize("probs", [(), (0.5, 0.25, 0.25)])
+def test_batches_of_equal_tokens_are_of_more_clips_where_clips_cost_less(
+    probs: tuple[float, ...],
+) -> None:
+    config = config_of(train__batch_per_stage="tokens", train__stage_probs=probs)
+    content = advice_of(config)
+    experiment = build_experiment(config)
+    flops = experiment.mean_over_steps([p.train_flops for p in experiment.programs])
+    clips = experiment.mean_over_steps(experiment.batch_sizes)
+    of_vanilla = experiment.programs[-1].train_flops / experiment.batch_sizes[-1]
+    cost = content["configured"]["training_cost"]
+    assert cost == pytest.approx(flops / clips / of_vanilla, rel=1e-6)
+    three = [row for row in content["candidates"] if row["frame_strides"] == [4, 2, 1]]
+    costs = [row["training_cost"] for row in three]
+    assert costs and costs == pytest.approx([3 / 7] * len(costs), rel=0.02)
+
+
+def test_windows_left_to_the_clips_are_judged_as_a_run_would_choose_them() -> None:
+    auto = auto_config()
+    chosen = build_experiment(auto).config.pyramid.stage_fractions
+    row = advice_of(auto)["configured"]
+    assert row["stage_fractions"] == pytest.approx(chosen)
+    assert row["stage_fractions"] != pytest.approx([1 / 3] * 3)
 
 
 def test_noise_times_of_the_config_are_judged_as_they_are() -> None:

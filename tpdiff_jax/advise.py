@@ -42,7 +42,7 @@ from tpdiff_jax.experiment.clip_flops import clip_flops
 from tpdiff_jax.experiment.experiment import Experiment
 from tpdiff_jax.experiment.measured_clips import clips_to_measure, measure_clips
 from tpdiff_jax.experiment.shapes import ClipsOfShape
-from tpdiff_jax.experiment.window_choice import is_auto, problem_of, with_fractions
+from tpdiff_jax.experiment.window_choice import problem_of
 from tpdiff_jax.files.json_files import write_json
 from tpdiff_jax.method.axis_matrices import kept_length
 from tpdiff_jax.run_log.progress import Progress
@@ -78,8 +78,7 @@ def advise(config: ConfigDict, workdir: pathlib.Path | None, flags: AdviceFlags)
     Raises:
         ValueError: for a config that cannot be built, or clips that cannot be measured.
     """
-    draft = with_fractions(config, ()) if is_auto(config) else config
-    experiment = build_experiment(draft)
+    experiment = build_experiment(config)
     if workdir is not None:  # before a minute is spent
         workdir.mkdir(parents=True, exist_ok=True)
     content = Adviser(experiment, flags).advice()
@@ -178,6 +177,7 @@ class Adviser:
         return StageCosts(
             {stride: flops / calls[1] for stride, flops in calls.items()},
             {stride: flops / steps[1] for stride, flops in steps.items()},
+            by_tokens=experiment.train.batch_per_stage == "tokens",
         )
 
     def _resamplings(self) -> tuple[tuple[str, str], ...]:

@@ -64,10 +64,23 @@ class StageCosts(NamedTuple):
     Attributes:
         sampling: stride -> cost of a network call.
         training: stride -> cost of a training step.
+        by_tokens: whether a stage trains on as many more clips in a step as its stride says.
     """
 
     sampling: Mapping[int, float]
     training: Mapping[int, float]
+    by_tokens: bool = False
+
+    def of_training(self, strides: Sequence[int], stage_probs: Sequence[float]) -> float:
+        """What a training clip costs in the mean over stages.
+
+        Args:
+            strides: r of each stage.
+            stage_probs: how often each is trained, in steps; their sum is free.
+        """
+        clips = [p * (r if self.by_tokens else 1) for p, r in zip(stage_probs, strides, strict=True)]
+        costs = [self.training[r] for r in strides]
+        return sum(n * cost for n, cost in zip(clips, costs, strict=True)) / sum(clips)
 
 
 class Problem(NamedTuple):
@@ -143,15 +156,14 @@ class Search:
         debts, details = self._jumps[key]
         strides, calls = setting.frame_strides, setting.steps_per_stage
         spent = sum(n * self._costs.sampling[r] for n, r in zip(calls, strides, strict=True))
-        probs = stage_probs or (1.0 / len(strides),) * len(strides)
-        trained = sum(p * self._costs.training[r] for p, r in zip(probs, strides, strict=True))
+        probs = stage_probs or (1.0,) * len(strides)
         return Candidate(
             setting=setting,
             error=self._videos.error(pyramid, sampler or self.sampler(calls)),
             debts=debts,
             visible_details=details,
             sampling_cost=spent / sum(calls),
-            training_cost=trained,
+            training_cost=self._costs.of_training(strides, probs),
         )
 
     def vanilla(self) -> Candidate:
