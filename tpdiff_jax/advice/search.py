@@ -78,7 +78,8 @@ class StageCosts(NamedTuple):
             strides: r of each stage.
             stage_probs: how often each is trained, in steps; their sum is free.
         """
-        clips = [p * (r if self.by_tokens else 1) for p, r in zip(stage_probs, strides, strict=True)]
+        sizes = strides if self.by_tokens else (1,) * len(strides)
+        clips = [p * size for p, size in zip(stage_probs, sizes, strict=True)]
         costs = [self.training[r] for r in strides]
         return sum(n * cost for n, cost in zip(clips, costs, strict=True)) / sum(clips)
 
