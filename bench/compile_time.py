@@ -32,10 +32,11 @@ from tpdiff_jax.experiment.build import Experiment, build_experiment
 from tpdiff_jax.generation.sampler import Sampler
 from tpdiff_jax.run_log.progress import Progress
 from tpdiff_jax.training.initial_state import abstract_train_state
-from tpdiff_jax.training.step_programs import compile_steps, trace_step
+from tpdiff_jax.training.step_programs import compile_steps, trace_gradient, trace_update
 
 EXIT_BAD_INPUT = 2
 PARALLEL, SAMPLER = "all stages, as training compiles them", "sampler"
+UPDATE = "update, of all stages"
 FIRST, SECOND = "first, nothing kept", "second, programs kept"
 
 
@@ -65,17 +66,18 @@ def programs(experiment: Experiment) -> dict[str, Callable[[], Any]]:
     sampler, batch_size = Sampler(experiment), experiment.sample.batch_size
 
     def stage(index: int) -> Callable[[], Any]:
-        return lambda: trace_step(experiment.programs[index], state, key).lower().compile()
+        return lambda: trace_gradient(experiment.programs[index], state, key).lower().compile()
 
     cases = {stage_name(i): stage(i) for i in range(experiment.pyramid.num_stages)}
+    cases[UPDATE] = lambda: trace_update(experiment, state).lower().compile()
     cases[SAMPLER] = lambda: sampler.trace(batch_size).lower().compile()
     cases[PARALLEL] = lambda: compile_steps(experiment, state, key)
     return cases
 
 
 def stage_name(index: int) -> str:
-    """Return the name of a stage's training step."""
-    return f"training step, stage {index}"
+    """Return the name of a stage's gradient."""
+    return f"gradient, stage {index}"
 
 
 def measure(cases: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:

@@ -2,9 +2,9 @@
 
     python -m bench.memory --config=configs/flow.py --out=runs/memory
 
-For each stage: the peak of `--mode=plan --topology=local`, the same from the step as training
-compiles it, and the peak measured while it runs: the device's own count on a GPU or TPU, on CPUs,
-which keep none, the growth of this process. With several host devices
+For each stage: the peak of `--mode=plan --topology=local`, that of the gradient as training
+compiles it with the state beside it, and the peak measured while it runs: the device's own count on
+a GPU or TPU, on CPUs, which keep none, the growth of this process. With several host devices
 (XLA_FLAGS=--xla_force_host_platform_device_count=8, as in `--topology=cpu:8`) the process holds
 all of them, and their planned peaks are added. Writes memory.json and memory.md.
 Exit codes: 0 done; 2 bad input.
@@ -25,11 +25,12 @@ from experiments.grid.overrides import parse_overrides, read_config
 from experiments.pages.markdown import number, table
 from tpdiff_jax.devices.host_memory import release_free_memory
 from tpdiff_jax.experiment.build import Experiment, build_experiment
-from tpdiff_jax.planning.program_cost import memory_use, program_cost
+from tpdiff_jax.planning.program_cost import memory_use
 from tpdiff_jax.report.formats import stage_shape
 from tpdiff_jax.training.batches import iterate_batches
 from tpdiff_jax.training.initial_state import abstract_train_state, make_state
-from tpdiff_jax.training.step_programs import trace_step
+from tpdiff_jax.training.step_cost import bytes_on_each_device, step_cost, update_cost
+from tpdiff_jax.training.step_programs import compile_step
 
 EXIT_BAD_INPUT = 2
 AIM = 0.10
@@ -68,10 +69,12 @@ def measure_stage(
     """
     key = jax.random.key(experiment.train.seed)
     abstract, devices = abstract_train_state(experiment), jax.local_devices()
-    traced = trace_step(experiment.programs[stage_index], abstract, key)
-    planned = program_cost(traced, devices).memory
-    step = traced.lower().compile()
-    compiled = memory_use(step.memory_analysis(), devices[0].platform)
+    program = experiment.programs[stage_index]
+    planned = step_cost(program, update_cost(experiment)).memory
+    step = compile_step(program, abstract, key)
+    platform = devices[0].platform
+    alone = memory_use(step.gradient.memory_analysis(), platform)
+    waiting = bytes_on_each_device((abstract.ema_params, abstract.opt_state))
     state = make_state(experiment, key)
     if batch is None:
         batch = next(iter(iterate_batches(experiment, 0)))
@@ -84,7 +87,7 @@ def measure_stage(
         "shape": list(experiment.pyramid.stages[stage_index].shape),
         "planned": planned.peak * len(devices),
         "planned_state": planned.argument * len(devices),
-        "compiled": compiled.peak * len(devices),
+        "compiled": alone.beside(waiting).peak * len(devices),
         "measured": meter.peak_bytes(),
     }
 
@@ -131,7 +134,7 @@ def write_page(report: Mapping[str, Any]) -> str:
         for row in report["stages"]
     ]
     header = ["stage", "frames x height x width", "state and batch", "planned peak"]
-    header += ["compiled step", "measured", ""]
+    header += ["compiled gradient", "measured", ""]
     return "\n\n".join(
         [
             "# Memory, planned and real",

@@ -19,7 +19,7 @@ from tpdiff_jax.optim.guard import TooManyBadSteps
 from tpdiff_jax.run_log.json_lines import read_metrics
 from tpdiff_jax.training.batches import iterate_batches
 from tpdiff_jax.training.initial_state import abstract_train_state, make_state, run_keys
-from tpdiff_jax.training.step_programs import compile_steps, trace_step
+from tpdiff_jax.training.step_programs import compile_step, compile_steps
 
 Folders = dict[str, pathlib.Path]
 SWITCHES: dict[str, Any] = {
@@ -54,7 +54,7 @@ def first_step(experiment: Experiment) -> dict[str, float]:
     """Return what step 1 gives."""
     key_init, key_steps = run_keys(0)
     program = experiment.programs[experiment.program_of_step(0)]
-    function = trace_step(program, abstract_train_state(experiment), key_steps).lower().compile()
+    function = compile_step(program, abstract_train_state(experiment), key_steps)
     batch = next(iterate_batches(experiment, 0))
     _, metrics = function(make_state(experiment, key_init), batch, key_steps)
     return {name: float(metrics[name]) for name in ("loss", "grad_norm")}

@@ -7,6 +7,7 @@ devices; nothing runs. Times are bounds from the chip's data sheet, not measurem
 """
 
 import dataclasses
+import functools
 import importlib.metadata
 import math
 import pathlib
@@ -27,7 +28,7 @@ from tpdiff_jax.experiment.experiment import Experiment, Program
 from tpdiff_jax.files.json_files import write_json
 from tpdiff_jax.generation.sampler import Sampler
 from tpdiff_jax.planning.batch_search import LargestBatch, largest_batch
-from tpdiff_jax.planning.program_cost import DoesNotFit, program_cost
+from tpdiff_jax.planning.program_cost import DoesNotFit, ProgramCost, program_cost
 from tpdiff_jax.planning.roofline import roofline
 from tpdiff_jax.planning.summary import format_plan, refusal, training_summary
 from tpdiff_jax.planning.topology import Target, open_target
@@ -35,7 +36,7 @@ from tpdiff_jax.run_log.progress import Progress
 from tpdiff_jax.train_state import TrainState
 from tpdiff_jax.training.initial_state import abstract_train_state
 from tpdiff_jax.training.remat_choice import build_with_remat
-from tpdiff_jax.training.step_programs import trace_step
+from tpdiff_jax.training.step_cost import bytes_on_each_device, step_cost, update_cost
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -168,9 +169,7 @@ class Planner:
 
     def _stage_row(self, program: Program) -> dict[str, Any]:
         experiment, stage = program.experiment, program.clips.pyramid.stages[program.stage]
-        state = abstract_train_state(experiment)
-        key = jax.eval_shape(lambda: jax.random.key(0))
-        row = self._program_row(lambda: trace_step(program, state, key), program.train_flops)
+        row = self._program_row(lambda: step_cost(program, self._update_cost), program.train_flops)
         tokens = experiment.network.num_tokens(stage.shape)
         return {
             "name": f"train {program.name}",
@@ -186,7 +185,10 @@ class Planner:
     def _sampler_row(self) -> dict[str, Any]:
         batch_size = self._experiment.sample.batch_size
         sampler = Sampler(self._experiment)
-        row = self._program_row(lambda: sampler.trace(batch_size), sampler.flops() * batch_size)
+        devices = self._target.devices
+        row = self._program_row(
+            lambda: program_cost(sampler.trace(batch_size), devices), sampler.flops() * batch_size
+        )
         return {
             "name": "sampler",
             "batch_size": batch_size,
@@ -194,14 +196,19 @@ class Planner:
             **row,
         }
 
+    @functools.cached_property
+    def _update_cost(self) -> ProgramCost:
+        """What every stage takes after its gradient, whatever the batch."""
+        return update_cost(self._experiment)
+
     def _program_row(
-        self, trace: Callable[[], jax.stages.Traced], model_flops: float
+        self, measure: Callable[[], ProgramCost], model_flops: float
     ) -> dict[str, Any]:
-        """Compile one program and return its figures."""
+        """Compile one program, or those of a step, and return the figures."""
         start, target, memory_bytes = time.perf_counter(), self._target, self._target.memory_bytes
         row: dict[str, Any] = {"model_flops": model_flops, "memory_bytes": memory_bytes}
         try:
-            cost = program_cost(trace(), target.devices)
+            cost = measure()
         except DoesNotFit as error:
             row |= {"fits": False, "needed_bytes": error.needed, "compiler": str(error)}
             row |= {"memory": None, "roofline": None}
@@ -246,19 +253,12 @@ class Planner:
 
 def state_bytes(state: TrainState) -> dict[str, float]:
     """Return parameters in all, and the bytes of the state's parts on each device."""
-
-    def on_each_device(tree: Any) -> float:
-        return sum(
-            math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-            for leaf in jax.tree.leaves(tree)
-        )
-
     params = (state.params, state.frozen)
     return {
         "num_parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)),
-        "parameter_bytes": on_each_device(params),
-        "average_bytes": on_each_device(state.ema_params),
-        "optimizer_bytes": on_each_device(state.opt_state),
+        "parameter_bytes": bytes_on_each_device(params),
+        "average_bytes": bytes_on_each_device(state.ema_params),
+        "optimizer_bytes": bytes_on_each_device(state.opt_state),
     }
 
 

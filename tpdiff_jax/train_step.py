@@ -25,7 +25,7 @@ from tpdiff_jax.types import Array, Cond, Params, PRNGKey
 def train_step(
     task: TrainTask, stage_index: int, state: TrainState, batch: dict[str, Any], key: PRNGKey
 ) -> tuple[TrainState, dict[str, Array]]:
-    """Train stage `stage_index` on one batch.
+    """Train stage `stage_index` on one batch: `gradient_step`, then `update_step`.
 
     Args:
         task: what the step needs; static.
@@ -37,24 +37,70 @@ def train_step(
     Returns:
         The state after the step and a dict of float32 scalars.
     """
-    step_key = jax.random.fold_in(key, state.step)
-    (loss, metrics), grads = loss_and_grads(
-        task, stage_index, state.params, batch, step_key, state.frozen
+    grads, measured = gradient_step(
+        task, stage_index, state.params, state.frozen, state.step, batch, key
     )
+    state, said = update_step(task, state, grads, measured["loss"], stage_index)
+    return state, measured | said
+
+
+def gradient_step(
+    task: TrainTask,
+    stage_index: int,
+    params: Params,
+    frozen: Params,
+    step: Array,
+    batch: dict[str, Any],
+    key: PRNGKey,
+) -> tuple[Params, dict[str, Array]]:
+    """The half of a step that depends on its stage; of the optimizer it knows nothing.
+
+    Args:
+        task: what the step needs; static.
+        stage_index: stage, 0 is the coarsest; static.
+        params: what is trained.
+        frozen: the rest of the network.
+        step: steps taken before.
+        batch: as in `train_step`.
+        key: the run's key.
+
+    Returns:
+        The gradient, a tree of the shapes of `params`, and float32 scalars, `loss` among them.
+    """
+    (loss, metrics), grads = loss_and_grads(
+        task, stage_index, params, batch, jax.random.fold_in(key, step), frozen
+    )
+    return grads, metrics | {"loss": loss}
+
+
+def update_step(
+    task: TrainTask, state: TrainState, grads: Params, loss: Array, stage_index: int | Array
+) -> tuple[TrainState, dict[str, Array]]:
+    """The half of a step that all stages share: guard, optimizer, moving average.
+
+    Args:
+        task: guard, optimizer, schedule and largest decay; static.
+        state: before the step.
+        grads: of the loss, of the shapes of `state.params`.
+        loss: a scalar.
+        stage_index: the step's stage, whose memory the guard looks at.
+
+    Returns:
+        The state after the step and a dict of float32 scalars.
+    """
     grad_norm = optax.tree.norm(grads)
     updated = apply_gradients(task, state, grads)
     verdict, guard = judge_step(task.guard, state.guard, stage_index, loss, grad_norm)
     # Selected, not scaled by 0 or 1: 0 * NaN is NaN.
     kept = jax.tree.map(lambda new, old: jnp.where(verdict.is_good, new, old), updated, state)
-    metrics |= {
-        "loss": loss,
+    said = {
         "grad_norm": grad_norm,
         "learning_rate": jnp.asarray(task.schedule(state.num_updates), jnp.float32),
         "is_skipped": 1.0 - verdict.is_good.astype(jnp.float32),
         "is_spike": verdict.is_spike.astype(jnp.float32),
         "bad_in_a_row": verdict.bad_in_a_row.astype(jnp.float32),
     }
-    return kept._replace(step=state.step + 1, guard=guard), metrics
+    return kept._replace(step=state.step + 1, guard=guard), said
 
 
 def apply_gradients(task: TrainTask, state: TrainState, grads: Params) -> TrainState:

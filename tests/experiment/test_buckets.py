@@ -221,7 +221,7 @@ def test_what_only_tracing_finds_is_refused_by_the_programs_name(
         raise ValueError("more frames than positions")
 
     experiment = build_experiment(make_config(clips))
-    monkeypatch.setattr(step_programs, "trace_step", too_long)
+    monkeypatch.setattr(step_programs, "trace_gradient", too_long)
     with pytest.raises(ValueError, match=f"{WIDE} stage 0: more frames than positions"):
         step_programs.compile_steps(experiment, abstract_train_state(experiment), run_keys(0)[1])
 
@@ -299,7 +299,7 @@ def test_a_run_compiles_one_step_a_bucket_and_stage_and_resumes_bit_for_bit(
         jax.config.update("jax_log_compiles", False)
         logger.removeHandler(handler)
     names = [f"train_{program.name}".replace(" ", "_") for program in experiment.programs]
-    assert compiled == dict.fromkeys(names, 1)
+    assert compiled == dict.fromkeys([*names, "train_update"], 1)
 
     with monkeypatch.context() as patch, pytest.raises(Crash):
         patch.setattr(train, "iterate_batches", crash_after(5))

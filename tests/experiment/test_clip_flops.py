@@ -21,7 +21,7 @@ from tpdiff_jax.optim.adaptation import Adaptation
 from tpdiff_jax.planning.program_flops import matmul_flops
 from tpdiff_jax.training.cost import step_flops
 from tpdiff_jax.training.initial_state import abstract_train_state
-from tpdiff_jax.training.step_programs import trace_step
+from tpdiff_jax.training.step_programs import trace_gradient
 from tpdiff_jax.types import Layout
 
 WIDTH, FRAMES = 64, 16
@@ -143,12 +143,12 @@ def test_low_rank_costs_grow_by_the_rank_from_below_those_of_the_matrices() -> N
 
 
 @pytest.mark.parametrize("rank", [2, 16])
-def test_a_training_steps_trace_holds_the_products_that_are_counted(rank: int) -> None:
-    """Network, pairing of noise, and no matrix product of the optimizer."""
+def test_a_gradients_trace_holds_the_products_that_are_counted(rank: int) -> None:
+    """Those of the network and of the pairing of noise."""
     fields = {"adaptation__rank": rank, "adaptation__trained": "blocks/.*"}
     experiment = build_experiment(tiny_config(optim__name="adamw", **fields))
     state, key = abstract_train_state(experiment), jax.random.key(0)
     for stage, counted in enumerate(step_flops(experiment)):
-        traced = matmul_flops(trace_step(experiment.programs[stage], state, key).jaxpr)
+        traced = matmul_flops(trace_gradient(experiment.programs[stage], state, key).jaxpr)
         assert traced == pytest.approx(counted.network + counted.alignment, rel=0.02)
         assert counted.alignment < 0.2 * counted.network

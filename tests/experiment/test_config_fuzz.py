@@ -24,7 +24,7 @@ from tpdiff_jax.experiment.build import Experiment, build_experiment
 from tpdiff_jax.run_folder import run_config
 from tpdiff_jax.training.batches import iterate_batches
 from tpdiff_jax.training.initial_state import abstract_train_state, make_state, run_keys
-from tpdiff_jax.training.step_programs import trace_step
+from tpdiff_jax.training.step_programs import Step, trace_gradient, trace_update
 
 FIELDS = {name: value for name, value in run_config.flat_fields(tiny_config())}
 # Values that fit some field; sizes stay small, because a large one is valid and only slow.
@@ -92,8 +92,8 @@ def build(overrides: dict[str, str]) -> Experiment:
     return build_experiment(read_config(str(REPO / "configs/flow.py"), sizes | overrides))
 
 
-BATCH_OF_PROGRAM: dict[str, Any] = {}
-"""Text of a step's program that has run -> shapes and types of its batch."""
+BATCH_OF_STEP: dict[str, Any] = {}
+"""Text of both programs of a step that has run -> shapes and types of its batch."""
 
 
 def take_a_step(experiment: Experiment) -> None:
@@ -101,21 +101,26 @@ def take_a_step(experiment: Experiment) -> None:
     seed = experiment.train.seed
     key_init, key = run_keys(seed)
     stage = stage_of_step(seed, 0, experiment.train.stage_probs)
-    program = trace_step(experiment.programs[stage], abstract_train_state(experiment), key).lower()
+    program, state = experiment.programs[stage], abstract_train_state(experiment)
+    gradient = trace_gradient(program, state, key).lower()
+    update = trace_update(experiment, state).lower()
+    text = gradient.as_text() + update.as_text()
     batch = next(iterate_batches(experiment, 0))
     abstract_batch = jax.tree.map(lambda a: (a.shape, a.dtype), batch)
-    if BATCH_OF_PROGRAM.setdefault(program.as_text(), abstract_batch) is not abstract_batch:
-        assert BATCH_OF_PROGRAM[program.as_text()] == abstract_batch
+    if BATCH_OF_STEP.setdefault(text, abstract_batch) is not abstract_batch:
+        assert BATCH_OF_STEP[text] == abstract_batch
         return
-    state, metrics = program.compile()(make_state(experiment, key_init), batch, key)
+    step = Step(program, gradient.compile(), update.compile())
+    state, metrics = step(make_state(experiment, key_init), batch, key)
     assert int(state.step) == 1 and np.shape(metrics["loss"]) == ()
 
 
 def trace_a_step(experiment: Experiment) -> None:
     """Trace the last stage's step without compiling: shapes and types must fit."""
     key = jax.eval_shape(lambda: run_keys(experiment.train.seed)[1])
-    last = experiment.pyramid.num_stages - 1
-    trace_step(experiment.programs[last], abstract_train_state(experiment), key)
+    last, state = experiment.pyramid.num_stages - 1, abstract_train_state(experiment)
+    trace_gradient(experiment.programs[last], state, key)
+    trace_update(experiment, state)
 
 
 def names_a_field(error: ValueError) -> bool:

@@ -7,18 +7,16 @@ and the other stages take stands in docs/results/plan_dit_2b.md.
 import importlib.util
 from typing import Any
 
-import jax
 import pytest
 from ml_collections import ConfigDict
 
 from configs import animatediff, dit_2b, flow, miniflux_vid, modelscope
 from tests.tiny import set_field
 from tpdiff_jax.experiment.build import build_experiment
-from tpdiff_jax.planning.program_cost import DoesNotFit, ProgramCost, program_cost
+from tpdiff_jax.planning.program_cost import DoesNotFit, ProgramCost
 from tpdiff_jax.planning.roofline import Roofline, roofline
 from tpdiff_jax.planning.topology import Target, open_target
-from tpdiff_jax.training.initial_state import abstract_train_state
-from tpdiff_jax.training.step_programs import trace_step
+from tpdiff_jax.training.step_cost import step_cost, update_cost
 
 pytestmark = [
     pytest.mark.usefixtures("compiled_anew"),
@@ -41,9 +39,7 @@ def full_rate_step(
     target = open_target(topology)
     experiment = build_experiment(config, target.devices, frame_shape)
     last = experiment.pyramid.num_stages - 1
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    traced = trace_step(experiment.programs[last], abstract_train_state(experiment), key)
-    cost = program_cost(traced, target.devices)
+    cost = step_cost(experiment.programs[last], update_cost(experiment))
     bound = roofline(cost, experiment.programs[last].train_flops, target)
     assert bound is not None
     return target, cost, bound

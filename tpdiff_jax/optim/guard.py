@@ -114,14 +114,18 @@ def init_guard(spec: GuardSpec, num_stages: int) -> GuardState:
 
 
 def judge_step(
-    spec: GuardSpec, state: GuardState, stage_index: int, loss: Array, grad_norm: Array
+    spec: GuardSpec,
+    state: GuardState,
+    stage_index: int | Array,
+    loss: Array,
+    grad_norm: Array,
 ) -> tuple[Verdict, GuardState]:
     """Judge one step; a bad one leaves no trace but in the counts of bad steps.
 
     Args:
         spec: limits; static.
         state: memory before the step.
-        stage_index: the step's stage; static.
+        stage_index: the step's stage.
         loss: its loss, a scalar.
         grad_norm: its gradient norm, a scalar.
 

@@ -1,6 +1,7 @@
 """Messages between chips in a compiled program: kinds, bytes, and whether compute hides them."""
 
 import math
+import operator
 import re
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -41,21 +42,27 @@ def collective_costs(steps: Iterable[Executed], num_devices: int) -> list[Collec
         steps: the executed instructions.
         num_devices: devices of the program: the group where the text names none.
     """
-    costs: dict[str, CollectiveCost] = {}
+    costs = []
     for step in steps:
         kind = collective_kind(step)
-        if kind is None:
-            continue
-        before = costs.get(kind, CollectiveCost(kind, 0, 0.0, 0))
-        sent = sent_bytes(kind, step, group_size(step.instruction, num_devices))
-        hidden = step.times if is_overlapped(step.instruction, step.computation) else 0
-        costs[kind] = CollectiveCost(
-            kind,
-            before.num_messages + step.times,
-            before.sent_bytes + step.times * sent,
-            before.num_overlapped + hidden,
-        )
-    return [costs[kind] for kind in KINDS if kind in costs]
+        if kind is not None:
+            sent = sent_bytes(kind, step, group_size(step.instruction, num_devices))
+            hidden = step.times if is_overlapped(step.instruction, step.computation) else 0
+            costs.append(CollectiveCost(kind, step.times, step.times * sent, hidden))
+    return by_kind(costs)
+
+
+def by_kind(costs: Iterable[CollectiveCost]) -> list[CollectiveCost]:
+    """Add up costs of the same kind, in the order of `KINDS`.
+
+    Args:
+        costs: of one program, or of several that run one after another.
+    """
+    sums: dict[str, CollectiveCost] = {}
+    for kind, *counts in costs:
+        before = sums.get(kind, CollectiveCost(kind, 0, 0.0, 0))[1:]
+        sums[kind] = CollectiveCost(kind, *map(operator.add, before, counts))
+    return [sums[kind] for kind in KINDS if kind in sums]
 
 
 def collective_kind(step: Executed) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from tpdiff_jax.planning.collectives import CollectiveCost, collective_costs
+from tpdiff_jax.planning.collectives import CollectiveCost, by_kind, collective_costs
 from tpdiff_jax.planning.hlo_loops import executed_instructions
 from tpdiff_jax.planning.hlo_text import parse_module
 from tpdiff_jax.planning.memory_traffic import memory_traffic
@@ -38,6 +38,14 @@ class MemoryUse:
     code: float
     peak: float
 
+    def beside(self, held: float) -> "MemoryUse":
+        """Count what waits in memory while the program runs among its arguments.
+
+        Args:
+            held: bytes.
+        """
+        return dataclasses.replace(self, argument=self.argument + held, peak=self.peak + held)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProgramCost:
@@ -57,6 +65,25 @@ class ProgramCost:
     traffic_bytes: float | None
     collectives: list[CollectiveCost] | None
     unknown_loops: list[str]
+
+    def then(self, second: "ProgramCost") -> "ProgramCost":
+        """What this program and a second one after it take: sums, and the larger memory.
+
+        Args:
+            second: for the same devices; each counts what waits beside it.
+        """
+        traffic = collectives = None
+        if self.traffic_bytes is not None and second.traffic_bytes is not None:
+            traffic = self.traffic_bytes + second.traffic_bytes
+        if self.collectives is not None and second.collectives is not None:
+            collectives = by_kind([*self.collectives, *second.collectives])
+        return ProgramCost(
+            memory=max(self.memory, second.memory, key=lambda memory: memory.peak),
+            executed_flops=self.executed_flops + second.executed_flops,
+            traffic_bytes=traffic,
+            collectives=collectives,
+            unknown_loops=[*self.unknown_loops, *second.unknown_loops],
+        )
 
 
 class DoesNotFit(Exception):

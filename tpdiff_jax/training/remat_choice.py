@@ -19,10 +19,9 @@ from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.experiment.experiment import Experiment, Program
 from tpdiff_jax.experiment.remat_field import is_auto_remat, with_remat
 from tpdiff_jax.planning.chips import device_memory
-from tpdiff_jax.planning.program_cost import DoesNotFit, compile_or_refuse, memory_use
+from tpdiff_jax.planning.program_cost import DoesNotFit
 from tpdiff_jax.planning.summary import gibibytes
-from tpdiff_jax.training.initial_state import abstract_train_state
-from tpdiff_jax.training.step_programs import trace_step
+from tpdiff_jax.training.step_cost import gradient_peak
 
 LEAST_WORK_FIRST = ("none", "dots", "full")
 
@@ -125,10 +124,7 @@ def peak_bytes(experiment: Experiment) -> float:
         DoesNotFit: when the compiler says that it needs more than a device has.
     """
     program = max(reversed(experiment.programs), key=num_tokens)  # of equals the full rate
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    compiled = compile_or_refuse(trace_step(program, abstract_train_state(experiment), key))
-    platform = experiment.mesh.devices.flat[0].platform
-    return memory_use(compiled.memory_analysis(), platform).peak
+    return gradient_peak(program)  # no policy changes what the update takes
 
 
 def num_tokens(program: Program) -> int:
