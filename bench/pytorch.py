@@ -133,10 +133,11 @@ def our_cases(network: Network, params: Params, inputs: Inputs, optimizer: str) 
     def loss(params: Params, inputs: Inputs) -> Array:
         return jnp.mean(jnp.square(forward(params, inputs)))
 
+    gradient = jax.jit(jax.grad(loss))
     return {
         "forward": functools.partial(jax.jit(forward), params, inputs),
-        "step": functools.partial(jax.jit(jax.grad(loss)), params, inputs),
-        "train": our_update(optimizer, jax.grad(loss), params, inputs),
+        "step": functools.partial(gradient, params, inputs),
+        "train": our_update(optimizer, gradient, params, inputs),
     }
 
 

@@ -26,29 +26,31 @@ def our_update(
 ) -> Callable[[], Any]:
     """Return our training step on its own copy of the parameters, given away at every call.
 
+    As in training, the gradient is one program and the update another.
+
     Args:
         optimizer: "adamw" or "muon".
-        gradient: of the loss by the parameters.
+        gradient: of the loss by the parameters, compiled.
         params: where to start.
         inputs: the batch of every step.
     """
     spec = OptimizerSpec(name=optimizer, learning_rate=TINY_RATE)
     rule = make_optimizer(spec, make_schedule(spec, NUM_STEPS))
 
-    def update(state: Any, inputs: Inputs) -> Any:
+    def update(state: Any, grads: Params) -> Any:
         params, average, opt_state = state
-        changes, opt_state = rule.update(gradient(params, inputs), opt_state, params)
+        changes, opt_state = rule.update(grads, opt_state, params)
         params = optax.apply_updates(params, changes)
         return params, optax.incremental_update(params, average, 1.0 - DECAY), opt_state
 
-    step = jax.jit(update, donate_argnums=0)
+    compiled = jax.jit(update, donate_argnums=0)
     held: list[Any] = []
 
     def call() -> Any:
         if not held:  # only a run that times it pays for its memory
             fresh = jax.tree.map(lambda leaf: leaf.copy(), (params, params))
             held.append((*fresh, rule.init(params)))
-        held[0] = step(held[0], inputs)
+        held[0] = compiled(held[0], gradient(held[0][0], inputs))
         return held[0]
 
     return call
