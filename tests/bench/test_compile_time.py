@@ -10,6 +10,7 @@ from bench.compile_time import (
     PARALLEL,
     SAMPLER,
     SECOND,
+    UPDATE,
     main,
     measure,
     stage_name,
@@ -64,5 +65,5 @@ def test_the_programs_of_a_tiny_run_are_compiled(tmp_path):
     report = json.loads((tmp_path / "compile_time.json").read_text())
     seconds, starts = report["seconds"], report["starts"]
     assert 0 < starts[SECOND][0] < starts[FIRST][0]
-    assert list(seconds) == [stage_name(0), SAMPLER, PARALLEL]
+    assert list(seconds) == [stage_name(0), UPDATE, SAMPLER, PARALLEL]
     assert min(column[0] for column in seconds.values()) > 0

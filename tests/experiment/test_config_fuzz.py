@@ -24,7 +24,7 @@ from tpdiff_jax.experiment.build import Experiment, build_experiment
 from tpdiff_jax.run_folder import run_config
 from tpdiff_jax.training.batches import iterate_batches
 from tpdiff_jax.training.initial_state import abstract_train_state, make_state, run_keys
-from tpdiff_jax.training.step_programs import Step, trace_gradient, trace_update
+from tpdiff_jax.training.step_programs import CompiledStep, trace_gradient, trace_update
 
 FIELDS = {name: value for name, value in run_config.flat_fields(tiny_config())}
 # Values that fit some field; sizes stay small, because a large one is valid and only slow.
@@ -110,7 +110,7 @@ def take_a_step(experiment: Experiment) -> None:
     if BATCH_OF_STEP.setdefault(text, abstract_batch) is not abstract_batch:
         assert BATCH_OF_STEP[text] == abstract_batch
         return
-    step = Step(program, gradient.compile(), update.compile())
+    step = CompiledStep(program, gradient.compile(), update.compile())
     state, metrics = step(make_state(experiment, key_init), batch, key)
     assert int(state.step) == 1 and np.shape(metrics["loss"]) == ()
 

@@ -67,7 +67,7 @@ def compile_steps(
         for done, _ in enumerate(concurrent.futures.as_completed([*gradients, update]), start=1):
             progress.update(done)
         steps: list[StepFunction] = [
-            Step(program, gradient.result(), update.result())
+            CompiledStep(program, gradient.result(), update.result())
             for program, gradient in zip(programs, gradients, strict=True)
         ]
     what = f"{num_stages} stages" if num_buckets == 1 else f"{num_buckets} x {num_stages} programs"
@@ -75,7 +75,7 @@ def compile_steps(
     return steps
 
 
-def compile_step(program: Program, abstract_state: TrainState, key: PRNGKey) -> "Step":
+def compile_step(program: Program, abstract_state: TrainState, key: PRNGKey) -> "CompiledStep":
     """Compile the training step of one program.
 
     Args:
@@ -83,14 +83,14 @@ def compile_step(program: Program, abstract_state: TrainState, key: PRNGKey) -> 
         abstract_state: shapes and shardings of the state.
         key: the run's key, or its shape.
     """
-    return Step(
+    return CompiledStep(
         program,
         _compile(trace_gradient(program, abstract_state, key)),
         _compile(trace_update(program.experiment, abstract_state)),
     )
 
 
-class Step:
+class CompiledStep:
     """A training step: its two programs, one after the other.
 
     Attributes:
