@@ -61,3 +61,14 @@ def test_a_file_that_may_not_be_read_is_unreadable(tmp_path, monkeypatch):
     monkeypatch.setattr("tpdiff_jax.preparation.decode_pool.read_clips", refuse)
     outcome = decode_source(str(tmp_path), ClipSource(path="a.mp4"), SPEC)
     assert outcome.reason == "unreadable"
+
+
+def test_an_error_that_nobody_expects_costs_its_video_alone_and_is_logged(
+    tmp_path, monkeypatch, caplog
+):
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    monkeypatch.setattr("tpdiff_jax.preparation.decode_pool.read_clips", lambda *_: [][0])
+    outcome = decode_source(str(tmp_path), ClipSource(path="a.mp4"), SPEC)
+    assert isinstance(outcome, BadClipError) and outcome.reason == "corrupt"
+    assert outcome.detail == "IndexError: list index out of range"
+    assert "a.mp4" in caplog.text and "Traceback" in caplog.text
