@@ -35,6 +35,7 @@ STOPS = {
     "tpdiff_jax.optim.guard.TooManyBadSteps": ExitCode.BAD_STEPS,
     "tpdiff_jax.run_folder.checkpoints.SaveError": ExitCode.SAVE_FAILED,
     "tpdiff_jax.files.durable.WriteError": ExitCode.SAVE_FAILED,
+    "tpdiff_jax.files.open_files.OpenFilesError": ExitCode.BAD_INPUT,
     "tpdiff_jax.run_folder.local_copy.SendError": ExitCode.SAVE_FAILED,
     "tpdiff_jax.planning.program_cost.DoesNotFit": ExitCode.DOES_NOT_FIT,
     "tpdiff_jax.clips.bad_clips.TooManyBadClipsError": ExitCode.TOO_MANY_BAD_CLIPS,

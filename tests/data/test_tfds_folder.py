@@ -13,6 +13,7 @@ from tests.tiny import SIZES, set_field
 from tpdiff_jax.clips.bad_clips import TooManyBadClipsError
 from tpdiff_jax.data import TfdsFolderSpec, make_iterator
 from tpdiff_jax.experiment.build import build_experiment
+from tpdiff_jax.files.open_files import OpenFilesError
 from tpdiff_jax.train import train
 
 KNOWN = pathlib.Path(__file__).parent / "known_clips" / "1.0.0"  # written by TFDS itself
@@ -269,3 +270,22 @@ def test_odd_facts_of_a_folder_are_one_line(change, tmp_path):
     with pytest.raises(ValueError, match=r"data\.folder") as error:
         TfdsFolderSpec(folder=str(folder))
     assert "\n" not in str(error.value) and len(str(error.value)) < 500
+
+
+def test_the_limit_of_open_files_is_no_damage(folder, dataset, monkeypatch):
+    """As ArrayRecord words it, when the first record is read and later."""
+
+    class Full:
+        def __len__(self):
+            return NUM_TRAIN
+
+        def __getitem__(self, place):
+            raise RuntimeError("open() failed: Too many open files; opening a.array_record")
+
+    monkeypatch.setattr("tpdiff_jax.data.tfds_folder.open_split", lambda *_: Full())
+    for read in (
+        lambda: dataset.clip("train", 0, 0),
+        lambda: TfdsFolderSpec(folder=str(folder), max_bad_share=1.0),
+    ):
+        with pytest.raises(OpenFilesError, match=r"has 2 shards, .* \(ulimit -n\)"):
+            read()

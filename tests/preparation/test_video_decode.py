@@ -14,7 +14,6 @@ from PIL import Image
 
 from tests.preparation.video_files import (
     is_upright,
-    picture,
     read_index,
     rotate_header,
     set_edit,

@@ -7,6 +7,7 @@ no hash of its shards, so that the fingerprint holds their names, sizes and the 
 each: shards that were exchanged, or replaced by others, are another data set.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -35,6 +36,7 @@ from tpdiff_jax.data.stored_clips import (
 )
 from tpdiff_jax.files.json_files import read_json
 from tpdiff_jax.files.json_schema import TEXT, Leaf, ListOf, Schema, check_json
+from tpdiff_jax.files.open_files import allow_many_open_files, naming_open_files
 from tpdiff_jax.types import CondShapes
 
 INFO_FILE, FEATURES_FILE = "dataset_info.json", "features.json"
@@ -128,7 +130,12 @@ class TfdsFolderSpec:
 
     @functools.cached_property
     def _first(self) -> Mapping[str, Any]:
-        return first_readable(self.folder, open_split(self.folder, self._split_name("train") or ""))
+        source = open_split(self.folder, self._split_name("train") or "")
+        return first_readable(self.folder, source, self._num_shards)
+
+    @property
+    def _num_shards(self) -> int:
+        return len(self._info["shards"])
 
     @functools.cached_property
     def _first_video(self) -> NDArray:
@@ -219,11 +226,14 @@ class TfdsFolderSpec:
         Raises:
             ValueError: for an unknown split, one without clips, or a negative seed or index.
             TooManyBadClipsError: when too many records cannot be read.
+            OpenFilesError: when there are more shards than files that may be open.
         """
         number, num_clips = ClipNumber(split, seed, index), self.num_clips(split)
 
         def read(place: int) -> Mapping[str, Any]:
-            record = open_split(self.folder, self._split_name(split) or "")[place]
+            source = open_split(self.folder, self._split_name(split) or "")
+            with _naming_open_shards(self.folder, self._num_shards):
+                record = source[place]
             if np.shape(record[self.video_key]) != self._first_video.shape:
                 raise ValueError("the clip has another shape")
             return record
@@ -258,6 +268,7 @@ def open_split(folder: str, split: str) -> Any:
         if (folder, split) not in _SOURCES:
             import tensorflow_datasets as tfds
 
+            allow_many_open_files()  # one a shard
             try:
                 source = tfds.builder_from_directory(folder).as_data_source(split)
             except Exception as error:  # TFDS raises many types
@@ -266,15 +277,22 @@ def open_split(folder: str, split: str) -> Any:
         return _SOURCES[folder, split]
 
 
-def first_readable(folder: str, source: Any) -> Mapping[str, Any]:
+def first_readable(folder: str, source: Any, num_shards: int) -> Mapping[str, Any]:
     """Return the first record that can be read.
+
+    Args:
+        folder: for messages.
+        source: records by number.
+        num_shards: files that they lie in.
 
     Raises:
         ValueError: when there is none, or features need TensorFlow.
+        OpenFilesError: when there are more shards than files that may be open.
     """
     for position in range(len(source)):
         try:
-            return source[position]
+            with _naming_open_shards(folder, num_shards):
+                return source[position]
         except ModuleNotFoundError as error:
             raise ValueError(
                 f"data.folder={folder!r} has features that need {error.name} to be decoded; store "
@@ -283,6 +301,10 @@ def first_readable(folder: str, source: Any) -> Mapping[str, Any]:
         except unreadable() as error:
             logging.warning("record %d of %s cannot be read: %s", position, folder, error)
     raise ValueError(f"data.folder={folder!r}: no record can be read")
+
+
+def _naming_open_shards(folder: str, number: int) -> contextlib.AbstractContextManager[None]:
+    return naming_open_files(f"data.folder={folder!r} has {number} shards, which stay open")
 
 
 def unreadable() -> tuple[type[Exception], ...]:
