@@ -102,6 +102,17 @@ def test_flips_mirror_training_clips_only(tmp_path):
     assert dataset.clip("test", 0, 0)["video"][0, 0, 0, 0] == -1  # validation serves as test
 
 
+@pytest.mark.parametrize("name", ["val", "Valid", "dev", "holdout"])
+def test_a_held_out_split_goes_by_every_name_that_preparation_knows(tmp_path, name):
+    splits = {"training": [clip_of(0)], name: [clip_of(1)], "other": [clip_of(2)]}
+    dataset = TfdsFolderSpec(folder=str(write_tfds_folder(tmp_path / "1.0.0", splits, SHAPE)))
+    assert (dataset.num_clips("train"), dataset.num_clips("test")) == (1, 1)
+    assert number_of(dataset.clip("test", 0, 0)) == 1
+    splits = {name: [clip_of(1)], "train": [clip_of(0)], "test": [clip_of(3)]}
+    both = TfdsFolderSpec(folder=str(write_tfds_folder(tmp_path / "2.0.0", splits, SHAPE)))
+    assert number_of(both.clip("test", 0, 0)) == 3  # the one that is called so
+
+
 def test_floats_are_taken_as_they_are(tmp_path):
     latents = [(np.full((4, 2, 2, 5), 3.5, np.float32), "x")] * 2
     path = write_tfds_folder(tmp_path / "1.0.0", {"train": latents}, (4, 2, 2, 5), np.float32)

@@ -359,10 +359,15 @@ FOLDERS = [
     (("data/Training/a", "data/held-out/b"), ["train", "test"], "folders Training, held-out"),
     (("x/y/train/a/c", "x/y/dev/b", "x/y/test/d"), ["train", "test", "test"], "splits are"),
     (("train/a", "train/b"), ["", ""], ""),
-    (("val/a", "test/b"), ["", ""], ""),
+    (("val/a", "val/b"), ["", ""], ""),
+    (("val/a", "test/b"), ["", ""], "folders test, val are not taken for a split"),
     (("train/a", "val/b", "extra/c"), ["", "", ""], "folders val are not taken for a split"),
-    (("cats/a", "test/b"), ["", ""], "as cats name none"),
+    (("cats/a", "test/b"), ["", ""], "folders test are not taken for a split"),
     (("train/a", "b"), ["", ""], ""),
+    (("a", "train/b", "val/c"), ["", "", ""], "folders val are not taken for a split"),
+    (("cat/train/a", "cat/val/b", "dog/train/c"), ["train", "test", "train"], "folders train, val"),
+    (("x/cat/1/train/a", "x/dog/2/dev/b/c"), ["train", "test"], "splits are"),
+    (("cat/train/a", "dog/test/b", "c/d"), ["", "", ""], "folders test are not taken for a split"),
     (("a", "b"), ["", ""], ""),
 ]
 

@@ -24,6 +24,7 @@ from absl import logging
 from numpy.typing import NDArray
 
 from tpdiff_jax.checks import naming
+from tpdiff_jax.clips.split_names import SPLIT_NAMES, find_split, split_key
 from tpdiff_jax.data.requests import Requests
 from tpdiff_jax.data.stored_clips import (
     ClipNumber,
@@ -40,7 +41,6 @@ from tpdiff_jax.files.open_files import allow_many_open_files, naming_open_files
 from tpdiff_jax.types import CondShapes
 
 INFO_FILE, FEATURES_FILE = "dataset_info.json", "features.json"
-_SPLIT_NAMES = {"train": ("train",), "test": ("test", "validation")}
 _FEATURE_CLASSES = "tensorflow_datasets.core.features."
 _END_BYTES = 2**17
 # Protobuf writes whole numbers of 64 bits as text.
@@ -120,11 +120,12 @@ class TfdsFolderSpec:
         return RecordReader(self.max_bad_share)
 
     def _split_name(self, split: str) -> str | None:
-        names = _SPLIT_NAMES.get(split, ())
-        return next((name for name in names if self._info["counts"].get(name)), None)
+        counts, order = self._info["counts"], list(SPLIT_NAMES)
+        names = [name for name in counts if counts[name] and find_split(name) == split]
+        return min(names, key=lambda name: order.index(split_key(name)), default=None)
 
     def num_clips(self, split: str) -> int:
-        """Clips of "train" or "test"; a split `validation` serves where there is no `test`."""
+        """Clips of "train" or "test"; `split_names` says by which names they go."""
         name = self._split_name(split)
         return self._info["counts"][name] if name else 0
 

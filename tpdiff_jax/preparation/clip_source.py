@@ -14,15 +14,8 @@ import unicodedata
 from collections.abc import Sequence
 
 from tpdiff_jax.clips.bad_clips import BadClipError
+from tpdiff_jax.clips.split_names import SPLIT_NAMES, find_split, split_key
 
-SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training", "trn"), "train"),
-    **dict.fromkeys(("test", "testing", "tst", "holdout", "heldout"), "test"),
-    **dict.fromkeys(("val", "valid", "validate", "validating", "validation"), "test"),
-    **dict.fromkeys(("dev", "devel", "development", "eval", "evaluate", "evaluation"), "test"),
-}
-"""Names of splits, without case, blanks, `-` and `_`."""
-_SEPARATORS = re.compile(r"[\s_-]+")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
@@ -148,11 +141,6 @@ def to_score(value: object) -> float | None:
     return score if abs(score) < float("inf") else None  # NaN compares false
 
 
-def split_key(name: str) -> str:
-    """Return a split's name as `SPLIT_NAMES` has it: without case, blanks, `-` and `_`."""
-    return _SEPARATORS.sub("", name).lower()
-
-
 def to_split(value: object) -> str:
     """Return "train", "test" (validation splits too) or "" where the table says nothing.
 
@@ -160,11 +148,12 @@ def to_split(value: object) -> str:
         BadClipError: unknown_split; nobody can say whether such a clip may be trained on.
     """
     is_missing = value is None or value != value  # as NaN does
-    name = "" if is_missing else split_key(str(value))
-    if name and name not in SPLIT_NAMES:
+    name = "" if is_missing else str(value)
+    split = find_split(name)
+    if not split and split_key(name):
         allowed = ", ".join(SPLIT_NAMES)
-        raise BadClipError("unknown_split", f"{str(value)[:60]!r}; known: {allowed}, or nothing")
-    return SPLIT_NAMES.get(name, "")
+        raise BadClipError("unknown_split", f"{name[:60]!r}; known: {allowed}, or nothing")
+    return split
 
 
 def _one_line(text: str) -> str:
