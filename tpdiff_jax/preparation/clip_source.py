@@ -10,11 +10,11 @@ import os
 import pathlib
 import re
 import stat
-import unicodedata
 from collections.abc import Sequence
 
 from tpdiff_jax.clips.bad_clips import BadClipError
 from tpdiff_jax.clips.split_names import SPLIT_NAMES, find_split, split_key
+from tpdiff_jax.files.text_files import clean_text
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
@@ -118,7 +118,7 @@ def clip_name(root: pathlib.Path, path: str) -> str:
 
 
 def clean_caption(text: str, max_bytes: int) -> str:
-    """Return a caption on one line without control or invisible formatting characters.
+    """Return a caption as `files.text_files.clean_text` does.
 
     Raises:
         BadClipError: caption_too_long, judged before anything is done with the text.
@@ -126,10 +126,7 @@ def clean_caption(text: str, max_bytes: int) -> str:
     num_bytes = len(text.encode("utf-8", "replace"))
     if num_bytes > max_bytes:
         raise BadClipError("caption_too_long", f"{num_bytes} bytes")
-    # Cc control, Cf invisible formatting (direction overrides), Cs lone surrogates.
-    kept = (" " if c.isspace() else c for c in text)
-    kept = (c for c in kept if unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
-    return " ".join("".join(kept).split())
+    return clean_text(text)
 
 
 def to_score(value: object) -> float | None:
