@@ -190,9 +190,55 @@ def test_bad_folders_and_fields_are_named(folder, tmp_path):
         ({"fps": 0.0}, "data.fps=0.0 must be positive"),
         ({"max_bad_share": 2.0}, r"data.max_bad_share=2.0 must lie in \[0, 1\]"),
         ({"video_key": "caption"}, r"holds arrays of shape \(\); allowed"),
+        ({"caption_key": "video"}, r"data.caption_key='video' holds ndarray; allowed: one text"),
     ):
         with pytest.raises(ValueError, match=told):
             TfdsFolderSpec(folder=str(folder), **fields)
+
+
+def test_whole_numbers_that_are_no_pixels_are_refused(tmp_path):
+    clips = [(np.zeros((2, 4, 4, 3), np.int32), "a cat")]
+    path = write_tfds_folder(tmp_path / "1.0.0", {"train": clips}, (2, 4, 4, 3), np.int32)
+    with pytest.raises(ValueError, match=r"data.video_key='video' holds int32; allowed: uint8"):
+        TfdsFolderSpec(folder=str(path))
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}", "{SPLIT}_{SHARD_INDEX}-{NUM_SHARDS}.rec", ""],
+)
+def test_shards_are_found_by_the_names_that_the_folder_states(folder, dataset, tmp_path, template):
+    """As TFDS names them on request; without a template by its own."""
+
+    def renamed(info):
+        for split in info["splits"]:
+            split["filepathTemplate"] = template
+
+    path = pathlib.Path(changed(folder, tmp_path / "1.0.0", "dataset_info.json", renamed))
+    names = {"FILEFORMAT": "array_record", "SHARD_X_OF_Y": "00000-of-00001"}
+    names |= {"SHARD_INDEX": "00000", "NUM_SHARDS": "00001"}
+    for split in ("train", "test") if template else ():
+        shard = path / f"clips-{split}.array_record-00000-of-00001"
+        shard.rename(path / template.format(SPLIT=split, **names))
+    again = TfdsFolderSpec(folder=str(path))
+    assert again.num_clips("test") == NUM_TEST
+    for index in range(NUM_TRAIN):
+        assert number_of(again.clip("train", 0, index)) == number_of(
+            dataset.clip("train", 0, index)
+        )
+    shard = next(path.glob("*test*"))
+    shard.write_bytes(shard.read_bytes() + b"\0")
+    changed_one = TfdsFolderSpec(folder=str(path)).fingerprint()
+    assert changed_one != again.fingerprint(), "every shard is part of it"
+
+
+def test_shards_that_are_not_there_are_named(folder, tmp_path):
+    def renamed(info):
+        info["splits"][0]["filepathTemplate"] = "{SPLIT}-of-mine"
+
+    path = changed(folder, tmp_path / "1.0.0", "dataset_info.json", renamed)
+    with pytest.raises(ValueError, match=r"lacks the shards \{SPLIT\}-of-mine of train"):
+        TfdsFolderSpec(folder=path)
 
 
 def test_unknown_splits_and_negative_numbers_are_refused(dataset):

@@ -10,6 +10,7 @@ each: shards that were exchanged, or replaced by others, are another data set.
 import contextlib
 import dataclasses
 import functools
+import glob
 import hashlib
 import json
 import os
@@ -41,6 +42,7 @@ from tpdiff_jax.files.open_files import allow_many_open_files, naming_open_files
 from tpdiff_jax.types import CondShapes
 
 INFO_FILE, FEATURES_FILE = "dataset_info.json", "features.json"
+_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"  # where the folder states none
 _FEATURE_CLASSES = "tensorflow_datasets.core.features."
 _END_BYTES = 2**17
 # Protobuf writes whole numbers of 64 bits as text.
@@ -84,10 +86,20 @@ class TfdsFolderSpec:
             if key not in ("", *self._first) or not self.video_key:
                 keys = ", ".join(self._first)
                 raise ValueError(f"data.{field}={key!r} is no feature; there are {keys}")
+        if self.caption_key and not isinstance(text := self._first[self.caption_key], bytes):
+            raise ValueError(
+                f"data.caption_key={self.caption_key!r} holds {type(text).__name__}; allowed: one "
+                "text a clip, or '' for none"
+            )
         if self._first_video.ndim != 4:
             raise ValueError(
                 f"data.video_key={self.video_key!r} holds arrays of shape "
                 f"{self._first_video.shape}; allowed: [f, h, w, c]"
+            )
+        dtype = self._first_video.dtype
+        if not (self.is_pixels or np.issubdtype(dtype, np.floating)):
+            raise ValueError(
+                f"data.video_key={self.video_key!r} holds {dtype}; allowed: uint8 (pixels), floats"
             )
         check_flip(self.horizontal_flip, self.is_pixels)
 
@@ -107,10 +119,14 @@ class TfdsFolderSpec:
             check_json(info, {"splits?": ListOf(_SPLIT)}, str(folder / INFO_FILE))
         shards, counts = [], {}
         for split in info.get("splits", ()):
-            if "/" in (template := str(split.get("filepathTemplate", ""))) or "\\" in template:
-                raise ValueError(f"{folder / INFO_FILE}: {template!r} leads out of the folder")
-            counts[split["name"]] = sum(map(int, split.get("shardLengths", ())))
-            shards += sorted(folder.glob(f"*-{split['name']}.array_record*"))
+            name, template = split["name"], split.get("filepathTemplate") or _TEMPLATE
+            counts[name] = sum(map(int, split.get("shardLengths", ())))
+            found = _find_shards(folder, name, template)
+            if counts[name] and not found:
+                raise ValueError(
+                    f"data.folder={self.folder!r} lacks the shards {template} of {name}"
+                )
+            shards += found
         if (number := sum(counts.values())) > sum(path.stat().st_size for path in shards):
             raise ValueError(f"data.folder: {number} clips cannot lie in the shards' bytes")
         return {"counts": counts, "shards": {p.name: _shard_facts(p) for p in shards}}
@@ -247,6 +263,15 @@ class TfdsFolderSpec:
             "label": np.zeros((0,), np.int32),
             "caption": caption.decode("utf-8", "replace"),
         }
+
+
+def _find_shards(folder: pathlib.Path, split: str, template: str) -> list[pathlib.Path]:
+    """The files of a split; a template of TFDS says what they are called."""
+    if "/" in template or "\\" in template:
+        raise ValueError(f"{folder / INFO_FILE}: {template!r} leads out of the folder")
+    known = {"SPLIT": split, "FILEFORMAT": "array_record"}
+    pattern = re.sub(r"\{(\w+)\}", lambda name: known.get(name[1], "*"), glob.escape(template))
+    return sorted(path for path in folder.glob(pattern) if path.is_file())
 
 
 def _shard_facts(path: pathlib.Path) -> list[Any]:
