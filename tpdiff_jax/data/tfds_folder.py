@@ -122,7 +122,7 @@ class TfdsFolderSpec:
             name, template = split["name"], split.get("filepathTemplate") or _TEMPLATE
             counts[name] = sum(map(int, split.get("shardLengths", ())))
             found = _find_shards(folder, name, template)
-            if counts[name] and not found:
+            if counts[name] and find_split(name) and not found:
                 raise ValueError(
                     f"data.folder={self.folder!r} lacks the shards {template} of {name}"
                 )
