@@ -2,14 +2,17 @@
 
 import os
 import pathlib
+import resource
 import time
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
+from tests.preparation.video_files import write_video
 from tpdiff_jax.clips.bad_clips import BadClipError
 from tpdiff_jax.clips.bucket import Bucket
+from tpdiff_jax.files.open_files import OpenFilesError
 from tpdiff_jax.preparation.clip_source import ClipSource
 from tpdiff_jax.preparation.decode_pool import DecodePool, decode_source
 from tpdiff_jax.preparation.video_decode import ClipFormat
@@ -72,3 +75,16 @@ def test_an_error_that_nobody_expects_costs_its_video_alone_and_is_logged(
     assert isinstance(outcome, BadClipError) and outcome.reason == "corrupt"
     assert outcome.detail == "IndexError: list index out of range"
     assert "a.mp4" in caplog.text and "Traceback" in caplog.text
+
+
+def test_the_limit_of_open_files_is_no_damage_of_a_video(tmp_path):
+    write_video(tmp_path / "a.mp4", 40)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = next(n for n in range(soft) if not os.path.exists(f"/proc/self/fd/{n}"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))  # not one more
+    try:
+        with pytest.raises(OpenFilesError, match=r"too many open files: .*a\.mp4.* \(ulimit -n\)"):
+            decode_source(str(tmp_path), ClipSource(path="a.mp4"), SPEC)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(decode_source(str(tmp_path), ClipSource(path="a.mp4"), SPEC)) == 1

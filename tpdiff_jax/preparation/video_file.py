@@ -16,6 +16,7 @@ import av
 import numpy as np
 
 from tpdiff_jax.clips.bad_clips import BadClipError
+from tpdiff_jax.files.open_files import naming_open_files
 from tpdiff_jax.preparation.deinterlace import first_field
 
 OPEN_OPTIONS = {
@@ -140,6 +141,7 @@ def open_video(path: pathlib.Path, max_pixels: int, max_seconds: float) -> Video
     Raises:
         BadClipError: empty_file, unreadable, still_image, no_video_stream, no_timestamps,
             too_large, too_long, truncated or corrupt.
+        OpenFilesError: when no further file may be open.
     """
     if path.stat().st_size == 0:
         raise BadClipError("empty_file")
@@ -163,7 +165,8 @@ def open_video(path: pathlib.Path, max_pixels: int, max_seconds: float) -> Video
 
 
 def _open(path: pathlib.Path) -> tuple[Any, Any]:
-    container = av.open(str(path), options=OPEN_OPTIONS, **LENIENT_TITLES)
+    with naming_open_files(f"{path} cannot be opened"):
+        container = av.open(str(path), options=OPEN_OPTIONS, **LENIENT_TITLES)
     try:
         stream = _video_stream(container)
     except BadClipError:
