@@ -223,11 +223,15 @@ def test_many_kills_leave_no_trace(
 def test_finished_shards_are_not_made_again(videos: pathlib.Path, tmp_path: pathlib.Path) -> None:
     prepare(make_spec(videos), tmp_path)
     before = {p.name: p.stat().st_mtime_ns for p in tmp_path.glob("*.array_record")}
+    (tmp_path / "origin.json").write_text("who made them")
+    prepare(make_spec(videos), tmp_path)
+    assert (tmp_path / "origin.json").exists(), "they are that command's still"
     removed = sorted(before)[2]
     (tmp_path / f"{removed}.json").unlink()  # as a kill before the note leaves it
     prepare(make_spec(videos), tmp_path)
     after = {p.name: p.stat().st_mtime_ns for p in tmp_path.glob("*.array_record")}
     assert [name for name in before if before[name] != after[name]] == [removed]
+    assert not (tmp_path / "origin.json").exists(), "another command made a part"
 
 
 def test_too_many_bad_videos_stop_the_run_with_one_line_and_a_code(

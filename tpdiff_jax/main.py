@@ -35,6 +35,7 @@ STOPS = {
     "tpdiff_jax.optim.guard.TooManyBadSteps": ExitCode.BAD_STEPS,
     "tpdiff_jax.run_folder.checkpoints.SaveError": ExitCode.SAVE_FAILED,
     "tpdiff_jax.files.durable.WriteError": ExitCode.SAVE_FAILED,
+    "tpdiff_jax.files.open_files.OpenFilesError": ExitCode.BAD_INPUT,
     "tpdiff_jax.run_folder.local_copy.SendError": ExitCode.SAVE_FAILED,
     "tpdiff_jax.planning.program_cost.DoesNotFit": ExitCode.DOES_NOT_FIT,
     "tpdiff_jax.clips.bad_clips.TooManyBadClipsError": ExitCode.TOO_MANY_BAD_CLIPS,
@@ -111,14 +112,17 @@ def run_prepare(command: Command, workdir: pathlib.Path) -> None:
     from tpdiff_jax.devices.origin import run_origin
     from tpdiff_jax.experiment.prepare_config import build_prepare, open_clip_encoder
     from tpdiff_jax.files.json_files import write_json
+    from tpdiff_jax.preparation.output_folder import ORIGIN_FILE
     from tpdiff_jax.preparation.ray_shards import make_engine
 
     spec = build_prepare(command.values["config"])
     name, address = command.values["engine"], command.values["engine_address"]
     engine = make_engine(spec, name, address, open_clip_encoder)
-    if preparation.prepare(spec, workdir, open_clip_encoder(spec), engine) is not None:
+    manifest = preparation.prepare(spec, workdir, open_clip_encoder(spec), engine)
+    origin = workdir / ORIGIN_FILE
+    if manifest is not None and not origin.exists():
         # Beside the manifest, whose bytes tell the clips apart and not where they were made.
-        write_json(workdir / "origin.json", run_origin())
+        write_json(origin, run_origin())
 
 
 def run_plan(command: Command, workdir: pathlib.Path) -> None:

@@ -35,7 +35,11 @@ from tpdiff_jax.preparation.finished_clips import (
     write_index,
 )
 from tpdiff_jax.preparation.frame_resize import RESIZE_KERNEL
-from tpdiff_jax.preparation.output_folder import check_output_folder, open_output_folder
+from tpdiff_jax.preparation.output_folder import (
+    ORIGIN_FILE,
+    check_output_folder,
+    open_output_folder,
+)
 from tpdiff_jax.preparation.prepare_spec import PrepareSpec
 from tpdiff_jax.preparation.ray_shards import RayEngine
 from tpdiff_jax.preparation.shard_plan import Plan, ShardJob, make_plan
@@ -165,6 +169,8 @@ def make_shards(
     folders, mine = output_folders(spec, folder), plan.jobs[spec.host_index :: spec.host_count]
     notes = {job.name: read_notes(folders, job.name) for job in mine}
     todo = [job for job in mine if notes[job.name] is None]
+    if todo:
+        (folder / ORIGIN_FILE).unlink(missing_ok=True)
     skipped.videos = skipped_of(note for note in notes.values() if note)
     total, rest = (sum(len(job.clips) for job in jobs) for jobs in (mine, todo))
     with Progress(total, initial=total - rest, label="prepare", unit="video") as progress:

@@ -13,6 +13,7 @@ from tests.tiny import SIZES, set_field
 from tpdiff_jax.clips.bad_clips import TooManyBadClipsError
 from tpdiff_jax.data import TfdsFolderSpec, make_iterator
 from tpdiff_jax.experiment.build import build_experiment
+from tpdiff_jax.files.open_files import OpenFilesError
 from tpdiff_jax.train import train
 
 KNOWN = pathlib.Path(__file__).parent / "known_clips" / "1.0.0"  # written by TFDS itself
@@ -101,6 +102,17 @@ def test_flips_mirror_training_clips_only(tmp_path):
     assert dataset.clip("test", 0, 0)["video"][0, 0, 0, 0] == -1  # validation serves as test
 
 
+@pytest.mark.parametrize("name", ["val", "Valid", "dev", "holdout"])
+def test_a_held_out_split_goes_by_every_name_that_preparation_knows(tmp_path, name):
+    splits = {"training": [clip_of(0)], name: [clip_of(1)], "other": [clip_of(2)]}
+    dataset = TfdsFolderSpec(folder=str(write_tfds_folder(tmp_path / "1.0.0", splits, SHAPE)))
+    assert (dataset.num_clips("train"), dataset.num_clips("test")) == (1, 1)
+    assert number_of(dataset.clip("test", 0, 0)) == 1
+    splits = {name: [clip_of(1)], "train": [clip_of(0)], "test": [clip_of(3)]}
+    both = TfdsFolderSpec(folder=str(write_tfds_folder(tmp_path / "2.0.0", splits, SHAPE)))
+    assert number_of(both.clip("test", 0, 0)) == 3  # the one that is called so
+
+
 def test_floats_are_taken_as_they_are(tmp_path):
     latents = [(np.full((4, 2, 2, 5), 3.5, np.float32), "x")] * 2
     path = write_tfds_folder(tmp_path / "1.0.0", {"train": latents}, (4, 2, 2, 5), np.float32)
@@ -178,9 +190,55 @@ def test_bad_folders_and_fields_are_named(folder, tmp_path):
         ({"fps": 0.0}, "data.fps=0.0 must be positive"),
         ({"max_bad_share": 2.0}, r"data.max_bad_share=2.0 must lie in \[0, 1\]"),
         ({"video_key": "caption"}, r"holds arrays of shape \(\); allowed"),
+        ({"caption_key": "video"}, r"data.caption_key='video' holds ndarray; allowed: one text"),
     ):
         with pytest.raises(ValueError, match=told):
             TfdsFolderSpec(folder=str(folder), **fields)
+
+
+def test_whole_numbers_that_are_no_pixels_are_refused(tmp_path):
+    clips = [(np.zeros((2, 4, 4, 3), np.int32), "a cat")]
+    path = write_tfds_folder(tmp_path / "1.0.0", {"train": clips}, (2, 4, 4, 3), np.int32)
+    with pytest.raises(ValueError, match=r"data.video_key='video' holds int32; allowed: uint8"):
+        TfdsFolderSpec(folder=str(path))
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}", "{SPLIT}_{SHARD_INDEX}-{NUM_SHARDS}.rec", ""],
+)
+def test_shards_are_found_by_the_names_that_the_folder_states(folder, dataset, tmp_path, template):
+    """As TFDS names them on request; without a template by its own."""
+
+    def renamed(info):
+        for split in info["splits"]:
+            split["filepathTemplate"] = template
+
+    path = pathlib.Path(changed(folder, tmp_path / "1.0.0", "dataset_info.json", renamed))
+    names = {"FILEFORMAT": "array_record", "SHARD_X_OF_Y": "00000-of-00001"}
+    names |= {"SHARD_INDEX": "00000", "NUM_SHARDS": "00001"}
+    for split in ("train", "test") if template else ():
+        shard = path / f"clips-{split}.array_record-00000-of-00001"
+        shard.rename(path / template.format(SPLIT=split, **names))
+    again = TfdsFolderSpec(folder=str(path))
+    assert again.num_clips("test") == NUM_TEST
+    for index in range(NUM_TRAIN):
+        assert number_of(again.clip("train", 0, index)) == number_of(
+            dataset.clip("train", 0, index)
+        )
+    shard = next(path.glob("*test*"))
+    shard.write_bytes(shard.read_bytes() + b"\0")
+    changed_one = TfdsFolderSpec(folder=str(path)).fingerprint()
+    assert changed_one != again.fingerprint(), "every shard is part of it"
+
+
+def test_shards_that_are_not_there_are_named(folder, tmp_path):
+    def renamed(info):
+        info["splits"][0]["filepathTemplate"] = "{SPLIT}-of-mine"
+
+    path = changed(folder, tmp_path / "1.0.0", "dataset_info.json", renamed)
+    with pytest.raises(ValueError, match=r"lacks the shards \{SPLIT\}-of-mine of train"):
+        TfdsFolderSpec(folder=path)
 
 
 def test_unknown_splits_and_negative_numbers_are_refused(dataset):
@@ -269,3 +327,22 @@ def test_odd_facts_of_a_folder_are_one_line(change, tmp_path):
     with pytest.raises(ValueError, match=r"data\.folder") as error:
         TfdsFolderSpec(folder=str(folder))
     assert "\n" not in str(error.value) and len(str(error.value)) < 500
+
+
+def test_the_limit_of_open_files_is_no_damage(folder, dataset, monkeypatch):
+    """As ArrayRecord words it, when the first record is read and later."""
+
+    class Full:
+        def __len__(self):
+            return NUM_TRAIN
+
+        def __getitem__(self, place):
+            raise RuntimeError("open() failed: Too many open files; opening a.array_record")
+
+    monkeypatch.setattr("tpdiff_jax.data.tfds_folder.open_split", lambda *_: Full())
+    for read in (
+        lambda: dataset.clip("train", 0, 0),
+        lambda: TfdsFolderSpec(folder=str(folder), max_bad_share=1.0),
+    ):
+        with pytest.raises(OpenFilesError, match=r"has 2 shards, .* \(ulimit -n\)"):
+            read()

@@ -1,7 +1,11 @@
 """Prepared clips as a data set: pure, complete every epoch, and deterministic around damage."""
 
+import json
+import os
 import pathlib
 import pickle
+import resource
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,7 +14,10 @@ import pytest
 from tests.preparation.video_files import read_index, write_video
 from tests.test_prepare import make_spec
 from tpdiff_jax.clips.bad_clips import TooManyBadClipsError
+from tpdiff_jax.command_line import ExitCode
 from tpdiff_jax.data import VideoRecordsSpec, make_iterator, stack_clips
+from tpdiff_jax.files.open_files import OpenFilesError
+from tpdiff_jax.main import exit_code
 from tpdiff_jax.prepare import prepare
 
 NUM_TRAIN, NUM_TEST = 11, 4
@@ -161,3 +168,50 @@ def test_wrong_arguments_are_named(folder: pathlib.Path, tmp_path: pathlib.Path)
     shard.write_bytes(shard.read_bytes()[:-1])
     with pytest.raises(ValueError, match="the manifest says"):
         VideoRecordsSpec(folder=str(cut))
+
+
+def shards_in_pieces(folder: pathlib.Path, target: pathlib.Path, number: int) -> pathlib.Path:
+    """A folder whose training shards are `number` copies of one."""
+    copy_of(folder, target)
+    manifest = json.loads((target / "manifest.json").read_text())
+    first = next(shard for shard in manifest["shards"] if shard["split"] == "train")
+    names = [f"copy-{i:03d}.array_record" for i in range(number)]
+    for name in names:
+        (target / name).write_bytes((target / first["name"]).read_bytes())
+    manifest["shards"] = [{**first, "name": name} for name in names]
+    (target / "manifest.json").write_text(json.dumps(manifest))
+    return target
+
+
+@pytest.fixture
+def few_open_files() -> Iterator[int]:
+    """A limit that leaves room for 20 files more than are open now."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = {int(name) for name in os.listdir("/proc/self/fd")}
+    limit = [number for number in range(len(taken) + 20) if number not in taken][19] + 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    yield limit
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_more_shards_than_files_may_be_open_are_read_where_the_system_allows(
+    folder: pathlib.Path, tmp_path: pathlib.Path, few_open_files: int
+) -> None:
+    many = shards_in_pieces(folder, tmp_path / "many", 40)
+    dataset = VideoRecordsSpec(folder=str(many), max_bad_share=0.0)
+    assert len(names(dataset, dataset.num_clips("train"))) == 4 * 40
+
+
+def test_the_limit_of_open_files_is_no_damage(
+    folder: pathlib.Path,
+    tmp_path: pathlib.Path,
+    few_open_files: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tpdiff_jax.data.video_records.allow_many_open_files", lambda: None)
+    many = shards_in_pieces(folder, tmp_path / "many", 40)
+    dataset = VideoRecordsSpec(folder=str(many), max_bad_share=1.0)
+    told = rf"has 40 shards.*prepare\.videos_per_shard.* {few_open_files} \(ulimit -n\)"
+    with pytest.raises(OpenFilesError, match=told) as error:
+        names(dataset, dataset.num_clips("train"))
+    assert exit_code(error.value) == ExitCode.BAD_INPUT

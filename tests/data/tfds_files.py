@@ -42,7 +42,7 @@ def write_tfds_folder(folder: pathlib.Path, splits, shape, dtype=np.uint8, name=
 def _example(video: np.ndarray, caption: str) -> bytes:
     example = tf_example_pb2.Example()
     entries = example.features.feature
-    if video.dtype == np.uint8:
+    if np.issubdtype(video.dtype, np.integer):
         entries["video"].int64_list.value.extend(video.ravel().tolist())
     else:
         entries["video"].float_list.value.extend(video.ravel().tolist())

@@ -136,11 +136,8 @@ def test_what_is_unknown_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_origin() == {"command": "tpdiff_jax --mode=plan"}
 
 
-@pytest.mark.parametrize("is_finished", [True, False])
-def test_preparation_notes_its_origin_beside_the_manifest(
-    is_finished: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
-) -> None:
-    """Not in it: equal clips have equal manifests wherever they were made."""
+def run_prepare(monkeypatch: pytest.MonkeyPatch, folder: pathlib.Path, is_finished: bool) -> None:
+    """The command without what it prepares."""
     made = {"manifest": 1} if is_finished else None
     monkeypatch.setattr(prepare, "prepare", lambda *_: made)
     monkeypatch.setattr(origin, "code_commit", lambda _: "c0ffee")
@@ -149,7 +146,15 @@ def test_preparation_notes_its_origin_beside_the_manifest(
     monkeypatch.setattr(prepare_config, "open_clip_encoder", lambda _: None)
     monkeypatch.setattr(ray_shards, "make_engine", lambda *_: None)
     values = {"config": None, "engine": "", "engine_address": ""}
-    main.run_prepare(types.SimpleNamespace(values=values), tmp_path)
+    main.run_prepare(types.SimpleNamespace(values=values), folder)
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_preparation_notes_its_origin_beside_the_manifest(
+    is_finished: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    """Not in it: equal clips have equal manifests wherever they were made."""
+    run_prepare(monkeypatch, tmp_path, is_finished)
     written = [path.name for path in tmp_path.iterdir()]
     assert written == (["origin.json"] if is_finished else [])
     if is_finished:
@@ -157,6 +162,15 @@ def test_preparation_notes_its_origin_beside_the_manifest(
             "command": "tpdiff_jax prepare --workdir=clips",
             "commit": "c0ffee",
         }
+
+
+def test_an_origin_that_is_noted_stays(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    """The command that made the clips, not one that found them made."""
+    (tmp_path / "origin.json").write_text("who made them")
+    run_prepare(monkeypatch, tmp_path, is_finished=True)
+    assert (tmp_path / "origin.json").read_text() == "who made them"
 
 
 def test_a_bench_names_the_commit_of_the_code(monkeypatch: pytest.MonkeyPatch) -> None:

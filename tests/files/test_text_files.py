@@ -6,7 +6,8 @@ import pytest
 
 from tpdiff_jax.files.json_files import read_json
 from tpdiff_jax.files.text_files import decode_text, is_damaged, open_text, read_text, text_lines
-from tpdiff_jax.generation.prompts import read_prompts
+from tpdiff_jax.generation.prompts import SampleFlags, read_prompts
+from tpdiff_jax.preparation.clip_source import clean_caption
 
 TEXT = 'é, "日本" \U0001f600\nsecond\n'
 ENCODINGS = {
@@ -68,8 +69,19 @@ def test_a_prompt_is_a_line_of_an_editor_and_nothing_less(tmp_path):
     inside = ["a\u2028b", "c\u2029d", "e\x0cf", "g\x0bh", "i\x85j", "k\x1cl", "m\x1dn", "o\x1ep"]
     path = tmp_path / "prompts.txt"
     path.write_bytes("\r\n".join(inside).encode() + b"\rlast\n\n")
-    assert read_prompts(str(path)) == [*inside, "last"]
+    on_one_line = [f"{text[0]} {text[2]}" for text in inside]  # as captions are
+    assert read_prompts(str(path)) == [*on_one_line, "last"]
     assert text_lines("a\r\nb\rc\n\nd") == ["a", "b", "c", "", "d"] and text_lines("") == []
+
+
+def test_prompts_are_cleaned_as_the_captions_of_clips_are(tmp_path):
+    """A network sees a prompt as it has seen that caption in training, or another text."""
+    text = "\ta\x00 \u202ecat,\u3000\u2028asleep\u200b \U0001f408\u200d\u2b1b\ufeff"
+    path = tmp_path / "prompts.txt"
+    path.write_text(f"{text}\n\u200b \nb\n")
+    assert read_prompts(str(path)) == [clean_caption(text, 99), "b"]
+    assert read_prompts(str(path))[0] == "a cat, asleep \U0001f408\u200d\u2b1b"
+    assert SampleFlags(captions=[text]).texts == [clean_caption(text, 99)]
 
 
 def test_a_damaged_line_is_known_by_itself(tmp_path):

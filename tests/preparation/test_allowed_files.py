@@ -173,6 +173,23 @@ def test_paths_may_start_from_the_table_s_own_folder(tmp_path):
     assert bad.reason == "duplicate"
 
 
+def test_paths_may_start_from_the_folder_of_a_table_that_lies_elsewhere(tmp_path):
+    """`D/metadata.csv` names `videos/b.mp4`, and the source is D/videos; nothing else opens up."""
+    root = touch(tmp_path / "set" / "videos", "a.mp4", "part/b.mp4", "both.mp4", "videos/both.mp4")
+    touch(tmp_path / "set", "other/c.mp4", "d.mp4")
+    names = ["videos/a.mp4", " videos/part/b.mp4 ", "videos/both.mp4", "other/c.mp4", "d.mp4", "e"]
+    lines = ["video", *names, "videos/../d.mp4", "part/b.mp4"]
+    table = write(tmp_path / "set", "metadata.csv", "\n".join(lines))
+    clips, skipped = read(root, table)
+    assert [clip.path for clip in clips] == ["a.mp4", "part/b.mp4", "videos/both.mp4"]
+    assert [bad.reason for bad in skipped] == [
+        *("missing_file", "missing_file", "missing_file", "parent_folder", "duplicate")
+    ]
+    allowed = str(tmp_path / "set" / "other")
+    clips, _ = read_sources(root, table, Columns(), max_caption_bytes=9, also_allowed=(allowed,))
+    assert [clip.path for clip in clips][3:] == [f"{allowed}/c.mp4"]
+
+
 def test_clips_behind_allowed_paths_and_links_are_prepared(tmp_path):
     """Decoding checks again: it knows of the further folders too."""
     cache = touch(tmp_path / "datasets--me--clips", "blobs/none")

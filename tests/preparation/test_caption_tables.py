@@ -176,6 +176,12 @@ def test_control_and_invisible_characters_are_stripped():
     assert clean_caption("a\x00b\x1b[31mc\r\n\td\u202ee\ud800f", 100) == "ab[31mc def"
 
 
+def test_what_joins_and_parts_letters_stays():
+    """ZWNJ tells Persian words apart, ZWJ makes one emoji of several; other marks are stripped."""
+    text = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 \U0001f469\u200d\U0001f467"
+    assert clean_caption(f"\u200e{text}\ufeff\u200b", 100) == text
+
+
 def test_malformed_rows_are_skipped(root, tmp_path):
     table = write(tmp_path, "t.csv", 'video,caption\na.mp4\nb.mp4,b,extra\n\nsub/c.webm,"c"\n')
     clips, skipped = read(root, table)

@@ -359,10 +359,15 @@ FOLDERS = [
     (("data/Training/a", "data/held-out/b"), ["train", "test"], "folders Training, held-out"),
     (("x/y/train/a/c", "x/y/dev/b", "x/y/test/d"), ["train", "test", "test"], "splits are"),
     (("train/a", "train/b"), ["", ""], ""),
-    (("val/a", "test/b"), ["", ""], ""),
+    (("val/a", "val/b"), ["", ""], ""),
+    (("val/a", "test/b"), ["", ""], "folders test, val are not taken for a split"),
     (("train/a", "val/b", "extra/c"), ["", "", ""], "folders val are not taken for a split"),
-    (("cats/a", "test/b"), ["", ""], "as cats name none"),
+    (("cats/a", "test/b"), ["", ""], "folders test are not taken for a split"),
     (("train/a", "b"), ["", ""], ""),
+    (("a", "train/b", "val/c"), ["", "", ""], "folders val are not taken for a split"),
+    (("cat/train/a", "cat/val/b", "dog/train/c"), ["train", "test", "train"], "folders train, val"),
+    (("x/cat/1/train/a", "x/dog/2/dev/b/c"), ["train", "test"], "splits are"),
+    (("cat/train/a", "dog/test/b", "c/d"), ["", "", ""], "folders test are not taken for a split"),
     (("a", "b"), ["", ""], ""),
 ]
 
@@ -397,7 +402,7 @@ def test_names_twice_say_how_the_rows_differ(videos, tmp_path):
 
 SEVERAL = {
     "rows.csv": "video,caption\nv00.mp4,one\nv01.mp4,\nv00.mp4,two\nv00.mp4,three\nv01.mp4,x\n",
-    "lists.jsonl": '{"video": "v00.mp4", "caption": ["one", " ", "two", "one", "three"]}\n'
+    "lists.jsonl": '{"video": "v00.mp4", "caption": ["one", " ", "two", "three"]}\n'
     '{"video": "v01.mp4", "caption": "x"}\n',
     "captions.json": '{"v00.mp4": ["one", "two", "three"], "v01.mp4": "x"}',
     "msr.json": json.dumps({
@@ -427,6 +432,46 @@ def test_several_captions_of_a_video_are_kept_in_order_and_what_is_left_out_is_t
     assert [clip.captions for clip in clips] == [("one",), ("x",)]
     told = len(skipped) if name == "rows.csv" else "2 further captions are left out" in caplog.text
     assert told == (2 if name == "rows.csv" else True)
+
+
+REPEATED = {
+    "rows.csv": "video,caption\nv00.mp4,one\nv00.mp4,two\nv00.mp4,one\nv01.mp4,x\nv01.mp4,x\n",
+    "lists.json": '{"v00.mp4": ["one", "two", "one"], "v01.mp4": ["x", "x"]}',
+}
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_a_caption_that_a_video_has_twice_is_kept_once_and_counted(videos, tmp_path, caplog, name):
+    table = write(tmp_path, name, REPEATED[name])
+    clips, skipped = read_sources(
+        videos, table, Columns(), max_caption_bytes=99, captions_per_video=5
+    )
+    assert [clip.captions for clip in clips] == [("one", "two"), ("x",)] and skipped == []
+    assert "2 further captions are left out" in caplog.text and "repeated" in caplog.text
+
+
+def test_rows_of_a_video_that_say_another_split_or_no_caption_stay_bad_rows(videos, tmp_path):
+    text = "video,caption,split\nv00.mp4,one,\nv00.mp4,one,test\nv00.mp4,,\nv01.mp4,,\nv01.mp4,,\n"
+    clips, bad = read_sources(
+        *(videos, write(tmp_path, "t.csv", text), Columns()),
+        max_caption_bytes=99,
+        captions_per_video=5,
+    )
+    assert [clip.captions for clip in clips] == [("one",), ()]
+    assert [(row.reason, row.detail) for row in bad] == [
+        ("duplicate", "line 3: another split than line 2 says"),
+        ("duplicate", "line 4: as line 2"),
+        ("duplicate", "line 6: as line 5"),
+    ]
+
+
+@pytest.mark.parametrize("blanks", ["", " ", "   \t", "\t"])
+@pytest.mark.parametrize("separator", [",", "\t", ";"])
+def test_lines_of_blanks_alone_are_no_rows(videos, tmp_path, separator, blanks):
+    lines = ["video,caption,x", blanks, "v00.mp4,one,1", blanks, "v01.mp4,two,2", blanks, blanks]
+    text = "\n".join(line.replace(",", separator) for line in lines)
+    clips, skipped = read(videos, write(tmp_path, "t.csv", text))
+    assert [clip.caption for clip in clips] == ["one", "two"] and skipped == []
 
 
 def test_a_column_that_stands_there_twice_or_could_be_two_is_refused(videos, tmp_path):

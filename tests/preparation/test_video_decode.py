@@ -4,6 +4,7 @@ The frames of the test videos show their index, which is read back after decodin
 """
 
 import dataclasses
+import struct
 from fractions import Fraction
 
 import av
@@ -13,10 +14,13 @@ from PIL import Image
 
 from tests.preparation.video_files import (
     is_upright,
-    picture,
     read_index,
     rotate_header,
+    set_edit,
+    set_matrix,
+    shift_times,
     write_sound,
+    write_turned,
     write_video,
 )
 from tpdiff_jax.clips.bad_clips import BadClipError
@@ -103,20 +107,29 @@ def test_several_clips_of_one_video_lie_side_by_side(tmp_path):
 
 def test_frames_that_an_edit_list_cuts_away_are_not_sampled(tmp_path):
     """As a phone trims a video: the first 20 frames stay in the file and are never shown."""
-    whole, path = write_video(tmp_path / "whole.mp4", 90, options=SECOND_GROUP), tmp_path / "a.mp4"
-    kept = {
-        "avoid_negative_ts": "disabled"
-    }  # frames before zero, and an edit list that starts there
-    with av.open(str(whole)) as source, av.open(str(path), "w", options=kept) as target:
-        stream = target.add_stream_from_template(source.streams.video[0])
-        shift = round(20 / 30 / source.streams.video[0].time_base)
-        for packet in source.demux(source.streams.video[0]):
-            if packet.dts is not None:
-                packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
-                packet.stream = stream
-                target.mux(packet)
+    whole = write_video(tmp_path / "whole.mp4", 90, options=SECOND_GROUP)
+    path = shift_times(whole, tmp_path / "a.mp4", Fraction(-20, 30))
     (found,) = indices(path)
     assert found == [20 + i for i in nearest(np.arange(70) / 30)]
+
+
+def test_an_edit_list_that_delays_and_trims_is_no_truncation(tmp_path):
+    """Shown from 2 s on for 2.5 of 4 s: what comes before the video is none of its length."""
+    options = {"g": "12", "crf": "1"}
+    whole = write_video(tmp_path / "whole.mp4", 120, size=(128, 192), options=options)
+    path = shift_times(whole, tmp_path / "a.mp4", Fraction(2))
+    assert len(indices(path)) == 1
+    set_edit(path, 1, 2500)
+    (found,) = indices(path)
+    assert found == nearest(np.arange(75) / 30)
+
+
+def test_a_delayed_video_that_is_cut_is_truncated(tmp_path):
+    options = {"g": "12", "crf": "1"}
+    whole = write_video(tmp_path / "whole.mp4", 120, size=(128, 192), options=options)
+    path = shift_times(whole, tmp_path / "a.mp4", Fraction(1, 2), FASTSTART)
+    assert len(indices(path)) == 1, "whole, it is fine"
+    assert reason(cut(path, 0.6)) == "truncated"
 
 
 @pytest.mark.parametrize("size", [(63, 95), (65, 97), (33, 47)])
@@ -129,20 +142,33 @@ def test_odd_sizes_are_read(tmp_path, size):
 @pytest.mark.parametrize("quarter_turns", [1, 2, 3])
 def test_a_rotated_video_is_turned_upright(tmp_path, quarter_turns):
     """The frames are stored turned the other way, as a phone held sideways stores them."""
-    path = tmp_path / "a.mp4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=30)
-        stream.pix_fmt = "yuv420p"
-        stream.height, stream.width = np.rot90(picture(0), quarter_turns).shape[:2]
-        for i in range(40):
-            stored = np.ascontiguousarray(np.rot90(picture(i), quarter_turns))  # anti-clockwise
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(stored, format="rgb24")))
-        container.mux(stream.encode())
+    path = write_turned(tmp_path / "a.mp4", quarter_turns)
     (as_stored,) = read_clips(path, SPEC)
     assert not is_upright(as_stored[0])
     rotate_header(path, quarter_turns)
     (clip,) = read_clips(path, SPEC)
     assert all(is_upright(frame) for frame in clip)
+    assert [read_index(frame) for frame in clip] == nearest(np.arange(40) / 30)
+
+
+MIRRORED = {  # matrix of the header -> anti-clockwise turns of what it shows mirrored but upright
+    (-1, 0, 0, 1): 0,
+    (1, 0, 0, -1): 2,
+    (0, 1, 1, 0): 1,
+    (0, -1, -1, 0): 3,
+}
+
+
+@pytest.mark.parametrize(("matrix", "quarter_turns"), MIRRORED.items())
+@pytest.mark.parametrize("buckets", [1, 2])
+def test_of_a_header_that_mirrors_the_turn_is_applied_alone(
+    tmp_path, matrix, quarter_turns, buckets
+):
+    path = write_turned(tmp_path / "a.mp4", quarter_turns)
+    set_matrix(path, matrix)
+    both = (Bucket(8, 32, 48), Bucket(8, 48, 32))
+    (clip,) = read_clips(path, dataclasses.replace(SPEC, buckets=both[:buckets]))
+    assert clip.shape[1:3] == (32, 48) and all(is_upright(frame) for frame in clip)
     assert [read_index(frame) for frame in clip] == nearest(np.arange(40) / 30)
 
 
@@ -262,6 +288,17 @@ def test_a_slow_video_is_refused_for_its_rate(tmp_path):
     assert reason(write_video(tmp_path / "a.mp4", 40, fps=4)) == "rate_too_low"
 
 
+def test_a_still_passage_costs_the_clips_that_show_it_alone(tmp_path):
+    """Pictures for 4 s, none for 4 s, pictures for 4 s: of six clips of 2 s two show no other."""
+    times = [40 * i for i in range(100)] + [8000 + 40 * i for i in range(100)]
+    path = write_video(tmp_path / "a.mp4", times_ms=times, options=SECOND_GROUP)
+    clips = indices(path, dataclasses.replace(SPEC, clips_per_video=6))
+    assert len(clips) == 4 and clips[1][-1] < 100 <= clips[2][0]
+    with pytest.raises(BadClipError, match=r"no other picture for 4\.0 s") as bad:
+        read_clips(path, SPEC)
+    assert bad.value.reason == "rate_too_low"
+
+
 def test_an_mp4_cut_after_its_header_is_truncated(tmp_path):
     path = noisy_video(tmp_path / "a.mp4", container_options=FASTSTART)
     assert len(indices(path)) == 1, "whole, it is fine"
@@ -285,6 +322,16 @@ def test_damaged_frames_are_corrupt(tmp_path):
     for i in range(middle - 3000, middle + 3000):
         content[i] ^= 0x5A
     assert reason(write_bytes(path, bytes(content))) == "corrupt"
+
+
+def test_a_key_frame_behind_everything_that_is_shown_is_corrupt(tmp_path):
+    path = write_video(tmp_path / "a.mp4", 80)
+    content = bytearray(path.read_bytes())
+    offset = content.index(b"ctts") + 16  # of the first frame's presentation behind its decoding
+    struct.pack_into(">i", content, offset, 0x5B000000)
+    write_bytes(path, bytes(content))
+    both = dataclasses.replace(SPEC, buckets=(Bucket(8, 32, 48), Bucket(8, 48, 32)))
+    assert reason(path) == reason(path, both) == "corrupt"
 
 
 @pytest.mark.parametrize(

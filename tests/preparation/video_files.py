@@ -97,12 +97,63 @@ def write_sound(path: pathlib.Path) -> pathlib.Path:
 
 
 def rotate_header(path: pathlib.Path, quarter_turns: int) -> None:
-    """Ask players to turn the MP4 by quarter turns clockwise, in its track header's matrix."""
-    content = bytearray(path.read_bytes())
+    """Ask players to turn the MP4 by quarter turns clockwise."""
     cosine, sine = ((1, 0), (0, 1), (-1, 0), (0, -1))[quarter_turns % 4]
-    matrix = (cosine, sine, 0, -sine, cosine, 0, 0, 0, 1)
+    set_matrix(path, (cosine, sine, -sine, cosine))
+
+
+def set_matrix(path: pathlib.Path, turn: tuple[int, int, int, int]) -> None:
+    """Write what players do with the MP4's pictures into its track header: a, b, c, d of QuickTime.
+
+    A pixel at (x, y) is shown at (a x + c y, b x + d y), moved back into the picture.
+    """
+    content = bytearray(path.read_bytes())
+    a, b, c, d = turn
+    matrix = (a, b, 0, c, d, 0, 0, 0, 1)
     start = content.index(b"tkhd") + 4 + 40  # version 0: 40 bytes of other fields
     one = (1 << 16, 1 << 16, 1 << 30) * 3  # 16.16 fixed point, the last column 2.30
     fixed = [value * unit for value, unit in zip(matrix, one, strict=True)]
     content[start : start + 36] = struct.pack(">9i", *fixed)
+    path.write_bytes(content)
+
+
+def write_turned(path: pathlib.Path, quarter_turns: int) -> pathlib.Path:
+    """Write 40 pictures as an MP4 that stores them turned anti-clockwise and says nothing of it."""
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=30)
+        stream.pix_fmt = "yuv420p"
+        stream.height, stream.width = np.rot90(picture(0), quarter_turns).shape[:2]
+        for i in range(40):
+            stored = np.ascontiguousarray(np.rot90(picture(i), quarter_turns))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(stored, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def shift_times(
+    source: pathlib.Path,
+    path: pathlib.Path,
+    seconds: Fraction,
+    options: dict[str, str] | None = None,
+) -> pathlib.Path:
+    """Copy an MP4 with all its frames later, by an edit list; those before zero are never shown."""
+    kept = {"avoid_negative_ts": "disabled", **(options or {})}
+    with av.open(str(source)) as whole, av.open(str(path), "w", options=kept) as target:
+        video = whole.streams.video[0]
+        stream = target.add_stream_from_template(video)
+        shift = round(seconds / Fraction(video.time_base or 1))
+        for packet in whole.demux(video):
+            if packet.pts is not None and packet.dts is not None:
+                packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+                packet.stream = stream
+                target.mux(packet)
+    return path
+
+
+def set_edit(path: pathlib.Path, entry: int, milliseconds: int) -> None:
+    """Change how long an entry of an MP4's edit list lasts."""
+    content = bytearray(path.read_bytes())
+    assert struct.unpack_from(">I", content, content.index(b"mvhd") + 16) == (1000,)
+    start = content.index(b"elst") + 12  # behind version, flags and the number of entries
+    struct.pack_into(">I", content, start + 12 * entry, milliseconds)
     path.write_bytes(content)

@@ -30,9 +30,10 @@ REASONS = {
     "too_long": "longer than prepare.max_seconds",
     "too_large": "more pixels than prepare.max_pixels, over all frames",
     "too_short": "shorter than prepare.num_frames at prepare.fps",
-    "rate_too_low": "the video's own rate is too low for prepare.fps: frames would repeat",
+    "rate_too_low": "in every clip frames would repeat: the video's own rate is too low for "
+    "prepare.fps, or its pictures stand still",
     "truncated": "the file ends before the duration that its header states",
-    "corrupt": "a frame that is needed cannot be decoded without errors",
+    "corrupt": "a frame that is needed cannot be decoded without errors, expected ones or others",
     "unknown_colours": "its matrix, primaries or transfer curve cannot be converted",
     "interlaced_fields": "each picture is one field, as in interlaced HEVC",
     "size_changes": "the frame size changes within the video",

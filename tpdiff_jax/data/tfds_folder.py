@@ -7,8 +7,10 @@ no hash of its shards, so that the fingerprint holds their names, sizes and the 
 each: shards that were exchanged, or replaced by others, are another data set.
 """
 
+import contextlib
 import dataclasses
 import functools
+import glob
 import hashlib
 import json
 import os
@@ -23,6 +25,7 @@ from absl import logging
 from numpy.typing import NDArray
 
 from tpdiff_jax.checks import naming
+from tpdiff_jax.clips.split_names import SPLIT_NAMES, find_split, split_key
 from tpdiff_jax.data.requests import Requests
 from tpdiff_jax.data.stored_clips import (
     ClipNumber,
@@ -35,10 +38,11 @@ from tpdiff_jax.data.stored_clips import (
 )
 from tpdiff_jax.files.json_files import read_json
 from tpdiff_jax.files.json_schema import TEXT, Leaf, ListOf, Schema, check_json
+from tpdiff_jax.files.open_files import allow_many_open_files, naming_open_files
 from tpdiff_jax.types import CondShapes
 
 INFO_FILE, FEATURES_FILE = "dataset_info.json", "features.json"
-_SPLIT_NAMES = {"train": ("train",), "test": ("test", "validation")}
+_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"  # where the folder states none
 _FEATURE_CLASSES = "tensorflow_datasets.core.features."
 _END_BYTES = 2**17
 # Protobuf writes whole numbers of 64 bits as text.
@@ -82,10 +86,20 @@ class TfdsFolderSpec:
             if key not in ("", *self._first) or not self.video_key:
                 keys = ", ".join(self._first)
                 raise ValueError(f"data.{field}={key!r} is no feature; there are {keys}")
+        if self.caption_key and not isinstance(text := self._first[self.caption_key], bytes):
+            raise ValueError(
+                f"data.caption_key={self.caption_key!r} holds {type(text).__name__}; allowed: one "
+                "text a clip, or '' for none"
+            )
         if self._first_video.ndim != 4:
             raise ValueError(
                 f"data.video_key={self.video_key!r} holds arrays of shape "
                 f"{self._first_video.shape}; allowed: [f, h, w, c]"
+            )
+        dtype = self._first_video.dtype
+        if not (self.is_pixels or np.issubdtype(dtype, np.floating)):
+            raise ValueError(
+                f"data.video_key={self.video_key!r} holds {dtype}; allowed: uint8 (pixels), floats"
             )
         check_flip(self.horizontal_flip, self.is_pixels)
 
@@ -105,10 +119,14 @@ class TfdsFolderSpec:
             check_json(info, {"splits?": ListOf(_SPLIT)}, str(folder / INFO_FILE))
         shards, counts = [], {}
         for split in info.get("splits", ()):
-            if "/" in (template := str(split.get("filepathTemplate", ""))) or "\\" in template:
-                raise ValueError(f"{folder / INFO_FILE}: {template!r} leads out of the folder")
-            counts[split["name"]] = sum(map(int, split.get("shardLengths", ())))
-            shards += sorted(folder.glob(f"*-{split['name']}.array_record*"))
+            name, template = split["name"], split.get("filepathTemplate") or _TEMPLATE
+            counts[name] = sum(map(int, split.get("shardLengths", ())))
+            found = _find_shards(folder, name, template)
+            if counts[name] and find_split(name) and not found:
+                raise ValueError(
+                    f"data.folder={self.folder!r} lacks the shards {template} of {name}"
+                )
+            shards += found
         if (number := sum(counts.values())) > sum(path.stat().st_size for path in shards):
             raise ValueError(f"data.folder: {number} clips cannot lie in the shards' bytes")
         return {"counts": counts, "shards": {p.name: _shard_facts(p) for p in shards}}
@@ -118,17 +136,23 @@ class TfdsFolderSpec:
         return RecordReader(self.max_bad_share)
 
     def _split_name(self, split: str) -> str | None:
-        names = _SPLIT_NAMES.get(split, ())
-        return next((name for name in names if self._info["counts"].get(name)), None)
+        counts, order = self._info["counts"], list(SPLIT_NAMES)
+        names = [name for name in counts if counts[name] and find_split(name) == split]
+        return min(names, key=lambda name: order.index(split_key(name)), default=None)
 
     def num_clips(self, split: str) -> int:
-        """Clips of "train" or "test"; a split `validation` serves where there is no `test`."""
+        """Clips of "train" or "test"; `split_names` says by which names they go."""
         name = self._split_name(split)
         return self._info["counts"][name] if name else 0
 
     @functools.cached_property
     def _first(self) -> Mapping[str, Any]:
-        return first_readable(self.folder, open_split(self.folder, self._split_name("train") or ""))
+        source = open_split(self.folder, self._split_name("train") or "")
+        return first_readable(self.folder, source, self._num_shards)
+
+    @property
+    def _num_shards(self) -> int:
+        return len(self._info["shards"])
 
     @functools.cached_property
     def _first_video(self) -> NDArray:
@@ -219,11 +243,14 @@ class TfdsFolderSpec:
         Raises:
             ValueError: for an unknown split, one without clips, or a negative seed or index.
             TooManyBadClipsError: when too many records cannot be read.
+            OpenFilesError: when there are more shards than files that may be open.
         """
         number, num_clips = ClipNumber(split, seed, index), self.num_clips(split)
 
         def read(place: int) -> Mapping[str, Any]:
-            record = open_split(self.folder, self._split_name(split) or "")[place]
+            source = open_split(self.folder, self._split_name(split) or "")
+            with _naming_open_shards(self.folder, self._num_shards):
+                record = source[place]
             if np.shape(record[self.video_key]) != self._first_video.shape:
                 raise ValueError("the clip has another shape")
             return record
@@ -236,6 +263,15 @@ class TfdsFolderSpec:
             "label": np.zeros((0,), np.int32),
             "caption": caption.decode("utf-8", "replace"),
         }
+
+
+def _find_shards(folder: pathlib.Path, split: str, template: str) -> list[pathlib.Path]:
+    """The files of a split; a template of TFDS says what they are called."""
+    if "/" in template or "\\" in template:
+        raise ValueError(f"{folder / INFO_FILE}: {template!r} leads out of the folder")
+    known = {"SPLIT": split, "FILEFORMAT": "array_record"}
+    pattern = re.sub(r"\{(\w+)\}", lambda name: known.get(name[1], "*"), glob.escape(template))
+    return sorted(path for path in folder.glob(pattern) if path.is_file())
 
 
 def _shard_facts(path: pathlib.Path) -> list[Any]:
@@ -258,6 +294,7 @@ def open_split(folder: str, split: str) -> Any:
         if (folder, split) not in _SOURCES:
             import tensorflow_datasets as tfds
 
+            allow_many_open_files()  # one a shard
             try:
                 source = tfds.builder_from_directory(folder).as_data_source(split)
             except Exception as error:  # TFDS raises many types
@@ -266,15 +303,22 @@ def open_split(folder: str, split: str) -> Any:
         return _SOURCES[folder, split]
 
 
-def first_readable(folder: str, source: Any) -> Mapping[str, Any]:
+def first_readable(folder: str, source: Any, num_shards: int) -> Mapping[str, Any]:
     """Return the first record that can be read.
+
+    Args:
+        folder: for messages.
+        source: records by number.
+        num_shards: files that they lie in.
 
     Raises:
         ValueError: when there is none, or features need TensorFlow.
+        OpenFilesError: when there are more shards than files that may be open.
     """
     for position in range(len(source)):
         try:
-            return source[position]
+            with _naming_open_shards(folder, num_shards):
+                return source[position]
         except ModuleNotFoundError as error:
             raise ValueError(
                 f"data.folder={folder!r} has features that need {error.name} to be decoded; store "
@@ -283,6 +327,10 @@ def first_readable(folder: str, source: Any) -> Mapping[str, Any]:
         except unreadable() as error:
             logging.warning("record %d of %s cannot be read: %s", position, folder, error)
     raise ValueError(f"data.folder={folder!r}: no record can be read")
+
+
+def _naming_open_shards(folder: str, number: int) -> contextlib.AbstractContextManager[None]:
+    return naming_open_files(f"data.folder={folder!r} has {number} shards, which stay open")
 
 
 def unreadable() -> tuple[type[Exception], ...]:

@@ -35,6 +35,7 @@ from tpdiff_jax.data.stored_clips import (
     refuse_captions,
     to_network,
 )
+from tpdiff_jax.files.open_files import allow_many_open_files, naming_open_files
 from tpdiff_jax.types import CondShapes
 
 if TYPE_CHECKING:
@@ -207,12 +208,17 @@ class VideoRecordsSpec:
             ValueError: for an unknown split, one without clips, a negative seed or index, or a
                 shard that is another file than the manifest names.
             TooManyBadClipsError: when too many records cannot be read.
+            OpenFilesError: when there are more shards than files that may be open.
         """
         check_shard_hashes(self.folder, self.manifest)
         number, num_clips = ClipNumber(split, seed, index), self.num_clips(split)
 
         def read(place: int) -> ClipRecord:
-            record = record_from_bytes(open_shards(self.folder, self.manifest, split)[place])
+            with naming_open_files(
+                f"data.folder={self.folder!r} has {len(self.manifest.shards)} shards, which stay "
+                "open; a larger prepare.videos_per_shard makes fewer"
+            ):
+                record = record_from_bytes(open_shards(self.folder, self.manifest, split)[place])
             if array_facts(record.arrays) != self._arrays:
                 raise RecordError(f"record {record.name!r} has other arrays")
             if len(record.captions) > self._captions_per_video:
@@ -258,5 +264,6 @@ def open_shards(folder: str, manifest: ClipManifest, split: str) -> "ArrayRecord
                 for s in manifest.shards
                 if s.split == split and s.num_clips
             ]
+            allow_many_open_files()  # one a shard
             _SOURCES[key] = ArrayRecordDataSource(slices)
         return _SOURCES[key]

@@ -9,6 +9,7 @@ separators belong to the text.
 import codecs
 import pathlib
 import re
+import unicodedata
 from typing import TextIO
 
 _MARKS = (  # UTF-32's first: its little-endian mark begins with UTF-16's
@@ -31,6 +32,7 @@ _OTHERS = ("shift_jis", "gb18030", "euc_kr", "big5", "windows-1251")
 _LINE_END = re.compile(r"\r\n|\n|\r")
 _ESCAPED = re.compile("[\udc80-\udcff]")
 _LONE_HIGH_BYTE = re.compile(rb"[\x00-\x7f][\x80-\xff](?=[\x00-\x7f])")
+_JOINERS = "\u200c\u200d"  # ZWNJ parts letters of Persian words, ZWJ makes one emoji of several
 _HEAD_BYTES = 4096
 ALLOWED = "allowed: UTF-8, with or without a byte-order mark, or UTF-16 with one"
 
@@ -143,6 +145,18 @@ def damage(text: str) -> str:
     """Say what bytes that `is_damaged` has found may be."""
     found = text.encode("utf-8", "surrogateescape")
     return f"it is not UTF-8; perhaps {guess_encoding(found)}"
+
+
+def clean_text(text: str) -> str:
+    """Return what a text encoder reads of a caption or prompt.
+
+    On one line, without control or invisible formatting characters; those that join and part
+    letters are a part of the text.
+    """
+    # Cc control, Cf invisible formatting (direction overrides), Cs lone surrogates.
+    kept = (" " if c.isspace() else c for c in text)
+    kept = (c for c in kept if c in _JOINERS or unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
+    return " ".join("".join(kept).split())
 
 
 def text_lines(text: str) -> list[str]:

@@ -13,7 +13,7 @@ from tpdiff_jax.data import Dataset, Requests, requests_of_labels
 from tpdiff_jax.encoders import TextEncoder, open_text_encoder
 from tpdiff_jax.experiment.build import Experiment
 from tpdiff_jax.experiment.null_condition import make_null_cond
-from tpdiff_jax.files.text_files import decode_text, text_lines
+from tpdiff_jax.files.text_files import clean_text, decode_text, text_lines
 from tpdiff_jax.types import Cond
 
 NAMINGS = ("numbers", "vbench")
@@ -59,11 +59,15 @@ class SampleFlags:
     @property
     def texts(self) -> list[str]:
         """Captions of `--caption` or of the lines of `--prompts`."""
-        return list(self.captions) if self.prompts is None else read_prompts(self.prompts)
+        if self.prompts is not None:
+            return read_prompts(self.prompts)
+        return [clean_text(caption) for caption in self.captions]
 
 
 def read_prompts(name: str, field: str = "--prompts") -> list[str]:
-    """Return the lines of a file of prompts, empty ones left out; see `files.text_files`.
+    """Return the lines of a file of prompts, cleaned as captions are, empty ones left out.
+
+    See `files.text_files`.
 
     Args:
         name: of the file.
@@ -78,7 +82,7 @@ def read_prompts(name: str, field: str = "--prompts") -> list[str]:
     if path.stat().st_size > MAX_PROMPT_FILE_BYTES:
         raise ValueError(f"{field}={name} must be a file of at most {MAX_PROMPT_FILE_BYTES} B")
     with naming(f"{field}={name}"):
-        lines = [line.strip() for line in text_lines(decode_text(path.read_bytes()))]
+        lines = [clean_text(line) for line in text_lines(decode_text(path.read_bytes()))]
     if not (prompts := [line for line in lines if line]):
         raise ValueError(f"{field}={name} holds no prompt")
     return prompts
@@ -125,7 +129,8 @@ def read_requests(
         return requests, np.arange(count) % requests.num_videos, None
     null_cond = None
     if flags.negative_prompt:
-        negative = {name: array[0] for name, array in text([flags.negative_prompt]).items()}
+        encoded = text([clean_text(flags.negative_prompt)])
+        negative = {name: array[0] for name, array in encoded.items()}
         null_cond = make_null_cond(experiment.network, negative)
     if not (captions := flags.texts):
         return dataset.requests(num_videos), np.arange(num_videos), null_cond

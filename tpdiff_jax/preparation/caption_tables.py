@@ -92,8 +92,8 @@ def _rows_of_table(
     opened = open_table(table, columns, _path_test(root, rules))
     _tell_table(table, opened, columns, rules.needs_captions)
     own = table.resolve().parent
-    if own.is_relative_to(root):
-        folders = tuple(dict.fromkeys((*folders, own.relative_to(root).as_posix())))
+    name = own.relative_to(root) if own.is_relative_to(root) else own
+    folders = tuple(dict.fromkeys((*folders, name.as_posix())))
     return (SourceRow(row, opened.columns, folders) for row in opened.rows)
 
 

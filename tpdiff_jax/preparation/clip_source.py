@@ -10,19 +10,12 @@ import os
 import pathlib
 import re
 import stat
-import unicodedata
 from collections.abc import Sequence
 
 from tpdiff_jax.clips.bad_clips import BadClipError
+from tpdiff_jax.clips.split_names import SPLIT_NAMES, find_split, split_key
+from tpdiff_jax.files.text_files import clean_text
 
-SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training", "trn"), "train"),
-    **dict.fromkeys(("test", "testing", "tst", "holdout", "heldout"), "test"),
-    **dict.fromkeys(("val", "valid", "validate", "validating", "validation"), "test"),
-    **dict.fromkeys(("dev", "devel", "development", "eval", "evaluate", "evaluation"), "test"),
-}
-"""Names of splits, without case, blanks, `-` and `_`."""
-_SEPARATORS = re.compile(r"[\s_-]+")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
@@ -125,7 +118,7 @@ def clip_name(root: pathlib.Path, path: str) -> str:
 
 
 def clean_caption(text: str, max_bytes: int) -> str:
-    """Return a caption on one line without control or invisible formatting characters.
+    """Return a caption as `files.text_files.clean_text` does.
 
     Raises:
         BadClipError: caption_too_long, judged before anything is done with the text.
@@ -133,10 +126,7 @@ def clean_caption(text: str, max_bytes: int) -> str:
     num_bytes = len(text.encode("utf-8", "replace"))
     if num_bytes > max_bytes:
         raise BadClipError("caption_too_long", f"{num_bytes} bytes")
-    # Cc control, Cf invisible formatting (direction overrides), Cs lone surrogates.
-    kept = (" " if c.isspace() else c for c in text)
-    kept = (c for c in kept if unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
-    return " ".join("".join(kept).split())
+    return clean_text(text)
 
 
 def to_score(value: object) -> float | None:
@@ -148,11 +138,6 @@ def to_score(value: object) -> float | None:
     return score if abs(score) < float("inf") else None  # NaN compares false
 
 
-def split_key(name: str) -> str:
-    """Return a split's name as `SPLIT_NAMES` has it: without case, blanks, `-` and `_`."""
-    return _SEPARATORS.sub("", name).lower()
-
-
 def to_split(value: object) -> str:
     """Return "train", "test" (validation splits too) or "" where the table says nothing.
 
@@ -160,11 +145,12 @@ def to_split(value: object) -> str:
         BadClipError: unknown_split; nobody can say whether such a clip may be trained on.
     """
     is_missing = value is None or value != value  # as NaN does
-    name = "" if is_missing else split_key(str(value))
-    if name and name not in SPLIT_NAMES:
+    name = "" if is_missing else str(value)
+    split = find_split(name)
+    if not split and split_key(name):
         allowed = ", ".join(SPLIT_NAMES)
-        raise BadClipError("unknown_split", f"{str(value)[:60]!r}; known: {allowed}, or nothing")
-    return SPLIT_NAMES.get(name, "")
+        raise BadClipError("unknown_split", f"{name[:60]!r}; known: {allowed}, or nothing")
+    return split
 
 
 def _one_line(text: str) -> str:

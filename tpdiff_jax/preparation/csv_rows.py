@@ -91,7 +91,7 @@ def csv_rows(
             except csv.Error as error:
                 yield TableRow(f"line {number}", BadClipError("malformed_row", str(error)))
                 continue
-            if values:  # none in an empty line
+            if separator.join(values).strip():  # not a line of blanks alone
                 yield TableRow(f"line {number}", named_fields(values, names))
     finally:
         csv.field_size_limit(before)

@@ -19,10 +19,13 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from tpdiff_jax.clips.bad_clips import BadClipError
+from tpdiff_jax.files.open_files import OpenFilesError
 from tpdiff_jax.preparation.clip_source import ClipSource, check_contained
 from tpdiff_jax.preparation.video_decode import ClipFormat, read_clips
+from tpdiff_jax.preparation.video_file import one_line
 
 Outcome = list[np.ndarray] | BadClipError
 """The clips of one video, or why there are none."""
@@ -43,14 +46,22 @@ def decode_source(
 
     Returns:
         Its clips, or why there are none.
+
+    Raises:
+        OpenFilesError: when no further file may be open.
     """
     try:
         # Again, because the file may have changed since the table was read.
         return read_clips(check_contained(pathlib.Path(root), clip.path, also), spec)
     except BadClipError as bad:
         return bad
+    except OpenFilesError:  # of this process, not of the video
+        raise
     except OSError as error:  # unreadable by this user, or gone
         return BadClipError("unreadable", type(error).__name__)
+    except Exception as error:  # damage that nobody has thought of yet, or a mistake of this code
+        logging.warning("decoding %s", clip.path, exc_info=error)
+        return BadClipError("corrupt", one_line(error))
 
 
 def decoding(also_allowed: Sequence[str]) -> Callable[[str, ClipSource, ClipFormat], Outcome]:

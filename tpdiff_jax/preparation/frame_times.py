@@ -8,6 +8,7 @@ tolerance, and a variable rate no special case.
 """
 
 import bisect
+import itertools
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -79,5 +80,10 @@ def nearest_frames(
         chosen.append(left if target - times[left] <= times[right] - target else right)
     distinct = len(set(chosen))
     if distinct < MIN_DISTINCT_SHARE * num_frames:
-        raise BadClipError("rate_too_low", f"{distinct} different frames of {num_frames}")
+        holds = [b - a for a, b in itertools.pairwise(times[chosen[0] : chosen[-1] + 2])]
+        raise BadClipError(
+            "rate_too_low",
+            f"{distinct} different frames of {num_frames}; no other picture for "
+            f"{float(max(holds)):.1f} s",
+        )
     return chosen

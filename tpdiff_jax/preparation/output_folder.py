@@ -11,6 +11,8 @@ from tpdiff_jax.files.json_files import read_json
 from tpdiff_jax.preparation.skipped_clips import SKIPPED_FILE
 
 IDENTITY_FILE = "prepare.json"
+ORIGIN_FILE = "origin.json"
+"""Which command made the last shards: written once all are there, removed when more are made."""
 
 
 def check_output_folder(folder: pathlib.Path, wanted: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ Rows of the same video count once; their captions are kept together where severa
 
 import collections
 import dataclasses
+import itertools
 import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -57,7 +58,7 @@ class SourceRow(NamedTuple):
     Attributes:
         row: its fields.
         columns: the table's names of those that are read.
-        folders: within the data folder, that relative paths may start from.
+        folders: that relative paths may start from, within the data folder or absolute.
     """
 
     row: TableRow
@@ -119,18 +120,19 @@ class RowReader:
 
     def _found(self, path: str, folders: tuple[str, ...]) -> str:
         """The clip's name, once its file is known to lie where it may."""
-        names = [
-            (pathlib.PurePosixPath(folder) / name).as_posix() if name else name
-            for name in dict.fromkeys((path, path.strip()))
-            for folder in folders
-        ]
-        for name in names[:-1]:
+        problem = BadClipError("missing_file")
+        texts = dict.fromkeys((path, path.strip()))
+        for folder, text in itertools.product(folders, texts):
+            name = (pathlib.PurePosixPath(folder) / text).as_posix() if text else ""
             try:
                 return self._contained(name)
             except BadClipError as bad:
+                if folder.startswith("/"):  # of a table elsewhere: the path is judged as a source's
+                    continue
                 if bad.reason != "missing_file":
                     raise
-        return self._contained(names[-1])
+                problem = bad
+        raise problem
 
     def _contained(self, path: str) -> str:
         check_contained(self._root, path, self._rules.also_allowed)
@@ -145,20 +147,19 @@ class RowReader:
             return
         index, earlier = self._seen[clip.path]
         before = clips[index]
-        new = [c for c in clip.captions if c not in before.captions]
         if clip.split != before.split:
             raise BadClipError("duplicate", f"another split than {earlier} says")
-        if not new:
+        if not clip.caption or (most == 1 and clip.caption == before.caption):
             raise BadClipError("duplicate", f"as {earlier}")
         if before.caption and most == 1:
             hint = "prepare.captions_per_video keeps several"
             raise BadClipError("duplicate", f"another caption than {earlier}; {hint}")
-        clips[index] = self._cut(before, (*before.captions, *new))
+        clips[index] = self._cut(before, (*before.captions, *clip.captions))
 
     def _cut(self, clip: ClipSource, captions: tuple[str, ...]) -> ClipSource:
-        most = self._rules.captions_per_video
-        self._captions_left_out += max(len(captions) - most, 0)
-        first, *others = captions[:most] or ("",)
+        kept = [*dict.fromkeys(captions)][: self._rules.captions_per_video]
+        self._captions_left_out += len(captions) - len(kept)
+        first, *others = kept or [""]
         return dataclasses.replace(clip, caption=first, other_captions=tuple(others))
 
     def tell(self) -> None:
@@ -176,13 +177,13 @@ class RowReader:
         logging.log(logging.INFO if number == total else logging.WARNING, "%s", told)
         if self._captions_left_out:
             logging.warning(
-                "%d further captions are left out: prepare.captions_per_video=%d",
+                "%d further captions are left out: repeated, or over prepare.captions_per_video=%d",
                 *(self._captions_left_out, self._rules.captions_per_video),
             )
 
 
 def read_captions(value: Any, max_bytes: int) -> list[str]:
-    """Return the captions that a row gives, each once, without those that are only blanks.
+    """Return the captions that a row gives, without those that are only blanks.
 
     Args:
         value: of the table's field: a text, several, or nothing.
@@ -199,4 +200,4 @@ def read_captions(value: Any, max_bytes: int) -> list[str]:
     if not all(isinstance(text, str) for text in values):
         raise BadClipError("malformed_row", "path and caption must be text")
     cleaned = (clean_caption(text, max_bytes) for text in values)
-    return list(dict.fromkeys(text for text in cleaned if text))
+    return [text for text in cleaned if text]

@@ -9,7 +9,9 @@ the beginning of the file.
 """
 
 import dataclasses
+import math
 import pathlib
+import struct
 from collections.abc import Collection, Iterator, Sequence
 from fractions import Fraction
 from typing import Any
@@ -24,12 +26,19 @@ from tpdiff_jax.preparation.clip_buckets import choose_bucket
 from tpdiff_jax.preparation.deinterlace import deinterlace
 from tpdiff_jax.preparation.frame_picture import make_picture
 from tpdiff_jax.preparation.frame_times import clip_starts, nearest_frames
-from tpdiff_jax.preparation.video_file import DECODER_ERRORS, VideoFile, one_line, open_video
+from tpdiff_jax.preparation.video_file import (
+    DECODER_ERRORS,
+    MATROSKA,
+    MOV,
+    VideoFile,
+    one_line,
+    open_video,
+)
 
 # H.264 says of a packet whether others build upon it, and these containers whose it is: what
 # nobody needs is not decoded. HEVC means only packets of the same temporal layer.
 SKIPPING_CODECS = ("h264",)
-SKIPPING_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
+SKIPPING_CONTAINERS = (MOV, MATROSKA)
 # Of these chroma lies between the columns that share it, of others on the first.
 CENTRED_CHROMA_CODECS = ("mjpeg", "mpeg1video", "h263", "flv1")
 FIELD_CODECS = ("hevc", "vvc")  # whose interlaced pictures hold one field each
@@ -67,13 +76,31 @@ def read_clips(path: pathlib.Path, spec: ClipFormat) -> list[np.ndarray]:
             width, height = _shown_size(video)
             size_and_span = {"width": width, "height": height, "span": times[-1] - times[0]}
             bucket = choose_bucket(spec.buckets, **size_and_span, fps=spec.fps)
-        num_frames = bucket.num_frames
         clips = []
-        for start in clip_starts(times[0], times[-1], num_frames, spec.fps, spec.clips_per_video):
-            chosen = nearest_frames(times, start, num_frames, spec.fps)
+        for chosen in _frames_of_clips(times, bucket, spec):
             frames = _decode(video, [pts[i] for i in chosen], bucket)
             clips.append(np.stack([frames[pts[i]] for i in chosen]))
         return clips
+
+
+def _frames_of_clips(
+    times: Sequence[Fraction], bucket: Bucket, spec: ClipFormat
+) -> list[list[int]]:
+    """Indices of the frames of each clip; one that would show a still passage is left out.
+
+    Raises:
+        BadClipError: too_short; rate_too_low, when no clip is left.
+    """
+    chosen, problems = [], []
+    per_clip = bucket.num_frames, spec.fps
+    for start in clip_starts(times[0], times[-1], *per_clip, spec.clips_per_video):
+        try:
+            chosen.append(nearest_frames(times, start, *per_clip))
+        except BadClipError as bad:
+            problems.append(bad)
+    if not chosen:
+        raise problems[0]
+    return chosen
 
 
 class _InterlacedError(Exception):
@@ -246,5 +273,17 @@ def _pixel_aspect(stream: Any) -> Fraction:
 
 
 def _quarter_turns(frame: Any) -> int:
-    """Quarter turns anti-clockwise that make the frame upright."""
+    """Quarter turns anti-clockwise that make the frame upright.
+
+    A matrix [a b; c d] that mirrors turns the frame and then exchanges left and right: the turn
+    alone is [-a b; -c d]. The library's angle is that of [a b; c d].
+    """
+    try:
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # beside it is something that the library has no name for
+        matrix = None
+    if matrix is not None:
+        a, b, _, c, d, *_ = struct.unpack("=9i", bytes(matrix))
+        if a * d < b * c:
+            return round(-2 * math.atan2(b, -a) / math.pi) % 4
     return round(frame.rotation / 90) % 4

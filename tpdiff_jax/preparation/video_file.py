@@ -16,6 +16,7 @@ import av
 import numpy as np
 
 from tpdiff_jax.clips.bad_clips import BadClipError
+from tpdiff_jax.files.open_files import naming_open_files
 from tpdiff_jax.preparation.deinterlace import first_field
 
 OPEN_OPTIONS = {
@@ -34,6 +35,7 @@ TRUNCATION_TOLERANCE = Fraction(1, 10)  # seconds, beside two frames: headers ro
 # Read from the start: each picture of an animation builds upon the one before, whatever its packets
 # say, and after a seek in an MPEG program stream frames come with times that are not theirs.
 READ_IN_ORDER = ("gif", "apng", "mpeg")
+MOV, MATROSKA = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"
 PNG_DEPTH_AT = 24
 GIF_SHORTEST, GIF_DEFAULT = 2, 10  # hundredths of a second
 IMAGES = (  # where, how the bytes of a still image begin
@@ -139,6 +141,7 @@ def open_video(path: pathlib.Path, max_pixels: int, max_seconds: float) -> Video
     Raises:
         BadClipError: empty_file, unreadable, still_image, no_video_stream, no_timestamps,
             too_large, too_long, truncated or corrupt.
+        OpenFilesError: when no further file may be open.
     """
     if path.stat().st_size == 0:
         raise BadClipError("empty_file")
@@ -162,7 +165,8 @@ def open_video(path: pathlib.Path, max_pixels: int, max_seconds: float) -> Video
 
 
 def _open(path: pathlib.Path) -> tuple[Any, Any]:
-    container = av.open(str(path), options=OPEN_OPTIONS, **LENIENT_TITLES)
+    with naming_open_files(f"{path} cannot be opened"):
+        container = av.open(str(path), options=OPEN_OPTIONS, **LENIENT_TITLES)
     try:
         stream = _video_stream(container)
     except BadClipError:
@@ -223,12 +227,17 @@ def _read_times(video: VideoFile, max_pixels: int, max_seconds: float) -> None:
     # A recording that starts midway is shown from its first key frame on.
     start = video.keys[0][0] if video.keys else pts[0]
     video.pts = [time for time in pts if time >= start]
+    if not video.pts:
+        raise BadClipError("corrupt", "its first key frame lies behind all that is shown")
 
 
 def _stated_seconds(container: Any, stream: Any) -> Fraction:
     """Duration of the stream as its header says; 0 where it does not."""
     if stream.duration is not None:
-        return Fraction(stream.duration) * stream.time_base
+        duration = stream.duration
+        if container.format.name == MOV:  # an edit list may say how long nothing is shown at first
+            duration -= max(stream.start_time or 0, 0)
+        return Fraction(duration) * stream.time_base
     if container.duration is not None and len(container.streams) == 1:
         # Matroska states the end of the last frame, counted from zero.
         start = container.start_time or 0
@@ -247,5 +256,6 @@ def _first_bytes(path: pathlib.Path) -> bytes:
 
 
 def one_line(error: Exception) -> str:
-    """Return an error of the library as one short line, without the file's path."""
-    return f"{type(error).__name__}: {error.args[1] if len(error.args) > 1 else error}"[:200]
+    """Return an error as one short line, of the library's own without the file's path."""
+    text = f"{type(error).__name__}: {error.args[1] if len(error.args) > 1 else error}"
+    return " ".join(text.split())[:200]
