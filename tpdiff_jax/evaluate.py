@@ -1,7 +1,7 @@
 """Measuring a network: its videos, the real data's ceiling and the floors, by the same code."""
 
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -74,13 +74,18 @@ class Evaluator:
 
     @property
     def is_possible(self) -> bool:
-        """Whether there is anything to compare with."""
+        """Whether there is anything to compare with, and it can be measured."""
         return self._measures.is_possible
 
     @property
+    def notes(self) -> Sequence[str]:
+        """What a reader of the figures has to know; why there are none, if so."""
+        return self._measures.notes
+
+    @property
     def num_videos(self) -> int:
-        """Videos that an evaluation generates."""
-        return self._measures.num_videos
+        """Videos that an evaluation generates; none where it is not possible."""
+        return self._measures.num_videos if self.is_possible else 0
 
     def __call__(self, params: Params) -> Evaluation:
         """Generate `num_videos` videos and measure them.
@@ -91,11 +96,8 @@ class Evaluator:
         Returns:
             Figures and references, with notes on them where there is something to know; those of
             `NO_EVALUATION` where evaluation is not possible.
-
-        Raises:
-            ValueError: when clips are too short to be measured.
         """
-        notes = list(self._measures.notes)
+        notes = list(self.notes)
         if jax.process_index() == 0:
             for note in notes:
                 logging.warning("evaluation: %s", note)
@@ -135,7 +137,7 @@ def evaluate_run(run: OpenedRun, out: pathlib.Path | None) -> pathlib.Path:
         run is sampled through another pyramid.
 
     Raises:
-        ValueError: when there are no clips to compare with, or `out` is no folder.
+        ValueError: when nothing can be measured, or `out` is no folder.
     """
     experiment = run.experiment
     sampler = Sampler(experiment)
@@ -148,8 +150,7 @@ def evaluate_run(run: OpenedRun, out: pathlib.Path | None) -> pathlib.Path:
     evaluator = Evaluator(experiment, sampler, decode)
     if not evaluator.is_possible:
         raise ValueError(
-            "evaluation needs two clips or more to compare with; --mode=sample writes videos to "
-            "look at"
+            f"{'; '.join(evaluator.notes)}; --mode=sample writes videos to look at"
         )
     folder = out or run.workdir
     make_out_folder(folder)

@@ -73,6 +73,39 @@ def test_too_few_clips_or_latents_cannot_be_measured(counts):
     assert not ClipMeasures(MeasureSpec(), latents, 8).is_possible
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"num_frames": 2}, "clips have [f, h, w, c] [2, 24, 24, 3], and 3 frames of 8 pixels"),
+        ({"frame_shape": (24, 7, 3)}, "clips have [f, h, w, c] [8, 24, 7, 3]"),
+        ({"frame_shape": (24, 24, 1)}, "clips have [f, h, w, c] [8, 24, 24, 1]"),
+        ({"num_frames": 3, "frame_shape": (8, 8, 3)}, ""),
+    ],
+)
+def test_clips_that_statistics_do_not_take_are_not_measured(changes, told):
+    measures = ClipMeasures(MeasureSpec(), Clips({"test": 60, "train": 0}, **changes), 30)
+    assert measures.is_possible == (not told)
+    assert len(measures.notes) == bool(told) and told in "".join(measures.notes)
+    short = Clips({"test": 60, "train": 0}, is_pixels=False)
+    decoded = ClipMeasures(MeasureSpec(), short, 30, lambda latents: latents[:, :2])
+    assert not decoded.is_possible and "[2, 24, 24, 3]" in decoded.notes[0]
+
+
+def test_one_video_is_no_set_however_many_clips_there_are():
+    measures = ClipMeasures(MeasureSpec(), Clips({"test": 9, "train": 9}), 1)
+    assert not measures.is_possible
+    told = "nothing is measured: eval.num_videos=1, and a set needs two videos"
+    assert measures.notes == [told]
+
+
+def test_fvd_of_latents_that_decode_to_too_few_frames_is_left_out(networks):
+    latents = Clips({"test": 60, "train": 0}, is_pixels=False, null_cond=False)
+    measures = ClipMeasures(networks, latents, 30, lambda latents: latents)
+    told = "fvd is not measured: clips have 8 frames, and I3D needs 9"
+    assert measures.is_possible and measures.notes == [told]
+    assert set(measures(as_video(moving_pictures(30, 3)))["metrics"]) == {"statistics"}
+
+
 def test_latents_are_decoded_before_they_are_measured():
     """Latents of half the size, each pixel four times: figures are those of the large frames."""
 

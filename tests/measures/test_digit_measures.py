@@ -79,6 +79,24 @@ def test_a_set_of_another_size_and_too_short_clips_are_refused(measures, real):
         measures(real["video"][:COUNT, :2])
 
 
+@pytest.mark.parametrize(
+    ("frames", "count", "told"),
+    [
+        (8, 1, "eval.num_videos=1, and a set needs two videos"),
+        (2, 24, "data.num_frames=2, and motion needs 3 frames"),
+        (3, 2, ""),
+    ],
+)
+def test_what_cannot_be_measured_is_known_before_a_run(frames, count, told):
+    spec = MovingDigitsSpec(num_frames=frames)
+    measures = DigitMeasures(spec, spec.world, count, SEED)
+    assert measures.is_possible == (not told)
+    assert list(measures.notes) == ([f"nothing is measured: {told}"] if told else [])
+    if not told:
+        videos = stack_clips(spec, "test", SEED, count)["video"]
+        assert np.isfinite(list(measures(videos)["metrics"].values())).all()
+
+
 def test_the_data_set_chooses_the_measures():
     evaluation = SimpleNamespace(num_videos=4, seed=0)
 
@@ -96,5 +114,5 @@ def test_the_data_set_chooses_the_measures():
 
 def test_sets_are_chosen_of_endless_splits_too():
     measures = ClipMeasures(MeasureSpec(), SPEC, 6)
-    assert measures.is_possible and measures.num_videos == 6
+    assert measures.num_videos == 6
     assert measures.conditions()["label"].shape == (6, 1)

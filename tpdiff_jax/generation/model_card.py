@@ -198,7 +198,7 @@ def _samples(files: CardFiles) -> str:
 
 
 def _figures(figures: Mapping[str, Any] | None) -> str:
-    if not figures:
+    if not figures or not figures["metrics"]:
         return ""
     columns = {"generated": figures["metrics"], **figures["references"]}
     heads = ["figure", *columns, "better"]

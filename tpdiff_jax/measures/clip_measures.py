@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tpdiff_jax.checks import check_choice
+from tpdiff_jax.checks import check_choice, counted
 from tpdiff_jax.data import Dataset
 from tpdiff_jax.evals.clipsim import ClipScorer, clipsim
 from tpdiff_jax.evals.fvd import RESIZE_KERNELS, frechet_video_distance, i3d_features
@@ -27,6 +27,8 @@ from tpdiff_jax.evals.i3d import MIN_I3D_FRAMES, NUM_LOGITS
 from tpdiff_jax.evals.i3d_weights import I3DWeights, load_i3d
 from tpdiff_jax.evals.measures import Evaluation, Metric
 from tpdiff_jax.evals.video_statistics import (
+    MIN_STATISTICS_FRAMES,
+    MIN_STATISTICS_SIDE,
     NUM_STATISTICS,
     statistics_distance,
     video_statistics,
@@ -36,6 +38,7 @@ from tpdiff_jax.measures.compared_sets import choose_sets, notes_on_sets
 
 Frames = NDArray[np.uint8]
 Videos = NDArray[np.float32]
+_CHANNELS = 3
 _CHUNK = 16  # clips whose frames are held at once
 _SHUFFLE_SEED = 0
 
@@ -114,11 +117,9 @@ class ClipMeasures:
             )
         self._spec, self._dataset = spec, dataset
         self._decode = decode
-        num_test, num_train = (dataset.num_clips(split) for split in ("test", "train"))
-        self._sets = choose_sets(num_test, num_train, num_clips)
-        dimensions = {"statistics": NUM_STATISTICS}
-        dimensions |= {"fvd": NUM_LOGITS} if spec.fvd_weights else {}
-        self._notes = notes_on_sets(self._sets, num_test, num_clips, dimensions)
+        self._num_wanted = num_clips
+        self._num_test, num_train = (dataset.num_clips(split) for split in ("test", "train"))
+        self._sets = choose_sets(self._num_test, num_train, num_clips)
         self._has_captions = bool(dataset.null_cond)
 
     @property
@@ -128,15 +129,47 @@ class ClipMeasures:
 
     @property
     def is_possible(self) -> bool:
-        """Whether there are enough clips, and pixels to be had of them."""
-        return self.num_videos >= 2 and (self._dataset.is_pixels or self._decode is not None)
+        """Whether there are enough clips, and large enough pixels to be had of them."""
+        return not self._obstacle
 
     @property
     def notes(self) -> Sequence[str]:
         """What a reader of the figures has to know: training clips among the sets, small sets."""
+        if self._obstacle:
+            return [self._obstacle]
+        notes = self._notes_on_sets()
+        if self._spec.fvd_weights and not self._measures_fvd:
+            notes.append(
+                f"fvd is not measured: clips have {counted(self._clip_shape[0], 'frame')}, and "
+                f"I3D needs {MIN_I3D_FRAMES}"
+            )
+        return notes
+
+    @functools.cached_property
+    def _obstacle(self) -> str:
+        """Why nothing is measured; "" where something is. Of latents one clip is decoded."""
         if not self._dataset.is_pixels and self._decode is None:
-            return ["nothing is measured: clips are latents, and no autoencoder was named"]
-        return self._notes
+            return "nothing is measured: clips are latents, and no autoencoder was named"
+        if self.num_videos < 2:
+            return self._notes_on_sets()[0]
+        frames, *sides, channels = self._clip_shape
+        if (
+            frames < MIN_STATISTICS_FRAMES
+            or min(sides) < MIN_STATISTICS_SIDE
+            or channels != _CHANNELS
+        ):
+            return (
+                f"nothing is measured: clips have [f, h, w, c] {list(self._clip_shape)}, and "
+                f"{MIN_STATISTICS_FRAMES} frames of {MIN_STATISTICS_SIDE} pixels a side or more "
+                f"are needed, in {_CHANNELS} channels"
+            )
+        return ""
+
+    def _notes_on_sets(self) -> list[str]:
+        dimensions = {"statistics": NUM_STATISTICS}
+        if self.num_videos >= 2 and self._measures_fvd:
+            dimensions["fvd"] = NUM_LOGITS
+        return notes_on_sets(self._sets, self._num_test, self._num_wanted, dimensions)
 
     def conditions(self) -> dict[str, np.ndarray]:
         """Return what the real clips show, and generated ones are to: name -> [n, ...]."""
@@ -196,8 +229,12 @@ class ClipMeasures:
 
     @functools.cached_property
     def _weights(self) -> I3DWeights | None:
-        path = self._spec.fvd_weights
-        return load_i3d(pathlib.Path(path)) if path else None
+        return load_i3d(pathlib.Path(self._spec.fvd_weights)) if self._measures_fvd else None
+
+    @property
+    def _measures_fvd(self) -> bool:
+        """Not of clips that turn out too short once they are decoded."""
+        return bool(self._spec.fvd_weights) and self._clip_shape[0] >= MIN_I3D_FRAMES
 
     @property
     def _measures_clipsim(self) -> bool:
@@ -212,7 +249,9 @@ class ClipMeasures:
 
     @functools.cached_property
     def _clip_shape(self) -> tuple[int, ...]:
-        """[f, h, w, 3] of a clip as measured: latents are decoded."""
+        """[f, h, w, c] of a clip as measured: latents are decoded."""
+        if self._dataset.is_pixels:
+            return (self._dataset.num_frames, *self._dataset.frame_shape)
         split, first = self._sets.real
         return self._frames(self._dataset.clip(split, 0, first)["video"][None]).shape[1:]
 
