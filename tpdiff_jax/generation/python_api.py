@@ -81,7 +81,7 @@ class SamplingRun:
         )
         videos = np.concatenate([to_uint8(decode(videos)) for videos, _ in asked.batches()])
         self._made = [(made, shown) for made, shown in self._made if made() is not None]
-        self._made.append((weakref.ref(videos), asked.captions if any(asked.captions) else ()))
+        self._made.append((weakref.ref(videos), asked.captions))
         return videos
 
     def save(

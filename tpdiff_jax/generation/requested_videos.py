@@ -31,10 +31,9 @@ class RequestedVideos(NamedTuple):
         return range(0, len(self.captions), self.batch_size)
 
     def batches(self) -> Iterator[tuple[np.ndarray, Sequence[str]]]:
-        """Make all videos, batch by batch, with their captions; none where all are ""."""
+        """Make all videos, batch by batch, with their captions."""
         for start in self.starts:
-            captions = self.captions[start : start + self.batch_size]
-            yield self.make(start), captions if any(captions) else ()
+            yield self.make(start), self.captions[start : start + self.batch_size]
 
 
 def request_videos(

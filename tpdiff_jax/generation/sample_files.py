@@ -91,12 +91,13 @@ class SampleWriter:
 
         Args:
             videos: as the network generates them, [n, f, h, w, c].
-            captions: what each shows; empty for numbers alone.
+            captions: what each shows, "" for a number alone; empty for numbers alone.
 
         Returns:
             The frames as written, uint8 [n, F, H, W, 3]; None for latents.
         """
-        names = [self._names.next(captions[j] if captions else "") for j in range(len(videos))]
+        captions = list(captions) or [""] * len(videos)
+        names = [self._names.next(caption) for caption in captions]
         self.names += names
         if self._decode is None:
             for name, latents in zip(names, videos, strict=True):
@@ -109,14 +110,15 @@ class SampleWriter:
             media.write_mp4(self._folder / f"{name}.mp4", video, fps=self._fps)
         room = GRID_SIZE - len(self._grid)
         self._grid += list(frames[:room])
-        self._captions += list(captions[:room])
+        self._captions += captions[:room]
         return frames
 
     def finish(self) -> None:
         """Write `grid.gif`, or say why there is none."""
         if self._grid:
-            path = self._folder / "grid.gif"
-            media.write_gif_grid(path, np.stack(self._grid), fps=self._fps, captions=self._captions)
+            path, captions = self._folder / "grid.gif", self._captions
+            shown = captions if any(captions) else ()
+            media.write_gif_grid(path, np.stack(self._grid), fps=self._fps, captions=shown)
         if self._decode is None:
             logging.warning(
                 "sample.video_weights is empty: %s holds latents, not videos", self._folder

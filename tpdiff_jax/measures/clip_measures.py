@@ -2,7 +2,8 @@
 
     fvd              I3D's logits (evals/fvd.py), where `measure.fvd_weights` names a file
     statistics       24 fixed statistics (evals/video_statistics.py), needs no network
-    clipsim          CLIP's cosine with the captions, where `measure.clip_folder` names a folder
+    clipsim          CLIP's cosine with the captions, where `measure.clip_folder` names a folder;
+                     clips without a caption are left out of it
 
 The references go through the same code: other real clips ("ceiling"; for a Frechet distance the
 floor that the sample size sets), and these frozen at their first frame and with their frames
@@ -143,7 +144,7 @@ class ClipMeasures:
                 f"fvd is not measured: clips have {counted(self._clip_shape[0], 'frame')}, and "
                 f"I3D needs {MIN_I3D_FRAMES}"
             )
-        return notes
+        return notes + self._notes_on_captions()
 
     @functools.cached_property
     def _obstacle(self) -> str:
@@ -164,6 +165,21 @@ class ClipMeasures:
                 f"are needed, in {_CHANNELS} channels"
             )
         return ""
+
+    def _notes_on_captions(self) -> list[str]:
+        if not self._spec.clip_folder:
+            return []
+        if not self._has_captions:
+            return ["clipsim is not measured: the run is trained without captions"]
+        n, captioned = self.num_videos, len(self._captioned)
+        if not self._measures_clipsim:
+            return [
+                f"clipsim is not measured: of {n} clips {captioned} "
+                f"{'has' if captioned == 1 else 'have'} a caption, and two are needed"
+            ]
+        if captioned < n:
+            return [f"clipsim is that of {captioned} clips of {n}: the others have no caption"]
+        return []
 
     def _notes_on_sets(self) -> list[str]:
         dimensions = {"statistics": NUM_STATISTICS}
@@ -196,7 +212,7 @@ class ClipMeasures:
         chunks = (frames[i : i + _CHUNK] for i in range(0, len(frames), _CHUNK))
         metrics = self._distances(joined(map(self._features, chunks)))
         if self._measures_clipsim:
-            metrics["clipsim"] = self._clipsim(frames, self._captions)
+            metrics["clipsim"] = self._clipsim(frames, self._captions_shown)
         return {
             "metrics": metrics,
             "references": self._references,
@@ -238,14 +254,26 @@ class ClipMeasures:
 
     @property
     def _measures_clipsim(self) -> bool:
-        return bool(self._spec.clip_folder) and self._has_captions
+        """Of captions that the run is trained on, which exist for two clips or more."""
+        is_asked = bool(self._spec.clip_folder) and self._has_captions
+        return is_asked and len(self._captioned) >= 2
+
+    @property
+    def _captioned(self) -> list[int]:
+        """Clips of the set that have a caption."""
+        return [i for i, caption in enumerate(self._captions) if caption]
+
+    @property
+    def _captions_shown(self) -> list[str]:
+        return [self._captions[i] for i in self._captioned]
 
     @functools.cached_property
     def _scorer(self) -> ClipScorer:
         return ClipScorer(pathlib.Path(self._spec.clip_folder))
 
     def _clipsim(self, clips: Frames, captions: Sequence[str]) -> float:
-        return clipsim(self._scorer.similarities, clips, captions)
+        """Of the set's clips, those without a caption left out, with a caption each."""
+        return clipsim(self._scorer.similarities, clips[self._captioned], captions)
 
     @functools.cached_property
     def _clip_shape(self) -> tuple[int, ...]:
@@ -304,8 +332,9 @@ class ClipMeasures:
         references = {name: self._distances(joined(parts)) for name, parts in features.items()}
         if self._measures_clipsim:
             clips = np.concatenate(list(self._chunks(*self._sets.real)))
-            others = self._captions[-1:] + self._captions[:-1]
-            references["ceiling"]["clipsim"] = self._clipsim(clips, self._captions)
+            captions = self._captions_shown
+            others = captions[-1:] + captions[:-1]
+            references["ceiling"]["clipsim"] = self._clipsim(clips, captions)
             references["others"] = {"clipsim": self._clipsim(clips, others)}
         return references
 
