@@ -62,6 +62,7 @@ class OpenedRun(NamedTuple):
         trained_pyramid: fields of the config group `pyramid` that the parameters were trained with,
             where the experiment's config says others.
         pyramid: what the run is sampled through, which is then the experiment's; None: its own.
+        adapter: `path` and `scale` of the adapter that is in the parameters; None without.
     """
 
     workdir: pathlib.Path
@@ -72,6 +73,7 @@ class OpenedRun(NamedTuple):
     num_videos: int | None = None
     trained_pyramid: Mapping[str, Any] | None = None
     pyramid: OtherPyramid | None = None
+    adapter: Mapping[str, Any] | None = None
 
 
 def open_run(
@@ -223,19 +225,20 @@ def _opened(
     params = averaged_params(experiment.task, state)
     if overrides.adapter is None and overrides.adapter_scale is not None:
         raise ValueError(f"--adapter_scale={overrides.adapter_scale} needs --adapter")
+    adapter = None
     if overrides.adapter is not None:
-        params = _with_adapter(experiment, params, overrides)
+        adapter = {"path": str(overrides.adapter), "scale": _strength(overrides.adapter_scale)}
+        params = _with_adapter(experiment, params, **adapter)
     low_rank = state.ema_params if experiment.task.adaptation.rank else None
-    return OpenedRun(workdir, step, shown, params, low_rank, overrides.num_videos)
+    return OpenedRun(workdir, step, shown, params, low_rank, overrides.num_videos, adapter=adapter)
 
 
-def _with_adapter(experiment: Experiment, params: Params, overrides: GenerateFlags) -> Params:
+def _with_adapter(experiment: Experiment, params: Params, path: str, scale: float) -> Params:
     """Add the adapter of --adapter to the parameters."""
-    scale = _strength(overrides.adapter_scale)
     names = adapter_names(experiment.config.model.name)
     network = AdaptedNetwork(names, experiment.network.config, params)
     with naming("--adapter"):
-        file = read_adapter(pathlib.Path(str(overrides.adapter)))
+        file = read_adapter(pathlib.Path(path))
         pairs = named_pairs(file, network)
     logging.info("adds %g times %s", scale, file)
     return merge_adapter(params, pairs, network, file.layout, scale)
