@@ -1,6 +1,5 @@
 """What was asked for, as the network generates it, batch by batch; for files and for Python."""
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -37,7 +36,12 @@ class RequestedVideos(NamedTuple):
 
 
 def request_videos(
-    run: OpenedRun, flags: SampleFlags, *, num_videos: int | None, seed: int
+    run: OpenedRun,
+    flags: SampleFlags,
+    *,
+    num_videos: int | None,
+    seed: int,
+    sampler: Sampler | None = None,
 ) -> RequestedVideos:
     """Read what is asked for; nothing is compiled or sampled before the first batch is made.
 
@@ -46,6 +50,8 @@ def request_videos(
         flags: what to show.
         num_videos: how many; None takes the config's number.
         seed: video j depends on (seed, j, its request) and nothing else.
+        sampler: of the run, kept from earlier requests so that nothing compiles again; one with a
+            negative prompt needs its own.
 
     Raises:
         ValueError: when an entry does not fit the data set.
@@ -55,16 +61,13 @@ def request_videos(
     requests, rows, null_cond = read_requests(
         experiment, flags, number, is_number_given=num_videos is not None
     )
-
     size = spec.batch_size
-
-    @functools.cache
-    def sampler() -> Sampler:
-        return Sampler(experiment, null_cond=null_cond)
+    if sampler is None or null_cond is not None:
+        sampler = Sampler(experiment, null_cond=null_cond)
 
     def make(start: int) -> np.ndarray:
         part = requests.take(rows[start : start + size])
-        return sampler()(run.params, part.cond, seed=seed, batch_size=size, first=start)
+        return sampler(run.params, part.cond, seed=seed, batch_size=size, first=start)
 
     captions = requests.captions
     return RequestedVideos([captions[i] if captions else "" for i in rows], size, make)
