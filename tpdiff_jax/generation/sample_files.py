@@ -64,6 +64,8 @@ def open_decoder(dataset: Dataset, weights: str) -> Decode | None:
 class SampleWriter:
     """Writes videos as they come, numbered through, and a grid of the first ones at the end.
 
+    Under VBench's names there is no grid: VBench takes every file of the folder for a video.
+
     Attributes:
         names: of the files written, without their suffix.
     """
@@ -82,6 +84,7 @@ class SampleWriter:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._fps, self._decode = folder, fps, decode
         self._names = SampleNames(naming)
+        self._room = GRID_SIZE if naming != "vbench" else 0  # in the grid
         self._grid: list[np.ndarray] = []
         self._captions: list[str] = []
         self.names: list[str] = []
@@ -108,13 +111,13 @@ class SampleWriter:
         frames = media.to_uint8(self._decode(videos))
         for name, video in zip(names, frames, strict=True):
             media.write_mp4(self._folder / f"{name}.mp4", video, fps=self._fps)
-        room = GRID_SIZE - len(self._grid)
-        self._grid += list(frames[:room])
-        self._captions += captions[:room]
+        self._grid += list(frames[: self._room])
+        self._captions += captions[: self._room]
+        self._room -= len(frames[: self._room])
         return frames
 
     def finish(self) -> None:
-        """Write `grid.gif`, or say why there is none."""
+        """Write `grid.gif` where there is one, and say what was written."""
         if self._grid:
             path, captions = self._folder / "grid.gif", self._captions
             shown = captions if any(captions) else ()
