@@ -129,7 +129,7 @@ def open_run(
             _leave_out_what_is_gone(saved)
         asked = _override(saved, overrides)
         clips = clips_of_run(workdir, asked, is_place_given=is_place_given)
-        experiment = build_experiment(asked, clips=clips)
+        experiment = build_experiment(asked, clips=clips, is_for_training=False)
     checkpoints = Checkpoints(workdir, identity=experiment.identity, create=False)
     restored = checkpoints.restore(abstract_train_state(experiment), step)
     if restored is None:
@@ -184,7 +184,8 @@ def _is_of_weights(workdir: pathlib.Path, config: ConfigDict) -> bool:
 
 def _open_weights(workdir: pathlib.Path, config: ConfigDict, overrides: GenerateFlags) -> OpenedRun:
     """Open the weights that training of `config` would start from."""
-    experiment = build_experiment(_override(config.copy_and_resolve_references(), overrides))
+    asked = _override(config.copy_and_resolve_references(), overrides)
+    experiment = build_experiment(asked, is_for_training=False)
     logging.info("%s holds no run: %s it is", workdir, config.model.weights)
     state = make_state(experiment, run_keys(experiment.train.seed)[0])
     run = _opened(workdir, experiment, 0, state, overrides)
@@ -207,7 +208,8 @@ def _open_published(
         raise ValueError(f"--step={asked}: {workdir} is an exported model, of step {step} alone")
     with refusing_odd_fields(workdir / run_config.PUBLISHED_RUN_FILE):
         clips = read_recorded_clips(workdir) if overrides.data_folder is None else None
-        experiment = build_experiment(_override(saved, overrides), clips=clips or None)
+        asked_for = _override(saved, overrides)
+        experiment = build_experiment(asked_for, clips=clips or None, is_for_training=False)
     logging.info("%s holds published weights, of step %d", workdir, step)
     state = make_state(experiment, run_keys(experiment.train.seed)[0])
     return _opened(workdir, experiment, step, state, overrides)
