@@ -38,19 +38,21 @@ def choose_measures(experiment: Experiment, decode: Decode | None = None) -> Mea
         decode: what `open_decoder` returns; latents cannot be measured without.
 
     Raises:
-        ValueError: when the data set's clips are too short for a figure that is asked for, or
-            clips to compare with are of another kind.
+        ValueError: when the data set's clips are too short for a figure that is asked for, digits
+            are to be measured by what clips are, or clips to compare with are of another kind.
     """
-    dataset, spec = experiment.dataset, experiment.evaluation
-    other = experiment.measure.real_clips
+    dataset, spec, measure = experiment.dataset, experiment.evaluation, experiment.measure
     if (world := dataset.world) is not None:
-        if other:
-            raise ValueError(
-                f"measure.real_clips={other!r} must be '': digits are measured by their own physics"
-            )
+        for name in ("fvd_weights", "clip_folder", "real_clips"):
+            if unread := getattr(measure, name):
+                raise ValueError(
+                    f"measure.{name}={unread!r} must be '': digits are measured by their own "
+                    "physics"
+                )
         return DigitMeasures(dataset, world, spec.num_videos, spec.seed)
+    other = measure.real_clips
     clips = open_real_clips(other, dataset) if other else dataset
-    return ClipMeasures(experiment.measure, clips, spec.num_videos, decode)
+    return ClipMeasures(measure, clips, spec.num_videos, decode)
 
 
 class Evaluator:

@@ -115,6 +115,13 @@ def test_one_source_of_requests_at_a_time() -> None:
         SampleFlags(naming="other")
 
 
+def test_weights_that_decode_nothing_are_refused() -> None:
+    pixels = SimpleNamespace(encoders={"video": {"name": "pixels"}})
+    assert open_decoder(pixels, "") is not None
+    with pytest.raises(ValueError, match=r"^sample\.video_weights='vae' must be '': clips are pix"):
+        open_decoder(pixels, "vae")
+
+
 def test_weights_that_decode_other_latents_are_refused_before_anything_is_made(
     tmp_path: pathlib.Path,
 ) -> None:

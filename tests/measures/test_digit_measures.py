@@ -12,6 +12,7 @@ from tpdiff_jax.measures.clip_measures import ClipMeasures, MeasureSpec
 from tpdiff_jax.measures.digit_measures import DigitMeasures
 
 SPEC, COUNT, SEED = MovingDigitsSpec(num_frames=8), 24, 5
+NOTHING = MeasureSpec()
 
 
 @pytest.fixture(scope="module")
@@ -97,19 +98,24 @@ def test_what_cannot_be_measured_is_known_before_a_run(frames, count, told):
         assert np.isfinite(list(measures(videos)["metrics"].values())).all()
 
 
-def test_the_data_set_chooses_the_measures():
+def test_the_data_set_chooses_the_measures(tmp_path):
     evaluation = SimpleNamespace(num_videos=4, seed=0)
 
-    def experiment(**changes):
+    def experiment(measure=NOTHING, **changes):
         names = ("world", "num_clips", "null_cond", "is_pixels", "num_frames")
         facts = {name: getattr(SPEC, name) for name in names} | changes
         return SimpleNamespace(
-            dataset=SimpleNamespace(**facts), evaluation=evaluation, measure=MeasureSpec()
+            dataset=SimpleNamespace(**facts), evaluation=evaluation, measure=measure
         )
 
     exact, compared = choose_measures(experiment()), choose_measures(experiment(world=None))
     assert isinstance(exact, DigitMeasures) and isinstance(compared, ClipMeasures)
     assert exact.num_videos == compared.num_videos == 4
+    weights = tmp_path / "i3d"
+    weights.touch()
+    for name, place in (("fvd_weights", weights), ("clip_folder", tmp_path)):
+        with pytest.raises(ValueError, match=f"measure.{name}='.*' must be '': digits are"):
+            choose_measures(experiment(MeasureSpec(**{name: str(place)})))
 
 
 def test_sets_are_chosen_of_endless_splits_too():

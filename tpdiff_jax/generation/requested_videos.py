@@ -1,5 +1,6 @@
 """What was asked for, as the network generates it, batch by batch; for files and for Python."""
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -62,12 +63,16 @@ def request_videos(
         experiment, flags, number, is_number_given=num_videos is not None
     )
     size = spec.batch_size
-    if sampler is None or null_cond is not None:
-        sampler = Sampler(experiment, null_cond=null_cond)
+
+    @functools.cache
+    def chosen() -> Sampler:
+        if sampler is not None and null_cond is None:
+            return sampler
+        return Sampler(experiment, null_cond=null_cond)
 
     def make(start: int) -> np.ndarray:
         part = requests.take(rows[start : start + size])
-        return sampler(run.params, part.cond, seed=seed, batch_size=size, first=start)
+        return chosen()(run.params, part.cond, seed=seed, batch_size=size, first=start)
 
     captions = requests.captions
     return RequestedVideos([captions[i] if captions else "" for i in rows], size, make)

@@ -33,7 +33,7 @@ def open_decoder(dataset: Dataset, weights: str) -> Decode | None:
     Args:
         dataset: knows whether its clips are latents, and whose.
         weights: folder of the video autoencoder, read when it is first used; "" leaves latents as
-            they are.
+            they are, and is for pixels.
 
     Returns:
         None for latents without a decoder.
@@ -44,6 +44,8 @@ def open_decoder(dataset: Dataset, weights: str) -> Decode | None:
     facts, field = dataset.encoders["video"], f"sample.video_weights={weights!r}"
     name, folder = facts["name"], pathlib.Path(weights)
     if name == "pixels":
+        if weights:
+            raise ValueError(f"{field} must be '': clips are pixels, which nothing decodes")
         return lambda videos: videos
     if not weights:
         return None
