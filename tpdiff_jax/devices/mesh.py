@@ -115,7 +115,13 @@ def check_divisible(field: str, value: int, mesh: Mesh, logical_axis: str = "bat
 
 
 def rounded_up(size: int, mesh: Mesh, logical_axis: str = "batch") -> int:
-    """Return the smallest size, from this one on, that spreads evenly over the mesh."""
+    """Return the smallest size, from this one on, that spreads evenly over the mesh.
+
+    Args:
+        size: of an axis.
+        mesh: the devices.
+        logical_axis: a key of `RULES`.
+    """
     shares = num_shares(mesh, logical_axis)
     return -(-size // shares) * shares
 

@@ -229,8 +229,9 @@ def _opened(
         raise ValueError(f"--adapter_scale={overrides.adapter_scale} needs --adapter")
     adapter = None
     if overrides.adapter is not None:
-        adapter = {"path": str(overrides.adapter), "scale": _strength(overrides.adapter_scale)}
-        params = _with_adapter(experiment, params, **adapter)
+        path, scale = str(overrides.adapter), _strength(overrides.adapter_scale)
+        adapter = {"path": path, "scale": scale}
+        params = _with_adapter(experiment, params, path, scale)
     low_rank = state.ema_params if experiment.task.adaptation.rank else None
     return OpenedRun(workdir, step, shown, params, low_rank, overrides.num_videos, adapter=adapter)
 

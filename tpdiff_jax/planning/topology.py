@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import jax
 from jax.experimental import topologies
 
-from tpdiff_jax.checks import first_line_of
 from tpdiff_jax.planning.chips import CHIPS, Chip, chip_of_device_kind, device_memory
 
 _TPU_NAMES = tuple(chip.name for chip in CHIPS if chip.kinds[0].startswith("TPU"))
@@ -112,7 +111,7 @@ def _tpu_devices(name: str) -> list[jax.Device]:
     try:
         return list(get(platform="tpu", topology_name=name).devices)
     except jax.errors.JaxRuntimeError as error:
-        reason = first_line_of(error)
+        reason = str(error).splitlines()[0]
         raise ValueError(f"--topology={name} is no slice that libtpu knows: {reason}") from error
 
 
