@@ -150,7 +150,7 @@ def get_config() -> ConfigDict:
     config.sample.guidance_per_stage = ()  # () uses guidance_scale in every stage
     config.sample.renoise = True
     config.sample.num_videos = 16
-    config.sample.batch_size = 8
+    config.sample.batch_size = 8  # at once; rounded up to what the mesh divides
     config.sample.seed = 0
     config.sample.video_weights = ""  # autoencoder that decodes latents; "" stores latents
     config.sample.prompts = ""  # file of prompts, one a line, to show while training
@@ -158,7 +158,7 @@ def get_config() -> ConfigDict:
 
     config.eval = ConfigDict()
     config.eval.num_videos = 128
-    config.eval.batch_size = 8
+    config.eval.batch_size = 8  # at once; rounded up to what the mesh divides
     config.eval.seed = 1
 
     config.mesh = ConfigDict()

@@ -181,7 +181,7 @@ def test_published_weights_are_sampled_with_an_adapter_where_there_is_no_run(
     monkeypatch.setattr(
         from_checkpoint,
         "build_experiment",
-        lambda config: build_experiment(config, frame_shape=(2, 4, 6, 3)),
+        lambda config, **more: build_experiment(config, frame_shape=(2, 4, 6, 3), **more),
     )
     flags = GenerateFlags(adapter=str(file), adapter_scale=2.0)
     opened = open_run(tmp_path / "empty", config=config, overrides=flags)

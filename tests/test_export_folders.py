@@ -1,5 +1,6 @@
 """What an export may write over: nothing; and what an exported model may be taken for: no run."""
 
+import json
 import os
 import pathlib
 import shutil
@@ -14,10 +15,11 @@ from safetensors.numpy import save_file
 from tests.test_model_card import add_results, begin, same_params
 from tests.tiny import tiny_config
 from tpdiff_jax import doctor, evaluate, export, main, replay, train
+from tpdiff_jax.evals.measures import Evaluation
 from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.export import export_adapter, export_model_card, export_run
 from tpdiff_jax.files.durable import WriteError, write_durably, writing
-from tpdiff_jax.generation.from_checkpoint import OpenedRun, open_run
+from tpdiff_jax.generation.from_checkpoint import GenerateFlags, OpenedRun, open_run
 from tpdiff_jax.generation.output_folder import UNFINISHED_EXPORT_FILE, only_these_videos
 from tpdiff_jax.run_folder.run_config import check_is_run
 from tpdiff_jax.training.training_folder import only_trainer, open_workdir
@@ -308,20 +310,79 @@ def test_a_name_is_shown_as_it_is(
     ModelCard.load(folder / "README.md")
 
 
+class Measure:
+    """Stands for an `Evaluator`."""
+
+    is_possible, num_videos = True, 4
+
+    def __init__(self, *_: Any) -> None:
+        """Measure nothing."""
+
+    def __call__(self, _: Any) -> Evaluation:
+        return {"metrics": {"frechet": 1.0}, "references": {}, "metric_info": {}}
+
+
+def test_evaluations_of_other_settings_stand_side_by_side(
+    digits: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each says how its videos were made; the same evaluation made again takes its place."""
+    monkeypatch.setattr(evaluate, "Evaluator", Measure)
+    (tmp_path / "evaluation_00000006.json").write_text('{"metrics": {"frechet": 2.0}}')
+
+    def name(**flags: Any) -> str:
+        opened = open_run(digits, overrides=GenerateFlags(**flags))
+        return evaluate.evaluate_run(opened, tmp_path).name
+
+    names = [f"evaluation_00000006_{i}.json" for i in (2, 3, 4)]
+    scales = ["1.0", "2.0", "2.0"]
+    assert [name(), name(seed=7), name(guidance_scale=scales)] == names
+    assert [name(seed=7), name(), name(guidance_scale=scales)] == [names[1], names[0], names[2]]
+    assert "2.0" in (tmp_path / "evaluation_00000006.json").read_text(), "it says no setting"
+    settings = [json.loads((tmp_path / name).read_text())["setting"] for name in names]
+    assert [setting["seed"] for setting in settings] == [1, 7, 1]
+    sampler = settings[2]["sampler"]
+    assert sampler["guidance_scale"] == [1.0, 2.0, 2.0] and sampler["solver"] == "euler"
+    assert settings[0]["num_videos"] == 4 and sum(sampler["steps_per_stage"]) > 0
+    assert settings[0]["bucket"] == "" and settings[0]["adapter"] is None
+    assert settings[0]["measure"]["fvd_weights"] == ""
+
+
+def test_an_adapter_is_part_of_what_an_evaluation_says(
+    run: OpenedRun, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "Evaluator", Measure)
+    export_adapter(run, None, "float32", tmp_path / "adapter")
+    flags = GenerateFlags(adapter=str(tmp_path / "adapter"), adapter_scale="0.5")
+    adapted = open_run(run.workdir, overrides=flags)
+    path = evaluate.evaluate_run(adapted, tmp_path)
+    told = json.loads(path.read_text())["setting"]["adapter"]
+    assert told == {"path": flags.adapter, "scale": 0.5}
+
+
+def test_other_processes_write_and_print_no_evaluation(
+    run: OpenedRun,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(evaluate, "Evaluator", Measure)
+    monkeypatch.setattr(evaluate.jax, "process_index", lambda: 1)
+    path = evaluate.evaluate_run(run, tmp_path)
+    assert not path.exists() and not [*tmp_path.iterdir()] and not capsys.readouterr().out
+    monkeypatch.setattr(evaluate.jax, "process_index", lambda: 0)
+    assert evaluate.evaluate_run(run, tmp_path) == path and path.exists()
+    assert "frechet" in capsys.readouterr().out
+
+
 def test_an_evaluation_names_an_out_that_is_no_folder(
     run: OpenedRun, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("mine")
 
-    class Measure:
-        is_possible = True
+    def measured(*_: Any) -> None:
+        pytest.fail("nothing must be measured before")
 
-        def __init__(self, *_: Any) -> None:
-            """Stands for an `Evaluator`."""
-
-        def __call__(self, _: Any) -> None:
-            pytest.fail("nothing must be measured before")
-
+    monkeypatch.setattr(Measure, "__call__", measured)
     monkeypatch.setattr(evaluate, "Evaluator", Measure)
     with pytest.raises(ValueError, match=r"^--out=.*file/x: .*file is no folder"):
         evaluate.evaluate_run(run, tmp_path / "file" / "x")

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ from tpdiff_jax.devices.origin import code_commit
 from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.export import export_model_card
 from tpdiff_jax.generation.from_checkpoint import OpenedRun, open_run
+from tpdiff_jax.generation.prompts import SampleFlags, read_requests
 from tpdiff_jax.run_folder.checkpoints import Checkpoints
 from tpdiff_jax.run_folder.run_config import save_config
 from tpdiff_jax.training.initial_state import make_state, run_keys
@@ -96,6 +98,17 @@ def test_the_hubs_library_reads_the_card(tmp_path: pathlib.Path) -> None:
     assert "labels=[3, 1, 4]" in card.text and "after 6 steps" in card.text
 
 
+def test_the_example_on_the_card_is_taken_by_its_run(tmp_path: pathlib.Path) -> None:
+    workdir = begin(tiny_config(data__num_digits=2), tmp_path / "digits")
+    run = open_run(workdir)
+    text = (export_model_card(run, None, "float32") / "README.md").read_text()
+    labels = re.findall(r"labels=(\[.*?\])", text)
+    assert labels == ['["3-1", "4-1"]']
+    flags = SampleFlags(labels=json.loads(labels[0]))
+    requests, rows, _ = read_requests(run.experiment, flags, 1)
+    assert requests.cond["label"][rows].tolist() == [[3, 1], [4, 1]]
+
+
 def test_what_the_card_names_lies_beside_it(tmp_path: pathlib.Path) -> None:
     workdir = begin(tiny_config(), tmp_path / "digits")
     add_results(workdir)
@@ -134,9 +147,10 @@ def test_figures_and_samples_of_another_step_are_not_shown(tmp_path: pathlib.Pat
     card = ModelCard.load(folder / "README.md")
     assert card.data.eval_results is None and "## Figures" not in card.text
     assert "## Samples" not in card.text and not (folder / "samples").exists()
-    for damaged in ("{", '{"metrics": {}}'):
+    unmeasured = {**RESULTS, "metrics": {}, "references": {}, "metric_info": {}}
+    for damaged in ("{", '{"metrics": {}}', json.dumps(unmeasured)):
         (workdir / "results.json").write_text(damaged)
-        again = export_model_card(open_run(workdir), None, "float32", tmp_path / damaged[:2])
+        again = export_model_card(open_run(workdir), None, "float32", tmp_path / str(len(damaged)))
         assert "## Figures" not in (again / "README.md").read_text()
 
 

@@ -172,6 +172,20 @@ def test_an_evaluation_that_is_made_again_is_written_once(workdir: pathlib.Path)
     assert evaluated == [4, 5], "that of the shorter run stays"
 
 
+def test_a_run_that_cannot_be_measured_ends_with_results_that_say_why(
+    tmp_path: pathlib.Path,
+) -> None:
+    run(tmp_path, train__num_steps=1, eval__num_videos=1, train__eval_every_steps=1)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["metrics"] == {} and results["counts"]["eval_videos"] == 0
+    (note,) = results["notes"]
+    assert note == "nothing is measured: eval.num_videos=1, and a set needs two videos"
+    page = (tmp_path / "report.html").read_text()
+    assert note in page and "has not been evaluated" not in page
+    with pytest.raises(ValueError, match=f"^{note}; --mode=sample writes videos to look at$"):
+        command("--mode=evaluate", f"--workdir={tmp_path}")
+
+
 def test_damaged_lines_of_the_account_of_time_are_left_out() -> None:
     line = {"session": "1", "step": 2, "from_step": 0, "ended_at": 9.0, "wall_seconds": 4.0}
     line |= {"training_seconds": 3.0, "other_seconds": 1.0}

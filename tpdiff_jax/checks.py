@@ -161,6 +161,15 @@ def as_tuple(field: str, value: object, of: str) -> tuple:
     return tuple(value)
 
 
+def first_line_of(error: BaseException) -> str:
+    """Return what an error says, without further lines; its name where it says nothing.
+
+    Args:
+        error: any.
+    """
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def counted(number: int, noun: str) -> str:
     """A number with what it counts: `1 video`, `3 videos`.
 

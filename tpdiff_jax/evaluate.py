@@ -1,7 +1,11 @@
 """Measuring a network: its videos, the real data's ceiling and the floors, by the same code."""
 
+import dataclasses
+import itertools
+import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,7 +15,7 @@ from tpdiff_jax.devices.origin import run_origin
 from tpdiff_jax.evals.measures import Evaluation, Measures
 from tpdiff_jax.experiment.build import Experiment
 from tpdiff_jax.files.folders import make_out_folder
-from tpdiff_jax.files.json_files import write_json
+from tpdiff_jax.files.json_files import read_json, write_json
 from tpdiff_jax.generation.from_checkpoint import OpenedRun
 from tpdiff_jax.generation.sample_files import Decode, open_decoder
 from tpdiff_jax.generation.sampler import Sampler
@@ -34,19 +38,21 @@ def choose_measures(experiment: Experiment, decode: Decode | None = None) -> Mea
         decode: what `open_decoder` returns; latents cannot be measured without.
 
     Raises:
-        ValueError: when the data set's clips are too short for a figure that is asked for, or
-            clips to compare with are of another kind.
+        ValueError: when the data set's clips are too short for a figure that is asked for, digits
+            are to be measured by what clips are, or clips to compare with are of another kind.
     """
-    dataset, spec = experiment.dataset, experiment.evaluation
-    other = experiment.measure.real_clips
+    dataset, spec, measure = experiment.dataset, experiment.evaluation, experiment.measure
     if (world := dataset.world) is not None:
-        if other:
-            raise ValueError(
-                f"measure.real_clips={other!r} must be '': digits are measured by their own physics"
-            )
+        for name in ("fvd_weights", "clip_folder", "real_clips"):
+            if unread := getattr(measure, name):
+                raise ValueError(
+                    f"measure.{name}={unread!r} must be '': digits are measured by their own "
+                    "physics"
+                )
         return DigitMeasures(dataset, world, spec.num_videos, spec.seed)
+    other = measure.real_clips
     clips = open_real_clips(other, dataset) if other else dataset
-    return ClipMeasures(experiment.measure, clips, spec.num_videos, decode)
+    return ClipMeasures(measure, clips, spec.num_videos, decode)
 
 
 class Evaluator:
@@ -74,13 +80,18 @@ class Evaluator:
 
     @property
     def is_possible(self) -> bool:
-        """Whether there is anything to compare with."""
+        """Whether there is anything to compare with, and it can be measured."""
         return self._measures.is_possible
 
     @property
+    def notes(self) -> Sequence[str]:
+        """What a reader of the figures has to know; why there are none, if so."""
+        return self._measures.notes
+
+    @property
     def num_videos(self) -> int:
-        """Videos that an evaluation generates."""
-        return self._measures.num_videos
+        """Videos that an evaluation generates; none where it is not possible."""
+        return self._measures.num_videos if self.is_possible else 0
 
     def __call__(self, params: Params) -> Evaluation:
         """Generate `num_videos` videos and measure them.
@@ -91,11 +102,8 @@ class Evaluator:
         Returns:
             Figures and references, with notes on them where there is something to know; those of
             `NO_EVALUATION` where evaluation is not possible.
-
-        Raises:
-            ValueError: when clips are too short to be measured.
         """
-        notes = list(self._measures.notes)
+        notes = list(self.notes)
         if jax.process_index() == 0:
             for note in notes:
                 logging.warning("evaluation: %s", note)
@@ -124,18 +132,21 @@ class Evaluator:
 
 
 def evaluate_run(run: OpenedRun, out: pathlib.Path | None) -> pathlib.Path:
-    """Evaluate a checkpoint; write and print its figures.
+    """Evaluate a checkpoint; write and print its figures, which process 0 does.
+
+    The file says under `setting` how its videos were made and measured. One of the same setting is
+    replaced; any other stays, and the new one gets a number.
 
     Args:
         run: the opened checkpoint.
         out: folder; by default the run's.
 
     Returns:
-        The file written, `evaluation_STEP.json`, or `evaluation_STEP_pyramid_NAME.json` where the
-        run is sampled through another pyramid.
+        The file written: `evaluation_STEP.json`, or `evaluation_STEP_pyramid_NAME.json` where the
+        run is sampled through another pyramid; `..._2.json` and so on beside other settings.
 
     Raises:
-        ValueError: when there are no clips to compare with, or `out` is no folder.
+        ValueError: when nothing can be measured, or `out` is no folder.
     """
     experiment = run.experiment
     sampler = Sampler(experiment)
@@ -147,10 +158,7 @@ def evaluate_run(run: OpenedRun, out: pathlib.Path | None) -> pathlib.Path:
         )
     evaluator = Evaluator(experiment, sampler, decode)
     if not evaluator.is_possible:
-        raise ValueError(
-            "evaluation needs two clips or more to compare with; --mode=sample writes videos to "
-            "look at"
-        )
+        raise ValueError(f"{'; '.join(evaluator.notes)}; --mode=sample writes videos to look at")
     folder = out or run.workdir
     make_out_folder(folder)
     evaluation = evaluator(run.params)
@@ -165,21 +173,51 @@ def evaluate_run(run: OpenedRun, out: pathlib.Path | None) -> pathlib.Path:
         step_seconds={},
         origin=run_origin(),
     )
-    suffix = ""
+    results["setting"] = setting = _setting(run, evaluator.num_videos)
+    suffix = run.pyramid.suffix if run.pyramid else ""
+    path = _path_of(folder, f"evaluation_{run.step:08d}{suffix}", setting)
+    if jax.process_index() != 0:
+        return path
     if run.pyramid:
-        cost, suffix = run.pyramid.cost(), run.pyramid.suffix
-        results["pyramid"] = cost
+        results["pyramid"] = cost = run.pyramid.cost()
         seconds = sampler.seconds_per_video
         print(
             f"pyramid {cost['name']}: {cost['calls']} network calls, {cost['flops_ratio']:.3g} of "
             f"the FLOPs of the run's own {cost['own_calls']}"
             + (f", {seconds:.3g} s a video" if seconds else "")
         )
-    path = folder / f"evaluation_{run.step:08d}{suffix}.json"
     write_json(path, results)
     print(format_table(evaluation))
     logging.info("wrote %s", path)
     return path
+
+
+def _setting(run: OpenedRun, num_videos: int) -> dict[str, Any]:
+    """What makes an evaluation of a checkpoint what it is, as JSON holds it."""
+    experiment = run.experiment
+    setting = {
+        "num_videos": num_videos,
+        "seed": experiment.evaluation.seed,
+        "sampler": dataclasses.asdict(experiment.sampler),
+        "measure": dataclasses.asdict(experiment.measure),
+        "bucket": experiment.shapes[0].bucket,
+        "adapter": run.adapter,
+    }
+    return json.loads(json.dumps(setting))
+
+
+def _path_of(folder: pathlib.Path, name: str, setting: Mapping[str, Any]) -> pathlib.Path:
+    """The first of NAME.json, NAME_2.json, ... that is of this setting or not there yet."""
+    paths = (folder / f"{name}{f'_{i}' if i > 1 else ''}.json" for i in itertools.count(1))
+    return next(path for path in paths if not path.exists() or _setting_in(path) == setting)
+
+
+def _setting_in(path: pathlib.Path) -> Any:
+    """The setting that a file says; None where it cannot be read or says none."""
+    try:
+        return read_json(path).get("setting")
+    except ValueError:
+        return None
 
 
 def format_table(evaluation: Evaluation) -> str:

@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 
 from tpdiff_jax.devices.facts import package_versions
 from tpdiff_jax.devices.host_memory import release_free_memory
-from tpdiff_jax.devices.mesh import num_shares
+from tpdiff_jax.devices.mesh import num_shares, rounded_up
 from tpdiff_jax.devices.origin import run_origin
 from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.experiment.experiment import Experiment, Program
@@ -183,8 +183,9 @@ class Planner:
         }
 
     def _sampler_row(self) -> dict[str, Any]:
-        batch_size = self._experiment.sample.batch_size
-        sampler = Sampler(self._experiment)
+        experiment = self._experiment
+        batch_size = rounded_up(experiment.sample.batch_size, experiment.mesh)
+        sampler = Sampler(experiment)
         devices = self._target.devices
         row = self._program_row(
             lambda: program_cost(sampler.trace(batch_size), devices), sampler.flops() * batch_size

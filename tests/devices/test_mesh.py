@@ -26,6 +26,7 @@ def test_minus_one_takes_the_devices_that_the_other_axes_leave():
         ({"data": 8, "context": 2}, r"mesh\.data=8, mesh\.context=2 .* 8"),
         ({"fsdp": 16}, r"mesh\.fsdp=16 .* 8"),
         ({"tensor": 3}, r"mesh\.tensor=3 .* 8"),
+        ({"data": 1}, r"^mesh\.data=1, mesh\.fsdp=1, mesh\.context=1, mesh\.tensor=1 must .* 8$"),
     ],
 )
 def test_sizes_that_do_not_come_out_even_are_refused_by_name(sizes, named):
@@ -45,6 +46,12 @@ def test_a_batch_that_the_mesh_does_not_divide_is_refused_with_its_field():
         mesh_lib.check_divisible("train.batch_size", 7, devices)
     with pytest.raises(ValueError, match=r"model\.num_heads=3 .* mesh\.tensor=2"):
         mesh_lib.check_divisible("model.num_heads", 3, devices, "heads")
+
+
+def test_a_size_is_rounded_up_to_one_that_the_mesh_divides():
+    devices = jax.sharding.AbstractMesh((3, 2, 1, 2), MESH_AXES)
+    assert [mesh_lib.rounded_up(size, devices) for size in (1, 6, 7, 12)] == [6, 6, 12, 12]
+    assert mesh_lib.rounded_up(3, devices, "heads") == 4
 
 
 def test_one_process_holds_every_row_in_order():

@@ -187,6 +187,15 @@ def test_a_tokenizer_without_a_vocabulary_is_refused(name, umt5, folder, tmp_pat
         open_text_encoder(name, broken)
 
 
+@pytest.mark.parametrize("content", ["{}", "[]", "{"])
+def test_a_damaged_tokenizer_is_one_line(content, folder, tmp_path):
+    broken = copy_of(folder, tmp_path)
+    (broken / "tokenizer" / "tokenizer.json").write_text(content)
+    with pytest.raises(ValueError, match="tokenizer") as error:
+        open_text_encoder("t5_clip", broken)
+    assert len(str(error.value).splitlines()) == 1
+
+
 def test_a_tokenizer_of_more_words_than_the_model_embeds_is_refused(umt5, tmp_path):
     broken = copy_of(umt5, tmp_path)
     write_tokenizer(broken / "tokenizer", [*CAPTIONS, "more words"])

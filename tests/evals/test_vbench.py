@@ -48,6 +48,16 @@ def test_missing_videos_are_named_and_the_command_is_printed(info, tmp_path, cap
     assert "11 videos are missing" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("videos", [".", "../videos", "..//videos/x/.."])
+def test_scores_go_beside_the_folder_however_it_is_named(
+    videos, info, tmp_path, capsys, monkeypatch
+):
+    (tmp_path / "videos" / "x").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "videos")
+    assert vbench.main(["check", f"--info={info}", f"--videos={videos}"]) == 1
+    assert f"--output_path={tmp_path / 'videos_scores'} " in capsys.readouterr().out
+
+
 def test_prompts_are_written_one_a_line(info, tmp_path):
     out = tmp_path / "prompts.txt"
     assert vbench.main(["prompts", f"--info={info}", f"--out={out}"]) == 0

@@ -1,6 +1,7 @@
 """Folders of videos: never old and new ones side by side; as many videos as labels."""
 
 import pathlib
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from tpdiff_jax.generation.output_folder import (
     remove_videos,
 )
 from tpdiff_jax.generation.prompts import SampleFlags, read_requests, words_beside_digits
+from tpdiff_jax.method import SamplerSpec
 
 
 class Killed(Exception):
@@ -144,3 +146,20 @@ def test_what_a_caption_says_besides_digits(caption: str, rest: str) -> None:
 def test_flags_of_text_are_refused_by_a_run_of_labels(fields: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match=f"{named}: the run was trained on labels"):
         rows(SampleFlags(labels=["3"], **fields))
+
+
+@pytest.mark.parametrize(
+    ("fields", "scales", "told"),
+    [
+        ({"negative_prompt": "dark"}, (1.0, 1.0), "--negative_prompt: guidance_scale is 1, and"),
+        ({"text_weights": "t5"}, (4.0, 4.0), "--text_weights needs --caption, --prompts or --neg"),
+    ],
+)
+def test_flags_that_a_run_of_text_would_not_read_are_refused(
+    fields: dict[str, Any], scales: tuple[float, ...], told: str
+) -> None:
+    dataset = SimpleNamespace(num_digits=0, null_cond={"text": np.zeros(3)})
+    sampler = SamplerSpec(steps_per_stage=(1, 1), guidance_scale=scales)
+    experiment: Any = SimpleNamespace(dataset=dataset, sampler=sampler)
+    with pytest.raises(ValueError, match=f"^{told}"):
+        read_requests(experiment, SampleFlags(**fields), 4)

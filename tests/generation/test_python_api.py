@@ -3,6 +3,7 @@
 import pathlib
 import subprocess
 import sys
+from typing import Any
 
 import av
 import jax
@@ -12,12 +13,14 @@ from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 import tpdiff_jax
 from tests.tiny import REPO, tiny_config
+from tpdiff_jax import method
 from tpdiff_jax.devices.compilation_cache import machine_name
 from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.files.media import to_uint8
 from tpdiff_jax.generation.from_checkpoint import GenerateFlags
 from tpdiff_jax.generation.from_checkpoint import open_run as open_checkpoint
 from tpdiff_jax.generation.prompts import SampleFlags
+from tpdiff_jax.generation.python_api import SamplingRun
 from tpdiff_jax.generation.requested_videos import request_videos
 from tpdiff_jax.sample import sample_run
 from tpdiff_jax.train import train
@@ -29,6 +32,11 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     config = tiny_config(train__num_steps=2, train__checkpoint_every_steps=1)
     train(build_experiment(config), folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def opened(workdir: pathlib.Path) -> SamplingRun:
+    return tpdiff_jax.open_run(workdir)
 
 
 def test_three_lines_give_the_videos_that_the_command_writes(
@@ -91,6 +99,83 @@ def test_seeds_steps_and_numbers_are_arguments(workdir: pathlib.Path) -> None:
     assert videos.shape[0] == 3
     np.testing.assert_array_equal(videos, run.sample(labels=[7, 7, 7], seed=1))
     assert (videos != run.sample(labels=[7, 7, 7], seed=2)).any()
+
+
+def test_sampling_again_traces_nothing_again(
+    workdir: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each call is as quick as the command's second batch; a pyramid has a program of its own."""
+    real, traced = method.sample, list[tuple[int, ...]]()
+
+    def sample(predict: Any, pyramid: method.Pyramid, spec: Any, *rest: Any) -> jax.Array:
+        traced.append(spec.steps_per_stage)
+        return real(predict, pyramid, spec, *rest)
+
+    monkeypatch.setattr(method, "sample", sample)
+    run = tpdiff_jax.open_run(workdir)
+    run.sample(labels=[3], seed=1)
+    run.sample(labels=[1, 4], seed=2)
+    assert traced == [(1, 1, 1)]
+    asked: list[Any] = ["steps_per_stage=(1,2,1)", {"steps_per_stage": [1, 2, 1]}]
+    videos = [run.sample(labels=[3], seed=1, pyramid=pyramid) for pyramid in asked]
+    np.testing.assert_array_equal(*videos)
+    run.sample(labels=[3])
+    assert traced == [(1, 1, 1), (1, 2, 1)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"captions": "digit 3"}, "captions is 'digit 3'; allowed: a list of texts"),
+        ({"labels": "31"}, "labels is '31'; allowed: a list with one entry a video"),
+        ({"labels": 3}, "labels is 3; allowed: a list with one entry a video"),
+        ({"seed": 2**32}, r"seed is 4294967296; allowed: \[0, 4294967295\]"),
+        ({"seed": 2**70}, r"seed is 1180591620717411303424; allowed: \[0, 4294967295\]"),
+        ({"seed": -1}, "seed is -1; allowed: whole numbers from 0"),
+        ({"seed": 1.0}, "seed is 1.0; allowed: whole numbers from 0"),
+        ({"num_videos": 0}, "num_videos is 0; allowed: whole numbers from 1"),
+        ({"num_videos": -1}, "num_videos is -1; allowed: whole numbers from 1"),
+        ({"num_videos": 2.0}, "num_videos is 2.0; allowed: whole numbers from 1"),
+    ],
+)
+def test_arguments_that_would_mean_something_else_are_refused(
+    asked: dict[str, Any], told: str, workdir: pathlib.Path, opened: SamplingRun
+) -> None:
+    with pytest.raises(ValueError, match=f"^{told}$"):
+        opened.sample(**asked)
+    if "seed" in asked or "num_videos" in asked:
+        with pytest.raises(ValueError, match=f"^{told}$"):
+            tpdiff_jax.open_run(workdir, **asked)
+
+
+@pytest.mark.parametrize(
+    ("given", "scales"),
+    [
+        ("1,2,3", (1, 2, 3)),
+        ("3", (3, 3, 3)),
+        (np.float32(3), (3, 3, 3)),
+        (np.array([1, 2, 3]), (1, 2, 3)),
+    ],
+)
+def test_numbers_are_taken_as_the_flag_takes_them(
+    given: Any, scales: tuple[float, ...], workdir: pathlib.Path
+) -> None:
+    run = tpdiff_jax.open_run(workdir, guidance_scale=given, num_videos=np.int64(2), seed=3)
+    assert run.opened.experiment.sampler.guidance_scale == scales
+    assert run.opened.experiment.sample.num_videos == 2
+
+
+@pytest.mark.parametrize(
+    "videos",
+    [np.zeros((1, 2, 8, 8, 1)), np.zeros((2, 8, 8, 1), np.uint8), np.zeros((0, 2, 8, 8, 1), "u1")],
+)
+def test_arrays_that_sample_does_not_return_are_not_saved(
+    videos: np.ndarray, opened: SamplingRun, tmp_path: pathlib.Path
+) -> None:
+    """Floats in [0, 1] would be black."""
+    with pytest.raises(ValueError, match=r"^video: .*\[n, f, h, w, c\]"):
+        opened.save(videos, tmp_path / "never")
+    assert not (tmp_path / "never").exists()
 
 
 @pytest.mark.usefixtures("compiled_anew")

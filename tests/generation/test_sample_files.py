@@ -8,7 +8,9 @@ import pytest
 
 from tpdiff_jax.checks import counted
 from tpdiff_jax.encoders import hash_folders
+from tpdiff_jax.files import media
 from tpdiff_jax.generation.prompts import SampleFlags, read_prompts
+from tpdiff_jax.generation.requested_videos import RequestedVideos
 from tpdiff_jax.generation.sample_files import SampleWriter, file_words, open_decoder, vbench_name
 
 VIDEOS = np.zeros((3, 2, 16, 16, 3), np.float32)
@@ -40,10 +42,34 @@ def test_one_video_is_not_many(
     assert [counted(n, "prompt") for n in (0, 1, 2)] == ["0 prompts", "1 prompt", "2 prompts"]
 
 
+def test_videos_without_a_caption_come_between_others_whatever_the_batches(
+    tmp_path: pathlib.Path,
+) -> None:
+    captions = ["", "a cat", ""]
+    asked = RequestedVideos(captions, 1, lambda start: VIDEOS[start : start + 1])
+    writer = SampleWriter(tmp_path, 8.0, lambda videos: videos)
+    for videos, shown in asked.batches():
+        writer.write(videos, shown)
+    writer.finish()
+    assert names_in(tmp_path) == ["0000.mp4", "0001_a_cat.mp4", "0002.mp4", "grid.gif"]
+    whole = media.gif_grid(media.to_uint8(VIDEOS), captions=captions, fps=8.0)
+    assert (tmp_path / "grid.gif").read_bytes() == whole
+
+
+def test_a_grid_without_any_caption_has_no_room_for_them(tmp_path: pathlib.Path) -> None:
+    for name, captions in (("none", []), ("empty", ["", "", ""])):
+        writer = SampleWriter(tmp_path / name, 8.0, lambda videos: videos)
+        writer.write(VIDEOS, captions)
+        writer.finish()
+    grids = [(tmp_path / name / "grid.gif").read_bytes() for name in ("none", "empty")]
+    assert grids[0] == grids[1] == media.gif_grid(media.to_uint8(VIDEOS), fps=8.0)
+
+
 def test_vbench_names_are_the_prompt_and_its_video_s_number(tmp_path: pathlib.Path) -> None:
     writer = SampleWriter(tmp_path, 8.0, lambda videos: videos, naming="vbench")
     writer.write(VIDEOS[:2], ["A cat's nap.", "A cat's nap."])
     writer.write(VIDEOS[2:], ["a dog"])
+    writer.finish()  # no grid: VBench would score it as a video
     assert names_in(tmp_path) == ["A cat's nap.-0.mp4", "A cat's nap.-1.mp4", "a dog-0.mp4"]
 
 
@@ -87,6 +113,13 @@ def test_one_source_of_requests_at_a_time() -> None:
         SampleFlags(captions=["a"], prompts="file")
     with pytest.raises(ValueError, match="--naming"):
         SampleFlags(naming="other")
+
+
+def test_weights_that_decode_nothing_are_refused() -> None:
+    pixels = SimpleNamespace(encoders={"video": {"name": "pixels"}})
+    assert open_decoder(pixels, "") is not None
+    with pytest.raises(ValueError, match=r"^sample\.video_weights='vae' must be '': clips are pix"):
+        open_decoder(pixels, "vae")
 
 
 def test_weights_that_decode_other_latents_are_refused_before_anything_is_made(

@@ -21,6 +21,7 @@ class Clips:
     num_frames: int = 8
     is_pixels: bool = True
     null_cond: bool = True
+    without_caption: tuple[int, ...] = ()
     fps: float = 8.0
     frame_shape: tuple[int, int, int] = (24, 24, 3)
 
@@ -33,7 +34,8 @@ class Clips:
     def clip(self, split, seed, index):
         assert seed == 0
         video = self.frames[split][index].astype(np.float32) / 127.5 - 1
-        return {"video": video, "caption": f"{split} {index}", "text": np.full(3, index)}
+        caption = "" if index in self.without_caption else f"{split} {index}"
+        return {"video": video, "caption": caption, "text": np.full(3, index)}
 
     @property
     def cond_shapes(self):
@@ -71,6 +73,40 @@ def test_too_few_clips_or_latents_cannot_be_measured(counts):
     assert not ClipMeasures(MeasureSpec(), dataset, 8).is_possible
     latents = Clips({"test": 8, "train": 8}, is_pixels=False)
     assert not ClipMeasures(MeasureSpec(), latents, 8).is_possible
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"num_frames": 2}, "clips have [f, h, w, c] [2, 24, 24, 3], and 3 frames of 8 pixels"),
+        ({"frame_shape": (24, 7, 3)}, "clips have [f, h, w, c] [8, 24, 7, 3]"),
+        ({"frame_shape": (24, 24, 1)}, "clips have [f, h, w, c] [8, 24, 24, 1]"),
+        ({"num_frames": 3, "frame_shape": (8, 8, 3)}, ""),
+    ],
+)
+def test_clips_that_statistics_do_not_take_are_not_measured(changes, told):
+    measures = ClipMeasures(MeasureSpec(), Clips({"test": 60, "train": 0}, **changes), 30)
+    assert measures.is_possible == (not told)
+    assert len(measures.notes) == bool(told) and told in "".join(measures.notes)
+    short = Clips({"test": 60, "train": 0}, is_pixels=False)
+    decoded = ClipMeasures(MeasureSpec(), short, 30, lambda latents: latents[:, :2])
+    assert not decoded.is_possible and "[2, 24, 24, 3]" in decoded.notes[0]
+
+
+def test_one_video_is_no_set_however_many_clips_there_are():
+    measures = ClipMeasures(MeasureSpec(), Clips({"test": 9, "train": 9}), 1)
+    assert not measures.is_possible
+    told = "nothing is measured: eval.num_videos=1, and a set needs two videos"
+    assert measures.notes == [told]
+
+
+def test_fvd_of_latents_that_decode_to_too_few_frames_is_left_out(networks):
+    latents = Clips({"test": 60, "train": 0}, is_pixels=False)
+    spec = dataclasses.replace(networks, clip_folder="")
+    measures = ClipMeasures(spec, latents, 30, lambda latents: latents)
+    told = "fvd is not measured: clips have 8 frames, and I3D needs 9"
+    assert measures.is_possible and measures.notes == [told]
+    assert set(measures(as_video(moving_pictures(30, 3)))["metrics"]) == {"statistics"}
 
 
 def test_latents_are_decoded_before_they_are_measured():
@@ -153,11 +189,35 @@ def test_networks_add_their_figures_and_are_named_by_hash(networks):
     assert facts["frames"] == 9 and facts["fps"] == 8.0 and facts["frame_size"] == "24x24"
 
 
-def test_without_captions_there_is_no_clipsim(networks):
-    dataset = Clips({"test": 12, "train": 12}, null_cond=False)
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"null_cond": False}, "clipsim is not measured: the run is trained without captions"),
+        (
+            {"without_caption": tuple(range(29))},
+            "clipsim is not measured: of 30 clips 1 has a caption, and two are needed",
+        ),
+    ],
+)
+def test_without_captions_there_is_no_clipsim(networks, changes, told):
+    dataset = Clips({"test": 60, "train": 0}, **changes)
     spec = dataclasses.replace(networks, fvd_weights="")
-    evaluation = ClipMeasures(spec, dataset, 6)(as_video(moving_pictures(6, 3)))
-    assert set(evaluation["metrics"]) == {"statistics"}
+    measures = ClipMeasures(spec, dataset, 30)
+    evaluation = measures(as_video(moving_pictures(30, 3)))
+    assert set(evaluation["metrics"]) == {"statistics"} and measures.notes == [told]
+
+
+def test_clips_without_a_caption_are_left_out_of_clipsim(networks):
+    """Captions "test 4" to "test 29": of 26, three hold a 5; the rest would score 0.1."""
+    dataset = Clips({"test": 60, "train": 0}, without_caption=(0, 1, 2, 3))
+    spec = dataclasses.replace(networks, fvd_weights="")
+    measures = ClipMeasures(spec, dataset, 30)
+    assert measures.notes == ["clipsim is that of 26 clips of 30: the others have no caption"]
+    evaluation = measures(as_video(moving_pictures(30, 3)))
+    expected = pytest.approx(100 * (3 * 0.3 + 23 * 0.1) / 26)
+    assert evaluation["metrics"]["clipsim"] == expected
+    references = evaluation["references"]
+    assert references["ceiling"]["clipsim"] == references["others"]["clipsim"] == expected
 
 
 def test_bad_fields_are_named(networks):

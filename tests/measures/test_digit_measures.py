@@ -12,6 +12,7 @@ from tpdiff_jax.measures.clip_measures import ClipMeasures, MeasureSpec
 from tpdiff_jax.measures.digit_measures import DigitMeasures
 
 SPEC, COUNT, SEED = MovingDigitsSpec(num_frames=8), 24, 5
+NOTHING = MeasureSpec()
 
 
 @pytest.fixture(scope="module")
@@ -79,22 +80,45 @@ def test_a_set_of_another_size_and_too_short_clips_are_refused(measures, real):
         measures(real["video"][:COUNT, :2])
 
 
-def test_the_data_set_chooses_the_measures():
+@pytest.mark.parametrize(
+    ("frames", "count", "told"),
+    [
+        (8, 1, "eval.num_videos=1, and a set needs two videos"),
+        (2, 24, "data.num_frames=2, and motion needs 3 frames"),
+        (3, 2, ""),
+    ],
+)
+def test_what_cannot_be_measured_is_known_before_a_run(frames, count, told):
+    spec = MovingDigitsSpec(num_frames=frames)
+    measures = DigitMeasures(spec, spec.world, count, SEED)
+    assert measures.is_possible == (not told)
+    assert list(measures.notes) == ([f"nothing is measured: {told}"] if told else [])
+    if not told:
+        videos = stack_clips(spec, "test", SEED, count)["video"]
+        assert np.isfinite(list(measures(videos)["metrics"].values())).all()
+
+
+def test_the_data_set_chooses_the_measures(tmp_path):
     evaluation = SimpleNamespace(num_videos=4, seed=0)
 
-    def experiment(**changes):
+    def experiment(measure=NOTHING, **changes):
         names = ("world", "num_clips", "null_cond", "is_pixels", "num_frames")
         facts = {name: getattr(SPEC, name) for name in names} | changes
         return SimpleNamespace(
-            dataset=SimpleNamespace(**facts), evaluation=evaluation, measure=MeasureSpec()
+            dataset=SimpleNamespace(**facts), evaluation=evaluation, measure=measure
         )
 
     exact, compared = choose_measures(experiment()), choose_measures(experiment(world=None))
     assert isinstance(exact, DigitMeasures) and isinstance(compared, ClipMeasures)
     assert exact.num_videos == compared.num_videos == 4
+    weights = tmp_path / "i3d"
+    weights.touch()
+    for name, place in (("fvd_weights", weights), ("clip_folder", tmp_path)):
+        with pytest.raises(ValueError, match=f"measure.{name}='.*' must be '': digits are"):
+            choose_measures(experiment(MeasureSpec(**{name: str(place)})))
 
 
 def test_sets_are_chosen_of_endless_splits_too():
     measures = ClipMeasures(MeasureSpec(), SPEC, 6)
-    assert measures.is_possible and measures.num_videos == 6
+    assert measures.num_videos == 6
     assert measures.conditions()["label"].shape == (6, 1)

@@ -150,7 +150,7 @@ FLAGS: Mapping[str, Flag] = {
     ),
     "naming": Flag(
         ("sample",),
-        "vbench writes PROMPT-0.mp4 and so on",
+        "vbench writes PROMPT-0.mp4 and so on, and no grid",
         default="numbers",
         allowed=("numbers", "vbench"),
     ),

@@ -65,7 +65,8 @@ class MeshSpec:
         given = math.prod(size for size in sizes.values() if size != -1)
         shape = tuple(num_devices // given if size == -1 else size for size in sizes.values())
         if math.prod(shape) != num_devices:
-            text = ", ".join(f"mesh.{name}={size}" for name, size in sizes.items() if size != 1)
+            told = {name: size for name, size in sizes.items() if size != 1} or sizes
+            text = ", ".join(f"mesh.{name}={size}" for name, size in told.items())
             raise ValueError(f"{text} must come out even on the number of devices, {num_devices}")
         return shape
 
@@ -111,6 +112,18 @@ def check_divisible(field: str, value: int, mesh: Mesh, logical_axis: str = "bat
     if value % num_shares(mesh, logical_axis):
         sizes = " * ".join(f"mesh.{name}={mesh.shape[name]}" for name in RULES[logical_axis])
         raise ValueError(f"{field}={value} must be a multiple of {sizes}")
+
+
+def rounded_up(size: int, mesh: Mesh, logical_axis: str = "batch") -> int:
+    """Return the smallest size, from this one on, that spreads evenly over the mesh.
+
+    Args:
+        size: of an axis.
+        mesh: the devices.
+        logical_axis: a key of `RULES`.
+    """
+    shares = num_shares(mesh, logical_axis)
+    return -(-size // shares) * shares
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from tpdiff_jax.checks import first_line_of
 from tpdiff_jax.command_line.exit_codes import ExitCode
 from tpdiff_jax.evals.i3d_weights import params_from_tensors, save_i3d
 from tpdiff_jax.files.durable import WriteError, sha256_of_file
@@ -86,7 +87,9 @@ def read_tensors(path: pathlib.Path) -> Mapping[str, np.ndarray]:
         try:
             tensors = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # of many types, for a file that is no such file
-            raise ValueError(f"{path} is neither TorchScript nor tensors: {error}") from error
+            raise ValueError(
+                f"{path} is neither TorchScript nor tensors: {first_line_of(error)}"
+            ) from error
     if isinstance(tensors, dict) and isinstance(tensors.get("state_dict"), dict):
         tensors = tensors["state_dict"]
     if not isinstance(tensors, dict) or not all(map(torch.is_tensor, tensors.values())):

@@ -52,7 +52,10 @@ class Measures(Protocol):
 
     @property
     def is_possible(self) -> bool:
-        """Whether there is anything to compare with; only then are the methods called."""
+        """Whether there is anything to compare with, of a size that can be measured.
+
+        Only then are the methods called; a run that cannot be measured ends without figures.
+        """
         ...
 
     @property

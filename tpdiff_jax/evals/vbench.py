@@ -243,8 +243,8 @@ def _check_videos(options: argparse.Namespace) -> int:
         print(f"missing: {name}")
     if missing:
         print(f"{len(missing)} videos are missing; scores of the others are not comparable")
-    out = options.videos.with_name(f"{options.videos.name}_scores")
-    print(scoring_command(options.videos, dimensions, out))
+    folder = options.videos.resolve()  # `.` has no name
+    print(scoring_command(folder, dimensions, folder.with_name(f"{folder.name}_scores")))
     return EXIT_MISSING if missing else 0
 
 

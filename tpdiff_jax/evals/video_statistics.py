@@ -21,6 +21,7 @@ from tpdiff_jax.evals.frechet import sample_frechet_distance
 StatisticsArray = NDArray[np.float64]
 SCALES = (1, 2, 4)  # pixels averaged along each axis
 MIN_STATISTICS_FRAMES = 3
+MIN_STATISTICS_SIDE = 2 * max(SCALES)
 NUM_STATISTICS = 24
 LIMIT = 10.0
 _TINY = 1e-3  # of the range of 2: below it, sizes are rounding of 8-bit frames
@@ -40,10 +41,10 @@ def video_statistics(clips: NDArray[np.uint8]) -> StatisticsArray:
         ValueError: for other shapes.
     """
     is_right = clips.ndim == 5 and clips.shape[-1] == 3 and clips.shape[1] >= MIN_STATISTICS_FRAMES
-    if not is_right or min(clips.shape[2:4]) < 2 * max(SCALES):
+    if not is_right or min(clips.shape[2:4]) < MIN_STATISTICS_SIDE:
         raise ValueError(
             f"clips have shape {clips.shape}; allowed: [n, f, h, w, 3] with "
-            f"{MIN_STATISTICS_FRAMES} frames of {2 * max(SCALES)} pixels a side or more"
+            f"{MIN_STATISTICS_FRAMES} frames of {MIN_STATISTICS_SIDE} pixels a side or more"
         )
     return np.stack([_clip_statistics(clip) for clip in clips])  # one by one: to save memory
 

@@ -5,6 +5,7 @@ here. Nothing compiles before `build_experiment` has returned.
 """
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -48,6 +49,8 @@ def build_experiment(
     devices: Sequence[jax.Device] | None = None,
     frame_shape: tuple[int, ...] | None = None,
     clips: Mapping[str, Dataset | ClipShape] | None = None,
+    *,
+    is_for_training: bool = True,
 ) -> Experiment:
     """Turn a config into typed objects.
 
@@ -59,6 +62,8 @@ def build_experiment(
         frame_shape: (h, w, c) of frames to compile for in place of the data set's, or
             (f, h, w, c) without any data set at hand; such an experiment has no clips.
         clips: data set of each bucket in place of those that the config names.
+        is_for_training: whether the devices must divide training's batches; videos are made on
+            any number of them.
 
     Raises:
         ValueError: naming the full field, its value and what is allowed.
@@ -69,9 +74,15 @@ def build_experiment(
     datasets = build_datasets(read, frame_shape, clips)
     if is_auto(config):
         any_windows = with_fractions(config, draft_fractions(count_stages(read)))
-        draft = build_experiment(any_windows, devices, frame_shape, datasets)
-        chosen = with_fractions(config, choose_fractions(draft, datasets))
-        return build_experiment(chosen, devices, frame_shape, datasets)
+        build = functools.partial(
+            build_experiment,
+            devices=devices,
+            frame_shape=frame_shape,
+            clips=datasets,
+            is_for_training=is_for_training,
+        )
+        draft = build(any_windows)
+        return build(with_fractions(config, choose_fractions(draft, datasets)))
     network = _build_network(read, next(iter(datasets.values())), mesh_lib.MeshLayout(mesh))
     shapes = build_shapes(read, datasets, network)
     pyramid = shapes[0].pyramid
@@ -109,25 +120,30 @@ def build_experiment(
         adapter=_adapter(read),
     )
     read.check_all_known()
-    _check_devices(read, experiment)
+    if is_for_training:
+        _check_batches(experiment)
+    _check_axes(experiment)
     for of_shape in shapes:
         with of_shape.naming():
             time_grids(of_shape.pyramid, experiment.sampler)
     return experiment
 
 
-def _check_devices(read: ConfigReader, experiment: Experiment) -> None:
-    """Raise ValueError unless the mesh divides batches and the network's axes evenly."""
+def _check_batches(experiment: Experiment) -> None:
+    """Raise ValueError unless the mesh divides training's batches evenly."""
     train, mesh = experiment.train, experiment.mesh
-    for field in ("train.batch_size", "sample.batch_size", "eval.batch_size"):
-        mesh_lib.check_divisible(field, read(field), mesh)
+    mesh_lib.check_divisible("train.batch_size", train.batch_size, mesh)
     part = train.batch_size // train.grad_accum_steps
     mesh_lib.check_divisible("train.batch_size / train.grad_accum_steps", part, mesh)
+
+
+def _check_axes(experiment: Experiment) -> None:
+    """Raise ValueError unless the mesh divides the network's axes evenly."""
     for clips in experiment.shapes:
         for stage in clips.pyramid.stages:
             for what, (axis, size) in experiment.network.axis_sizes(stage.shape).items():
                 with clips.naming():
-                    mesh_lib.check_divisible(what, size, mesh, axis)
+                    mesh_lib.check_divisible(what, size, experiment.mesh, axis)
 
 
 def build_schedule(config: ConfigDict) -> optax.Schedule:

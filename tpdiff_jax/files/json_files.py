@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tpdiff_jax.checks import first_line_of
 from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.files.json_schema import ANY, Schema, check_json
 from tpdiff_jax.files.text_files import decode_text
@@ -103,7 +104,7 @@ def refusing_odd_fields(path: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except (TypeError, KeyError, AttributeError, OverflowError, ZeroDivisionError) as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        reason = first_line_of(error)[:200]
         raise ValueError(f"{path} holds a field that does not fit: {reason}") from error
 
 

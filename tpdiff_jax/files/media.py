@@ -66,7 +66,7 @@ def write_mp4(
     """
     import av  # of files alone: networks are timed and planned where it is not installed
 
-    frames = enlarge(_rgb(_checked(video, num_axes=4)), min_side)
+    frames = enlarge(_rgb(checked_video(video, num_axes=4)), min_side)
     if frames.shape[1] % 2 or frames.shape[2] % 2:  # 4:2:0 halves both sides
         frames = frames.repeat(2, axis=1).repeat(2, axis=2)
     buffer = io.BytesIO()
@@ -106,7 +106,7 @@ def gif_grid(
     Raises:
         ValueError: `videos` has another type or shape, or the number of captions differs from n.
     """
-    videos = enlarge(_checked(videos, num_axes=5), min_side)
+    videos = enlarge(checked_video(videos, num_axes=5), min_side)
     if captions and len(captions) != len(videos):
         raise ValueError(f"captions: got {len(captions)} for {len(videos)} videos")
     columns = num_columns or math.ceil(math.sqrt(len(videos)))
@@ -186,7 +186,16 @@ def _fitting(caption: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.
     return caption.rstrip() + "..."
 
 
-def _checked(video: np.ndarray, num_axes: int) -> np.ndarray:
+def checked_video(video: np.ndarray, num_axes: int) -> np.ndarray:
+    """Returns frames that can be written.
+
+    Args:
+        video: one video, [f, h, w, c], or several, [n, f, h, w, c].
+        num_axes: 4 or 5.
+
+    Raises:
+        ValueError: another type or shape, or nothing in it.
+    """
     video = np.asarray(video)
     axes = "[f, h, w, c]" if num_axes == 4 else "[n, f, h, w, c]"
     if video.dtype != np.uint8 or video.ndim != num_axes or video.shape[-1] not in (1, 3):

@@ -62,6 +62,7 @@ class OpenedRun(NamedTuple):
         trained_pyramid: fields of the config group `pyramid` that the parameters were trained with,
             where the experiment's config says others.
         pyramid: what the run is sampled through, which is then the experiment's; None: its own.
+        adapter: `path` and `scale` of the adapter that is in the parameters; None without.
     """
 
     workdir: pathlib.Path
@@ -72,6 +73,7 @@ class OpenedRun(NamedTuple):
     num_videos: int | None = None
     trained_pyramid: Mapping[str, Any] | None = None
     pyramid: OtherPyramid | None = None
+    adapter: Mapping[str, Any] | None = None
 
 
 def open_run(
@@ -127,7 +129,7 @@ def open_run(
             _leave_out_what_is_gone(saved)
         asked = _override(saved, overrides)
         clips = clips_of_run(workdir, asked, is_place_given=is_place_given)
-        experiment = build_experiment(asked, clips=clips)
+        experiment = build_experiment(asked, clips=clips, is_for_training=False)
     checkpoints = Checkpoints(workdir, identity=experiment.identity, create=False)
     restored = checkpoints.restore(abstract_train_state(experiment), step)
     if restored is None:
@@ -182,7 +184,8 @@ def _is_of_weights(workdir: pathlib.Path, config: ConfigDict) -> bool:
 
 def _open_weights(workdir: pathlib.Path, config: ConfigDict, overrides: GenerateFlags) -> OpenedRun:
     """Open the weights that training of `config` would start from."""
-    experiment = build_experiment(_override(config.copy_and_resolve_references(), overrides))
+    asked = _override(config.copy_and_resolve_references(), overrides)
+    experiment = build_experiment(asked, is_for_training=False)
     logging.info("%s holds no run: %s it is", workdir, config.model.weights)
     state = make_state(experiment, run_keys(experiment.train.seed)[0])
     run = _opened(workdir, experiment, 0, state, overrides)
@@ -205,7 +208,8 @@ def _open_published(
         raise ValueError(f"--step={asked}: {workdir} is an exported model, of step {step} alone")
     with refusing_odd_fields(workdir / run_config.PUBLISHED_RUN_FILE):
         clips = read_recorded_clips(workdir) if overrides.data_folder is None else None
-        experiment = build_experiment(_override(saved, overrides), clips=clips or None)
+        asked_for = _override(saved, overrides)
+        experiment = build_experiment(asked_for, clips=clips or None, is_for_training=False)
     logging.info("%s holds published weights, of step %d", workdir, step)
     state = make_state(experiment, run_keys(experiment.train.seed)[0])
     return _opened(workdir, experiment, step, state, overrides)
@@ -223,19 +227,21 @@ def _opened(
     params = averaged_params(experiment.task, state)
     if overrides.adapter is None and overrides.adapter_scale is not None:
         raise ValueError(f"--adapter_scale={overrides.adapter_scale} needs --adapter")
+    adapter = None
     if overrides.adapter is not None:
-        params = _with_adapter(experiment, params, overrides)
+        path, scale = str(overrides.adapter), _strength(overrides.adapter_scale)
+        adapter = {"path": path, "scale": scale}
+        params = _with_adapter(experiment, params, path, scale)
     low_rank = state.ema_params if experiment.task.adaptation.rank else None
-    return OpenedRun(workdir, step, shown, params, low_rank, overrides.num_videos)
+    return OpenedRun(workdir, step, shown, params, low_rank, overrides.num_videos, adapter=adapter)
 
 
-def _with_adapter(experiment: Experiment, params: Params, overrides: GenerateFlags) -> Params:
+def _with_adapter(experiment: Experiment, params: Params, path: str, scale: float) -> Params:
     """Add the adapter of --adapter to the parameters."""
-    scale = _strength(overrides.adapter_scale)
     names = adapter_names(experiment.config.model.name)
     network = AdaptedNetwork(names, experiment.network.config, params)
     with naming("--adapter"):
-        file = read_adapter(pathlib.Path(str(overrides.adapter)))
+        file = read_adapter(pathlib.Path(path))
         pairs = named_pairs(file, network)
     logging.info("adds %g times %s", scale, file)
     return merge_adapter(params, pairs, network, file.layout, scale)

@@ -198,7 +198,7 @@ def _samples(files: CardFiles) -> str:
 
 
 def _figures(figures: Mapping[str, Any] | None) -> str:
-    if not figures:
+    if not figures or not figures["metrics"]:
         return ""
     columns = {"generated": figures["metrics"], **figures["references"]}
     heads = ["figure", *columns, "better"]
@@ -218,7 +218,7 @@ def _figures(figures: Mapping[str, Any] | None) -> str:
 def _how_to_load(run: OpenedRun) -> str:
     facts, asked, more = run.experiment.clip_facts, "num_videos=4", ""
     if facts.num_classes:
-        asked = "labels=[3, 1, 4]"
+        asked = "labels=[3, 1, 4]" if facts.num_digits == 1 else 'labels=["3-1", "4-1"]'
     if "text" in facts.cond_shapes:
         asked = 'captions=["..."], text_weights="ENCODER"'
         more = "\n\nENCODER is the folder of the text encoder that the clips were prepared with."

@@ -182,7 +182,8 @@ def _rebuilt(own: Experiment, config: ConfigDict) -> Experiment:
     is_same = _strides(config.pyramid) == [stage.strides for stage in own.pyramid.stages]
     shapes = own.shapes + (own.other_shapes if is_same else ())
     clips = {one.bucket: one.dataset for one in shapes}
-    made = build_experiment(config, list(own.mesh.devices.flat), clips=clips)
+    devices = list(own.mesh.devices.flat)
+    made = build_experiment(config, devices, clips=clips, is_for_training=False)
     return made.of_bucket(own.shapes[0].bucket) if own.other_shapes else made
 
 

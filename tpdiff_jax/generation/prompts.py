@@ -112,7 +112,7 @@ def read_requests(
         ValueError: when an entry does not fit the data set, or a flag would go unread.
     """
     dataset = experiment.dataset
-    _check_all_are_read(dataset, flags, is_number_given)
+    _check_all_are_read(experiment, flags, is_number_given)
     if flags.labels and not dataset.num_digits:
         raise ValueError("--labels: the run was trained without labels; leave it out")
     text = _open_encoder(dataset, flags)
@@ -160,8 +160,9 @@ def requests_of_captions(
     return Requests({**label, **encoder(captions)}, captions)
 
 
-def _check_all_are_read(dataset: Dataset, flags: SampleFlags, is_number_given: bool) -> None:
+def _check_all_are_read(experiment: Experiment, flags: SampleFlags, is_number_given: bool) -> None:
     """Raise ValueError for a flag that would change nothing of what is generated."""
+    dataset = experiment.dataset
     if dataset.num_digits:
         given = {
             "--videos_per_prompt": flags.videos_per_prompt != 1,
@@ -181,6 +182,12 @@ def _check_all_are_read(dataset: Dataset, flags: SampleFlags, is_number_given: b
         raise ValueError("--videos_per_prompt needs --caption or --prompts")
     elif flags.naming == "vbench" and not (dataset.null_cond or flags.texts_are_given):
         raise ValueError("--naming=vbench names videos after captions, and the run has none")
+    elif flags.text_weights and not (flags.texts_are_given or flags.negative_prompt):
+        raise ValueError("--text_weights needs --caption, --prompts or --negative_prompt")
+    elif flags.negative_prompt and set(experiment.sampler.stage_scales) == {1.0}:
+        raise ValueError(
+            "--negative_prompt: guidance_scale is 1, and guidance alone reads it; leave it out"
+        )
 
 
 def _open_encoder(dataset: Dataset, flags: SampleFlags) -> TextEncoder | None:

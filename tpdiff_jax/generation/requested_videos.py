@@ -31,14 +31,18 @@ class RequestedVideos(NamedTuple):
         return range(0, len(self.captions), self.batch_size)
 
     def batches(self) -> Iterator[tuple[np.ndarray, Sequence[str]]]:
-        """Make all videos, batch by batch, with their captions; none where all are ""."""
+        """Make all videos, batch by batch, with their captions."""
         for start in self.starts:
-            captions = self.captions[start : start + self.batch_size]
-            yield self.make(start), captions if any(captions) else ()
+            yield self.make(start), self.captions[start : start + self.batch_size]
 
 
 def request_videos(
-    run: OpenedRun, flags: SampleFlags, *, num_videos: int | None, seed: int
+    run: OpenedRun,
+    flags: SampleFlags,
+    *,
+    num_videos: int | None,
+    seed: int,
+    sampler: Sampler | None = None,
 ) -> RequestedVideos:
     """Read what is asked for; nothing is compiled or sampled before the first batch is made.
 
@@ -47,6 +51,8 @@ def request_videos(
         flags: what to show.
         num_videos: how many; None takes the config's number.
         seed: video j depends on (seed, j, its request) and nothing else.
+        sampler: of the run, kept from earlier requests so that nothing compiles again; one with a
+            negative prompt needs its own.
 
     Raises:
         ValueError: when an entry does not fit the data set.
@@ -56,16 +62,17 @@ def request_videos(
     requests, rows, null_cond = read_requests(
         experiment, flags, number, is_number_given=num_videos is not None
     )
-
     size = spec.batch_size
 
     @functools.cache
-    def sampler() -> Sampler:
+    def chosen() -> Sampler:
+        if sampler is not None and null_cond is None:
+            return sampler
         return Sampler(experiment, null_cond=null_cond)
 
     def make(start: int) -> np.ndarray:
         part = requests.take(rows[start : start + size])
-        return sampler()(run.params, part.cond, seed=seed, batch_size=size, first=start)
+        return chosen()(run.params, part.cond, seed=seed, batch_size=size, first=start)
 
     captions = requests.captions
     return RequestedVideos([captions[i] if captions else "" for i in rows], size, make)

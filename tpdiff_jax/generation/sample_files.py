@@ -33,7 +33,7 @@ def open_decoder(dataset: Dataset, weights: str) -> Decode | None:
     Args:
         dataset: knows whether its clips are latents, and whose.
         weights: folder of the video autoencoder, read when it is first used; "" leaves latents as
-            they are.
+            they are, and is for pixels.
 
     Returns:
         None for latents without a decoder.
@@ -44,6 +44,8 @@ def open_decoder(dataset: Dataset, weights: str) -> Decode | None:
     facts, field = dataset.encoders["video"], f"sample.video_weights={weights!r}"
     name, folder = facts["name"], pathlib.Path(weights)
     if name == "pixels":
+        if weights:
+            raise ValueError(f"{field} must be '': clips are pixels, which nothing decodes")
         return lambda videos: videos
     if not weights:
         return None
@@ -64,6 +66,8 @@ def open_decoder(dataset: Dataset, weights: str) -> Decode | None:
 class SampleWriter:
     """Writes videos as they come, numbered through, and a grid of the first ones at the end.
 
+    Under VBench's names there is no grid: VBench takes every file of the folder for a video.
+
     Attributes:
         names: of the files written, without their suffix.
     """
@@ -82,6 +86,7 @@ class SampleWriter:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._fps, self._decode = folder, fps, decode
         self._names = SampleNames(naming)
+        self._room = GRID_SIZE if naming != "vbench" else 0  # in the grid
         self._grid: list[np.ndarray] = []
         self._captions: list[str] = []
         self.names: list[str] = []
@@ -91,12 +96,13 @@ class SampleWriter:
 
         Args:
             videos: as the network generates them, [n, f, h, w, c].
-            captions: what each shows; empty for numbers alone.
+            captions: what each shows, "" for a number alone; empty for numbers alone.
 
         Returns:
             The frames as written, uint8 [n, F, H, W, 3]; None for latents.
         """
-        names = [self._names.next(captions[j] if captions else "") for j in range(len(videos))]
+        captions = list(captions) or [""] * len(videos)
+        names = [self._names.next(caption) for caption in captions]
         self.names += names
         if self._decode is None:
             for name, latents in zip(names, videos, strict=True):
@@ -107,16 +113,17 @@ class SampleWriter:
         frames = media.to_uint8(self._decode(videos))
         for name, video in zip(names, frames, strict=True):
             media.write_mp4(self._folder / f"{name}.mp4", video, fps=self._fps)
-        room = GRID_SIZE - len(self._grid)
-        self._grid += list(frames[:room])
-        self._captions += list(captions[:room])
+        self._grid += list(frames[: self._room])
+        self._captions += captions[: self._room]
+        self._room -= len(frames[: self._room])
         return frames
 
     def finish(self) -> None:
-        """Write `grid.gif`, or say why there is none."""
+        """Write `grid.gif` where there is one, and say what was written."""
         if self._grid:
-            path = self._folder / "grid.gif"
-            media.write_gif_grid(path, np.stack(self._grid), fps=self._fps, captions=self._captions)
+            path, captions = self._folder / "grid.gif", self._captions
+            shown = captions if any(captions) else ()
+            media.write_gif_grid(path, np.stack(self._grid), fps=self._fps, captions=shown)
         if self._decode is None:
             logging.warning(
                 "sample.video_weights is empty: %s holds latents, not videos", self._folder

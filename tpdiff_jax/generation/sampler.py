@@ -89,7 +89,8 @@ class Sampler:
             params: network parameters (the moving average, as a rule).
             cond: the entries that the data set's `cond_shapes` names, [n, ...] each.
             seed: video j depends on (seed, first + j, row j of the condition) and nothing else.
-            batch_size: videos at once; the last batch is padded.
+            batch_size: videos at once, rounded up to what the mesh divides; the last batch is
+                padded.
             first: number of the first video.
             on_progress: called with the number of finished videos.
 
@@ -99,6 +100,7 @@ class Sampler:
         shapes = self._experiment.clip_facts.cond_shapes
         num_videos = len(next(iter(cond.values())))
         key, mesh = jax.random.key(seed), self._experiment.mesh
+        batch_size = mesh_lib.rounded_up(batch_size, mesh)
         local = mesh_lib.local_rows(mesh, batch_size)
         batches = []
         for start in range(0, num_videos, batch_size):
@@ -121,7 +123,11 @@ class Sampler:
         return statistics.median(self._seconds[1:]) if self._seconds[1:] else None
 
     def trace(self, batch_size: int) -> jax.stages.Traced:
-        """Trace the program that generates `batch_size` videos, without parameters."""
+        """Trace the program that generates `batch_size` videos, without parameters.
+
+        Args:
+            batch_size: a size that the mesh divides.
+        """
         experiment, mesh = self._experiment, self._experiment.mesh
         batched = mesh_lib.sharding(mesh, "batch")
         index = jax.ShapeDtypeStruct((batch_size,), np.int32, sharding=batched)

@@ -2,7 +2,8 @@
 
     fvd              I3D's logits (evals/fvd.py), where `measure.fvd_weights` names a file
     statistics       24 fixed statistics (evals/video_statistics.py), needs no network
-    clipsim          CLIP's cosine with the captions, where `measure.clip_folder` names a folder
+    clipsim          CLIP's cosine with the captions, where `measure.clip_folder` names a folder;
+                     clips without a caption are left out of it
 
 The references go through the same code: other real clips ("ceiling"; for a Frechet distance the
 floor that the sample size sets), and these frozen at their first frame and with their frames
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tpdiff_jax.checks import check_choice
+from tpdiff_jax.checks import check_choice, counted
 from tpdiff_jax.data import Dataset
 from tpdiff_jax.evals.clipsim import ClipScorer, clipsim
 from tpdiff_jax.evals.fvd import RESIZE_KERNELS, frechet_video_distance, i3d_features
@@ -27,6 +28,8 @@ from tpdiff_jax.evals.i3d import MIN_I3D_FRAMES, NUM_LOGITS
 from tpdiff_jax.evals.i3d_weights import I3DWeights, load_i3d
 from tpdiff_jax.evals.measures import Evaluation, Metric
 from tpdiff_jax.evals.video_statistics import (
+    MIN_STATISTICS_FRAMES,
+    MIN_STATISTICS_SIDE,
     NUM_STATISTICS,
     statistics_distance,
     video_statistics,
@@ -36,6 +39,7 @@ from tpdiff_jax.measures.compared_sets import choose_sets, notes_on_sets
 
 Frames = NDArray[np.uint8]
 Videos = NDArray[np.float32]
+_CHANNELS = 3
 _CHUNK = 16  # clips whose frames are held at once
 _SHUFFLE_SEED = 0
 
@@ -114,11 +118,9 @@ class ClipMeasures:
             )
         self._spec, self._dataset = spec, dataset
         self._decode = decode
-        num_test, num_train = (dataset.num_clips(split) for split in ("test", "train"))
-        self._sets = choose_sets(num_test, num_train, num_clips)
-        dimensions = {"statistics": NUM_STATISTICS}
-        dimensions |= {"fvd": NUM_LOGITS} if spec.fvd_weights else {}
-        self._notes = notes_on_sets(self._sets, num_test, num_clips, dimensions)
+        self._num_wanted = num_clips
+        self._num_test, num_train = (dataset.num_clips(split) for split in ("test", "train"))
+        self._sets = choose_sets(self._num_test, num_train, num_clips)
         self._has_captions = bool(dataset.null_cond)
 
     @property
@@ -128,15 +130,62 @@ class ClipMeasures:
 
     @property
     def is_possible(self) -> bool:
-        """Whether there are enough clips, and pixels to be had of them."""
-        return self.num_videos >= 2 and (self._dataset.is_pixels or self._decode is not None)
+        """Whether there are enough clips, and large enough pixels to be had of them."""
+        return not self._obstacle
 
     @property
     def notes(self) -> Sequence[str]:
         """What a reader of the figures has to know: training clips among the sets, small sets."""
+        if self._obstacle:
+            return [self._obstacle]
+        notes = self._notes_on_sets()
+        if self._spec.fvd_weights and not self._measures_fvd:
+            notes.append(
+                f"fvd is not measured: clips have {counted(self._clip_shape[0], 'frame')}, and "
+                f"I3D needs {MIN_I3D_FRAMES}"
+            )
+        return notes + self._notes_on_captions()
+
+    @functools.cached_property
+    def _obstacle(self) -> str:
+        """Why nothing is measured; "" where something is. Of latents one clip is decoded."""
         if not self._dataset.is_pixels and self._decode is None:
-            return ["nothing is measured: clips are latents, and no autoencoder was named"]
-        return self._notes
+            return "nothing is measured: clips are latents, and no autoencoder was named"
+        if self.num_videos < 2:
+            return self._notes_on_sets()[0]
+        frames, *sides, channels = self._clip_shape
+        if (
+            frames < MIN_STATISTICS_FRAMES
+            or min(sides) < MIN_STATISTICS_SIDE
+            or channels != _CHANNELS
+        ):
+            return (
+                f"nothing is measured: clips have [f, h, w, c] {list(self._clip_shape)}, and "
+                f"{MIN_STATISTICS_FRAMES} frames of {MIN_STATISTICS_SIDE} pixels a side or more "
+                f"are needed, in {_CHANNELS} channels"
+            )
+        return ""
+
+    def _notes_on_captions(self) -> list[str]:
+        if not self._spec.clip_folder:
+            return []
+        if not self._has_captions:
+            return ["clipsim is not measured: the run is trained without captions"]
+        n, captioned = self.num_videos, len(self._captioned)
+        if not self._measures_clipsim:
+            return [
+                f"clipsim is not measured: of {n} clips {captioned} "
+                f"{'has' if captioned == 1 else 'have'} a caption, and two are needed"
+            ]
+        if captioned < n:
+            return [f"clipsim is that of {captioned} clips of {n}: the others have no caption"]
+        return []
+
+    def _notes_on_sets(self) -> list[str]:
+        dimensions = {"statistics": NUM_STATISTICS}
+        if self.num_videos >= 2 and self._measures_fvd:
+            dimensions["fvd"] = NUM_LOGITS
+        return notes_on_sets(self._sets, self._num_test, self._num_wanted, dimensions)
 
     def conditions(self) -> dict[str, np.ndarray]:
         """Return what the real clips show, and generated ones are to: name -> [n, ...]."""
@@ -163,7 +212,7 @@ class ClipMeasures:
         chunks = (frames[i : i + _CHUNK] for i in range(0, len(frames), _CHUNK))
         metrics = self._distances(joined(map(self._features, chunks)))
         if self._measures_clipsim:
-            metrics["clipsim"] = self._clipsim(frames, self._captions)
+            metrics["clipsim"] = self._clipsim(frames, self._captions_shown)
         return {
             "metrics": metrics,
             "references": self._references,
@@ -196,23 +245,41 @@ class ClipMeasures:
 
     @functools.cached_property
     def _weights(self) -> I3DWeights | None:
-        path = self._spec.fvd_weights
-        return load_i3d(pathlib.Path(path)) if path else None
+        return load_i3d(pathlib.Path(self._spec.fvd_weights)) if self._measures_fvd else None
+
+    @property
+    def _measures_fvd(self) -> bool:
+        """Not of clips that turn out too short once they are decoded."""
+        return bool(self._spec.fvd_weights) and self._clip_shape[0] >= MIN_I3D_FRAMES
 
     @property
     def _measures_clipsim(self) -> bool:
-        return bool(self._spec.clip_folder) and self._has_captions
+        """Of captions that the run is trained on, which exist for two clips or more."""
+        is_asked = bool(self._spec.clip_folder) and self._has_captions
+        return is_asked and len(self._captioned) >= 2
+
+    @property
+    def _captioned(self) -> list[int]:
+        """Clips of the set that have a caption."""
+        return [i for i, caption in enumerate(self._captions) if caption]
+
+    @property
+    def _captions_shown(self) -> list[str]:
+        return [self._captions[i] for i in self._captioned]
 
     @functools.cached_property
     def _scorer(self) -> ClipScorer:
         return ClipScorer(pathlib.Path(self._spec.clip_folder))
 
     def _clipsim(self, clips: Frames, captions: Sequence[str]) -> float:
-        return clipsim(self._scorer.similarities, clips, captions)
+        """Of the set's clips, those without a caption left out, with a caption each."""
+        return clipsim(self._scorer.similarities, clips[self._captioned], captions)
 
     @functools.cached_property
     def _clip_shape(self) -> tuple[int, ...]:
-        """[f, h, w, 3] of a clip as measured: latents are decoded."""
+        """[f, h, w, c] of a clip as measured: latents are decoded."""
+        if self._dataset.is_pixels:
+            return (self._dataset.num_frames, *self._dataset.frame_shape)
         split, first = self._sets.real
         return self._frames(self._dataset.clip(split, 0, first)["video"][None]).shape[1:]
 
@@ -265,8 +332,9 @@ class ClipMeasures:
         references = {name: self._distances(joined(parts)) for name, parts in features.items()}
         if self._measures_clipsim:
             clips = np.concatenate(list(self._chunks(*self._sets.real)))
-            others = self._captions[-1:] + self._captions[:-1]
-            references["ceiling"]["clipsim"] = self._clipsim(clips, self._captions)
+            captions = self._captions_shown
+            others = captions[-1:] + captions[:-1]
+            references["ceiling"]["clipsim"] = self._clipsim(clips, captions)
             references["others"] = {"clipsim": self._clipsim(clips, others)}
         return references
 

@@ -34,6 +34,11 @@ def choose_sets(num_test: int, num_train: int, num_clips: int) -> Sets:
     return Sets(half, (split, 0), (split, half))
 
 
+def one_video(num_wanted: int) -> str:
+    """Return why nothing is measured where sets of fewer than two videos are asked for."""
+    return f"nothing is measured: eval.num_videos={num_wanted}, and a set needs two videos"
+
+
 def notes_on_sets(
     sets: Sets, num_test: int, num_wanted: int, dimensions: Mapping[str, int]
 ) -> list[str]:
@@ -46,6 +51,8 @@ def notes_on_sets(
         dimensions: d of each Frechet distance, by the name of its figure.
     """
     n, notes = sets.num_clips, []
+    if num_wanted < 2:
+        return [one_video(num_wanted)]
     held_out = f"{counted(num_test, 'clip')} held out"
     more = "prepare.test_share or a column of splits holds out more"
     if n < 2:

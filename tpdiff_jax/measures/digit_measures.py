@@ -12,8 +12,14 @@ import numpy as np
 
 from tpdiff_jax.data import Dataset, stack_clips
 from tpdiff_jax.digits.digit_physics import DigitWorld
-from tpdiff_jax.digits.figures import DIGIT_METRICS, evaluate_videos, reference_figures
+from tpdiff_jax.digits.figures import (
+    DIGIT_METRICS,
+    MIN_DIGIT_FRAMES,
+    evaluate_videos,
+    reference_figures,
+)
 from tpdiff_jax.evals.measures import Evaluation
+from tpdiff_jax.measures.compared_sets import one_video
 
 
 class RealClips(NamedTuple):
@@ -32,7 +38,7 @@ class DigitMeasures:
         Args:
             dataset: Moving Digits.
             world: their geometry.
-            num_videos: n, size of every set, 2 or more.
+            num_videos: n, size of every set; nothing is measured of fewer than 2.
             seed: of the real clips.
         """
         self._dataset, self._world = dataset, world
@@ -40,8 +46,8 @@ class DigitMeasures:
 
     @property
     def is_possible(self) -> bool:
-        """Real clips are drawn on demand."""
-        return True
+        """Whether there are videos enough, of frames enough; real clips are drawn on demand."""
+        return not self.notes
 
     @property
     def num_videos(self) -> int:
@@ -50,7 +56,14 @@ class DigitMeasures:
 
     @property
     def notes(self) -> Sequence[str]:
-        """None: real clips are drawn as needed, and measured exactly."""
+        """Why nothing is measured; else none: real clips are as many as needed, and exact."""
+        if self._num_videos < 2:
+            return [one_video(self._num_videos)]
+        if (frames := self._dataset.num_frames) < MIN_DIGIT_FRAMES:
+            return [
+                f"nothing is measured: data.num_frames={frames}, and motion needs "
+                f"{MIN_DIGIT_FRAMES} frames"
+            ]
         return ()
 
     def conditions(self) -> Mapping[str, np.ndarray]:

@@ -12,6 +12,7 @@ from typing import Any
 from absl import logging
 
 import tpdiff_jax
+from tpdiff_jax.checks import first_line_of
 
 SECONDS_TO_ANSWER = 10.0
 LOCAL_RAY = "local"  # ray's own word for a ray of this process
@@ -74,12 +75,3 @@ def _check_answers(address: str) -> None:
             socket.create_connection((host.strip("[]"), int(port)), SECONDS_TO_ANSWER).close()
         except (OSError, OverflowError) as error:
             raise ValueError(f"--engine_address={address}: no ray answers: {error}") from error
-
-
-def first_line_of(error: Exception) -> str:
-    """Return what an error says, without the pages that ray adds; its name where it says nothing.
-
-    Args:
-        error: any.
-    """
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -20,11 +20,12 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from tpdiff_jax.checks import first_line_of
 from tpdiff_jax.clips.bucket import Bucket
 from tpdiff_jax.preparation.clip_encoder import PIXELS, ClipEncoder
 from tpdiff_jax.preparation.decode_pool import DecodePool, decoding
 from tpdiff_jax.preparation.prepare_spec import PrepareSpec
-from tpdiff_jax.preparation.ray_cluster import LOCAL_RAY, connected_ray, first_line_of
+from tpdiff_jax.preparation.ray_cluster import LOCAL_RAY, connected_ray
 from tpdiff_jax.preparation.shard_plan import ShardJob
 from tpdiff_jax.preparation.shard_writer import store_clips
 

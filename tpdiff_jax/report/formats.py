@@ -32,9 +32,15 @@ def with_prefix(value: Any, unit: str = "") -> str:
     """A number with three places and a decimal prefix: 1.23 TFLOP."""
     if not is_number(value):
         return MISSING
+    value = _rounded(value)  # first: 999,960 is 1 M
     power = 0 if value == 0 else int(math.log10(abs(value)) // 3)
     power = min(max(power, 0), len(_PREFIXES) - 1)
     return f"{value / 1000**power:.3g} {_PREFIXES[power]}{unit}".strip()
+
+
+def _rounded(value: float) -> float:
+    """To three places, as it is shown."""
+    return float(f"{value:.3g}")
 
 
 def byte_count(value: Any) -> str:
@@ -44,16 +50,16 @@ def byte_count(value: Any) -> str:
     power = 0
     while value >= 1024 and power < len(_UNITS) - 1:
         value, power = value / 1024, power + 1
-    return f"{value:.{4 if value >= 1000 else 3}g} {_UNITS[power]}"
+    return f"{value:.{4 if value >= 999.5 else 3}g} {_UNITS[power]}"
 
 
 def seconds(value: Any) -> str:
     """A duration: 123 ms, 4.56 s, 12 min 5 s or 2 h 7 min."""
     if not is_number(value):
         return MISSING
-    if value < 1:
+    if (shown := _rounded(value)) < 1:
         return f"{1000 * value:.3g} ms"
-    if value < 60:
+    if shown < 60:
         return f"{value:.3g} s"
     minutes, s = divmod(round(value), 60)
     hours, minutes = divmod(minutes, 60)
@@ -62,7 +68,9 @@ def seconds(value: Any) -> str:
 
 def percent(value: Any) -> str:
     """A share as per cent."""
-    return f"{100 * value:.3g} %" if is_number(value) else MISSING
+    if not is_number(value):
+        return MISSING
+    return f"{100 * value:.0f} %" if abs(value) >= 9.995 else f"{100 * value:.3g} %"
 
 
 def tick_text(value: float, _: int = 0) -> str:

@@ -63,7 +63,7 @@ def report_html(run: RunRecord) -> str:
     notes = [Note(problem) for problem in run.problems]
     told = run.results.get("notes")
     notes += [Note(f"Evaluation: {text}.") for text in told or () if isinstance(text, str)]
-    if not run.evaluation and not run.results.get("metrics"):
+    if not run.evaluation and not run.results.get("metrics") and not told:
         notes.append(Note("This run has not been evaluated yet."))
     name = run.workdir.resolve().name
     return render_page(

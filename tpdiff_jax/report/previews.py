@@ -52,8 +52,10 @@ def grid_preview(path: Path) -> Preview | None:
     try:
         with Image.open(path, formats=["GIF"]) as picture:
             width, height = picture.size
-            frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(picture)]
-            milliseconds = picture.info.get("duration", _FRAME_MILLISECONDS)
+            frames, milliseconds = [], []
+            for frame in ImageSequence.Iterator(picture):
+                frames.append(frame.convert("RGB"))
+                milliseconds.append(frame.info.get("duration", _FRAME_MILLISECONDS))
         frames[0].quantize(_STILL_COLOURS, dither=Image.Dither.NONE).save(buffer, "GIF")
         moving = min((_webp(frames, milliseconds, **coding) for coding in _CODINGS), key=len)
     except _BROKEN:
@@ -67,10 +69,10 @@ def grid_preview(path: Path) -> Preview | None:
     )
 
 
-def _webp(frames: Sequence[Image.Image], milliseconds: int, **coding: Any) -> bytes:
-    """An endless animation whose frames all last equally long."""
+def _webp(frames: Sequence[Image.Image], milliseconds: Sequence[int], **coding: Any) -> bytes:
+    """An endless animation; each frame lasts as long as in the GIF, which merges equal ones."""
     buffer, (first, *rest) = io.BytesIO(), frames
-    options = {"duration": milliseconds, "loop": 0, "method": _EFFORT, **coding}
+    options = {"duration": list(milliseconds), "loop": 0, "method": _EFFORT, **coding}
     first.save(buffer, "WEBP", save_all=True, append_images=rest, **options)
     return buffer.getvalue()
 

@@ -10,6 +10,9 @@ import importlib.util
 import pathlib
 from typing import Any, NamedTuple
 
+from tpdiff_jax.checks import first_line_of
+from tpdiff_jax.files.json_files import refusing_odd_fields
+
 BUFFERS = ("position_ids",)
 """Left-over tensors that are no weights: older files hold the numbers 0, 1, 2, ... of positions."""
 
@@ -51,17 +54,19 @@ def open_model(
     transformers, torch = _import("transformers", purpose), _import("torch", purpose)
     _check_vocabulary(tokenizer)
     try:
-        words = transformers.AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
-        model, info = getattr(transformers, kind).from_pretrained(
-            weights,
-            local_files_only=True,
-            use_safetensors=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
+        with refusing_odd_fields(tokenizer):
+            words = transformers.AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
+        with refusing_odd_fields(weights):
+            model, info = getattr(transformers, kind).from_pretrained(
+                weights,
+                local_files_only=True,
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         folders = " and ".join(str(folder) for folder in dict.fromkeys((weights, tokenizer)))
-        raise ValueError(f"{folders}: {error}") from error
+        raise ValueError(f"{folders}: {first_line_of(error)}") from error
     _check_complete(weights, info)
     num_words, num_rows = len(words), model.config.get_text_config().vocab_size
     if num_words > num_rows:
