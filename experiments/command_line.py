@@ -29,7 +29,10 @@ def split_seeds(text: str) -> list[int]:
     Raises:
         ValueError: without any, for one that comes twice, or for what is no whole number.
     """
-    seeds = [int(seed) for seed in split_names(text)]
+    try:
+        seeds = [int(seed) for seed in split_names(text)]
+    except ValueError:
+        seeds = []
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"--seeds={text}; allowed: whole numbers that differ, at least one")
     return seeds

@@ -7,7 +7,7 @@ import pytest
 
 from bench import cost
 from experiments import compare
-from experiments.command_line import output_file, output_folder
+from experiments.command_line import output_file, output_folder, split_seeds
 
 
 @pytest.fixture
@@ -48,3 +48,10 @@ def test_programs_end_with_code_2_before_they_start(
     except SystemExit as stop:
         code = stop.code
     assert code == 2 and "no folder that can be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", ",", "0,0", "1,01", "a", "1.5"])
+def test_seeds_are_whole_numbers_that_differ(text: str) -> None:
+    assert split_seeds("2,0,-1") == [2, 0, -1]
+    with pytest.raises(ValueError, match=f"--seeds={text}; allowed: whole numbers that differ"):
+        split_seeds(text)
