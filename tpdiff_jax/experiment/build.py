@@ -239,10 +239,10 @@ def _build_alignment(read: ConfigReader, train: TrainSpec) -> method.AlignmentSp
         **read.group("alignment", "mode", "level", "group_size", "num_candidates")
     )
     unit, factors = train.grad_accum_steps, f"train.grad_accum_steps={train.grad_accum_steps}"
-    if spec.mode in ("nearest", "hungarian"):
+    if spec.batch_unit > 1:
         unit, factors = (
-            unit * spec.group_size,
-            f"{factors} * alignment.group_size={spec.group_size}",
+            unit * spec.batch_unit,
+            f"{factors} * alignment.group_size={spec.batch_unit}",
         )
     if train.batch_size % unit:
         raise ValueError(f"train.batch_size={train.batch_size} must be a multiple of {factors}")
