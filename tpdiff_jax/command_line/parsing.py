@@ -83,6 +83,18 @@ def parse(argv: Sequence[str]) -> Command:
     return Command(mode, found)
 
 
+def read_mode(argv: Sequence[str]) -> str | None:
+    """Return the mode of a command line before all of it is read; None where there is no such.
+
+    Args:
+        argv: the program's name and its arguments.
+    """
+    try:
+        return _read_mode(_with_flag_files(argv))
+    except ValueError:
+        return None
+
+
 def _new_values() -> flags.FlagValues:
     values = flags.FlagValues()
     values.set_gnu_getopt(True)  # else what stands behind a word that is no flag is not read
