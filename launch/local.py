@@ -59,8 +59,10 @@ def extra_environment(num_devices: int | None) -> dict[str, str]:
     if num_devices is None:
         return {}
     forced = f"--xla_force_host_platform_device_count={num_devices}"
-    flags = f"{forced} {os.environ.get('XLA_FLAGS', '')}".strip()
-    return {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+    flags = f"{os.environ.get('XLA_FLAGS', '')} {forced}".strip()  # of two, XLA takes the last
+    # jax's own number goes before XLA's, where the caller has set one.
+    own = {"JAX_NUM_CPU_DEVICES": str(num_devices)}
+    return {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, **own}
 
 
 def run_all(lines: Sequence[Sequence[str]], extra: Mapping[str, str]) -> int:
