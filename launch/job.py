@@ -125,7 +125,7 @@ def parse_job(options: argparse.Namespace, rest: Sequence[str]) -> Job:
 def check_config(job: Job) -> None:
     """Refuse what the trainer would refuse, before machines are asked for.
 
-    Data and devices are the workers'; what can be known without them is checked.
+    Clips and devices are the workers'; what can be known without them is checked.
 
     Args:
         job: its config file is run, as by the trainer.
@@ -134,6 +134,9 @@ def check_config(job: Job) -> None:
         ValueError: naming the field, for one that does not exist or a value that is not allowed.
     """
     config = read_config(str(ROOT / job.config), job.overrides)
-    from tpdiff_jax.experiment.build import check_fields  # imports jax, which no other verb needs
+    import jax  # which no other verb needs
 
+    from tpdiff_jax.experiment.build import check_fields
+
+    jax.config.update("jax_platforms", "cpu")  # accelerators here, if any, are not ours
     check_fields(config)
