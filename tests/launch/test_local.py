@@ -73,6 +73,15 @@ def test_a_wish_to_stop_goes_on_to_all_processes(number, tmp_path):
     assert local.run_all([[*python(wait), str(path)] for path in ready], {}) == 3
 
 
+def test_a_second_ctrl_c_says_that_nothing_goes_on(monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(local, "run_all", interrupted)
+    assert local.main(["--", "--workdir=x", "--config=none.py"]) == 130
+    assert capsys.readouterr().err == "launch.local: all processes were ended at once\n"
+
+
 @pytest.mark.parametrize(
     ("name", "code"), [("SIGTERM", 3), ("SIGKILL", 137), ("SIGINT", 130), ("SIGABRT", 134)]
 )
