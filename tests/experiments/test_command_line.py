@@ -24,6 +24,14 @@ def test_folders_there_and_new_are_taken(tmp_path: pathlib.Path) -> None:
     assert list(tmp_path.iterdir()) == [], "looking makes nothing"
 
 
+def test_a_leading_tilde_is_the_users_folder(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for kind in (output_file, output_folder):
+        assert kind("~/out") == tmp_path / "out"
+
+
 def test_a_file_is_replaced_where_a_file_is_written_and_no_folder(file: pathlib.Path) -> None:
     assert output_file(str(file)) == file
     with pytest.raises(argparse.ArgumentTypeError, match="no folder that can be written"):
