@@ -3,7 +3,7 @@
 A step is a function of the state, (seed, step) and the config, so on the same platform and number
 of devices it must give the loss and gradient norm that `metrics.jsonl` holds (`step_loss`,
 `step_grad_norm`: a float32 written as a JSON number comes back exactly). A run that was made longer
-has another schedule now; steps taken at its old learning rates are not the replayed ones, and say so.
+has another schedule now: steps taken at its old learning rates cannot be taken again, and it says so.
 """
 
 import math

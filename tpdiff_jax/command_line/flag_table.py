@@ -47,8 +47,8 @@ class Flag(NamedTuple):
         modes: those that own it.
         text: its help.
         kind: "text", "path" (no address such as gs://), "place" (a path or an address of a
-            bucket), "cache" (a path, an address of any kind or a word), "integer", "number", "list" (joined by commas), "repeated", "switch" (--NAME
-            and --noNAME) or "config".
+            bucket), "cache" (a path, any address or a word), "integer", "number", "list" (joined
+            by commas), "repeated", "switch" (--NAME and --noNAME) or "config".
         default: value where it is not given.
         allowed: its words, where they are few.
         least: smallest number.

@@ -84,8 +84,8 @@ def parse(argv: Sequence[str]) -> Command:
         _put_home_into_fields(config)
     found = {name: values[name].value for name in owned}
     for name, flag in owned.items():
-        if flag.kind in _MAY_BE_PATHS and found[name] is not None:
-            found[name] = at_home(found[name])
+        if flag.kind in _MAY_BE_PATHS and (path := found[name]) is not None:
+            found[name] = at_home(str(path))
     for name, flag in owned.items():
         _check(mode, name, flag, found[name])
     return Command(mode, found)

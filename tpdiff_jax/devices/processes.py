@@ -61,8 +61,8 @@ def _check_range(given: ProcessFlags) -> None:
     found = _ADDRESS.fullmatch(given.coordinator_address or "")  # others end JAX in a crash
     if not found or not 1 <= int(found[2]) <= _LAST_PORT:
         raise ValueError(
-            f"--coordinator_address={given.coordinator_address} must be HOST:PORT, with a port from "
-            f"1 to {_LAST_PORT}"
+            f"--coordinator_address={given.coordinator_address} must be HOST:PORT, with a port "
+            f"from 1 to {_LAST_PORT}"
         )
 
 

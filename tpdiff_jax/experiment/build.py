@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from tpdiff_jax import method
 from tpdiff_jax.checks import check_at_least
-from tpdiff_jax.data import DATASETS, ClipFacts, ClipShape, Dataset
+from tpdiff_jax.data import ClipFacts, ClipShape, Dataset
 from tpdiff_jax.data.step_schedule import validate_stage_probs
 from tpdiff_jax.devices import mesh as mesh_lib
 from tpdiff_jax.experiment.experiment import Experiment
