@@ -153,7 +153,7 @@ def test_replay_gives_the_bits_of_a_logged_step(
 
 @pytest.mark.parametrize(
     ("step", "changed", "is_told"),
-    [(2, 2, True), (2, 1, True), (5, 3, False)],  # the checkpoint of step 3 is after its change
+    [(2, 2, True), (2, 1, True), (2, 3, False)],
 )
 def test_replay_calls_no_difference_what_another_schedule_has_made(
     step: int,
@@ -163,13 +163,15 @@ def test_replay_calls_no_difference_what_another_schedule_has_made(
     tmp_path: pathlib.Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """As in a run that was made longer: a step between checkpoints had another rate then."""
+    """As in a run that was made longer: a step up to the replayed one had another rate then."""
     workdir = shutil.copytree(stopped, tmp_path / "run")
     path = workdir / "metrics.jsonl"
     lines = read_metrics(path)
-    line = lines[step - 1]
-    line["step_loss"] = float(np.nextafter(np.float32(line["step_loss"]), np.float32(9)))
-    lines[changed - 1]["learning_rate"] *= 1.5
+    for line in lines:
+        if line["step"] == step:
+            line["step_loss"] = float(np.nextafter(np.float32(line["step_loss"]), np.float32(9)))
+        if line["step"] == changed:
+            line["learning_rate"] *= 1.5
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert replay.replay(workdir, step) == is_told
     out = capsys.readouterr().out

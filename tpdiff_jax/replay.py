@@ -2,8 +2,8 @@
 
 A step is a function of the state, (seed, step) and the config, so on the same platform and number
 of devices it must give the loss and gradient norm that `metrics.jsonl` holds (`step_loss`,
-`step_grad_norm`: a float32 written as a JSON number comes back exactly). A run that was made longer
-has another schedule now: steps taken at its old learning rates cannot be taken again, and it says so.
+`step_grad_norm`: a float32 written as a JSON number comes back exactly). Steps that a run took
+before it was made longer had the learning rates of another schedule, and cannot be taken again.
 """
 
 import math
