@@ -26,7 +26,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs import prepare as prepare_config
-from experiments.command_line import command_parser, output_folder, split_names
+from experiments.command_line import command_parser, output_folder, split_names, split_seeds
 from experiments.grid.grids import VANILLA
 from experiments.grid.overrides import merge_overrides, parse_overrides, read_config
 from experiments.grid.plan import equal_flops_steps, mean_step_flops
@@ -207,6 +207,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options, rest = _parser().parse_known_args(argv)
     out, runs = options.out, []
     try:
+        seeds = split_seeds(options.seeds)
         base = merge_overrides(parse_overrides(rest), {"data.folder": str(out / "clips")})
         model = read_config(options.config, base).model
         if unknown := set(split_names(options.arms)) - set(ARMS):
@@ -215,14 +216,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         captions = write_videos(out / "videos", digits, options.num_clips)
         write_encoders(out, digits, captions, model)
         prepare_clips(out, digits, model)
-        for seed in split_names(options.seeds):
+        for seed in seeds:
             for arm in split_names(options.arms):
-                fields = arm_overrides(options.config, base, arm) | {"train.seed": seed}
+                fields = arm_overrides(options.config, base, arm) | {"train.seed": str(seed)}
                 folder = out / "runs" / f"{arm}_seed_{seed}"
                 train(build_experiment(read_config(options.config, fields)), folder)
                 run = open_run(folder)
                 spent = run.step * mean_step_flops(run.experiment)
-                facts = {"arm": arm, "seed": int(seed), "steps": run.step, "train_flops": spent}
+                facts = {"arm": arm, "seed": seed, "steps": run.step, "train_flops": spent}
                 runs.append(facts | measure(run, digits, out, options.num_videos))
                 print(f"{arm}: label accuracy {runs[-1]['metrics']['label_accuracy']:.3f}")
     except ValueError as error:

@@ -4,7 +4,7 @@ import argparse
 import os
 import pathlib
 
-from tpdiff_jax.checks import check_no_address
+from tpdiff_jax.checks import at_home, check_no_address
 from tpdiff_jax.files.folders import nearest_there
 
 
@@ -29,7 +29,10 @@ def split_seeds(text: str) -> list[int]:
     Raises:
         ValueError: without any, for one that comes twice, or for what is no whole number.
     """
-    seeds = [int(seed) for seed in split_names(text)]
+    try:
+        seeds = [int(seed) for seed in split_names(text)]
+    except ValueError:
+        seeds = []
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"--seeds={text}; allowed: whole numbers that differ, at least one")
     return seeds
@@ -42,7 +45,7 @@ def output_folder(text: str) -> pathlib.Path:
         ArgumentTypeError: for an address such as gs://bucket, for what can be no folder, or cannot
             be written: after an hour of measuring, or training, it would be too late to say so.
     """
-    path = pathlib.Path(text)
+    path = pathlib.Path(at_home(text))
     _check_room(text, path)
     return path
 
@@ -53,7 +56,7 @@ def output_file(text: str) -> pathlib.Path:
     Raises:
         ArgumentTypeError: for an address such as gs://bucket, or where nothing can be made.
     """
-    path = pathlib.Path(text)
+    path = pathlib.Path(at_home(text))
     _check_room(text, path.parent)
     return path
 

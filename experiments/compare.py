@@ -120,8 +120,9 @@ def write_outputs(
     write_json(out / "summary.json", {**setting, **summary, "commands": commands})
     page = write_summary(f"Grid {setting['grid']}", summary, metrics)
     write_durably(out / "summary.md", page)
-    draw_curves(out / "curves", curves, metrics, summary["references"])
-    print(f"wrote {out / 'summary.md'}, summary.json, curves.png, curves.svg")
+    drawn = draw_curves(out / "curves", curves, metrics, summary["references"])
+    more = ", curves.png, curves.svg" if drawn else ""
+    print(f"wrote {out / 'summary.md'}, summary.json{more}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -32,7 +32,7 @@ import yaml
 from launch.job import job_parser, parse_job
 from launch.jobset import ACCELERATORS, CONTAINER, Pods, make_jobset
 from launch.names import check_job_name, check_label, check_place, check_polls
-from launch.runner import EXIT_FAILED, Runner, run_program
+from launch.runner import EXIT_FAILED, PATIENCE, CommandFailed, Runner, run_program
 
 PROGRAM = "launch.gke"
 
@@ -75,14 +75,25 @@ def wait(kubectl: Sequence[str], name: str, runner: Runner, poll_seconds: float)
     """Wait for the end of a JobSet; return 0 when it has completed, 1 when it has failed.
 
     Raises:
-        CommandFailed: when kubectl cannot tell.
+        CommandFailed: when kubectl cannot tell at first, or for a while, or there is no JobSet.
     """
     command = [*kubectl, "get", "jobset", name, "--output=json"]
     done = '{"status": {"conditions": [{"type": "Completed", "status": "True"}]}}'
     runner.note(f"every {poll_seconds:g} s, until it is Completed or Failed:")
-    shown = 0
+    shown = failures = 0
+    was_there = False
     while True:
-        status = json.loads(runner.read(command, in_dry_run=done, is_quiet=True)).get("status", {})
+        try:
+            answer = runner.read(command, in_dry_run=done, is_quiet=True)
+        except CommandFailed as failure:
+            failures += 1
+            if not was_there or failures >= PATIENCE or "NotFound" in failure.stderr:
+                raise
+            runner.note(f"no answer ({failures} of {PATIENCE}): {failure}")
+            runner.sleep(poll_seconds)
+            continue
+        failures, was_there = 0, True
+        status = json.loads(answer).get("status", {})
         if status.get("restarts", 0) != shown:
             shown = status["restarts"]
             runner.note(f"restarted {shown} times")

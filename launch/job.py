@@ -6,11 +6,12 @@ import pathlib
 import signal
 from collections.abc import Mapping, Sequence
 
-from experiments.grid.overrides import overrides_to_flags, parse_overrides
+from experiments.grid.overrides import overrides_to_flags, parse_overrides, read_config
 from launch.archive import check_inside
 from launch.names import check_job_name, check_no_control
 from tpdiff_jax.checks import check_no_address
-from tpdiff_jax.command_line import ExitCode, parse
+from tpdiff_jax.command_line import ExitCode
+from tpdiff_jax.command_line.shipped_configs import config_names
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -72,6 +73,11 @@ class Job:
             raise ValueError(f"--workdir={self.workdir} must be an absolute path on the workers")
 
 
+def config_file(given: str) -> str:
+    """Return the file of a shipped config that --config names, and anything else as it is."""
+    return f"configs/{given}.py" if given in config_names() else given
+
+
 def job_parser(program: str, description: str | None) -> argparse.ArgumentParser:
     """Return a parser with the options that all launchers share."""
     parser = argparse.ArgumentParser(
@@ -81,7 +87,9 @@ def job_parser(program: str, description: str | None) -> argparse.ArgumentParser
         allow_abbrev=False,
     )
     parser.add_argument("--name", required=True, help="what the cluster calls the job")
-    parser.add_argument("--config", default="configs/flow.py", help="config file")
+    parser.add_argument(
+        "--config", default="configs/flow.py", help="config file, or the name of a shipped one"
+    )
     parser.add_argument(
         "--workdir", help="the run's folder, on a file system that outlives the machines"
     )
@@ -106,7 +114,7 @@ def parse_job(options: argparse.Namespace, rest: Sequence[str]) -> Job:
         raise ValueError("--workdir is required")
     job = Job(
         name=options.name,
-        config=options.config,
+        config=config_file(options.config),
         workdir=options.workdir,
         overrides=parse_overrides(rest),
     )
@@ -117,7 +125,7 @@ def parse_job(options: argparse.Namespace, rest: Sequence[str]) -> Job:
 def check_config(job: Job) -> None:
     """Refuse what the trainer would refuse, before machines are asked for.
 
-    Data and devices are the workers'; what can be known without them is checked.
+    Clips and devices are the workers'; what can be known without them is checked.
 
     Args:
         job: its config file is run, as by the trainer.
@@ -125,12 +133,10 @@ def check_config(job: Job) -> None:
     Raises:
         ValueError: naming the field, for one that does not exist or a value that is not allowed.
     """
-    arguments = [
-        f"--config={ROOT / job.config}",
-        f"--workdir={job.workdir}",
-        *overrides_to_flags(job.overrides),
-    ]
-    config = parse(["tpdiff_jax", *arguments]).values["config"]
-    from tpdiff_jax.experiment.build import check_fields  # imports jax, which no other verb needs
+    config = read_config(str(ROOT / job.config), job.overrides)
+    import jax  # which no other verb needs
 
+    from tpdiff_jax.experiment.build import check_fields
+
+    jax.config.update("jax_platforms", "cpu")  # accelerators here, if any, are not ours
     check_fields(config)

@@ -4,7 +4,8 @@ r"""Train in several processes of this machine, as several machines would.
 
 What follows `--` is the trainer's command line. Every process gets its number and the address of
 the first one. --devices is for CPUs: so many forced host devices in each process. A SIGTERM or one
-Ctrl-C goes on to all of them, and they stop after the same step. When one dies, the others, which
+Ctrl-C goes on to all of them, and they stop after the same step; a second one ends them at once,
+with code 130. When one dies, the others, which
 would wait for it, are ended too: the same command resumes the run.
 
 Exit codes: the trainer's; of several failures the first; 3 where SIGTERM ended a process, however
@@ -59,8 +60,10 @@ def extra_environment(num_devices: int | None) -> dict[str, str]:
     if num_devices is None:
         return {}
     forced = f"--xla_force_host_platform_device_count={num_devices}"
-    flags = f"{forced} {os.environ.get('XLA_FLAGS', '')}".strip()
-    return {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+    flags = f"{os.environ.get('XLA_FLAGS', '')} {forced}".strip()  # of two, XLA takes the last
+    # jax's own number goes before XLA's, where the caller has set one.
+    own = {"JAX_NUM_CPU_DEVICES": str(num_devices)}
+    return {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, **own}
 
 
 def run_all(lines: Sequence[Sequence[str]], extra: Mapping[str, str]) -> int:
@@ -153,7 +156,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--devices", type=int, help="CPU devices of each process")
     parser.add_argument("--dry-run", action="store_true", help="print the commands, run nothing")
     parser.add_argument("trainer_args", nargs="*", help="the trainer's command line, after --")
-    return run_program("launch.local", lambda: launch(parser.parse_args(argv)))
+    options = parser.parse_args(argv)
+    return run_program("launch.local", lambda: launch(options), "all processes were ended at once")
 
 
 if __name__ == "__main__":

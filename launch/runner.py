@@ -15,6 +15,7 @@ from typing import Any
 from tpdiff_jax.command_line import ExitCode
 
 EXIT_FAILED = 1
+PATIENCE = 10  # failed questions in a row before watching ends: networks have bad minutes
 _NOT_FOUND, _TIMED_OUT = 127, 124  # as shells and `timeout` say it
 _READ_SECONDS = 600.0  # a connection to a machine that has gone may never answer
 _STDERR_TAIL = 2000
@@ -109,12 +110,17 @@ def _decode(captured: bytes | None) -> str:
     return (captured or b"").decode(errors="replace")
 
 
-def run_program(program: str, body: Callable[[], int]) -> int:
+def run_program(
+    program: str,
+    body: Callable[[], int],
+    at_ctrl_c: str = "stopped watching; what was started goes on",
+) -> int:
     """Return the exit code of a launcher: its own, or that of a mistake, said in one line.
 
     Args:
         program: the launcher's name.
         body: what it does.
+        at_ctrl_c: what is said when Ctrl-C ends it.
 
     Returns:
         What `body` returned; 2 for bad input, 1 for a failed command, 130 after Ctrl-C.
@@ -128,5 +134,5 @@ def run_program(program: str, body: Callable[[], int]) -> int:
         print(f"{program}: {failure}", file=sys.stderr)
         return EXIT_FAILED
     except KeyboardInterrupt:
-        print(f"{program}: stopped watching; what was started goes on", file=sys.stderr)
+        print(f"{program}: {at_ctrl_c}", file=sys.stderr)
         return ExitCode.INTERRUPTED

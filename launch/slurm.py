@@ -122,8 +122,9 @@ def _submit(options: argparse.Namespace, rest: Sequence[str]) -> int:
     runner = Runner(is_dry_run=options.dry_run)
     # SLURM opens the log before anything of ours runs.
     runner.run(["mkdir", "-p", "--", job.workdir])
-    job_id = runner.read(sbatch_command(job, allocation, options.python), in_dry_run="JOB")
-    runner.note(f"job {job_id.strip()}; its log: {job.workdir}/slurm-{job_id.strip()}.log")
+    answer = runner.read(sbatch_command(job, allocation, options.python), in_dry_run="JOB")
+    job_id = answer.strip().partition(";")[0]  # the cluster follows, where --clusters chose one
+    runner.note(f"job {job_id}; its log: {job.workdir}/slurm-{job_id}.log")
     return 0
 
 

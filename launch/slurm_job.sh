@@ -10,6 +10,9 @@ readonly exit_sigterm=143
 max_restarts=$1
 shift
 
+# srun takes this from sbatch no more since Slurm 22.05: each task would get one core.
+[[ -z ${SLURM_CPUS_PER_TASK:-} ]] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
+
 code=0
 # One dead task is found by the others, which end themselves; killing them here would hide the 3.
 srun --kill-on-bad-exit=0 "$@" || code=$?

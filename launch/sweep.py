@@ -31,7 +31,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from experiments.analysis.aggregate import summarize
 from experiments.analysis.curves import read_curve
-from experiments.command_line import command_parser, output_folder, split_names
+from experiments.command_line import command_parser, output_folder, split_names, split_seeds
 from experiments.compare import (
     EXIT_BAD_INPUT,
     EXIT_FAILED,
@@ -57,6 +57,7 @@ from experiments.grid.plan import (
 from experiments.grid.run_queue import LOG_FILE, Stopped, run_all
 from experiments.pages.figures import draw_curves
 from launch import gke, slurm, tpu_vm
+from launch.job import config_file
 from launch.names import check_job_name
 from launch.runner import Runner
 from launch.sweep_points import (
@@ -68,6 +69,7 @@ from launch.sweep_points import (
 )
 from launch.sweep_summary import draw_sweep, order_points, write_table
 from tpdiff_jax.checks import check_choice
+from tpdiff_jax.command_line import ExitCode
 from tpdiff_jax.files.durable import write_durably
 from tpdiff_jax.files.json_files import write_json
 
@@ -99,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         sweep = plan_sweep(options, parse_overrides(rest))
         show_plan(sweep.runs)
-        if options.submit and options.only != "summary":
+        if options.submit is not None and options.only != "summary":
             return submit(sweep, options)
         runner = Runner(is_dry_run=options.dry_run)
         if runner.is_dry_run:
@@ -113,6 +115,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_BAD_INPUT
     except Stopped as stop:
         print(f"sweep: {stop}", file=sys.stderr)
+        return EXIT_STOPPED
+    except KeyboardInterrupt:
+        print("sweep: stopped", file=sys.stderr)
         return EXIT_STOPPED
     write_outputs(options.out, sweep, split_names(options.metrics), options.sort_by)
     for run in failed:
@@ -129,19 +134,24 @@ def plan_sweep(options: argparse.Namespace, base: Mapping[str, str]) -> Sweep:
     """
     check_metrics([*split_names(options.metrics), options.sort_by], ())
     check_job_name(f"{options.name}-000")
+    config = config_file(options.config)
+    seeds = split_seeds(options.seeds) if options.seeds else []
     use_cpu_for_planning()
-    points = read_points(options)
+    points = read_points(options, config)
     runs = []
-    seeds = [{"train.seed": seed} for seed in split_names(options.seeds)]
-    for seed in seeds or [{}]:
+    for seed in [{"train.seed": str(seed)} for seed in seeds] or [{}]:
         for name, point in points.items():
             texts = merge_overrides(base, point) | seed
-            runs.append(plan_run(name, options.config, texts, options.out))
-    return Sweep(config_file=options.config, points=points, runs=runs)
+            runs.append(plan_run(name, config, texts, options.out))
+    return Sweep(config_file=config, points=points, runs=runs)
 
 
-def read_points(options: argparse.Namespace) -> dict[str, Point]:
+def read_points(options: argparse.Namespace, config: str) -> dict[str, Point]:
     """Return name -> fields of all points.
+
+    Args:
+        options: of the command line.
+        config: file whose own `sweep()` is the source where no other is given.
 
     Raises:
         ValueError: for no or two sources of points, or for one that is malformed.
@@ -153,7 +163,7 @@ def read_points(options: argparse.Namespace) -> dict[str, Point]:
     elif options.random:
         points = random_points(options.random, options.num_points, options.sweep_seed)
     else:
-        points = points_of_config(options.config)
+        points = points_of_config(config)
     if any("train.seed" in point for point in points):
         raise ValueError("train.seed is not swept but repeated: --seeds=0,1,2")
     return dict(zip(name_points(points), points, strict=True))
@@ -188,8 +198,9 @@ def submit(sweep: Sweep, options: argparse.Namespace) -> int:
 
     Raises:
         ValueError: for an unknown launcher.
+        Stopped: after Ctrl-C, which asks for no more machines.
     """
-    launcher, *flags = shlex.split(options.submit)
+    launcher, *flags = shlex.split(options.submit) or [""]
     check_choice("--submit", launcher, LAUNCHERS)
     failed = []
     for index, run in enumerate(sweep.runs):
@@ -202,6 +213,8 @@ def submit(sweep: Sweep, options: argparse.Namespace) -> int:
         code = LAUNCHERS[launcher]([*flags, *job])
         if code == EXIT_BAD_INPUT:  # which the next job would share
             return code
+        if code == ExitCode.INTERRUPTED:
+            raise Stopped(f"stopped at {run.workdir.name}; the same command goes on from there")
         if code:
             failed.append(run.workdir.name)
     if failed:
@@ -228,9 +241,12 @@ def write_outputs(out: pathlib.Path, sweep: Sweep, metrics: Sequence[str], sort_
     write_durably(
         out / "sweep.md", f"# Sweep of {sweep.config_file}\n\nBest {sort_by} first.\n\n{page}\n"
     )
-    draw_sweep(out / "sweep", summary, sweep.points, metrics)
-    draw_curves(out / "curves", curves, metrics, summary["references"])
-    print(f"wrote {out / 'sweep.md'}, sweep.json, sweep.png, curves.png")
+    written = ["sweep.md"]
+    if draw_sweep(out / "sweep", summary, sweep.points, metrics):
+        written += ["sweep.png"]
+    if draw_curves(out / "curves", curves, metrics, summary["references"]):
+        written += ["curves.png"]
+    print(f"wrote {', '.join([str(out / 'sweep.json'), *written])}")
 
 
 def _states(sweep: Sweep) -> dict[str, str]:
@@ -247,7 +263,9 @@ def _states(sweep: Sweep) -> dict[str, str]:
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("launch.sweep", __doc__)
     parser.add_argument("--out", required=True, type=output_folder, help="output folder")
-    parser.add_argument("--config", default="configs/flow.py", help="config file of all runs")
+    parser.add_argument(
+        "--config", default="configs/flow.py", help="config of all runs: a file, or a shipped name"
+    )
     parser.add_argument("--grid", action="append", default=[], help="FIELD=VALUE,VALUE; repeatable")
     parser.add_argument(
         "--random", action="append", default=[], help="FIELD=DISTRIBUTION; repeatable"

@@ -49,9 +49,9 @@ def grid_points(specs: Sequence[str]) -> list[Point]:
     """Return the product of all fields' values, the last field changing fastest.
 
     Raises:
-        ValueError: for a specification that is none.
+        ValueError: for a specification that is none, or a field that has two.
     """
-    fields = dict(_split_spec("--grid", spec) for spec in specs)
+    fields = _split_specs("--grid", specs)
     values = [split_values(text) for text in fields.values()]
     return [dict(zip(fields, point, strict=True)) for point in itertools.product(*values)]
 
@@ -60,10 +60,11 @@ def random_points(specs: Sequence[str], num_points: int, seed: int) -> list[Poin
     """Return independent draws of all fields; the same for the same seed.
 
     Raises:
-        ValueError: for a specification that is none, or fewer than one point.
+        ValueError: for a specification that is none, a field that has two, or fewer than one
+            point.
     """
     check_at_least("--num-points", num_points, 1)
-    fields = dict(_split_spec("--random", spec) for spec in specs)
+    fields = _split_specs("--random", specs)
     draws = {name: _parse_distribution(name, text) for name, text in fields.items()}
     generator = np.random.default_rng(seed)
     return [{name: draw(generator) for name, draw in draws.items()} for _ in range(num_points)]
@@ -112,11 +113,16 @@ def _clean(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9.+-]+", "_", text).strip("_") or "none"
 
 
-def _split_spec(option: str, spec: str) -> tuple[str, str]:
-    name, equals, text = spec.partition("=")
-    if not re.fullmatch(r"\w+\.\w+", name) or not equals or not text:
-        raise ValueError(f"{option}={spec} must be like group.field=...")
-    return name, text
+def _split_specs(option: str, specs: Sequence[str]) -> dict[str, str]:
+    fields: dict[str, str] = {}
+    for spec in specs:
+        name, equals, text = spec.partition("=")
+        if not re.fullmatch(r"\w+\.\w+", name) or not equals or not text:
+            raise ValueError(f"{option}={spec} must be like group.field=...")
+        if name in fields:
+            raise ValueError(f"{option} names {name} twice; write all of its values into one")
+        fields[name] = text
+    return fields
 
 
 def _parse_distribution(name: str, text: str) -> Callable[[np.random.Generator], str]:

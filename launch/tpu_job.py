@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from launch.job import FINAL_CODES, INTERRUPTED_CODES, Job
-from launch.runner import CommandFailed, Runner
+from launch.runner import PATIENCE, CommandFailed, Runner
 from launch.tpu_slice import TpuSlice, is_lost
 from tpdiff_jax.command_line import ExitCode
 
 _STATUS = re.compile(r"^tpu_worker (\S+) (running|absent|lost|exited (\d+))$", re.MULTILINE)
-_PATIENCE = 10  # failed questions in a row before watching ends: networks have bad minutes
 _TAIL_LINES = "40"
 
 
@@ -191,7 +190,7 @@ def _explain(
             return Outcome("slice lost", ExitCode.PREEMPTED)
     except CommandFailed as other:
         runner.note(str(other))
-    runner.note(f"no answer ({failures} of {_PATIENCE}): {failure}")
-    if failures >= _PATIENCE:
+    runner.note(f"no answer ({failures} of {PATIENCE}): {failure}")
+    if failures >= PATIENCE:
         raise failure
     return None

@@ -56,6 +56,7 @@ from launch.tpu_slice import (
     is_lost,
     queue_state,
 )
+from tpdiff_jax.checks import at_home
 from tpdiff_jax.command_line import ExitCode
 
 PROGRAM = "launch.tpu_vm"
@@ -232,6 +233,10 @@ def _read_slice(options: argparse.Namespace) -> TpuSlice:
     )
 
 
+def _path(text: str) -> pathlib.Path:
+    return pathlib.Path(at_home(text))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = job_parser(PROGRAM, __doc__)
     parser.add_argument("action", choices=("run", "status", "logs", "stop", "delete"))
@@ -246,7 +251,7 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         help="further flag of `queued-resources create`, as in --create-flag=--internal-ips",
     )
-    parser.add_argument("--setup", type=pathlib.Path, help="script run first on every worker")
+    parser.add_argument("--setup", type=_path, help="script run first on every worker")
     parser.add_argument(
         "--local-workdir",
         action="store_true",

@@ -6,6 +6,7 @@ row stop it at step 9, at which a checkpoint is due.
 
 import json
 import pathlib
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -148,6 +149,34 @@ def test_replay_gives_the_bits_of_a_logged_step(
     assert f"step {step}, stage 0" in out
     assert out.count("equal to the logged one") == 2
     assert (", skipped" in out) == (step == 4)
+
+
+@pytest.mark.parametrize(
+    ("step", "changed", "is_told"),
+    [(2, 2, True), (2, 1, True), (2, 3, False)],
+)
+def test_replay_calls_no_difference_what_another_schedule_has_made(
+    step: int,
+    changed: int,
+    is_told: bool,
+    stopped: pathlib.Path,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As in a run that was made longer: a step up to the replayed one had another rate then."""
+    workdir = shutil.copytree(stopped, tmp_path / "run")
+    path = workdir / "metrics.jsonl"
+    lines = read_metrics(path)
+    for line in lines:
+        if line["step"] == step:
+            line["step_loss"] = float(np.nextafter(np.float32(line["step_loss"]), np.float32(9)))
+        if line["step"] == changed:
+            line["learning_rate"] *= 1.5
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert replay.replay(workdir, step) == is_told
+    out = capsys.readouterr().out
+    assert ("the schedule was another then" in out) == is_told == ("DIFFERS" not in out)
+    assert "grad_norm" in out and out.count("equal to the logged one") == 1
 
 
 def test_replay_sees_a_last_bit_that_differs(

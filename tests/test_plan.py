@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import pathlib
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -10,8 +12,11 @@ from configs import dit_2b
 from tests.report.report_files import PAPER
 from tests.test_main import FLOW, run_main
 from tests.tiny import flags_of_sizes, tiny_config
+from tpdiff_jax import plan as planning
 from tpdiff_jax.experiment.build import build_experiment
+from tpdiff_jax.experiment.experiment import Program
 from tpdiff_jax.plan import PlanFlags, Planner, plan, state_bytes
+from tpdiff_jax.planning import topology
 from tpdiff_jax.planning.topology import open_target
 from tpdiff_jax.training.initial_state import abstract_train_state
 
@@ -43,6 +48,46 @@ def test_a_plan_for_this_machine_holds_every_figure(tmp_path: pathlib.Path) -> N
     page = path.with_suffix(".html").read_text()
     assert "Plan for local" in page and "<script" not in page
     assert "http" not in page.replace(PAPER, "")
+
+
+def planner_without_compiler(
+    monkeypatch: pytest.MonkeyPatch, bytes_of: Callable[[int], float], **fields: Any
+) -> Planner:
+    """A planner for a machine of 100,000 bytes whose stages need `bytes_of(batch)`."""
+
+    def row(planner: Planner, program: Program) -> dict[str, Any]:
+        needed = bytes_of(program.batch_size)
+        facts = {"name": program.name, "batch_size": program.batch_size, "tokens_per_clip": 1}
+        return {**facts, "fits": needed <= 1e5, "needed_bytes": needed, "compile_seconds": 0.0}
+
+    sampler = {"name": "sampler", "batch_size": 8, "fits": True, "compile_seconds": 0.0}
+    monkeypatch.setattr(topology, "device_memory", lambda device: 1e5)
+    monkeypatch.setattr(planning, "training_summary", lambda *args, **kwargs: None)
+    monkeypatch.setattr(Planner, "_stage_row", row)
+    monkeypatch.setattr(Planner, "_sampler_row", lambda planner: sampler)
+    config = tiny_config(**FULL_RATE, **fields)
+    return Planner(config, open_target("local"), PlanFlags(topology="local"))
+
+
+@pytest.mark.parametrize("mode", ["none", "nearest"])
+def test_only_batches_that_a_run_would_take_are_tried_for_the_largest(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields = {"train__grad_accum_steps": 3, "train__batch_size": 48, "alignment__mode": mode}
+    planner = planner_without_compiler(monkeypatch, lambda batch: 1000.0 + 100 * batch, **fields)
+    unit = 3 if mode == "none" else 24  # groups of 8
+    assert planner.plan()["largest_batch"]["batch_size"] == 990 - 990 % unit
+
+
+def test_a_search_that_fails_loses_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    def bytes_of(batch: int) -> float:
+        if batch > 8:
+            raise ValueError("no such batch")
+        return 100.0 * batch
+
+    content = planner_without_compiler(monkeypatch, bytes_of).plan()
+    assert content["largest_batch"] is None and content["refusal"] is None
+    assert [row["needed_bytes"] for row in content["stages"]] == [800.0]
 
 
 def test_a_shape_of_frames_that_is_none_is_refused(tmp_path: pathlib.Path) -> None:

@@ -3,6 +3,7 @@
 Videos are made by a stand-in, which sends the signal where a test wants it.
 """
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -17,7 +18,8 @@ import pytest
 from tests.test_train import assert_same_state, final_state, run_to_end, untimed
 from tests.tiny import REPO, flags_of_sizes, tiny_config
 from tpdiff_jax import main, milestones, train
-from tpdiff_jax.command_line import EXIT_CODES, ExitCode
+from tpdiff_jax.command_line import EXIT_CODES, Command, ExitCode
+from tpdiff_jax.devices import early_stop
 from tpdiff_jax.devices.stop_signal import StopSignal
 from tpdiff_jax.experiment.build import Experiment, build_experiment
 from tpdiff_jax.run_folder.checkpoints import Checkpoints
@@ -257,3 +259,67 @@ def test_before_the_loop_a_signal_leaves_at_once_and_changes_nothing(
     assert process.returncode == ExitCode.PREEMPTED, err
     assert "Traceback" not in err and ("nothing is saved yet" in err) == (number == signal.SIGINT)
     assert not list((tmp_path / "checkpoints").glob("*")) if tmp_path.exists() else True
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["--config=flow"], ExitCode.PREEMPTED),
+        (["--mode=sample", "--config=flow"], ExitCode.INTERRUPTED),
+        (["--mode=prepare", "--config=prepare"], ExitCode.INTERRUPTED),
+        (["--mode=trian"], ExitCode.INTERRUPTED),
+    ],
+)
+@pytest.mark.parametrize("place", ["print_help_when_asked", "parse"])
+def test_the_first_ctrl_c_ends_a_start_even_where_an_exception_would_be_lost(
+    place: str, words: list[str], code: int, tmp_path: pathlib.Path
+) -> None:
+    """Sent inside a callback, whose exceptions Python prints and forgets."""
+    source = (
+        "import os, signal, sys, time, weakref\n"
+        "from tpdiff_jax import command_line, main\n"
+        "class Thing: pass\n"
+        "def send(*_):\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(0.01)\n"
+        "def start(*_):\n"
+        "    thing = Thing()\n"
+        "    reference = weakref.ref(thing, send)\n"
+        "    del thing\n"
+        "    sys.exit(99)\n"
+        f"command_line.{place} = start\n"
+        "main.run()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", source, f"--workdir={tmp_path}", *words],
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert done.returncode == code, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert ("the same command goes on" in line) == (code == ExitCode.PREEMPTED)
+
+
+@pytest.mark.parametrize(
+    ("words", "is_raised"),
+    [(["--mode=doctor"], True), (["--workdir=gs://bucket/run"], True), ([], False)],
+)
+def test_what_tidies_up_is_interrupted_by_an_exception(
+    words: list[str], is_raised: bool, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(main, "set_up_jax", lambda command: None)
+    monkeypatch.setattr(main, "_workdir", lambda command: contextlib.nullcontext(tmp_path))
+    note = dict.fromkeys(main.RUN, lambda *_: seen.append(signal.getsignal(signal.SIGINT)))
+    monkeypatch.setattr(main, "RUN", note)
+    values = {"workdir": str(tmp_path)} | dict(word[2:].split("=") for word in words)
+    before = signal.getsignal(signal.SIGINT)
+    early_stop.leave_at_ctrl_c(3, "")
+    try:
+        main.run_mode(Command(values.get("mode", "train"), values))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (seen[0] is signal.default_int_handler) == is_raised

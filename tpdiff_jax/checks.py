@@ -9,6 +9,7 @@ Needs nothing but Python, so that everything, the method included, can use it.
 import contextlib
 import difflib
 import operator
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -95,6 +96,14 @@ def check_no_address(field: str, path: object) -> None:
             f"{field}={path} is an address, not a path: only mounted file systems are read and "
             "written (NFS such as Filestore, or a bucket mounted by gcsfuse)"
         )
+
+
+def at_home(path: str) -> str:
+    """Return a path with the user's folder in the place of a leading ~.
+
+    Shells put it there in `--workdir ~/runs`, and not all of them in `--workdir=~/runs`.
+    """
+    return os.path.expanduser(path) if path.startswith("~") else path
 
 
 def is_bucket_address(text: object) -> bool:

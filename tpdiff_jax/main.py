@@ -23,7 +23,12 @@ from absl import app, flags, logging
 from tpdiff_jax import command_line
 from tpdiff_jax.checks import is_bucket_address
 from tpdiff_jax.command_line import Command, ExitCode
-from tpdiff_jax.devices.early_stop import leave_at_sigterm, leaving_at_ctrl_c
+from tpdiff_jax.devices.early_stop import (
+    leave_at_ctrl_c,
+    leave_at_sigterm,
+    leaving_at_ctrl_c,
+    raise_at_ctrl_c,
+)
 from tpdiff_jax.files.durable import DISK_ERRORS
 from tpdiff_jax.run_log.console import set_up_console
 
@@ -46,6 +51,12 @@ STOPS = {
 _WRONG_PATHS = (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
 
 _WRONG_NAMES = (errno.ENAMETOOLONG, errno.ELOOP)
+
+_AT_CTRL_C = {
+    ExitCode.PREEMPTED: "tpdiff_jax: stopped by Ctrl-C; the same command goes on from what is on "
+    "the disk",
+    ExitCode.INTERRUPTED: "tpdiff_jax: interrupted; what is on the disk is whole",
+}
 
 _STARTED_AT = time.time()  # before the slow imports: they are part of what a restart costs
 
@@ -212,6 +223,8 @@ def run_mode(command: Command) -> int:
     """Do what a command line asks for; return the exit code."""
     if command.mode in command_line.DEVICE_MODES:
         set_up_jax(command)
+    if command.mode != "train" or is_bucket_address(command.values["workdir"]):
+        raise_at_ctrl_c()  # they tidy up; training leaves at once until its loop runs
     with _workdir(command) as workdir:
         return RUN[command.mode](command, workdir) or ExitCode.DONE
 
@@ -290,6 +303,9 @@ def run_command() -> None:
 def run() -> None:
     """Do what the command line of this process asks for."""
     leave_at_sigterm(ExitCode.PREEMPTED)
+    is_training = command_line.read_mode(sys.argv) == "train"
+    code = ExitCode.PREEMPTED if is_training else ExitCode.INTERRUPTED
+    leave_at_ctrl_c(code, _AT_CTRL_C[code])
     command_line.print_help_when_asked(sys.argv)
     command_line.print_version_when_asked(sys.argv)
     set_up_console()

@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 
 from tpdiff_jax.devices.facts import package_versions
 from tpdiff_jax.devices.host_memory import release_free_memory
-from tpdiff_jax.devices.mesh import num_shares, rounded_up
+from tpdiff_jax.devices.mesh import rounded_up
 from tpdiff_jax.devices.origin import run_origin
 from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.experiment.experiment import Experiment, Program
@@ -133,7 +133,7 @@ class Planner:
                 progress.update(len(rows), stage=program.stage, seconds=rows[0]["compile_seconds"])
             sampler = self._sampler_row()
             progress.update(total, seconds=sampler["compile_seconds"])
-            search = self._search_batch(rows, progress) if self._flags.search_batch else None
+            search = self._try_search(rows, progress) if self._flags.search_batch else None
         training = training_summary(
             rows,
             experiment.train.stage_probs,
@@ -222,6 +222,15 @@ class Planner:
         release_free_memory()
         return row | {"compile_seconds": time.perf_counter() - start}
 
+    def _try_search(self, rows: list[dict[str, Any]], progress: Progress) -> LargestBatch | None:
+        """Look for the largest batch; one that fails must not cost the rows made before."""
+        try:
+            return self._search_batch(rows, progress)
+        except (ValueError, jax.errors.JaxRuntimeError) as error:
+            reason = str(error).partition("\n")[0]
+            logging.warning("the largest batch that fits was not found: %s", reason)
+            return None
+
     def _search_batch(self, rows: list[dict[str, Any]], progress: Progress) -> LargestBatch | None:
         """Look for the largest batch of the full-rate stage, of the shape with the most tokens.
 
@@ -232,8 +241,7 @@ class Planner:
             return None
         largest = max(range(len(rows)), key=lambda i: rows[i]["tokens_per_clip"])
         row = rows[largest]
-        spec, batch_size = experiment.task.alignment, experiment.train.batch_size
-        group = spec.group_size if spec.mode in ("nearest", "hungarian") else 1
+        batch_size = experiment.train.batch_size
 
         def peak_of(batch_size: int) -> float:
             progress.message(f"plan: compiling the full-rate stage with {batch_size} clips")
@@ -244,7 +252,7 @@ class Planner:
 
         return largest_batch(
             peak_of,
-            unit=math.lcm(num_shares(experiment.mesh, "batch"), group),
+            unit=experiment.batch_unit,
             memory_bytes=memory_bytes,
             known={batch_size: row["needed_bytes"]} if row["needed_bytes"] else {},
             fits=batch_size if row["fits"] else 0,

@@ -2,11 +2,13 @@
 
 A step is a function of the state, (seed, step) and the config, so on the same platform and number
 of devices it must give the loss and gradient norm that `metrics.jsonl` holds (`step_loss`,
-`step_grad_norm`: a float32 written as a JSON number comes back exactly).
+`step_grad_norm`: a float32 written as a JSON number comes back exactly). Steps that a run took
+before it was made longer had the learning rates of another schedule, and cannot be taken again.
 """
 
 import math
 import pathlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +21,7 @@ from tpdiff_jax.run_folder.checkpoints import Checkpoints
 from tpdiff_jax.run_log.json_lines import METRICS_FILE, read_metrics
 from tpdiff_jax.training.batches import iterate_batches
 from tpdiff_jax.training.initial_state import abstract_train_state, make_state, run_keys
+from tpdiff_jax.training.schedule_change import is_same_rate
 from tpdiff_jax.training.step_programs import compile_steps
 from tpdiff_jax.training.training_folder import check_same_clips
 
@@ -27,25 +30,41 @@ COMPARED = {"loss": "step_loss", "grad_norm": "step_grad_norm"}
 
 
 class Comparison(NamedTuple):
-    """One figure of a replayed step beside the logged one; None: there is no line of that step."""
+    """One figure of a replayed step beside the logged one.
+
+    Attributes:
+        name: of the metric.
+        replayed: the figure of the step taken again.
+        logged: that of its line; None where it has none.
+        is_same_schedule: whether the logged steps were taken at the learning rates of now.
+    """
 
     name: str
     replayed: float
     logged: float | None
+    is_same_schedule: bool = True
 
     @property
     def is_equal(self) -> bool | None:
-        """Whether the bits agree; None when nothing was logged."""
+        """Whether the bits agree; None when nothing was logged, or differs with the schedule."""
         if self.logged is None:
             return None
         if math.isnan(self.logged):
-            return not math.isfinite(self.replayed)
-        return self.replayed.hex() == self.logged.hex()
+            is_equal = not math.isfinite(self.replayed)
+        else:
+            is_equal = self.replayed.hex() == self.logged.hex()
+        return is_equal if is_equal or self.is_same_schedule else None
 
     def __str__(self) -> str:
         shown = f"  {self.name:<10} {self.replayed!r:<24} {self.replayed.hex():<24}"
-        verdict = {None: "not logged", True: "equal to the logged one"}
-        return shown + verdict.get(self.is_equal, f"DIFFERS from the logged {self.logged!r}")
+        if self.logged is None:
+            return shown + "not logged"
+        verdict = {
+            None: f"logged {self.logged!r}: the schedule was another then",
+            True: "equal to the logged one",
+            False: f"DIFFERS from the logged {self.logged!r}",
+        }
+        return shown + verdict[self.is_equal]
 
 
 def replay(workdir: pathlib.Path, step: int, *, data_folder: str | None = None) -> bool:
@@ -57,7 +76,7 @@ def replay(workdir: pathlib.Path, step: int, *, data_folder: str | None = None) 
         data_folder: where the clips lie now; None where they are where they were.
 
     Returns:
-        False when a logged figure differs.
+        False when a logged figure differs and the schedule is still that of then.
 
     Raises:
         ValueError: when the folder is no run, the step is not one of it or every checkpoint
@@ -84,10 +103,17 @@ def replay(workdir: pathlib.Path, step: int, *, data_folder: str | None = None) 
 
     step_functions = compile_steps(experiment, abstract_state, key_steps)
     batches = iterate_batches(experiment, first_step)
+    rates = {}
     for index in range(first_step, step):
         program = experiment.program_of_step(index)
         state, metrics = step_functions[program](state, next(batches), key_steps)
-    comparisons = compare({name: float(metrics[name]) for name in COMPARED}, workdir, step)
+        rates[index + 1] = metrics["learning_rate"]
+    lines = logged_lines(workdir)
+    changed = changed_rates(rates, lines, config.optim.learning_rate)
+    comparisons = [
+        Comparison(name, float(metrics[name]), _logged(lines.get(step, {}), logged), not changed)
+        for name, logged in COMPARED.items()
+    ]
     if jax.process_index() == 0:
         skipped = ", skipped" if float(metrics["is_skipped"]) else ""
         name = experiment.programs[program].name
@@ -96,28 +122,31 @@ def replay(workdir: pathlib.Path, step: int, *, data_folder: str | None = None) 
     return all(comparison.is_equal is not False for comparison in comparisons)
 
 
-def compare(replayed: dict[str, float], workdir: pathlib.Path, step: int) -> list[Comparison]:
-    """Put the logged figures of a step beside the replayed ones.
+def logged_lines(workdir: pathlib.Path) -> dict[int, dict[str, Any]]:
+    """Return the lines that hold a step's own figures, by step; of one logged twice the later."""
+    lines = read_metrics(workdir / METRICS_FILE)
+    return {line["step"]: line for line in lines if COMPARED["loss"] in line}
+
+
+def changed_rates(
+    rates: Mapping[int, Any], lines: Mapping[int, Mapping[str, Any]], peak: float
+) -> list[int]:
+    """Return the replayed steps that were logged with another learning rate.
 
     Args:
-        replayed: metrics of the step taken again, by name.
-        workdir: of the run.
-        step: numbered as in `metrics.jsonl`.
-
-    Returns:
-        One comparison for each entry of `COMPARED`; of a step logged twice, with the later line.
+        rates: of each replayed step.
+        lines: of the logged ones.
+        peak: `optim.learning_rate`.
     """
-    line: dict[str, Any] = {}
-    for found in read_metrics(workdir / METRICS_FILE):
-        if found["step"] == step and COMPARED["loss"] in found:
-            line = found
+    logged = {step: lines[step].get("learning_rate") for step in rates if step in lines}
     return [
-        Comparison(name, replayed[name], _logged(line, logged_name))
-        for name, logged_name in COMPARED.items()
+        step
+        for step, rate in logged.items()
+        if rate is not None and not is_same_rate(rate, float(rates[step]), peak)
     ]
 
 
-def _logged(line: dict[str, Any], name: str) -> float | None:
+def _logged(line: Mapping[str, Any], name: str) -> float | None:
     """The logged figure; a null stands for one that was not finite."""
     if name not in line:
         return None

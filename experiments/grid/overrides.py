@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
+
+from tpdiff_jax.command_line import parse
 
 _PREFIX = "--config."
 
@@ -37,16 +38,13 @@ def overrides_to_flags(overrides: Mapping[str, str]) -> list[str]:
 def read_config(config_file: str, overrides: Mapping[str, str]) -> ConfigDict:
     """Return the config that the command line would give.
 
+    Args:
+        config_file: a file, or the name of a shipped config.
+        overrides: `group.field` -> text.
+
     Raises:
-        ValueError: for an unknown field or a value of the wrong type.
+        ValueError: as the trainer's command line: in one line, for a file that is not there, an
+            unknown field or a value of the wrong type.
     """
-    arguments = ["plan", f"--config={config_file}", *overrides_to_flags(overrides)]
-    values = flags.FlagValues()
-    holder = config_flags.DEFINE_config_file(
-        "config", None, lock_config=True, flag_values=values, sys_argv=arguments
-    )
-    try:
-        values(arguments)
-    except (flags.Error, AttributeError, KeyError, TypeError, OSError) as error:
-        raise ValueError(str(error)) from error
-    return holder.value
+    flags = [f"--config={config_file}", *overrides_to_flags(overrides)]
+    return parse(["tpdiff_jax", "--workdir=.", *flags]).values["config"]

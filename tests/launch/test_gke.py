@@ -1,7 +1,9 @@
 """JobSets: fields that the API has, exit codes that mean what they say, text that stays text."""
 
+import json
 import re
 import subprocess
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ import yaml
 from launch import gke
 from launch.job import FINAL_CODES, Job
 from launch.jobset import Pods, make_jobset
+from launch.runner import CommandFailed
 from tests.launch.stand_ins import Cloud, commands_of
 from tests.tiny import REPO
 
@@ -244,6 +247,45 @@ def test_a_lost_job_is_a_failure(cloud: Cloud) -> None:
     out = cloud.launch("gke", "wait", "--name=other")
     assert out.returncode == 1
     assert "NotFound" in out.stderr
+
+
+class Answers:
+    """In place of a runner: kubectl answers or fails, word by word."""
+
+    def __init__(self, words: str) -> None:
+        self.words = words.split()
+
+    def read(self, command: Sequence[str], **_: Any) -> str:
+        word = self.words.pop(0)
+        if word in ("fails", "NotFound"):
+            raise CommandFailed(command, 1, word)
+        condition = {"type": "Completed", "status": str(word == "done")}
+        return json.dumps({"status": {"conditions": [condition]}})
+
+    def note(self, text: str) -> None:
+        print(text)
+
+    def sleep(self, seconds: float) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("words", "left"),
+    [
+        ("runs fails fails runs " + "fails " * 9 + "done", 0),
+        ("runs " + "fails " * 10 + "done", 1),
+        ("runs NotFound done", 1),
+        ("fails done", 1),
+    ],
+)
+def test_waiting_outlasts_a_bad_minute_and_no_more(words: str, left: int) -> None:
+    answers: Any = Answers(words)
+    if left:
+        with pytest.raises(CommandFailed):
+            gke.wait(["kubectl"], "tp", answers, 0.0)
+    else:
+        assert gke.wait(["kubectl"], "tp", answers, 0.0) == 0
+    assert len(answers.words) == left
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,15 @@ def test_a_wish_to_stop_goes_on_to_all_processes(number, tmp_path):
     assert local.run_all([[*python(wait), str(path)] for path in ready], {}) == 3
 
 
+def test_a_second_ctrl_c_says_that_nothing_goes_on(monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(local, "run_all", interrupted)
+    assert local.main(["--", "--workdir=x", "--config=none.py"]) == 130
+    assert capsys.readouterr().err == "launch.local: all processes were ended at once\n"
+
+
 @pytest.mark.parametrize(
     ("name", "code"), [("SIGTERM", 3), ("SIGKILL", 137), ("SIGINT", 130), ("SIGABRT", 134)]
 )
@@ -86,5 +95,15 @@ def test_sigterm_however_early_is_an_interruption_and_no_other_signal(name, code
 def test_variables_reach_the_processes():
     code = "import os; raise SystemExit(os.environ['JAX_PLATFORMS'] != 'cpu')"
     assert local.run_all([python(code)], local.extra_environment(2)) == 0
-    flags = local.extra_environment(2)["XLA_FLAGS"]
-    assert flags.startswith("--xla_force_host_platform_device_count=2")
+
+
+def test_the_devices_asked_for_win_over_what_the_caller_has_set(monkeypatch):
+    forced = "--xla_force_host_platform_device_count"
+    monkeypatch.setenv("XLA_FLAGS", f"{forced}=4 --xla_cpu_enable_fast_math=false")
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "3")
+    extra = local.extra_environment(2)
+    # XLA takes the last of two, and jax's own number before XLA's.
+    assert extra["XLA_FLAGS"].split()[1:] == ["--xla_cpu_enable_fast_math=false", f"{forced}=2"]
+    assert extra["JAX_NUM_CPU_DEVICES"] == "2"
+    code = "import jax; raise SystemExit(len(jax.devices()))"
+    assert local.run_all([python(code)], extra) == 2

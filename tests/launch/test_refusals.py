@@ -6,10 +6,13 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from experiments.grid.overrides import read_config
 from launch import gke, local, slurm, sweep, tpu_vm
 from launch.archive import pack_code
 from launch.job import Job
 from tests.tiny import REPO
+from tpdiff_jax.command_line.shipped_configs import config_names
+from tpdiff_jax.experiment.build import check_fields
 
 ZONE = "--zone=here-1a"
 VERBS: dict[str, tuple[Callable[[Sequence[str]], int], list[str]]] = {
@@ -110,6 +113,18 @@ def test_a_sweep_refuses_the_name_of_its_jobs_before_it_plans(
         ("--config.model.name=unet", "model.name"),
         ("--config.data.name=mnist", "data.name"),
         ("--config.log.sinks=('jsonl','mlflow')", "log.sinks"),
+        *(
+            (f"--config.{field}={value}", field)
+            for field, value in {
+                "model.remat": "bogus",
+                "model.num_heads": "3",
+                "model.dtype": "fp16",
+                "adaptation.rank": "-1",
+                "pyramid.upsample": "cubic",
+                "pyramid.overlap": "0.5",
+                "data.num_frames": "7",
+            }.items()
+        ),
         ("--config.train.seed=-1", "train.seed"),
         ("--config.sample.video_weights=gs://b/v", "sample.video_weights=gs://b/v is an address"),
         ("--config.train.num_steps", "--config.train.num_steps"),
@@ -124,6 +139,33 @@ def test_an_override_that_the_trainer_would_refuse_is_refused_in_a_dry_run(
     assert main([*words, "--dry-run", override]) == 2
     captured = capsys.readouterr()
     assert captured.out == "" and named in captured.err and "Traceback" not in captured.err
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("--config.model.remat=bogus", "model.remat is 'bogus'"),
+        ("--config.pyramid.upsample=cubic", "pyramid.upsample is 'cubic'"),
+        ("--config.adaptation.rank=-1", "adaptation.rank is -1"),
+        ("--config.model.patch_size=3", ""),
+        ("--config.pyramid.stage_fractions=auto", ""),
+        ("--config.mesh.fsdp=64", ""),
+    ],
+)
+def test_where_the_clips_are_elsewhere_what_needs_none_is_checked(
+    override: str, named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main, words = SUBMITS["slurm"]
+    data = ["--config=video_folder", "--config.data.folder=/elsewhere/clips"]
+    assert main([*words, "--dry-run", *data, override]) == (2 if named else 0)
+    assert named in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", config_names())
+def test_every_shipped_config_to_train_from_is_handed_on(name: str) -> None:
+    config = read_config(name, {})
+    if "model" in config:
+        check_fields(config)
 
 
 @pytest.mark.parametrize("launcher", SUBMITS)

@@ -50,6 +50,20 @@ def test_the_job_asks_for_one_task_on_each_gpu(cloud: Cloud) -> None:
     assert not {path.name for path in [*cloud.folder.iterdir(), *REPO.iterdir()]} & {"x", "y", "z"}
 
 
+def test_the_cores_asked_for_reach_the_tasks(cloud: Cloud) -> None:
+    for asked, cores in (("--cpus-per-task=6", ["6"]), ("--nodes=1", ["6", "1"])):
+        (cloud.folder / "starts_worker0.jsonl").unlink(missing_ok=True)
+        assert submit(cloud, "0", asked).returncode == 0
+        assert (cloud.folder / "cores.txt").read_text().split() == cores
+
+
+def test_of_several_clusters_the_job_and_its_log_go_by_the_number_alone(cloud: Cloud) -> None:
+    out = submit(cloud, "0", "--sbatch-flag=--clusters=alpha")
+    assert out.returncode == 0, out.stderr
+    (note,) = [line for line in out.stdout.splitlines() if line.startswith("# job")]
+    assert note == f"# job 4711; its log: {cloud.folder / NASTY}/slurm-4711.log"
+
+
 def test_without_gpus_one_task_runs_on_each_node() -> None:
     options = Allocation(nodes=3).options()
     assert {"--nodes=3", "--ntasks-per-node=1"} <= set(options)

@@ -3,6 +3,7 @@
 import json
 import pathlib
 import shutil
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from launch import sweep
 from launch.sweep_summary import draw_sweep, order_points, write_table
 from tests.launch.stand_ins import Cloud, commands_of
 from tests.tiny import flags_of_sizes
+from tpdiff_jax.command_line import ExitCode
 
 RATE, STRIDES = "optim.learning_rate", "pyramid.frame_strides"
 TINY = [flag for flag in flags_of_sizes() if RATE not in flag]
@@ -124,6 +126,21 @@ def test_a_launcher_that_refuses_ends_the_sweep(cloud: Cloud, tmp_path: pathlib.
     assert "not done: learning_rate_1e-3_seed_0, learning_rate_3e-3_seed_0" in out.stderr
 
 
+def test_a_launcher_that_ctrl_c_stopped_stops_the_sweep(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    jobs: list[Sequence[str]] = []
+
+    def stopped(job: Sequence[str]) -> int:
+        jobs.append(job)
+        return ExitCode.INTERRUPTED
+
+    monkeypatch.setattr(sweep, "LAUNCHERS", {"tpu_vm": stopped})
+    assert sweep.main([f"--out={tmp_path}/o", *GRID, "--submit=tpu_vm run"]) == 3
+    assert len(jobs) == 1, "no slice is asked for after Ctrl-C"
+    assert "stopped at learning_rate_1e-3_seed_0" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -136,7 +153,12 @@ def test_a_launcher_that_refuses_ends_the_sweep(cloud: Cloud, tmp_path: pathlib.
         (["--metrics=beauty"], "no figure is called beauty"),
         (["--sort-by=beauty"], "no figure is called beauty"),
         (["--submit=cloud"], "--submit is 'cloud'; allowed: 'gke', 'slurm', 'tpu_vm'"),
+        (["--submit= "], "--submit is ''; allowed: 'gke', 'slurm', 'tpu_vm'"),
+        (["--submit="], "--submit is ''; allowed: 'gke', 'slurm', 'tpu_vm'"),
         (["--workers=1000"], "--workers=1000"),
+        (["--seeds=0,0"], "--seeds=0,0; allowed: whole numbers that differ"),
+        (["--seeds=a"], "--seeds=a; allowed: whole numbers that differ"),
+        (["--config=configs/none.py"], "--config=configs/none.py is not a file"),
         (["--grids=a.b=1"], "--grids=a.b=1"),
     ],
 )
@@ -147,6 +169,16 @@ def test_bad_input_is_one_clear_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("sweep: error: ") and named in line
     assert not (tmp_path / "o").exists()
+
+
+def test_a_shipped_config_goes_by_its_name_and_only_files_that_are_there_are_told(
+    capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path
+) -> None:
+    words = [f"--out={tmp_path}/o", "--config=flow", *GRID, "--only=summary"]
+    assert sweep.main(words) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"wrote {tmp_path}/o/sweep.json, sweep.md"
+    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["sweep.json", "sweep.md"]
+    assert (tmp_path / "o" / "sweep.md").read_text().startswith("# Sweep of configs/flow.py\n")
 
 
 @pytest.mark.slow

@@ -107,6 +107,18 @@ def test_a_malformed_distribution_is_refused(text: str, named: str) -> None:
         random_points([f"{RATE}={text}"], 1, seed=0)
 
 
+@pytest.mark.parametrize(
+    ("points", "named"),
+    [
+        (lambda specs: grid_points(specs), f"--grid names {RATE} twice"),
+        (lambda specs: random_points(specs, 1, seed=0), f"--random names {RATE} twice"),
+    ],
+)
+def test_a_field_given_twice_is_refused_and_none_of_its_values_lost(points, named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        points([f"{RATE}=choice(1,2)", f"{RATE}=choice(3)"])
+
+
 def test_no_draws_and_points_given_twice_are_refused() -> None:
     with pytest.raises(ValueError, match="--num-points is 0; allowed: at least 1"):
         random_points([f"{RATE}=uniform(1,2)"], 0, seed=0)

@@ -150,6 +150,16 @@ def test_a_setup_script_runs_before_anything_else(cloud: Cloud, tmp_path: pathli
     assert all((cloud.folder / name / "mounted").exists() for name in ("worker0", "worker1"))
 
 
+def test_a_setup_script_may_lie_in_the_users_folder(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mount.sh").touch()
+    words = ["run", *SLICE, "--workdir=/mnt/a", "--setup=~/mount.sh", "--dry-run"]
+    assert tpu_vm.main(words) == 0
+    assert f" {tmp_path}/mount.sh " in capsys.readouterr().out
+
+
 def test_a_dry_run_prints_what_a_real_run_calls_and_calls_nothing(cloud: Cloud) -> None:
     dry = run(cloud, "0", "--dry-run")
     assert dry.returncode == 0, dry.stderr

@@ -17,7 +17,7 @@ from tpdiff_jax.command_line.flag_table import (
     list_flags,
 )
 from tpdiff_jax.command_line.help_page import help_text, print_help_when_asked
-from tpdiff_jax.command_line.parsing import Command, parse
+from tpdiff_jax.command_line.parsing import Command, parse, read_mode
 from tpdiff_jax.command_line.version import print_version_when_asked
 
 __all__ = [
@@ -35,4 +35,5 @@ __all__ = [
     "parse",
     "print_help_when_asked",
     "print_version_when_asked",
+    "read_mode",
 ]

@@ -47,8 +47,8 @@ class Flag(NamedTuple):
         modes: those that own it.
         text: its help.
         kind: "text", "path" (no address such as gs://), "place" (a path or an address of a
-            bucket), "integer", "number", "list" (joined by commas), "repeated", "switch" (--NAME
-            and --noNAME) or "config".
+            bucket), "cache" (a path, any address or a word), "integer", "number", "list" (joined
+            by commas), "repeated", "switch" (--NAME and --noNAME) or "config".
         default: value where it is not given.
         allowed: its words, where they are few.
         least: smallest number.
@@ -246,6 +246,7 @@ FLAGS: Mapping[str, Flag] = {
         DEVICE_MODES,
         "folder for compiled programs, so that a restart need not compile, or off; default "
         "JAX_COMPILATION_CACHE_DIR, or else tpdiff_jax in XDG_CACHE_HOME or ~/.cache",
+        "cache",
     ),
     "coordinator_address": Flag(
         DEVICE_MODES, "HOST:PORT of process 0; needed where no cluster tells it"

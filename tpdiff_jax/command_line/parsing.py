@@ -13,6 +13,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from tpdiff_jax.checks import (
+    at_home,
     check_at_least,
     check_choice,
     check_no_address,
@@ -30,6 +31,8 @@ from tpdiff_jax.command_line.flag_table import (
     list_flags,
 )
 from tpdiff_jax.command_line.shipped_configs import find_config
+
+_MAY_BE_PATHS = ("path", "place", "cache")
 
 
 class Command(NamedTuple):
@@ -64,7 +67,7 @@ def parse(argv: Sequence[str]) -> Command:
     config = None
     if "config" in owned:
         given, argv = _take_config(argv, owned)
-        config = None if given is None else run_config_file(find_config(given))
+        config = None if given is None else run_config_file(find_config(at_home(given)))
     fields = {} if config is None else dict(flat_fields(config))  # before they are overridden
     try:
         values = _define(owned, argv, config)
@@ -77,10 +80,27 @@ def parse(argv: Sequence[str]) -> Command:
         raise ValueError(explain_override(error, argv, fields)) from error
     if words:
         raise ValueError(f"{words[0]!r} is no flag; --mode={mode} has {list_flags(mode)}")
+    if config is not None:
+        _put_home_into_fields(config)
     found = {name: values[name].value for name in owned}
+    for name, flag in owned.items():
+        if flag.kind in _MAY_BE_PATHS and (path := found[name]) is not None:
+            found[name] = at_home(str(path))
     for name, flag in owned.items():
         _check(mode, name, flag, found[name])
     return Command(mode, found)
+
+
+def read_mode(argv: Sequence[str]) -> str | None:
+    """Return the mode of a command line before all of it is read; None where there is no such.
+
+    Args:
+        argv: the program's name and its arguments.
+    """
+    try:
+        return _read_mode(_with_flag_files(argv))
+    except ValueError:
+        return None
 
 
 def _new_values() -> flags.FlagValues:
@@ -146,6 +166,7 @@ def _define(
         "text": flags.DEFINE_string,
         "path": flags.DEFINE_string,
         "place": flags.DEFINE_string,
+        "cache": flags.DEFINE_string,
         "integer": flags.DEFINE_integer,
         "number": flags.DEFINE_float,
         "list": flags.DEFINE_list,
@@ -162,6 +183,12 @@ def _define(
             default = list(flag.default) if isinstance(flag.default, tuple) else flag.default
             define[flag.kind](name, default, flag.text, flag_values=values)
     return values
+
+
+def _put_home_into_fields(config: ConfigDict) -> None:
+    for name, value in list(flat_fields(config)):
+        if isinstance(value, str) and re.match(r"~(/|$)", value):
+            config.update_from_flattened_dict({name: at_home(value)})
 
 
 def _check(mode: str, name: str, flag: Flag, value: Any) -> None:

@@ -1,4 +1,4 @@
-"""SIGTERM before there is anything to save: the process ends at once, with a code of its own.
+"""SIGTERM or Ctrl-C before there is anything to save: the process ends at once, with its code.
 
 Importing, waiting for a lock, restoring and compiling take a minute or more of every start, and a
 scheduler's notice may come then as well. Whatever is written is written in one step, so ending at
@@ -7,7 +7,8 @@ processes JAX does as soon as they are joined.
 
 Python runs a handler between two of its own instructions only, and compiling is one long
 instruction of the main thread. A thread of its own therefore watches for the signal's number, which
-the interpreter writes to a pipe at once.
+the interpreter writes to a pipe at once. An exception in a handler can also be lost: one that comes
+up in a callback of a library, as jax has one in every garbage collection, is printed and forgotten.
 """
 
 import contextlib
@@ -40,6 +41,23 @@ def leave_at_sigterm(code: int) -> None:
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     threading.Thread(target=watch, args=(reading,), daemon=True, name="sigterm").start()
     os.register_at_fork(after_in_child=_forget)
+
+
+def leave_at_ctrl_c(code: int, line: str) -> None:
+    """From now on Ctrl-C ends this process at once, where it is not ignored.
+
+    Args:
+        code: to end with.
+        line: for the user.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _Leave(code, lambda: line))
+
+
+def raise_at_ctrl_c() -> None:
+    """From now on Ctrl-C is Python's KeyboardInterrupt again: there is something to tidy up."""
+    if isinstance(signal.getsignal(signal.SIGINT), _Leave):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextlib.contextmanager
@@ -76,5 +94,4 @@ def _forget() -> None:
     """Let a forked worker end as any process does, and not tell its parent's watch."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if isinstance(signal.getsignal(signal.SIGINT), _Leave):
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    raise_at_ctrl_c()

@@ -4,6 +4,8 @@ Must run before anything asks for devices. Afterwards every process sees all dev
 arrays of a run are global.
 """
 
+import os
+import re
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +14,9 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 _NO_CLUSTER = "coordinator_address should be defined"
+_TASK_COUNTS = ("OMPI_COMM_WORLD_SIZE", "SLURM_NTASKS")  # in the order that JAX looks
+_ADDRESS = re.compile(r"(\[[^\s\[\]]+\]|[^\s:/\[\]]+):(\d{1,5})", re.ASCII)
+_LAST_PORT = 65535
 
 
 class ProcessFlags(NamedTuple):
@@ -26,10 +31,11 @@ def join_processes(given: ProcessFlags) -> None:
     """Join the other processes of the run, if there are any.
 
     Without flags, JAX looks for a cluster: a TPU slice (VMs or GKE), SLURM, Open MPI. Where it
-    finds none, the run has one process.
+    finds none, or the run is the cluster's only task, the run has one process with all devices.
 
     Raises:
-        ValueError: for some of the flags without the others, or a number out of range.
+        ValueError: for some of the flags without the others, a number or an address out of range,
+            or an address at which the processes cannot meet.
     """
     missing = [f"--{name}" for name, value in given._asdict().items() if value is None]
     if 0 < len(missing) < len(given):
@@ -39,8 +45,8 @@ def join_processes(given: ProcessFlags) -> None:
         )
     if not missing:
         _check_range(given)
-        jax.distributed.initialize(*given)
-    else:
+        _join(given)
+    elif not _is_only_task():
         _join_cluster()
     if jax.process_count() > 1:
         logging.info("process %d of %d", jax.process_index(), jax.process_count())
@@ -52,8 +58,26 @@ def _check_range(given: ProcessFlags) -> None:
         raise ValueError(
             f"--process_id={process_id} must lie from 0 to --num_processes={num_processes} - 1"
         )
-    if ":" not in (given.coordinator_address or ""):
-        raise ValueError(f"--coordinator_address={given.coordinator_address} must be HOST:PORT")
+    found = _ADDRESS.fullmatch(given.coordinator_address or "")  # others end JAX in a crash
+    if not found or not 1 <= int(found[2]) <= _LAST_PORT:
+        raise ValueError(
+            f"--coordinator_address={given.coordinator_address} must be HOST:PORT, with a port "
+            f"from 1 to {_LAST_PORT}"
+        )
+
+
+def _join(given: ProcessFlags) -> None:
+    try:
+        jax.distributed.initialize(*given)
+    except jax.errors.JaxRuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"--coordinator_address={given.coordinator_address}: {reason}") from error
+
+
+def _is_only_task() -> bool:
+    """Whether the cluster has one task here; JAX would give it the first GPU and no other."""
+    counts = [os.environ[name] for name in _TASK_COUNTS if name in os.environ]
+    return counts[:1] == ["1"]
 
 
 def _join_cluster() -> None:

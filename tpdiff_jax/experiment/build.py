@@ -18,14 +18,19 @@ from ml_collections import ConfigDict
 
 from tpdiff_jax import method
 from tpdiff_jax.checks import check_at_least
-from tpdiff_jax.data import DATASETS, ClipFacts, ClipShape, Dataset
+from tpdiff_jax.data import ClipFacts, ClipShape, Dataset
 from tpdiff_jax.data.step_schedule import validate_stage_probs
 from tpdiff_jax.devices import mesh as mesh_lib
 from tpdiff_jax.experiment.experiment import Experiment
 from tpdiff_jax.experiment.null_condition import make_null_cond
 from tpdiff_jax.experiment.reader import ConfigReader
 from tpdiff_jax.experiment.remat_field import without_the_word
-from tpdiff_jax.experiment.shapes import build_datasets, build_shapes, count_stages
+from tpdiff_jax.experiment.shapes import (
+    build_datasets,
+    build_shapes,
+    count_stages,
+    stand_in_shape,
+)
 from tpdiff_jax.experiment.specs import GenerateSpec, LogSpec, TrainSpec
 from tpdiff_jax.experiment.window_choice import (
     choose_fractions,
@@ -42,6 +47,8 @@ from tpdiff_jax.optim.adaptation import Adaptation
 from tpdiff_jax.optim.guard import GuardSpec
 from tpdiff_jax.optim.optimizer import OptimizerSpec, make_optimizer, make_schedule
 from tpdiff_jax.train_state import TrainTask
+
+_LARGEST_STAND_IN = 2048  # of a side: what is made of it grows with the square
 
 
 def build_experiment(
@@ -165,6 +172,10 @@ def schedule_length(config: ConfigDict) -> int:
 def check_fields(config: ConfigDict) -> None:
     """Check what a config says where neither its data nor its devices are at hand.
 
+    All of it is built, for one device. Clips that lie in a folder get the shape of none in
+    particular, so that what depends on theirs is not looked at; nor is anything but the mesh where
+    strides are such that even this shape would take long.
+
     Args:
         config: every field of every group, as the trainer would get it.
 
@@ -173,18 +184,14 @@ def check_fields(config: ConfigDict) -> None:
     """
     read = ConfigReader(config)
     mesh_lib.MeshSpec(**read.group("mesh", *mesh_lib.MESH_AXES))
-    read.choice("data.name", DATASETS)
-    read.choice("model.name", MODELS)
-    num_stages = count_stages(read)
-    train = _build_train(read, num_stages)
-    optimizer = _build_optimizer(read)
-    make_schedule(optimizer, train.num_steps)
-    _build_alignment(read, train)
-    _build_guard(read)
-    LogSpec(**read.given_of_group("log", *_names(LogSpec)))
-    _build_sampler(read, num_stages)
-    _build_sample(read)
-    _build_generate(read, "eval")
+    here = config.copy_and_resolve_references()
+    for axis in mesh_lib.MESH_AXES:
+        here.mesh[axis] = 1
+    if is_auto(here):  # chosen from the clips
+        here = with_fractions(here, draft_fractions(count_stages(read)))
+    shape = stand_in_shape(read) if "folder" in config.data else None
+    if shape is None or max(shape) <= _LARGEST_STAND_IN:
+        build_experiment(here, jax.devices("cpu")[:1], shape)
 
 
 def _num_threads(read: ConfigReader) -> int:
@@ -255,10 +262,10 @@ def _build_alignment(read: ConfigReader, train: TrainSpec) -> method.AlignmentSp
         **read.group("alignment", "mode", "level", "group_size", "num_candidates")
     )
     unit, factors = train.grad_accum_steps, f"train.grad_accum_steps={train.grad_accum_steps}"
-    if spec.mode in ("nearest", "hungarian"):
+    if spec.batch_unit > 1:
         unit, factors = (
-            unit * spec.group_size,
-            f"{factors} * alignment.group_size={spec.group_size}",
+            unit * spec.batch_unit,
+            f"{factors} * alignment.group_size={spec.batch_unit}",
         )
     if train.batch_size % unit:
         raise ValueError(f"train.batch_size={train.batch_size} must be a multiple of {factors}")

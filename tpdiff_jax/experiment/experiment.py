@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from tpdiff_jax import method
 from tpdiff_jax.data import BucketedClips, ClipFacts, Dataset
 from tpdiff_jax.data.step_schedule import program_of_step, steps_of_round
+from tpdiff_jax.devices.mesh import num_shares
 from tpdiff_jax.experiment.clip_flops import clip_flops
 from tpdiff_jax.experiment.shapes import ClipsOfShape
 from tpdiff_jax.experiment.specs import GenerateSpec, LogSpec, TrainSpec
@@ -108,6 +109,15 @@ class Experiment:
         return tuple(
             self.train.batch_size * math.prod(stage.strides) for stage in self.pyramid.stages
         )
+
+    @property
+    def batch_unit(self) -> int:
+        """Clips that `train.batch_size` is a multiple of, as its checks demand.
+
+        A batch is cut into parts, and each part into groups of pairs and over devices.
+        """
+        of_part = math.lcm(num_shares(self.mesh, "batch"), self.task.alignment.batch_unit)
+        return self.train.grad_accum_steps * of_part
 
     @functools.cached_property
     def bucket_steps(self) -> tuple[int, ...]:

@@ -10,7 +10,9 @@ import pathlib
 
 from ml_collections import ConfigDict
 
+from tpdiff_jax.checks import check_choice
 from tpdiff_jax.experiment.window_choice import with_saved_windows
+from tpdiff_jax.models.layers.block_stack import REMAT_POLICIES
 from tpdiff_jax.run_folder.run_config import FILE_NAME, load_config
 
 AUTO_REMAT = "auto"
@@ -34,7 +36,13 @@ def with_remat(config: ConfigDict, policy: str) -> ConfigDict:
 
 
 def without_the_word(config: ConfigDict) -> ConfigDict:
-    """The config itself, or where it has the word a copy that keeps everything."""
+    """The config itself, or where it has the word a copy that keeps everything.
+
+    Raises:
+        ValueError: for a policy that does not exist, naming the word with those that do.
+    """
+    if "remat" in config.get("model", {}):
+        check_choice("model.remat", config.model.remat, (*REMAT_POLICIES, AUTO_REMAT))
     return with_remat(config, "none") if is_auto_remat(config) else config
 
 

@@ -30,6 +30,8 @@ from tpdiff_jax.types import Shape, Strides
 
 PATHS = ("flow", "ddim")
 
+_EVEN = 32  # rows and columns that the levels of U-Nets divide
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class ClipsOfShape:
@@ -122,6 +124,27 @@ def count_stages(read: ConfigReader) -> int:
     _build_path(read)
     _build_time_sampling(read)
     return len(_strides(read))
+
+
+def stand_in_shape(read: ConfigReader) -> tuple[int, int, int, int]:
+    """Return a shape that clips could have where those of a config are elsewhere.
+
+    Args:
+        read: the config.
+
+    Returns:
+        Frames, height, width and channels: few and even, so that little is refused for the shape's
+        sake.
+
+    Raises:
+        ValueError: for strides that no clips could have.
+    """
+    frames, height, width = _strides(read)[0]
+    means = read.given_of_group("pyramid", "data_mean")
+    channels = len(read.numbers("pyramid.data_mean", float)) if means else 1
+    patch = read.given_of_group("model", "patch_size").get("patch_size", 1)
+    side = math.lcm(_EVEN, patch) if isinstance(patch, int) and patch > 0 else _EVEN
+    return (2 * frames, side * height, side * width, channels if channels > 1 else 4)
 
 
 def build_shapes(

@@ -65,6 +65,11 @@ class AlignmentSpec:
         for field in ("group_size", "num_candidates"):
             whole_number(f"alignment.{field}", getattr(self, field))
 
+    @property
+    def batch_unit(self) -> int:
+        """Videos that a batch is a multiple of: those of a group, where groups are paired."""
+        return self.group_size if self.mode in ("nearest", "hungarian") else 1
+
 
 def aligned_noise(
     pyramid: Pyramid,

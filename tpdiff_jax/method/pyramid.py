@@ -31,6 +31,7 @@ TARGET_UNITS = ("time", "stage")
 TIME_CONDITIONINGS = ("noise_time", "stage_slices")
 STAGE_WEIGHTINGS = ("raw", "equal")
 LINES = ("stagewise", "marginal")
+MAX_TIME_SHIFT = 1e6
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -138,7 +139,8 @@ class Pyramid:
     coarse_noise: float = 0.0
 
     def __post_init__(self) -> None:
-        check_range("pyramid.time_shift", self.time_shift, 0, math.inf, "()")
+        # Beyond, float32 no longer tells s from s - 1, or the times of a stage from one another.
+        check_range("pyramid.time_shift", self.time_shift, 1 / MAX_TIME_SHIFT, MAX_TIME_SHIFT)
         check_choice("pyramid.target_unit", self.target_unit, TARGET_UNITS)
         check_choice("pyramid.time_conditioning", self.time_conditioning, TIME_CONDITIONINGS)
         check_choice("pyramid.stage_weighting", self.stage_weighting, STAGE_WEIGHTINGS)

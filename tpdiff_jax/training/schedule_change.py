@@ -10,6 +10,17 @@ from tpdiff_jax.experiment.build import Experiment, build_schedule, schedule_len
 _SAME = 1e-6  # relative: rates are float32
 
 
+def is_same_rate(old: float, now: float, peak: float) -> bool:
+    """Whether two learning rates of a step are those of one schedule.
+
+    Args:
+        old: what the step had, or would have had.
+        now: what the schedule says.
+        peak: `optim.learning_rate`.
+    """
+    return math.isclose(old, now, rel_tol=_SAME, abs_tol=_SAME * peak)
+
+
 def announce_schedule(experiment: Experiment, saved: Any, num_updates: int) -> None:
     """Log both rates where the schedule is no longer that of the saved config.
 
@@ -30,7 +41,7 @@ def announce_schedule(experiment: Experiment, saved: Any, num_updates: int) -> N
     last, old, now = (
         float(rate) for rate in (schedule(num_updates - 1), schedule(num_updates), new(num_updates))
     )
-    if math.isclose(old, now, rel_tol=_SAME, abs_tol=_SAME * experiment.config.optim.learning_rate):
+    if is_same_rate(old, now, experiment.config.optim.learning_rate):
         return
     before = schedule_length(saved)
     logging.warning(

@@ -22,6 +22,8 @@ def main() -> None:
         calls.write(json.dumps(vars(options)) + "\n")
     log = pathlib.Path(options.output.replace("%%", "\0").replace("%j", JOB_ID).replace("\0", "%"))
     environment = {**os.environ, "SLURM_JOB_ID": JOB_ID, "WORKER": "worker0"}
+    if options.cpus_per_task is not None:  # set where it was asked for, and not otherwise
+        environment["SLURM_CPUS_PER_TASK"] = options.cpus_per_task
     while True:
         with log.open("a") as out:
             command = ["bash", options.script, *options.arguments]
@@ -36,7 +38,7 @@ def main() -> None:
         requeued.unlink()
         restarts = int(environment.get("SLURM_RESTART_COUNT", "0")) + 1
         environment["SLURM_RESTART_COUNT"] = str(restarts)
-    print(JOB_ID)
+    print(JOB_ID if options.clusters is None else f"{JOB_ID};{options.clusters}")
 
 
 def parse() -> argparse.Namespace:
@@ -45,6 +47,7 @@ def parse() -> argparse.Namespace:
     for flag in (
         *("job-name", "chdir", "output", "nodes", "ntasks-per-node", "gpus-per-node", "time"),
         *("cpus-per-task", "open-mode", "signal", "partition", "account", "qos", "mem"),
+        "clusters",
     ):
         parser.add_argument(f"--{flag}")
     for switch in ("parsable", "requeue"):

@@ -6,6 +6,8 @@ from typing import Any
 from tpdiff_jax import checks
 from tpdiff_jax.types import Shape, Strides
 
+MAX_MLP_RATIO = 1000.0  # of published networks: 4 to 8
+
 
 def check_positive(config: Any, *fields: str) -> None:
     """Raise ValueError unless every field is above zero."""
@@ -28,7 +30,8 @@ def check_config_choice(config: Any, field: str, allowed: Iterable[str]) -> None
 
 
 def check_feed_forward(config: Any) -> None:
-    """Raise ValueError unless the feed-forward layers have a hidden unit."""
+    """Raise ValueError unless the feed-forward layers have a hidden unit, and a width to count."""
+    checks.check_range("model.mlp_ratio", config.mlp_ratio, 0, MAX_MLP_RATIO, "(]")
     if config.feed_forward_dim < 1:
         raise ValueError(
             f"model.mlp_ratio leaves no hidden unit of {config.hidden_size} channels, "
