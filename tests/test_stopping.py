@@ -316,7 +316,8 @@ def test_what_tidies_up_is_interrupted_by_an_exception(
     note = dict.fromkeys(main.RUN, lambda *_: seen.append(signal.getsignal(signal.SIGINT)))
     monkeypatch.setattr(main, "RUN", note)
     values = {"workdir": str(tmp_path)} | dict(word[2:].split("=") for word in words)
-    before = signal.getsignal(signal.SIGINT)
+    # Where the tests run in the background it is ignored, and stays so.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     early_stop.leave_at_ctrl_c(3, "")
     try:
         main.run_mode(Command(values.get("mode", "train"), values))
