@@ -6,7 +6,9 @@ For each stage: the peak of `--mode=plan --topology=local`, that of the gradient
 compiles it with the state beside it, and the peak measured while it runs: the device's own count on
 a GPU or TPU, on CPUs, which keep none, the growth of this process. With several host devices
 (XLA_FLAGS=--xla_force_host_platform_device_count=8, as in `--topology=cpu:8`) the process holds
-all of them, and their planned peaks are added. Writes memory.json and memory.md.
+all of them, and their planned peaks are added. Steps are taken one at a time: on CPUs a next one
+may begin before the last has let go of its gradient, so that training takes up to that much more.
+Writes memory.json and memory.md.
 Exit codes: 0 done; 2 bad input.
 """
 
@@ -81,7 +83,7 @@ def measure_stage(
     meter = PeakMeter(jax.block_until_ready((state, batch)))
     for _ in range(2):  # the first touches memory for the first time
         state, metrics = step(state, batch, key)
-    jax.block_until_ready((state, metrics))
+        jax.block_until_ready((state, metrics))
     return {
         "stage": stage_index,
         "shape": list(experiment.pyramid.stages[stage_index].shape),
