@@ -31,7 +31,7 @@ from tpdiff_jax.planning.program_cost import memory_use
 from tpdiff_jax.report.formats import stage_shape
 from tpdiff_jax.training.batches import iterate_batches
 from tpdiff_jax.training.initial_state import abstract_train_state, make_state
-from tpdiff_jax.training.step_cost import bytes_on_each_device, step_cost, update_cost
+from tpdiff_jax.training.step_cost import beside_gradient, step_cost, update_cost
 from tpdiff_jax.training.step_programs import compile_step
 
 EXIT_BAD_INPUT = 2
@@ -76,7 +76,6 @@ def measure_stage(
     step = compile_step(program, abstract, key)
     platform = devices[0].platform
     alone = memory_use(step.gradient.memory_analysis(), platform)
-    waiting = bytes_on_each_device((abstract.ema_params, abstract.opt_state))
     state = make_state(experiment, key)
     if batch is None:
         batch = next(iter(iterate_batches(experiment, 0)))
@@ -89,7 +88,7 @@ def measure_stage(
         "shape": list(experiment.pyramid.stages[stage_index].shape),
         "planned": planned.peak * len(devices),
         "planned_state": planned.argument * len(devices),
-        "compiled": alone.beside(waiting).peak * len(devices),
+        "compiled": alone.beside(beside_gradient(abstract)).peak * len(devices),
         "measured": meter.peak_bytes(),
     }
 

@@ -19,6 +19,7 @@ import jax
 from absl import logging
 from ml_collections import ConfigDict
 
+from tpdiff_jax.checks import first_line_of
 from tpdiff_jax.devices.facts import package_versions
 from tpdiff_jax.devices.host_memory import release_free_memory
 from tpdiff_jax.devices.mesh import rounded_up
@@ -227,8 +228,7 @@ class Planner:
         try:
             return self._search_batch(rows, progress)
         except (ValueError, jax.errors.JaxRuntimeError) as error:
-            reason = str(error).partition("\n")[0]
-            logging.warning("the largest batch that fits was not found: %s", reason)
+            logging.warning("the largest batch that fits was not found: %s", first_line_of(error))
             return None
 
     def _search_batch(self, rows: list[dict[str, Any]], progress: Progress) -> LargestBatch | None:

@@ -15,6 +15,7 @@ import numpy as np
 from absl import logging
 from numpy.typing import NDArray
 
+from tpdiff_jax.checks import first_line_of
 from tpdiff_jax.clips.bad_clips import TooManyBadClipsError
 from tpdiff_jax.clips.record_manifest import SPLITS
 from tpdiff_jax.data.moving_digits import uniform_draws
@@ -161,7 +162,7 @@ class RecordReader:
                 return
             self._seen.add((split, place))
             count = sum(s == split for s, _ in self._seen)
-        reason = str(error).splitlines()[0][:200]
+        reason = first_line_of(error)[:200]
         logging.warning("record %d of split %s is skipped: %s", place, split, reason)
         if count > self._max_share * num_clips:
             raise TooManyBadClipsError(

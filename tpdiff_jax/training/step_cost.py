@@ -51,7 +51,7 @@ def step_cost(program: Program, update: ProgramCost) -> ProgramCost:
     traced = _trace(program, state)
     gradient = program_cost(traced, list(program.experiment.mesh.devices.flat))
     beside_update = bytes_on_each_device((state.frozen, abstract_batch(program)))
-    return _beside(gradient, _beside_gradient(state)).then(_beside(update, beside_update))
+    return _beside(gradient, beside_gradient(state)).then(_beside(update, beside_update))
 
 
 def gradient_peak(program: Program) -> float:
@@ -66,7 +66,7 @@ def gradient_peak(program: Program) -> float:
     state = abstract_train_state(program.experiment)
     compiled = compile_or_refuse(_trace(program, state))
     platform = program.experiment.mesh.devices.flat[0].platform
-    return memory_use(compiled.memory_analysis(), platform).peak + _beside_gradient(state)
+    return memory_use(compiled.memory_analysis(), platform).peak + beside_gradient(state)
 
 
 def bytes_on_each_device(tree: Any) -> float:
@@ -85,7 +85,12 @@ def _trace(program: Program, state: TrainState) -> jax.stages.Traced:
     return trace_gradient(program, state, jax.eval_shape(lambda: jax.random.key(0)))
 
 
-def _beside_gradient(state: TrainState) -> float:
+def beside_gradient(state: TrainState) -> float:
+    """Return the bytes on each device that wait while a gradient is computed.
+
+    Args:
+        state: arrays, or their shapes, types and shardings.
+    """
     return bytes_on_each_device((state.ema_params, state.opt_state, state.guard))
 
 
