@@ -6,8 +6,9 @@ For each stage: the peak of `--mode=plan --topology=local`, that of the gradient
 compiles it with the state beside it, and the peak measured while it runs: the device's own count on
 a GPU or TPU, on CPUs, which keep none, the growth of this process. With several host devices
 (XLA_FLAGS=--xla_force_host_platform_device_count=8, as in `--topology=cpu:8`) the process holds
-all of them, and their planned peaks are added. Steps are taken one at a time: on CPUs a next one
-may begin before the last has let go of its gradient, so that training takes up to that much more.
+all of them, and their planned peaks are added. A step begins once the last one's memory is given
+back: on CPUs a program may begin before the runtime has let go of the last one's arrays, and the C
+library keeps what was freed, so that training takes up to a gradient more.
 Writes memory.json and memory.md.
 Exit codes: 0 done; 2 bad input.
 """
@@ -16,6 +17,7 @@ import argparse
 import pathlib
 import re
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,6 +38,7 @@ from tpdiff_jax.training.step_programs import compile_step
 
 EXIT_BAD_INPUT = 2
 AIM = 0.10
+_PATIENCE = 10.0  # seconds
 _STATUS = pathlib.Path("/proc/self/status")
 _RESET = pathlib.Path("/proc/self/clear_refs")
 
@@ -83,6 +86,7 @@ def measure_stage(
     for _ in range(2):  # the first touches memory for the first time
         state, metrics = step(state, batch, key)
         jax.block_until_ready((state, metrics))
+        meter.let_go()
     return {
         "stage": stage_index,
         "shape": list(experiment.pyramid.stages[stage_index].shape),
@@ -100,11 +104,23 @@ class PeakMeter:
         """Give back what compilation has freed, and start from the arrays of a tree."""
         self._is_counted = jax.local_devices()[0].memory_stats() is not None
         leaves = jax.tree.leaves(present)
-        held = sum(shard.data.nbytes for leaf in leaves for shard in leaf.addressable_shards)
+        self._held = sum(shard.data.nbytes for leaf in leaves for shard in leaf.addressable_shards)
         release_free_memory()
         if not self._is_counted:
             _RESET.write_text("5")  # sets the highest resident size to the present one
-        self._start = 0.0 if self._is_counted else _resident_bytes("VmRSS") - held
+        self._start = 0.0 if self._is_counted else _resident_bytes("VmRSS") - self._held
+
+    def let_go(self) -> None:
+        """Wait until this process is back at the arrays it started from, at most some seconds.
+
+        An array is ready before the runtime has let go of what its program read.
+        """
+        deadline = time.monotonic() + _PATIENCE
+        while not self._is_counted and time.monotonic() < deadline:
+            release_free_memory()
+            if _resident_bytes("VmRSS") - self._start < 1.02 * self._held:
+                return
+            time.sleep(0.05)
 
     def peak_bytes(self) -> float:
         """Return the peak; of devices since they were started, which know no other."""

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 
 import jax.numpy as jnp
 import numpy as np
@@ -27,6 +28,17 @@ def test_the_meter_sees_a_peak_that_has_passed():
     np.ones(64 * MEBIBYTE, np.uint8).sum()
     assert 75 * MEBIBYTE < meter.peak_bytes() < 105 * MEBIBYTE
     assert PeakMeter({}).peak_bytes() < 10 * MEBIBYTE
+
+
+def test_the_meter_waits_until_what_a_step_took_is_given_back():
+    held = jnp.ones(64 * MEBIBYTE, jnp.uint8)
+    meter = PeakMeter({"held": held})
+    late = [np.ones(64 * MEBIBYTE, np.uint8)]
+    timer = threading.Timer(1.0, late.clear)
+    timer.start()
+    meter.let_go()
+    assert not late, "it went on while the memory was still taken"
+    assert meter.peak_bytes() > 2 * 64 * MEBIBYTE
 
 
 def test_the_page_shows_how_far_off_the_plan_was():
