@@ -6,6 +6,7 @@ A point is `group.field` -> text, as on the command line. A specification is `gr
     random   log(LOW,HIGH) | uniform(LOW,HIGH) | choice(VALUE,...)
 """
 
+import ast
 import importlib.util
 import itertools
 import math
@@ -96,10 +97,10 @@ def name_points(points: Sequence[Point]) -> list[str]:
     ]
     if any(len(name) > _LONGEST_NAME for name in names) or len(set(names)) < len(names):
         names = [f"point_{i:03d}" for i in range(len(points))]
-    contents = [tuple(sorted(point.items())) for point in points]
+    contents = [{field: _meaning(value) for field, value in point.items()} for point in points]
     for i, content in enumerate(contents):
         if content in contents[:i]:
-            raise ValueError(f"the sweep has the point {dict(content)} twice")
+            raise ValueError(f"the sweep has the point {points[i]} twice")
     return names
 
 
@@ -107,6 +108,14 @@ def short_names(fields: Sequence[str]) -> dict[str, str]:
     """Return field -> its last part where no other field ends in the same, else all of it."""
     last = [field.rpartition(".")[2] for field in fields]
     return {f: n if last.count(n) == 1 else f for f, n in zip(fields, last, strict=True)}
+
+
+def _meaning(text: str) -> Any:
+    """The value that a text stands for, so that 1e-3 and 0.001 are one; a word is itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def _clean(text: str) -> str:

@@ -126,6 +126,14 @@ def test_no_draws_and_points_given_twice_are_refused() -> None:
         name_points([{RATE: "1"}, {RATE: "2"}, {RATE: "1"}])
 
 
+def test_two_spellings_of_a_value_are_one_point_and_words_are_what_they_are() -> None:
+    with pytest.raises(ValueError, match="twice"):
+        name_points(grid_points([f"{RATE}=1e-3,0.001"]))
+    with pytest.raises(ValueError, match="twice"):
+        name_points(grid_points(["pyramid.strides=(4,2,1),(4, 2, 1)"]))
+    name_points(grid_points(["optim.name=muon,adamw", "alignment.mode=none,nearest"]))
+
+
 @pytest.mark.parametrize(
     ("code", "named"),
     [
