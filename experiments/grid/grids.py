@@ -153,10 +153,13 @@ def _advised() -> dict[str, dict[str, dict[str, Any]]]:
         },
     }
     fields = ("pyramid.frame_strides", "pyramid.stage_fractions", "sample.steps_per_stage")
-    return {
-        path: {arm: DCT | dict(zip(fields, values, strict=True)) for arm, values in arms.items()}
-        for path, arms in said.items()
-    }
+    arms: dict[str, dict[str, dict[str, Any]]] = {}
+    for path, settings in said.items():
+        arms[path] = {}
+        for arm, values in settings.items():
+            arms[path][arm] = DCT | dict(zip(fields, values, strict=True))
+            arms[path][f"{arm}_by_window"] = arms[path][arm] | {"train.stage_probs": values[1]}
+    return arms
 
 
 def _against_vanilla(
