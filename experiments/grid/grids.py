@@ -113,6 +113,7 @@ def _natural() -> Grid:
     alone: dict[str, dict[str, Any]] = _JUMPS | {
         "coarse_often": {"train.stage_probs": (0.5, 0.25, 0.25)},
         "tokens": {"train.batch_per_stage": "tokens"},
+        "stride_8": {"pyramid.frame_strides": (8, 4, 2, 1)},
     }
     changes = _upsampling() | {name: linear | change for name, change in alone.items()}
     return _against_vanilla(changes, {}, _advised())
