@@ -46,6 +46,8 @@ EXIT_UNMEASURED, EXIT_BAD_INPUT = 1, 2
 DONE, SKIPPED = "done", "skipped"
 _LEAST_SECONDS = 15.0  # in which a process can start and measure anything
 _DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
+# JAX reads either name, and refuses both together.
+_MEMORY_SHARES = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
 
 
 class Part(NamedTuple):
@@ -54,7 +56,7 @@ class Part(NamedTuple):
     Attributes:
         measure: a name in `bench.gpu_parts.MEASURES`.
         seconds: that it may take at most.
-        environment: variables of its process, added to what they hold.
+        environment: variables of its process; XLA_FLAGS are added to those that are there.
     """
 
     measure: str
@@ -169,11 +171,14 @@ def part_environment(name: str, given: Mapping[str, str]) -> dict[str, str]:
 
     Args:
         name: of the part.
-        given: of this process; what it says stays.
+        given: of this process; what it says stays, but for what the part needs.
     """
-    out = {"CUDA_VISIBLE_DEVICES": "0", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.92", **given}
+    out = {"CUDA_VISIBLE_DEVICES": "0", **given}
+    if not any(variable in given for variable in _MEMORY_SHARES):
+        out[_MEMORY_SHARES[0]] = "0.92"
     for variable, value in PARTS[name].environment.items():
-        out[variable] = f"{given.get(variable, '')} {value}".strip()
+        before = given.get(variable, "") if variable == "XLA_FLAGS" else ""
+        out[variable] = f"{before} {value}".strip()
     return out
 
 

@@ -245,6 +245,26 @@ def test_each_part_has_its_variables_beside_those_that_are_set() -> None:
     assert "XLA_FLAGS" not in gpu_suite.part_environment("steps", {})
 
 
+@pytest.mark.parametrize("given", ["false", "true"])
+def test_a_switch_that_was_set_is_set_anew_and_not_added_to(given: str) -> None:
+    # "false false" is not "false" to JAX, which would then take nearly all of the memory at once.
+    out = gpu_suite.part_environment("pytorch", {"XLA_PYTHON_CLIENT_PREALLOCATE": given})
+    assert out["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {"XLA_CLIENT_MEM_FRACTION": "0.92"}),
+        ({"XLA_CLIENT_MEM_FRACTION": ".5"}, {"XLA_CLIENT_MEM_FRACTION": ".5"}),
+        ({"XLA_PYTHON_CLIENT_MEM_FRACTION": ".5"}, {"XLA_PYTHON_CLIENT_MEM_FRACTION": ".5"}),
+    ],
+)
+def test_the_share_of_memory_has_one_name(given: dict[str, str], expected: dict[str, str]) -> None:
+    out = gpu_suite.part_environment("steps", given)
+    assert {name: value for name, value in out.items() if "MEM_FRACTION" in name} == expected
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
