@@ -61,7 +61,8 @@ H200 = Size(
         (1, 15_360, 4, 128, False),
     ),
     kernels=("auto", "xla"),
-    # 1.1 billion parameters: state and gradients take 24 GiB, what a step keeps about 36 GiB.
+    # 1.2 billion parameters: a state for each twin and a gradient take 42 GiB, what a step keeps
+    # about 36 GiB.
     dit={"model.depth": 16, "model.remat": "dots", **batch_fields(4)},
     dit_shape=(16, 48, 80, 16),
     systems={name: SYSTEMS[name] for name in ("miniflux", "wan", "animatediff")},

@@ -4,8 +4,8 @@ Convolutions and attention over time see all frames of a video, and so do their 
 are no positions of frames: the network takes videos of any length, and has to tell the frame rate
 from what moves. A stage of the pyramid that keeps one frame in several is therefore refused unless
 `implicit_rate` asks for it. In training on such a pyramid the noise time says which stage, and so
-which rate, it is; published weights have never seen another rate than their own. One frame alone
-runs through every layer, as diffusers runs it.
+which rate, it is, but where the windows of two stages overlap; published weights have never seen
+another rate than their own. One frame alone runs through every layer, as diffusers runs it.
 
 Source: Wang et al., ModelScope, arXiv 2308.06571, and Rombach et al., arXiv 2112.10752; diffusers'
 UNet3DConditionModel, with which the tests compare.
