@@ -33,6 +33,12 @@ NAMES = [
     *("t_p", "t.p", "", "a" * 41, "tp;ls", "tp,other", "é", "--all-namespaces=true"),
 ]
 
+# Of 16 frames with linear upsampling: other lengths start a little elsewhere.
+TIME_GRIDS = (
+    "((1.0,0.8,0.6666666666666666),(0.75338312624681,0.5,0.3333333333333333),"
+    "(0.4330302758095891,0.2,0.0))"
+)
+
 
 @pytest.fixture(autouse=True)
 def in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,6 +164,27 @@ def test_where_the_clips_are_elsewhere_what_needs_none_is_checked(
     main, words = SUBMITS["slurm"]
     data = ["--config=video_folder", "--config.data.folder=/elsewhere/clips"]
     assert main([*words, "--dry-run", *data, override]) == (2 if named else 0)
+    assert named in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["--config.model.attention_kernel=splash"], ""),
+        (["--config.model.attention_kernel=cudnn", "--config.model.dtype=bfloat16"], ""),
+        (["--config.model.attention_kernel=cudnn"], "needs model.dtype='bfloat16'"),
+        (["--config.measure.fvd_weights=/elsewhere/i3d.safetensors"], ""),
+        (["--config.measure.clip_folder=/elsewhere/clip"], ""),
+        (["--config.pyramid.upsample=linear", f"--config.sample.time_grids={TIME_GRIDS}"], ""),
+        (["--config.sample.time_grids=((1.0,0.5,0.0),)"], "sample.time_grids"),
+    ],
+)
+def test_kernels_files_and_lengths_that_only_the_workers_have_are_theirs(
+    overrides: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main, words = SUBMITS["slurm"]
+    data = ["--config=video_folder", "--config.data.folder=/elsewhere/clips"]
+    assert main([*words, "--dry-run", *data, *overrides]) == (2 if named else 0)
     assert named in capsys.readouterr().err
 
 

@@ -42,6 +42,7 @@ from tpdiff_jax.measures.clip_measures import MeasureSpec
 from tpdiff_jax.method.sampler_spec import as_time_grids
 from tpdiff_jax.method.time_grids import time_grids
 from tpdiff_jax.models import MODELS, Network, make_network
+from tpdiff_jax.models.layers.attention_kernels import PLATFORMS, check_kernel
 from tpdiff_jax.models.published import PUBLISHED, PublishedWeights
 from tpdiff_jax.optim.adaptation import Adaptation
 from tpdiff_jax.optim.guard import GuardSpec
@@ -187,11 +188,28 @@ def check_fields(config: ConfigDict) -> None:
     here = config.copy_and_resolve_references()
     for axis in mesh_lib.MESH_AXES:
         here.mesh[axis] = 1
+    _leave_to_workers(here)
     if is_auto(here):  # chosen from the clips
         here = with_fractions(here, draft_fractions(count_stages(read)))
-    shape = stand_in_shape(read) if "folder" in config.data else None
+    shape = None
+    if "folder" in config.data:
+        shape = stand_in_shape(read)
+        _build_sampler(read, count_stages(read))
+        if "time_grids" in here.sample:
+            here.sample.time_grids = ()  # start where the windows of the clips' own length do
     if shape is None or max(shape) <= _LARGEST_STAND_IN:
         build_experiment(here, jax.devices("cpu")[:1], shape)
+
+
+def _leave_to_workers(config: ConfigDict) -> None:
+    """Take out what only the machines that train have: files, and kernels of their devices."""
+    for name in ("fvd_weights", "clip_folder", "real_clips"):
+        if name in config.get("measure", {}):
+            config.measure[name] = ""
+    model = config.get("model", {})
+    if (kernel := model.get("attention_kernel")) in PLATFORMS:
+        check_kernel(kernel, PLATFORMS[kernel], model.get("dtype"))
+        model.attention_kernel = "auto"
 
 
 def _num_threads(read: ConfigReader) -> int:
