@@ -24,6 +24,7 @@ TEXT = (REPO / "README.md").read_text()
 METHOD = (REPO / "docs" / "method.md").read_text()
 START = (REPO / "docs" / "getting_started.md").read_text()
 PAGES = (REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").glob("*.md")))
+RESULTS = sorted((REPO / "docs" / "results").glob("*.md"))
 CONFIGS = sorted((REPO / "configs").glob("[a-z]*.py"))
 MAIN = "tpdiff_jax.main"
 GROUPS = (
@@ -132,7 +133,7 @@ def test_the_pages_name_what_their_files_define() -> None:
 
 
 def _main_commands() -> Iterator[tuple[str, list[str]]]:
-    pages = [(page, commands(page.read_text())) for page in PAGES]
+    pages = [(page, commands(page.read_text())) for page in (*PAGES, *RESULTS)]
     for path, found in pages + [(path, header_commands(path)) for path in CONFIGS]:
         for program, *words in found:
             if program == MAIN and "--help" not in words:
@@ -162,7 +163,7 @@ def test_a_command_that_does_not_parse_is_seen() -> None:
         command_line.parse(["main", *words])
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, *RESULTS], ids=lambda page: page.name)
 def test_commands_of_other_programs_parse(page: Path) -> None:
     """By their own parsers; what they leave are fields of a config."""
     for program, *words in commands(page.read_text()):

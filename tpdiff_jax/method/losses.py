@@ -45,8 +45,8 @@ def mean_squared_error(prediction: Array, target: Array) -> Array:
 def loss_weight(pyramid: Pyramid, stage_index: int, t: ArrayLike) -> Array:
     """Weight of a sample's squared error: 1, or for data prediction 1/max(sigma_t, 0.2)^2.
 
-    The mean of that over a stage's window rises from stage to stage: 1.5, 4.1 and 18.3 for flow
-    and strides 4, 2, 1, so that the last stage's gradients are 12 times the first's. With
+    The mean of that over a stage's window rises from stage to stage: 1.5, 4.1 and 18.3 for flow,
+    strides 4, 2, 1 and copies, so that the last stage's gradients are 12 times the first's. With
     `stage_weighting` "equal" it is divided by that mean: within a stage the weights keep their
     proportions, and every stage's are 1 in the mean.
 
