@@ -2,7 +2,7 @@ r"""Train on a TPU slice of Google Kubernetes Engine, as a JobSet.
 
     docker build --file launch/Dockerfile --tag IMAGE . && docker push IMAGE
     python -m launch.gke submit --name=tp-base --image=IMAGE --tpu=v6e --topology=4x4 --spot \
-      --claim=runs --config=configs/flow.py --workdir=/runs/tp-base --config.train.num_steps=20000
+      --claim=runs --config=configs/flow.py --workdir=/runs/tp-base --config.train.batch_size=64
     python -m launch.gke wait --name=tp-base
 
 Actions:
@@ -53,7 +53,8 @@ def _act(options: argparse.Namespace, rest: Sequence[str]) -> int:
     kubectl += [f"--context={options.context}"] if options.context else []
     kubectl += [f"--namespace={options.namespace}"] if options.namespace else []
     if options.action == "submit":
-        manifest = make_jobset(parse_job(options, rest), _read_pods(options))
+        pods = _read_pods(options)
+        manifest = make_jobset(parse_job(options, rest, pods.num_devices), pods)
         text = yaml.safe_dump(manifest, sort_keys=False)
         runner.run([*kubectl, "create", "--filename=-"], stdin=text)
         return 0

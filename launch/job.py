@@ -99,12 +99,15 @@ def job_parser(program: str, description: str | None) -> argparse.ArgumentParser
     return parser
 
 
-def parse_job(options: argparse.Namespace, rest: Sequence[str]) -> Job:
+def parse_job(
+    options: argparse.Namespace, rest: Sequence[str], num_devices: int | None = None
+) -> Job:
     """Return the job of a command line.
 
     Args:
         options: parsed options of `job_parser`.
         rest: what the parser left: `--config.GROUP.FIELD=VALUE`.
+        num_devices: that the job will have; None where it is not known.
 
     Raises:
         ValueError: for anything that is no such override, one that the config does not take, and
@@ -118,17 +121,18 @@ def parse_job(options: argparse.Namespace, rest: Sequence[str]) -> Job:
         workdir=options.workdir,
         overrides=parse_overrides(rest),
     )
-    check_config(job)
+    check_config(job, num_devices)
     return job
 
 
-def check_config(job: Job) -> None:
+def check_config(job: Job, num_devices: int | None = None) -> None:
     """Refuse what the trainer would refuse, before machines are asked for.
 
     Clips and devices are the workers'; what can be known without them is checked.
 
     Args:
         job: its config file is run, as by the trainer.
+        num_devices: that it will have; None where it is not known.
 
     Raises:
         ValueError: naming the field, for one that does not exist or a value that is not allowed.
@@ -139,4 +143,4 @@ def check_config(job: Job) -> None:
     from tpdiff_jax.experiment.build import check_fields
 
     jax.config.update("jax_platforms", "cpu")  # accelerators here, if any, are not ours
-    check_fields(config)
+    check_fields(config, num_devices)

@@ -87,6 +87,11 @@ class Pods:
         return math.prod(map(int, self.topology.split("x")))
 
     @property
+    def num_devices(self) -> int:
+        """Devices that JAX sees: a chip is one, but for those whose two halves are one each."""
+        return self.num_chips * (2 if self.tpu == "tpu7x" else 1)
+
+    @property
     def chips(self) -> int:
         """Chips of one pod."""
         return self.chips_per_pod or min(self.num_chips, _MOST_CHIPS)

@@ -1,7 +1,7 @@
 r"""Submit a training run to a SLURM cluster, which requeues it until it is done.
 
     python -m launch.slurm --name=tp-base --config=configs/flow.py --workdir=/shared/runs/tp-base \
-      --partition=gpu --nodes=2 --gpus-per-node=8 --time=24:00:00 --config.train.num_steps=20000
+      --partition=gpu --nodes=2 --gpus-per-node=8 --time=24:00:00 --config.train.batch_size=64
 
 One task runs on each GPU (one on each node without GPUs): jax.distributed reads number and place
 of the tasks from SLURM's environment. This checkout, its Python and the workdir must lie on a file
@@ -67,6 +67,11 @@ class Allocation:
         for name, value in least.items():
             check_at_least(f"--{name.replace('_', '-')}", getattr(self, name), value)
 
+    @property
+    def num_devices(self) -> int | None:
+        """Devices of all tasks; None where flags of sbatch alone could ask for GPUs."""
+        return self.nodes * self.gpus_per_node or None
+
     def options(self) -> list[str]:
         """Return the flags of sbatch."""
         tasks = max(1, self.gpus_per_node)
@@ -102,8 +107,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _submit(options: argparse.Namespace, rest: Sequence[str]) -> int:
-    job = parse_job(options, rest)
-    job.check_workdir_is_absolute()
     sites = {"--partition": options.partition, "--account": options.account, "--qos": options.qos}
     for flag, value in {**sites, "--time": options.time}.items():
         check_place(flag, value)
@@ -119,6 +122,8 @@ def _submit(options: argparse.Namespace, rest: Sequence[str]) -> int:
         max_restarts=options.max_restarts,
         flags=(*flags, *options.sbatch_flag),
     )
+    job = parse_job(options, rest, allocation.num_devices)
+    job.check_workdir_is_absolute()
     runner = Runner(is_dry_run=options.dry_run)
     # SLURM opens the log before anything of ours runs.
     runner.run(["mkdir", "-p", "--", job.workdir])

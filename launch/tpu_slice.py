@@ -32,6 +32,8 @@ _RUNTIMES = {
     "v6e": "v2-alpha-tpuv6e",
 }
 
+_TWO_CORES = ("v4", "v5p")  # of which a type counts the cores, and JAX makes one device of two
+
 
 def default_runtime(accelerator_type: str) -> str:
     """Return the software version for JAX on this accelerator type.
@@ -79,6 +81,14 @@ class TpuSlice:
         for option, value in (places | {"--runtime-version": self.runtime_version}).items():
             check_place(option, value)
         check_options("--create-flag", self.create_flags)
+
+    @property
+    def num_devices(self) -> int | None:
+        """Devices that JAX sees; None of a type that is not known."""
+        found = re.fullmatch(r"([a-z0-9]+)-([1-9][0-9]*)", self.accelerator_type)
+        if found is None or found[1] not in _RUNTIMES:
+            return None
+        return int(found[2]) // (2 if found[1] in _TWO_CORES else 1)
 
     def create(self) -> list[str]:
         """Return the command that asks for the slice."""

@@ -2,7 +2,7 @@ r"""Train on a Cloud TPU slice: ask for it, install, run on all workers, resume,
 
     python -m launch.tpu_vm run --name=tp-base --zone=us-east5-b --accelerator-type=v6e-16 --spot \
       --setup=mount.sh --config=configs/flow.py --workdir=/mnt/runs/tp-base \
-      --config.train.num_steps=20000
+      --config.train.num_steps=20000 --config.train.batch_size=64
 
 Actions:
   run      everything: queued resource, this checkout's code and jax[tpu] on all workers, the
@@ -74,7 +74,7 @@ def _act(options: argparse.Namespace, rest: Sequence[str]) -> int:
     check_polls(options.poll_seconds, options.max_restarts)
     runner = Runner(is_dry_run=options.dry_run)
     if options.action == "run":
-        job = parse_job(options, rest)
+        job = parse_job(options, rest, tpu.num_devices)
         job.check_workdir_is_absolute()
         if not is_packed(pathlib.PurePath(job.config)):
             raise ValueError(f"--config={job.config} must lie in configs/: no other goes along")

@@ -122,7 +122,8 @@ def pod_of(manifest: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("more", [[], ["--spot"], ["--tpu=v5p", "--topology=4x4x4"]])
 def test_a_dry_run_prints_a_manifest_that_the_api_takes(cloud: Cloud, more: list[str]) -> None:
-    out = cloud.launch("gke", *SUBMIT, "--dry-run", *more, "--config.train.num_steps=5")
+    fields = ["--config.train.num_steps=5", "--config.train.batch_size=64"]
+    out = cloud.launch("gke", *SUBMIT, "--dry-run", *more, *fields)
     assert out.returncode == 0, out.stderr
     assert cloud.calls() == []
     manifest = printed_manifest(out.stdout)
@@ -131,7 +132,7 @@ def test_a_dry_run_prints_a_manifest_that_the_api_takes(cloud: Cloud, more: list
     (container,) = pod_of(manifest)["containers"]
     assert container["command"] == [
         *("python", "-m", "tpdiff_jax.main", "--config=configs/flow.py"),
-        *(f"--workdir={NASTY.replace('$(', '$$(')}", "--config.train.num_steps=5"),
+        *(f"--workdir={NASTY.replace('$(', '$$(')}", *fields),
     ]
 
 

@@ -188,6 +188,36 @@ def test_kernels_files_and_lengths_that_only_the_workers_have_are_theirs(
     assert named in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("launcher", "machines", "num_devices"),
+    [
+        ("slurm", ["--nodes=2", "--gpus-per-node=8"], 16),
+        ("gke", ["--tpu=v6e", "--topology=4x4"], 16),
+        ("gke", ["--tpu=tpu7x", "--topology=2x2x4"], 32),  # two devices a chip
+        ("tpu_vm", ["--accelerator-type=v6e-16"], 16),
+        ("tpu_vm", ["--accelerator-type=v5p-32"], 16),  # cores, two a device
+        ("tpu_vm", ["--accelerator-type=v3-32"], 32),  # cores
+    ],
+)
+def test_a_batch_that_the_machines_cannot_share_is_refused_before_they_are_asked_for(
+    launcher: str, machines: list[str], num_devices: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main, words = SUBMITS[launcher]
+    assert main([*words, *machines, "--dry-run"]) == 2
+    captured = capsys.readouterr()
+    expected = f"train.batch_size=8 must be a multiple of mesh.data={num_devices} * mesh.fsdp=1"
+    assert captured.out == "" and expected in captured.err
+    assert main([*words, *machines, "--dry-run", "--config.train.batch_size=64"]) == 0
+    capsys.readouterr()
+    assert main([*words, *machines, "--dry-run", "--config.mesh.data=3"]) == 2
+    assert f"the number of devices, {num_devices}" in capsys.readouterr().err
+
+
+def test_devices_that_only_the_cluster_knows_are_not_counted() -> None:
+    main, words = SUBMITS["slurm"]
+    assert main([*words, "--nodes=16", "--sbatch-flag=--gres=gpu:1", "--dry-run"]) == 0
+
+
 @pytest.mark.parametrize("name", config_names())
 def test_every_shipped_config_to_train_from_is_handed_on(name: str) -> None:
     config = read_config(name, {})

@@ -34,7 +34,8 @@ def codes(cloud: Cloud) -> list[str]:
 
 def test_the_job_asks_for_one_task_on_each_gpu(cloud: Cloud) -> None:
     more = ["--nodes=2", "--gpus-per-node=8", "--time=24:00:00", "--partition=gpu"]
-    out = submit(cloud, "0", *more, "--sbatch-flag=--mem=0", "--grace-seconds=90")
+    batch = "--config.train.batch_size=64"  # over 16 devices
+    out = submit(cloud, "0", *more, "--sbatch-flag=--mem=0", "--grace-seconds=90", batch)
     assert out.returncode == 0, out.stderr
     (asked,) = cloud.lines("sbatch.jsonl")
     assert (asked["nodes"], asked["ntasks_per_node"], asked["gpus_per_node"]) == ("2", "8", "8")
@@ -44,7 +45,7 @@ def test_the_job_asks_for_one_task_on_each_gpu(cloud: Cloud) -> None:
     assert start["cwd"] == str(REPO)
     assert start["argv"] == [
         *("-m", "tpdiff_jax.main", "--config=configs/flow.py"),
-        *(f"--workdir={cloud.folder / NASTY}", "--config.train.num_steps=5"),
+        *(f"--workdir={cloud.folder / NASTY}", "--config.train.num_steps=5", batch),
     ]
     assert "start 0" in (cloud.folder / NASTY / "slurm-4711.log").read_text()
     assert not {path.name for path in [*cloud.folder.iterdir(), *REPO.iterdir()]} & {"x", "y", "z"}

@@ -17,7 +17,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from tpdiff_jax.devices.param_axes import find_axes
 from tpdiff_jax.types import Array, Axes, ParamAxes, Params
@@ -92,12 +92,14 @@ def sharding(mesh: Mesh, *logical_axes: str | None) -> NamedSharding:
     return NamedSharding(mesh, partition(*logical_axes))
 
 
-def num_shares(mesh: Mesh, logical_axis: str) -> int:
+def num_shares(mesh: Mesh | AbstractMesh, logical_axis: str) -> int:
     """Return into how many parts an axis of this name is divided."""
     return math.prod(mesh.shape[name] for name in RULES[logical_axis])
 
 
-def check_divisible(field: str, value: int, mesh: Mesh, logical_axis: str = "batch") -> None:
+def check_divisible(
+    field: str, value: int, mesh: Mesh | AbstractMesh, logical_axis: str = "batch"
+) -> None:
     """Refuse an axis that does not spread evenly over the mesh.
 
     Args:

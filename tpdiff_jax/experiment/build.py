@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from jax.sharding import AbstractMesh, Mesh
 from ml_collections import ConfigDict
 
 from tpdiff_jax import method
@@ -129,7 +130,7 @@ def build_experiment(
     )
     read.check_all_known()
     if is_for_training:
-        _check_batches(experiment)
+        _check_batches(train, mesh)
     _check_axes(experiment)
     for of_shape in shapes:
         with of_shape.naming():
@@ -137,9 +138,8 @@ def build_experiment(
     return experiment
 
 
-def _check_batches(experiment: Experiment) -> None:
+def _check_batches(train: TrainSpec, mesh: Mesh | AbstractMesh) -> None:
     """Raise ValueError unless the mesh divides training's batches evenly."""
-    train, mesh = experiment.train, experiment.mesh
     mesh_lib.check_divisible("train.batch_size", train.batch_size, mesh)
     part = train.batch_size // train.grad_accum_steps
     mesh_lib.check_divisible("train.batch_size / train.grad_accum_steps", part, mesh)
@@ -170,7 +170,7 @@ def schedule_length(config: ConfigDict) -> int:
     return _build_optimizer(read).schedule_steps or read("train.num_steps")
 
 
-def check_fields(config: ConfigDict) -> None:
+def check_fields(config: ConfigDict, num_devices: int | None = None) -> None:
     """Check what a config says where neither its data nor its devices are at hand.
 
     All of it is built, for one device. Clips that lie in a folder get the shape of none in
@@ -179,12 +179,16 @@ def check_fields(config: ConfigDict) -> None:
 
     Args:
         config: every field of every group, as the trainer would get it.
+        num_devices: that mesh and batches have to come out even on; None where it is not known.
 
     Raises:
         ValueError: naming the full field, its value and what is allowed.
     """
     read = ConfigReader(config)
-    mesh_lib.MeshSpec(**read.group("mesh", *mesh_lib.MESH_AXES))
+    mesh = mesh_lib.MeshSpec(**read.group("mesh", *mesh_lib.MESH_AXES))
+    if num_devices is not None:
+        there = jax.sharding.AbstractMesh(mesh.shape(num_devices), mesh_lib.MESH_AXES)
+        _check_batches(_build_train(read, count_stages(read)), there)
     here = config.copy_and_resolve_references()
     for axis in mesh_lib.MESH_AXES:
         here.mesh[axis] = 1
