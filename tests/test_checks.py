@@ -85,6 +85,22 @@ def test_a_folder_in_a_bucket_is_known_by_its_address(text: str, is_bucket: bool
             checks.check_path_or_bucket("--workdir", text)
 
 
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ("one\ntwo", "one"),
+        (
+            "\nT5Tokenizer requires the SentencePiece library\nmore\n",
+            "T5Tokenizer requires the SentencePiece library",
+        ),
+        ("", "OSError"),
+        (" \n", "OSError"),
+    ],
+)
+def test_an_error_is_told_by_its_first_line_with_words(said: str, line: str) -> None:
+    assert checks.first_line_of(OSError(said)) == line
+
+
 def test_the_method_and_the_networks_use_the_same_check() -> None:
     assert method.check_choice is checks.check_choice
     with pytest.raises(ValueError, match=r"^model\.remat is 'yes'; allowed: 'none', "):

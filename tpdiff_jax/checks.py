@@ -171,12 +171,13 @@ def as_tuple(field: str, value: object, of: str) -> tuple:
 
 
 def first_line_of(error: BaseException) -> str:
-    """Return what an error says, without further lines; its name where it says nothing.
+    """Return the first line with words of what an error says; its name where it says nothing.
 
     Args:
         error: any.
     """
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    lines = (line.strip() for line in str(error).splitlines())
+    return next(filter(None, lines), type(error).__name__)
 
 
 def counted(number: int, noun: str) -> str:
