@@ -184,6 +184,22 @@ def test_eigenvalue_of_copies_is_the_largest_group(num_frames, factor, upsample,
     assert largest_eigenvalue(matrix) == pytest.approx(expected, rel=1e-14)
 
 
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_eigenvalue_of_linear_is_the_factor_or_that_of_the_end_that_is_held(factor):
+    """Of U^T U, a chain of one row whose last link is heavier where frames are kept as they are."""
+    w = np.arange(1, factor) / factor  # weights of the frames between two kept ones
+    inner, link, held = 1 + 2 * np.sum(w**2), np.sum(w * (1 - w)), factor - 1
+    heavier = held - np.sum(w**2)  # at the end frames are copies in place of means
+    expected = inner + heavier + link**2 / heavier
+    frames = 32 * factor
+    stride = upsampling_matrix(frames, factor, 1, "stride", "linear")
+    assert largest_eigenvalue(stride) == pytest.approx(expected, rel=1e-9)
+    if factor == 2:
+        assert expected == pytest.approx(7 / 3)
+    blocks = upsampling_matrix(frames, factor, 1, "mean", "linear")
+    assert largest_eigenvalue(blocks) == pytest.approx(factor, rel=1e-9)
+
+
 @pytest.mark.parametrize("surplus", [1.0, 1.3])
 @pytest.mark.parametrize("case", EVERY_U)
 def test_noise_factor_is_the_symmetric_root_for_any_large_enough_l(case, surplus):
