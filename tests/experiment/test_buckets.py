@@ -22,11 +22,14 @@ from tpdiff_jax.data.step_schedule import ClipsOfStep, steps_of_round, turn_of_s
 from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.generation.from_checkpoint import GenerateFlags, open_run
 from tpdiff_jax.generation.prompts import SampleFlags
+from tpdiff_jax.optim.guard import BadStep, TooManyBadSteps
 from tpdiff_jax.preparation.clip_encoder import PIXELS, ClipEncoder
 from tpdiff_jax.prepare import prepare
 from tpdiff_jax.run_log.json_lines import read_metrics
 from tpdiff_jax.sample import sample_run
+from tpdiff_jax.train_step import draw
 from tpdiff_jax.training import step_programs
+from tpdiff_jax.training.bad_steps import describe_stop
 from tpdiff_jax.training.initial_state import abstract_train_state, run_keys
 
 WIDE, TALL, LONG = "8x32x48", "4x48x32", "16x32x48"
@@ -324,3 +327,24 @@ def test_a_run_compiles_one_step_a_bucket_and_stage_and_resumes_bit_for_bit(
     assert sorted(path.name for path in folder.iterdir()) == ["0000.mp4", "grid.gif"]
     with pytest.raises(ValueError, match="--bucket=square must be"):
         open_run(tmp_path / "cut", overrides=GenerateFlags(bucket="square"))
+
+
+def test_what_a_run_that_stopped_tells_of_a_step_are_the_times_of_its_own_bucket(
+    clips: pathlib.Path,
+) -> None:
+    config = make_config(clips)
+    with config.unlocked():
+        config.pyramid.time_shift_shape = (1, 32, 32)  # sqrt(12) and sqrt(6)
+    experiment = build_experiment(config)
+    _, key = run_keys(experiment.train.seed)
+    told = set()
+    for step in range(20):
+        program = experiment.programs[experiment.program_of_step(step)]
+        bad = BadStep(step, program.stage, float("nan"), float("nan"), is_spike=False)
+        (row,) = describe_stop(experiment, key, TooManyBadSteps(1, (bad,)))["steps"]
+        step_key = jax.random.fold_in(key, step)
+        drawn = draw(program.task, program.stage, program.batch_size, step_key).t
+        assert row["bucket"] == program.clips.bucket
+        np.testing.assert_allclose([row["t"]["min"], row["t"]["max"]], [drawn.min(), drawn.max()])
+        told.add(row["bucket"])
+    assert told == {WIDE, TALL}

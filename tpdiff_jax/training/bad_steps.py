@@ -94,15 +94,14 @@ def _describe_step(experiment: Experiment, key: PRNGKey, bad: BadStep) -> dict[s
     turn = turn_of_step(experiment.train.seed, bad.step, experiment.bucket_steps)
     first_clip = turn.rank * max(experiment.batch_sizes)
     step_key = jax.random.fold_in(key, bad.step)
+    shown = experiment.shapes[turn.bucket]  # whose times may be shifted more than others'
     t = np.asarray(
-        method.sample_times(
-            experiment.pyramid, bad.stage, split_step_key(step_key).time, batch_size
-        )
+        method.sample_times(shown.pyramid, bad.stage, split_step_key(step_key).time, batch_size)
     )
     return {
         "step": bad.step + 1,
         "stage": bad.stage,
-        "bucket": experiment.shapes[turn.bucket].bucket,
+        "bucket": shown.bucket,
         "clips": [first_clip, first_clip + batch_size - 1],
         "is_spike": bad.is_spike,
         "loss": str(bad.loss),  # text: JSON has no NaN
