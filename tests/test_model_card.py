@@ -136,7 +136,7 @@ def test_a_pyramid_is_claimed_where_there_is_one(
 ) -> None:
     workdir = begin(tiny_config(pyramid__frame_strides=strides), tmp_path / "digits")
     card = ModelCard.load(export_model_card(open_run(workdir), None, "float32") / "README.md")
-    assert words in card.text
+    assert words in card.text and " with 1 channel, trained" in card.text
     assert ("temporal-pyramid" in card.data.to_dict()["tags"]) == (len(strides) > 1)
 
 

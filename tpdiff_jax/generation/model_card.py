@@ -15,6 +15,7 @@ import jax
 import yaml
 
 from tpdiff_jax import __version__
+from tpdiff_jax.checks import counted
 from tpdiff_jax.files.json_files import read_json
 from tpdiff_jax.files.json_schema import COUNT, TABLE
 from tpdiff_jax.generation.from_checkpoint import OpenedRun
@@ -183,9 +184,9 @@ def _what_it_is(run: OpenedRun) -> str:
         )
     return (
         f"A `{config.model.name}` of {_num_parameters(run) / 1e6:.3g} million parameters that "
-        f"generates videos of {frames} frames of {height}x{width} {unit} with {channels} channels, "
-        f"trained for `{config.path.name}` by {training}. These are the averaged parameters after "
-        f"{run.step} steps."
+        f"generates videos of {frames} frames of {height}x{width} {unit} with "
+        f"{counted(channels, 'channel')}, trained for `{config.path.name}` by {training}. These "
+        f"are the averaged parameters after {counted(run.step, 'step')}."
     )
 
 
