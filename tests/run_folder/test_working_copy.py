@@ -23,7 +23,7 @@ from tpdiff_jax.run_folder.checkpoint_manifest import (
     verify,
     write_checkpoint_manifest,
 )
-from tpdiff_jax.run_folder.local_copy import SendError
+from tpdiff_jax.run_folder.local_copy import SendError, keep_from_cleaners
 from tpdiff_jax.run_folder.object_names import OWNER_OBJECT, sending_order
 from tpdiff_jax.run_folder.working_copy import working_copy
 
@@ -425,6 +425,26 @@ def test_checkpoints_that_vanish_while_they_are_listed_take_none_away_there(
     remove_step(tmp_path / "checkpoints", 2)
     copy.send()
     assert whole_steps(address) == [2], "kept until there is a newer one"
+
+
+def test_files_that_rest_for_days_are_touched_so_that_cleaners_leave_them(
+    address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    video = tmp_path / "samples" / "0.mp4"
+    video.parent.mkdir()
+    video.write_bytes(b"v")
+    copy = copies.Copy(ObjectStore(address), tmp_path, is_owner=True)
+    copy.send()
+    before, later = video.stat(), time.time() + 3 * 86_400
+    keep_from_cleaners(tmp_path)
+    assert video.stat().st_atime == before.st_atime, "of today"
+    monkeypatch.setattr(time, "time", lambda: later)
+    monkeypatch.setattr(copy._store, "send", lambda *_, **__: pytest.fail("nothing has changed"))
+    monkeypatch.setattr(copy._store, "write", lambda *_, **__: pytest.fail("nothing has changed"))
+    copy.send()
+    after = video.stat()
+    assert after.st_atime == pytest.approx(later, abs=1.0)
+    assert (after.st_mtime_ns, after.st_ino) == (before.st_mtime_ns, before.st_ino)
 
 
 def test_a_copy_that_is_gone_takes_nothing_away_there(address: str) -> None:

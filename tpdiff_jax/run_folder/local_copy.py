@@ -2,9 +2,11 @@
 
 import contextlib
 import dataclasses
+import os
 import pathlib
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 
 from absl import logging
@@ -12,6 +14,7 @@ from absl import logging
 from tpdiff_jax.files import file_lock
 
 _COPIES, _LOCK = "tpdiff_jax-", ".lock"
+_FRESH = 86_400.0  # seconds: cleaners of temporary folders take what nobody touched for ten days
 
 
 class SendError(Exception):
@@ -52,3 +55,22 @@ def local_copy(name: str) -> Iterator[LocalCopy]:
                 (base / _LOCK).unlink(missing_ok=True)
             else:
                 shutil.rmtree(base, ignore_errors=True)
+
+
+def keep_from_cleaners(folder: pathlib.Path, now: float | None = None) -> None:
+    """Touch the files of a folder that nothing has touched for a day; what they say stays.
+
+    A run may work longer on its copy than a system keeps files in its folder for temporary ones,
+    and what is missing here at the end is removed in the bucket.
+
+    Args:
+        folder: with all that lies in it.
+        now: seconds since 1970; None is the clock's.
+    """
+    now = time.time() if now is None else now
+    for where, _, names in os.walk(folder):
+        for path in (pathlib.Path(where, name) for name in names):
+            with contextlib.suppress(OSError):  # removed in this moment
+                found = path.stat()
+                if now - max(found.st_atime, found.st_mtime, found.st_ctime) > _FRESH:
+                    os.utime(path, ns=(int(now * 1e9), found.st_mtime_ns))

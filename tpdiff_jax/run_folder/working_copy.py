@@ -29,7 +29,7 @@ from tpdiff_jax.files.durable import DISK_ERRORS
 from tpdiff_jax.files.object_store import ObjectStore
 from tpdiff_jax.run_folder.checkpoint_folder import list_steps
 from tpdiff_jax.run_folder.checkpoint_manifest import CheckpointError, verify
-from tpdiff_jax.run_folder.local_copy import SendError, local_copy
+from tpdiff_jax.run_folder.local_copy import SendError, keep_from_cleaners, local_copy
 from tpdiff_jax.run_folder.object_names import (
     LINKS,
     TENSORBOARD,
@@ -208,6 +208,7 @@ class Copy:
         """
         if not self._folder.is_dir():
             raise FileNotFoundError(f"{self._folder} is gone")
+        keep_from_cleaners(self._folder)
         links = self._folder / LINKS
         try:
             checkpoints = self._linked_checkpoints(links)
