@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from experiments.grid.arms import Arm, Grid
 from experiments.grid.overrides import merge_overrides, overrides_to_flags, read_config
 from tpdiff_jax.devices.mesh import MESH_AXES
-from tpdiff_jax.experiment.build import Experiment, build_experiment
+from tpdiff_jax.experiment.build import Experiment, build_experiment, leave_kernel_to_devices
 from tpdiff_jax.experiment.remat_field import with_saved_choices
 from tpdiff_jax.run_folder import run_config
 from tpdiff_jax.run_log.json_lines import METRICS_FILE, read_metrics
@@ -185,7 +185,9 @@ def open_here(config_file: str, overrides: Mapping[str, str]) -> Experiment:
         ValueError: when the config is invalid.
     """
     here = {f"mesh.{axis}": "1" for axis in MESH_AXES} | {"mesh.data": "-1"}
-    return build_experiment(read_config(config_file, {**overrides, **here}))
+    config = read_config(config_file, {**overrides, **here})
+    leave_kernel_to_devices(config)
+    return build_experiment(config)
 
 
 def use_cpu_for_planning() -> None:

@@ -210,6 +210,18 @@ def _leave_to_workers(config: ConfigDict) -> None:
     for name in ("fvd_weights", "clip_folder", "real_clips"):
         if name in config.get("measure", {}):
             config.measure[name] = ""
+    leave_kernel_to_devices(config)
+
+
+def leave_kernel_to_devices(config: ConfigDict) -> None:
+    """Put `auto` in the place of an attention kernel that other devices than these may have.
+
+    Args:
+        config: every field of every group; the field is changed.
+
+    Raises:
+        ValueError: for a kernel whose devices would not take it either.
+    """
     model = config.get("model", {})
     if (kernel := model.get("attention_kernel")) in PLATFORMS:
         check_kernel(kernel, PLATFORMS[kernel], model.get("dtype"))

@@ -76,6 +76,17 @@ def test_the_command_line_gives_the_planned_config(tmp_path):
     assert (config.train.seed, config.train.num_steps) == (3, run.num_steps)
 
 
+@pytest.mark.parametrize("kernel", ["cudnn", "splash"])
+def test_a_kernel_of_the_runs_devices_is_handed_on_though_plans_are_made_on_a_cpu(kernel, tmp_path):
+    fields = {"model.attention_kernel": kernel, "model.dtype": "bfloat16"}
+    (run, *_) = plan_runs(MAIN, MAIN.arms[:1], {**BASE, **fields}, [0], tmp_path)
+    assert run.config.model.attention_kernel == kernel
+    assert f"--config.model.attention_kernel={kernel}" in run.command()
+    with pytest.raises(ValueError, match=r"needs model.dtype='bfloat16'"):
+        other = {"model.attention_kernel": "cudnn", "model.dtype": "float32"}
+        plan_runs(MAIN, MAIN.arms[:1], {**BASE, **other}, [0], tmp_path)
+
+
 def test_a_folder_of_another_run_is_refused(tmp_path):
     run = plan_runs(MAIN, MAIN.arms, BASE, [0], tmp_path)[0]
     run.workdir.mkdir(parents=True)
