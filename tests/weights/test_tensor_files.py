@@ -61,8 +61,10 @@ def test_nothing_is_written_over(tmp_path):
 
 def test_a_folder_without_safetensors_is_refused(tmp_path):
     (tmp_path / "diffusion_pytorch_model.bin").write_bytes(b"not read")
-    with pytest.raises(ValueError, match="holds no .safetensors file"):
+    with pytest.raises(ValueError, match=r"holds no .safetensors file \(other formats are not"):
         open_tensor_folder(tmp_path)
+    with pytest.raises(ValueError, match=r"elsewhere holds no .* \(there is no such folder\)"):
+        open_tensor_folder(tmp_path / "elsewhere")
 
 
 def test_a_damaged_file_is_named(tmp_path):

@@ -65,7 +65,8 @@ def open_tensor_folder(path: pathlib.Path) -> TensorFolder:
     """
     files = _indexed_files(path) or sorted(path.glob("*.safetensors"))
     if not files:
-        raise ValueError(f"{path} holds no .safetensors file (other formats are not read)")
+        why = "other formats are not read" if path.is_dir() else "there is no such folder"
+        raise ValueError(f"{path} holds no .safetensors file ({why})")
     file_of: dict[str, pathlib.Path] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     for file in files:
