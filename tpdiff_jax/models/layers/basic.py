@@ -143,13 +143,18 @@ def product(x: Array, kernel: Array) -> Array:
     Returns:
         [..., d_out], same dtype.
     """
+    return _plain_product(x, kernel)
+
+
+def _plain_product(x: Array, kernel: Array) -> Array:
     return jax.lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
 
 
 def _product_fwd(x: Any, kernel: Any) -> tuple[Array, tuple[Array | None, Array | None]]:
     kept_x = x.value if kernel.perturbed else None
     kept_kernel = kernel.value if x.perturbed else None
-    return product(x.value, kernel.value), (kept_x, kept_kernel)
+    # The product itself: of a call of `product` a policy of rematerialisation would see the call.
+    return _plain_product(x.value, kernel.value), (kept_x, kept_kernel)
 
 
 def _product_bwd(kept: tuple[Array | None, Array | None], dy: Any) -> tuple[Any, Any]:
