@@ -63,7 +63,8 @@ def attention_figures(
         with jax.default_matmul_precision("highest"):
             return list(jax.jit(run)(q, k, v))
 
-    kernel = choose_kernel("auto", jax.default_backend(), "bfloat16", tokens)
+    backend = jax.default_backend()
+    kernel = choose_kernel("auto", backend, "bfloat16", tokens, head_dim=channels)
     exact, found, plain = (
         outputs("xla", jnp.float32),
         outputs(kernel, jnp.bfloat16),

@@ -16,6 +16,7 @@ from tpdiff_jax.models.layers.attention_kernels import (
     splash_attention,
 )
 from tpdiff_jax.models.layers.one_device import OneDevice
+from tpdiff_jax.models.layers.text_attention import attention_to_text, attention_with_text
 
 
 def heads(num_tokens, num_heads=1, dim=8, seed=0, dtype=jnp.float32):
@@ -106,6 +107,33 @@ def test_blocks_are_as_large_as_padding_allows(num_tokens, block):
 def test_each_platform_gets_its_kernel_and_short_sequences_get_xla(choice, platform, dtype, kernel):
     assert choose_kernel(choice, platform, dtype, MIN_TOKENS) == kernel
     assert choose_kernel(choice, platform, dtype, MIN_TOKENS - 1) == "xla"
+
+
+@pytest.mark.parametrize(
+    ("head_dim", "kernel"), [(40, "cudnn"), (128, "cudnn"), (20, "xla"), (160, "xla"), (256, "xla")]
+)
+def test_heads_that_cudnn_does_not_take_get_xla(head_dim, kernel):
+    """Of 160 channels are those of Stable Diffusion's third level, which an A100 refuses."""
+    for choice in ("auto", "cudnn"):
+        found = choose_kernel(choice, "gpu", "bfloat16", MIN_TOKENS, head_dim=head_dim)
+        assert found == kernel
+
+
+@pytest.mark.parametrize("dim", [20, 160])
+@pytest.mark.parametrize("choice", ["auto", "cudnn"])
+def test_networks_ask_with_the_width_of_their_heads(choice, dim, monkeypatch):
+    monkeypatch.setattr(OneDevice, "platform", "gpu")
+    q, k, v = (heads(MIN_TOKENS, dim=dim, seed=i, dtype=jnp.bfloat16) for i in range(3))
+    video = [part[:, None] for part in (q, k, v)]  # [b, f, l, n, e], of one frame
+    is_text = jnp.ones((1, MIN_TOKENS), bool)
+    expected = dot_product_attention(q, k, v)
+    over_places = attention_over("space", choice, OneDevice())(*video)
+    to_text = attention_to_text(choice, OneDevice(), is_text)(video[0], k, v)
+    for found in (over_places, to_text):
+        np.testing.assert_array_equal(found[:, 0], expected)
+    pairs = [(part, frames) for part, frames in zip((q, k, v), video, strict=True)]
+    text, frames = attention_with_text(choice, OneDevice(), is_text, False)(*pairs)
+    assert text.shape == q.shape and frames.shape == video[0].shape
 
 
 @pytest.mark.parametrize(

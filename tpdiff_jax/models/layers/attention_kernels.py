@@ -7,9 +7,9 @@
 
 "auto" takes splash on TPU, cuDNN on GPU where the type allows, blocks on CPU, XLA elsewhere.
 Whatever is chosen, sequences shorter than `MIN_TOKENS` stay on XLA: they would be mostly padding of
-splash's smallest block, as attention over 16 frames is. On a CPU "auto" stays there too where
-queries or keys are fewer than `MIN_TOKENS_CPU`: such scores fit the caches, and blocks of them took
-up to a quarter more time.
+splash's smallest block, as attention over 16 frames is. So do heads that cuDNN does not take. On a
+CPU "auto" stays there too where queries or keys are fewer than `MIN_TOKENS_CPU`: such scores fit
+the caches, and blocks of them took up to a quarter more time.
 
 Where tokens are divided over devices, every device computes its own queries against all keys and
 values, which it gathers first; heads and samples need no exchange.
@@ -31,6 +31,7 @@ CHOICES = ("auto", "xla", "blocks", "splash", "cudnn")
 PLATFORMS = {"splash": "tpu", "cudnn": "gpu"}
 MIN_TOKENS = 128
 MIN_TOKENS_CPU = 256  # from there on blocks were no slower, forward and backward
+CUDNN_HEAD_UNIT, CUDNN_MAX_HEAD = 8, 128  # channels of a head; more than 128 only from Hopper on
 _BLOCKS = (512, 256, 128)  # rows of queries or keys in a block of splash, largest first
 _OVER_FRAMES = ("batch", "tokens", None, "heads", None)
 _OVER_PLACES = ("batch", None, "tokens", "heads", None)
@@ -60,7 +61,12 @@ def check_kernel(choice: str, platform: str, dtype: str) -> None:
 
 
 def choose_kernel(
-    choice: str, platform: str, dtype: str, num_tokens: int, num_queries: int | None = None
+    choice: str,
+    platform: str,
+    dtype: str,
+    num_tokens: int,
+    num_queries: int | None = None,
+    head_dim: int = CUDNN_HEAD_UNIT,
 ) -> str:
     """Return the kernel for sequences of one length; see the top of this file.
 
@@ -70,16 +76,18 @@ def choose_kernel(
         dtype: of the queries, by name.
         num_tokens: number of keys.
         num_queries: number of queries; None: as many.
+        head_dim: channels of a head.
 
     Returns:
         A key of `KERNELS`.
     """
     if num_tokens < MIN_TOKENS:
         return "xla"
+    if choice == "cudnn" or (choice == "auto" and platform == "gpu" and dtype == "bfloat16"):
+        is_taken = head_dim % CUDNN_HEAD_UNIT == 0 and head_dim <= CUDNN_MAX_HEAD
+        return "cudnn" if is_taken else "xla"
     if choice != "auto":
         return choice
-    if platform == "gpu":
-        return "cudnn" if dtype == "bfloat16" else "xla"
     if platform == "tpu":
         return "splash"
     fewest = min(num_tokens, num_tokens if num_queries is None else num_queries)
@@ -105,12 +113,33 @@ def attention_over(axis: str, choice: str, layout: Layout) -> Attend:
             k, v = (layout.gather(part, "tokens", 2) for part in (k, v))
         if axis == "video":
             q, k, v = (part.reshape(shape[0], -1, *shape[3:]) for part in (q, k, v))
-        name = choose_kernel(choice, layout.platform, q.dtype.name, k.shape[-3], q.shape[-3])
-        return (KERNELS[name](q, k, v).reshape(shape),)
+        return (attend_by(choice, layout.platform, q, k, v).reshape(shape),)
 
     axes = _OVER_FRAMES if axis == "time" else _OVER_PLACES
     on_shards = layout.over_shards(attend, (axes,) * 3, (axes,))
     return lambda q, k, v: on_shards(q, k, v)[0]
+
+
+def attend_by(
+    choice: str, platform: str, q: Array, k: Array, v: Array, key_mask: Array | None = None
+) -> Array:
+    """`dot_product_attention` by the kernel for these arrays, see `choose_kernel`.
+
+    Args:
+        choice: one of `CHOICES`.
+        platform: cpu, gpu or tpu.
+        q: queries, [..., l, n, e].
+        k: keys, [..., m, n, e].
+        v: values, [..., m, n, e].
+        key_mask: True for keys to be seen, bool [b, m], where b is the only axis before l; None:
+            all of them.
+
+    Returns:
+        [..., l, n, e], dtype of v.
+    """
+    num_queries, _, head_dim = q.shape[-3:]
+    name = choose_kernel(choice, platform, q.dtype.name, k.shape[-3], num_queries, head_dim)
+    return KERNELS[name](q, k, v, key_mask)
 
 
 def cudnn_attention(q: Array, k: Array, v: Array, key_mask: Array | None = None) -> Array:

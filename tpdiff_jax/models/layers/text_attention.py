@@ -16,7 +16,7 @@ it gathers first. All of them hold the text and compute it alike.
 import jax.numpy as jnp
 
 from tpdiff_jax.models.layers.attention import Attend, JointAttend
-from tpdiff_jax.models.layers.attention_kernels import KERNELS, choose_kernel
+from tpdiff_jax.models.layers.attention_kernels import attend_by
 from tpdiff_jax.types import Array, Layout
 
 TEXT_AXES = ("batch", None, "heads", None)  # of [b, m, n, e]
@@ -52,9 +52,7 @@ def attention_with_text(
                 for text, video in ((k_text, k_video), (v_text, v_video))
             )
             mask = jnp.pad(is_text, ((0, 0), (0, k.shape[1] - num_text)), constant_values=True)
-            num_queries, num_keys = q.shape[1], k.shape[1]
-            name = choose_kernel(choice, layout.platform, q.dtype.name, num_keys, num_queries)
-            outputs.append(KERNELS[name](q, k, v, mask))
+            outputs.append(attend_by(choice, layout.platform, q, k, v, mask))
         joined = jnp.concatenate(outputs, axis=1)
         return joined[:, :num_text], joined[:, num_text:].reshape(q_video.shape)
 
@@ -81,10 +79,7 @@ def attention_to_text(choice: str, layout: Layout, text_mask: Array | None = Non
     """
 
     def on_shard(q: Array, k: Array, v: Array, *mask: Array) -> tuple[Array]:
-        flat = _flat(q)
-        num_queries, num_keys = flat.shape[1], k.shape[1]
-        name = choose_kernel(choice, layout.platform, q.dtype.name, num_keys, num_queries)
-        return (KERNELS[name](flat, k, v, *mask).reshape(q.shape),)
+        return (attend_by(choice, layout.platform, _flat(q), k, v, *mask).reshape(q.shape),)
 
     masks: tuple[Array, ...] = ()
     if text_mask is not None:
