@@ -51,14 +51,19 @@ def test_a_plan_for_this_machine_holds_every_figure(tmp_path: pathlib.Path) -> N
 
 
 def planner_without_compiler(
-    monkeypatch: pytest.MonkeyPatch, bytes_of: Callable[[int], float], **fields: Any
+    monkeypatch: pytest.MonkeyPatch,
+    bytes_of: Callable[[int], float],
+    update_bytes: float = 0.0,
+    **fields: Any,
 ) -> Planner:
-    """A planner for a machine of 100,000 bytes whose stages need `bytes_of(batch)`."""
+    """A planner for a machine of 100,000 bytes whose gradients need `bytes_of(batch)`."""
 
     def row(planner: Planner, program: Program) -> dict[str, Any]:
-        needed = bytes_of(program.batch_size)
+        gradient = bytes_of(program.batch_size)
+        needed = max(gradient, update_bytes + program.batch_size)
         facts = {"name": program.name, "batch_size": program.batch_size, "tokens_per_clip": 1}
-        return {**facts, "fits": needed <= 1e5, "needed_bytes": needed, "compile_seconds": 0.0}
+        facts |= {"needed_bytes": needed, "gradient_bytes": gradient}
+        return {**facts, "fits": needed <= 1e5, "compile_seconds": 0.0}
 
     sampler = {"name": "sampler", "batch_size": 8, "fits": True, "compile_seconds": 0.0}
     monkeypatch.setattr(topology, "device_memory", lambda device: 1e5)
@@ -77,6 +82,15 @@ def test_only_batches_that_a_run_would_take_are_tried_for_the_largest(
     planner = planner_without_compiler(monkeypatch, lambda batch: 1000.0 + 100 * batch, **fields)
     unit = 3 if mode == "none" else 24  # groups of 8
     assert planner.plan()["largest_batch"]["batch_size"] == 990 - 990 % unit
+
+
+def test_an_update_that_needs_more_than_the_gradient_does_not_hide_its_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two small batches need what the update does; a line through them would end at 40,000."""
+    planner = planner_without_compiler(monkeypatch, lambda batch: 1000.0 + 100 * batch, 60000.0)
+    largest = planner.plan()["largest_batch"]
+    assert (largest["batch_size"], largest["refused"]) == (984, 992)
 
 
 def test_a_search_that_fails_loses_no_row(monkeypatch: pytest.MonkeyPatch) -> None:

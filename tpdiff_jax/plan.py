@@ -37,7 +37,12 @@ from tpdiff_jax.run_log.progress import Progress
 from tpdiff_jax.train_state import TrainState
 from tpdiff_jax.training.initial_state import abstract_train_state
 from tpdiff_jax.training.remat_choice import build_with_remat
-from tpdiff_jax.training.step_cost import bytes_on_each_device, step_cost, update_cost
+from tpdiff_jax.training.step_cost import (
+    bytes_on_each_device,
+    gradient_cost,
+    update_beside,
+    update_cost,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -170,7 +175,15 @@ class Planner:
 
     def _stage_row(self, program: Program) -> dict[str, Any]:
         experiment, stage = program.experiment, program.clips.pyramid.stages[program.stage]
-        row = self._program_row(lambda: step_cost(program, self._update_cost), program.train_flops)
+        peaks: list[float] = []
+
+        def measure() -> ProgramCost:
+            gradient = gradient_cost(program)
+            peaks.append(gradient.memory.peak)
+            return gradient.then(update_beside(program, self._update_cost))
+
+        row = self._program_row(measure, program.train_flops)
+        row["gradient_bytes"] = peaks[0] if peaks else row["needed_bytes"]
         tokens = experiment.network.num_tokens(stage.shape)
         return {
             "name": f"train {program.name}",
@@ -234,7 +247,8 @@ class Planner:
     def _search_batch(self, rows: list[dict[str, Any]], progress: Progress) -> LargestBatch | None:
         """Look for the largest batch of the full-rate stage, of the shape with the most tokens.
 
-        Its row has one point already.
+        Its row has one point already. The line is that of the gradient: an update that needs more
+        hardly changes with the batch, and tells nothing of where it ends.
         """
         experiment, memory_bytes = self._experiment, self._target.memory_bytes
         if memory_bytes is None:
@@ -247,14 +261,14 @@ class Planner:
             progress.message(f"plan: compiling the full-rate stage with {batch_size} clips")
             tried = self._stage_row(self._build(batch_size).programs[largest])
             if not tried["fits"]:
-                raise DoesNotFit("", tried["needed_bytes"])
-            return tried["needed_bytes"]
+                raise DoesNotFit("", tried["gradient_bytes"])
+            return tried["gradient_bytes"]
 
         return largest_batch(
             peak_of,
             unit=experiment.batch_unit,
             memory_bytes=memory_bytes,
-            known={batch_size: row["needed_bytes"]} if row["needed_bytes"] else {},
+            known={batch_size: row["gradient_bytes"]} if row["gradient_bytes"] else {},
             fits=batch_size if row["fits"] else 0,
             refused=None if row["fits"] else batch_size,
         )

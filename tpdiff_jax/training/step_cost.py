@@ -6,14 +6,17 @@ While one of them runs, what only the other reads waits beside it:
     update      frozen parameters and the batch
 """
 
+import contextlib
 import dataclasses
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 
 from tpdiff_jax.experiment.experiment import Experiment, Program
 from tpdiff_jax.planning.program_cost import (
+    DoesNotFit,
     ProgramCost,
     compile_or_refuse,
     memory_use,
@@ -47,11 +50,33 @@ def step_cost(program: Program, update: ProgramCost) -> ProgramCost:
     Raises:
         DoesNotFit: when the compiler says that it needs more memory than a device has.
     """
+    return gradient_cost(program).then(update_beside(program, update))
+
+
+def gradient_cost(program: Program) -> ProgramCost:
+    """Compile a program's gradient and return what it takes, with what waits beside it.
+
+    Args:
+        program: compiled for its experiment's mesh; nothing runs.
+
+    Raises:
+        DoesNotFit: when the compiler says that it needs more memory than a device has.
+    """
     state = abstract_train_state(program.experiment)
-    traced = _trace(program, state)
-    gradient = program_cost(traced, list(program.experiment.mesh.devices.flat))
-    beside_update = bytes_on_each_device((state.frozen, abstract_batch(program)))
-    return _beside(gradient, beside_gradient(state)).then(_beside(update, beside_update))
+    with _counting(held := beside_gradient(state)):
+        cost = program_cost(_trace(program, state), list(program.experiment.mesh.devices.flat))
+    return _beside(cost, held)
+
+
+def update_beside(program: Program, update: ProgramCost) -> ProgramCost:
+    """Return what an update takes, with what waits beside it.
+
+    Args:
+        program: after whose gradient.
+        update: its experiment's `update_cost`.
+    """
+    frozen = abstract_train_state(program.experiment).frozen
+    return _beside(update, bytes_on_each_device((frozen, abstract_batch(program))))
 
 
 def gradient_peak(program: Program) -> float:
@@ -64,9 +89,10 @@ def gradient_peak(program: Program) -> float:
         DoesNotFit: when the compiler says that it needs more memory than a device has.
     """
     state = abstract_train_state(program.experiment)
-    compiled = compile_or_refuse(_trace(program, state))
+    with _counting(held := beside_gradient(state)):
+        compiled = compile_or_refuse(_trace(program, state))
     platform = program.experiment.mesh.devices.flat[0].platform
-    return memory_use(compiled.memory_analysis(), platform).peak + beside_gradient(state)
+    return memory_use(compiled.memory_analysis(), platform).peak + held
 
 
 def bytes_on_each_device(tree: Any) -> float:
@@ -92,6 +118,17 @@ def beside_gradient(state: TrainState) -> float:
         state: arrays, or their shapes, types and shardings.
     """
     return bytes_on_each_device((state.ema_params, state.opt_state, state.guard))
+
+
+@contextlib.contextmanager
+def _counting(held: float) -> Iterator[None]:
+    """Add what waits beside a program to the bytes that the compiler says it needs."""
+    try:
+        yield
+    except DoesNotFit as error:
+        if error.needed is not None:
+            error.needed += held
+        raise
 
 
 def _beside(cost: ProgramCost, held: float) -> ProgramCost:
