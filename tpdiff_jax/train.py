@@ -226,7 +226,7 @@ def open_run_log(
         max_bad_steps=experiment.task.guard.max_bad_steps,
         num_buckets=len(experiment.shapes),
     )
-    peak_flops = measure_matmul_flops() * jax.device_count()
+    peak_flops = measure_matmul_flops(experiment.network.config.dtype) * jax.device_count()
     return RunLog(
         window=window,
         meter=CostMeter(step_costs(experiment), window, peak_flops=peak_flops),
