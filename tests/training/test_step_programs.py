@@ -27,7 +27,7 @@ class Compiler:
     """Stands for a traced step: counts how many are compiled at once, and what is given back."""
 
     def __init__(self) -> None:
-        self.now, self.most, self.released = 0, 0, 0
+        self.begun, self.now, self.most, self.released = 0, 0, 0, 0
         self._lock = threading.Lock()
 
     def trace(self, *_: Any) -> "Compiler":
@@ -38,6 +38,7 @@ class Compiler:
 
     def compile(self) -> str:
         with self._lock:
+            self.begun += 1
             self.now += 1
             self.most = max(self.most, self.now)
         time.sleep(0.1)
@@ -64,6 +65,27 @@ def test_one_program_at_a_time_for_every_two_cores(
     assert len(steps) == 3
     assert compiler.most == most
     assert compiler.released == 4, "memory is given back after each stage, and the update"
+
+
+def test_a_program_that_does_not_compile_ends_the_start_before_others_begin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of many shapes of clips each takes minutes, and the first error says enough."""
+
+    class Refusing(Compiler):
+        def compile(self) -> str:
+            super().compile()
+            raise jax.errors.JaxRuntimeError("exceeds available HBM")
+
+    compiler = Refusing()
+    for name in ("trace_gradient", "trace_update"):
+        monkeypatch.setattr(step_programs, name, compiler.trace)
+    monkeypatch.setattr(step_programs, "usable_cores", lambda: 2)
+    experiment = build_experiment(tiny_config(pyramid__frame_strides=(4, 2, 1)))
+    state = abstract_train_state(experiment)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="exceeds available HBM"):
+        compile_steps(experiment, state, jax.random.key(0))
+    assert compiler.begun <= 2, "of four; a second one may have begun meanwhile"
 
 
 def test_what_belongs_to_the_optimizer_alone_is_in_the_update_alone() -> None:

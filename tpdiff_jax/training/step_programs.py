@@ -46,6 +46,10 @@ def compile_steps(
 
     Returns:
         One function for each program, (state, batch, key) -> (state, metrics).
+
+    Raises:
+        JaxRuntimeError: as the compiler's, when a program does not compile, as where it needs more
+            memory than there is; others are then not begun.
     """
 
     def compile_gradient(program: Program) -> jax.stages.Compiled:
@@ -64,8 +68,14 @@ def compile_steps(
     ):
         gradients = [pool.submit(compile_gradient, program) for program in programs]
         update = pool.submit(lambda: _compile(trace_update(experiment, abstract_state)))
-        for done, _ in enumerate(concurrent.futures.as_completed([*gradients, update]), start=1):
-            progress.update(done)
+        compiled = concurrent.futures.as_completed([*gradients, update])
+        try:
+            for done, finished in enumerate(compiled, start=1):
+                finished.result()
+                progress.update(done)
+        except BaseException:  # what has not begun would only hold up what is wrong
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
         steps: list[StepFunction] = [
             CompiledStep(program, gradient.result(), update.result())
             for program, gradient in zip(programs, gradients, strict=True)
