@@ -14,6 +14,7 @@ Exit codes: 0 done; 2 bad input.
 """
 
 import argparse
+import itertools
 import pathlib
 import re
 import sys
@@ -70,7 +71,7 @@ def measure_stage(
     Args:
         experiment: what is trained.
         stage_index: stage, 0 is the coarsest.
-        batch: what the step trains on; None takes the data set's first.
+        batch: what the step trains on; None takes that of the run's first step of this stage.
     """
     key = jax.random.key(experiment.train.seed)
     abstract, devices = abstract_train_state(experiment), jax.local_devices()
@@ -81,7 +82,8 @@ def measure_stage(
     alone = memory_use(step.gradient.memory_analysis(), platform)
     state = make_state(experiment, key)
     if batch is None:
-        batch = next(iter(iterate_batches(experiment, 0)))
+        steps = (i for i in itertools.count() if experiment.program_of_step(i) == stage_index)
+        batch = next(iter(iterate_batches(experiment, next(steps))))
     meter = PeakMeter(jax.block_until_ready((state, batch)))
     for _ in range(2):  # the first touches memory for the first time
         state, metrics = step(state, batch, key)

@@ -12,7 +12,8 @@ import pytest
 
 from bench import memory
 from bench.memory import PeakMeter, main, write_page
-from tests.tiny import REPO, flags_of_sizes
+from tests.tiny import REPO, flags_of_sizes, tiny_config
+from tpdiff_jax.experiment.build import build_experiment
 
 MEBIBYTE = 2**20
 # Wide enough that 600 MiB of state and temporaries hide what a process holds beside them.
@@ -50,6 +51,14 @@ def test_the_page_shows_how_far_off_the_plan_was():
         "stages": [stage],
     }
     assert "| 0 | 4 x 16 x 32 | 50 | 200 | 200 | 210 | +5.0% |" in write_page(report)
+
+
+def test_every_stage_is_measured_with_clips_of_its_own_number():
+    experiment = build_experiment(
+        tiny_config(pyramid__frame_strides=(2, 1), train__batch_per_stage="tokens")
+    )
+    rows = [memory.measure_stage(experiment, stage) for stage in (0, 1)]
+    assert [row["shape"][0] for row in rows] == [4, 8] and all(row["measured"] for row in rows)
 
 
 def test_bad_input_is_one_line(tmp_path, capsys):
