@@ -1,10 +1,13 @@
 """The summary as Markdown: tables at equal cost, paired differences, speed-ups."""
 
+import decimal
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 NONE = "-"
+_DIGITS = 3
+_ROUNDINGS = {"<": decimal.ROUND_CEILING, ">": decimal.ROUND_FLOOR}
 _UNITS = {"samples": "videos", "flops": "FLOP", "seconds": "s"}
 _SHOWN_SHARES = (0.5, 1.0)
 _ARROWS = {"higher": " (higher)", "lower": " (lower)", "match": " (match real)"}
@@ -24,7 +27,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def number(value: float | None, digits: int = 3) -> str:
+def number(value: float | None, digits: int = _DIGITS) -> str:
     """Return a number with few digits; `-` for none."""
     if value is None or not math.isfinite(value):
         return NONE
@@ -70,10 +73,21 @@ def seed_counts(summary: Mapping[str, Any]) -> dict[str, int]:
 
 
 def bounded(value: Mapping[str, Any] | None) -> str:
-    """Return a number with its kind of bound in front."""
+    """Return a number with its kind of bound in front, rounded so that it stays one."""
     if value is None or value["kind"] == "?":
         return NONE
-    return ("" if value["kind"] == "=" else value["kind"]) + number(value["value"])
+    if value["kind"] == "=":
+        return number(value["value"])
+    return value["kind"] + number(_rounded(value["value"], _ROUNDINGS[value["kind"]]))
+
+
+def _rounded(value: float, rounding: str) -> float:
+    """The number with as many digits as `number` writes."""
+    if not math.isfinite(value) or value == 0:
+        return value
+    exact = decimal.Decimal(value)
+    last = decimal.Decimal(1).scaleb(exact.adjusted() - _DIGITS + 1)
+    return float(exact.quantize(last, rounding))
 
 
 def write_summary(title: str, summary: Mapping[str, Any], metrics: Sequence[str]) -> str:

@@ -126,3 +126,15 @@ def test_cells():
     assert mean_and_sd(unknown) == mean_and_bounds(unknown | {"mean": None}) == "-"
     assert bounded({"value": 2.0, "kind": ">"}) == ">2"
     assert bounded({"value": 2.0, "kind": "?"}) == "-"
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "shown"),
+    [
+        (2.999, ">", ">2.99"), (2.991, "<", "<3"), (1.6381, "<", "<1.64"), (0.98449, "<", "<0.985"),
+        (2.5, ">", ">2.5"), (9.4561e12, ">", ">9.45e+12"), (1234.5, ">", ">1230"), (0.0, "<", "<0"),
+        (2.9999, "=", "3"),
+    ],
+)  # fmt: skip
+def test_a_bound_stays_one_when_it_is_rounded(value: float, kind: str, shown: str) -> None:
+    assert bounded({"value": value, "kind": kind}) == shown
