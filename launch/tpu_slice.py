@@ -32,6 +32,7 @@ _RUNTIMES = {
     "v6e": "v2-alpha-tpuv6e",
 }
 
+_TYPE = re.compile(r"([a-z0-9]+)-([1-9][0-9]*)")
 _TWO_CORES = ("v4", "v5p")  # of which a type counts the cores, and JAX makes one device of two
 
 
@@ -41,13 +42,19 @@ def default_runtime(accelerator_type: str) -> str:
     Raises:
         ValueError: when there is none for it.
     """
-    family = accelerator_type.split("-")[0]
-    if not re.fullmatch(r"[a-z0-9]+-[1-9][0-9]*", accelerator_type) or family not in _RUNTIMES:
+    found = _known_type(accelerator_type)
+    if found is None:
         raise ValueError(
             f"--accelerator-type={accelerator_type} must be one of {', '.join(_RUNTIMES)} with a "
             "size, as in v5litepod-16 (later ones: launch.gke)"
         )
-    return _RUNTIMES[family]
+    return _RUNTIMES[found[0]]
+
+
+def _known_type(accelerator_type: str) -> tuple[str, int] | None:
+    """Family and size of a type; None of a family that is not known."""
+    found = _TYPE.fullmatch(accelerator_type)
+    return (found[1], int(found[2])) if found and found[1] in _RUNTIMES else None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,10 +92,11 @@ class TpuSlice:
     @property
     def num_devices(self) -> int | None:
         """Devices that JAX sees; None of a type that is not known."""
-        found = re.fullmatch(r"([a-z0-9]+)-([1-9][0-9]*)", self.accelerator_type)
-        if found is None or found[1] not in _RUNTIMES:
+        found = _known_type(self.accelerator_type)
+        if found is None:
             return None
-        return int(found[2]) // (2 if found[1] in _TWO_CORES else 1)
+        family, size = found
+        return size // (2 if family in _TWO_CORES else 1)
 
     def create(self) -> list[str]:
         """Return the command that asks for the slice."""

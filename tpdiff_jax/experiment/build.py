@@ -187,7 +187,7 @@ def check_fields(config: ConfigDict, num_devices: int | None = None) -> None:
     read = ConfigReader(config)
     mesh = mesh_lib.MeshSpec(**read.group("mesh", *mesh_lib.MESH_AXES))
     if num_devices is not None:
-        there = jax.sharding.AbstractMesh(mesh.shape(num_devices), mesh_lib.MESH_AXES)
+        there = AbstractMesh(mesh.shape(num_devices), mesh_lib.MESH_AXES)
         _check_batches(_build_train(read, count_stages(read)), there)
     here = config.copy_and_resolve_references()
     for axis in mesh_lib.MESH_AXES:

@@ -57,7 +57,7 @@ def local_copy(name: str) -> Iterator[LocalCopy]:
                 shutil.rmtree(base, ignore_errors=True)
 
 
-def keep_from_cleaners(folder: pathlib.Path, now: float | None = None) -> None:
+def keep_from_cleaners(folder: pathlib.Path) -> None:
     """Touch the files of a folder that nothing has touched for a day; what they say stays.
 
     A run may work longer on its copy than a system keeps files in its folder for temporary ones,
@@ -65,9 +65,8 @@ def keep_from_cleaners(folder: pathlib.Path, now: float | None = None) -> None:
 
     Args:
         folder: with all that lies in it.
-        now: seconds since 1970; None is the clock's.
     """
-    now = time.time() if now is None else now
+    now = time.time()
     for where, _, names in os.walk(folder):
         for path in (pathlib.Path(where, name) for name in names):
             with contextlib.suppress(OSError):  # removed in this moment
