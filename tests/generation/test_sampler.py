@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import jaxlib
 import numpy as np
 import pytest
 
@@ -55,19 +56,26 @@ def test_a_network_without_a_stack_stays_as_it_is():
     assert with_scanned_blocks(network) is network
 
 
+LEVEL, EMITTERS = {"xla_backend_optimization_level": 1}, {"xla_cpu_use_fusion_emitters": False}
+
+
 @pytest.mark.parametrize(
-    "platform, flags, options",
+    "platform, release, flags, options",
     [
-        ("cpu", "", {"xla_backend_optimization_level": 1}),
-        ("cpu", "--xla_force_host_platform_device_count=2", {"xla_backend_optimization_level": 1}),
-        ("cpu", "--xla_backend_optimization_level=0", None),
-        ("gpu", "", None),
-        ("tpu", "", None),
+        ("cpu", "0.12.0", "", LEVEL),
+        ("cpu", "0.10.2", "", LEVEL | EMITTERS),
+        ("cpu", "0.10.2", "--xla_force_host_platform_device_count=2", LEVEL | EMITTERS),
+        ("cpu", "0.10.2", "--xla_backend_optimization_level=0", EMITTERS),
+        ("cpu", "0.10.2", "--xla_cpu_use_fusion_emitters=true", LEVEL),
+        ("cpu", "0.12.0", "--xla_backend_optimization_level=0", None),
+        ("gpu", "0.10.2", "", None),
+        ("tpu", "0.12.0", "", None),
     ],
 )
-def test_only_a_cpu_that_nobody_told_a_level_compiles_at_the_first(
-    platform, flags, options, monkeypatch
+def test_a_cpu_compiles_quickly_where_nobody_said_how(
+    platform, release, flags, options, monkeypatch
 ):
     monkeypatch.setenv("XLA_FLAGS", flags)
+    monkeypatch.setattr(jaxlib, "__version__", release)
     mesh = SimpleNamespace(devices=np.array([SimpleNamespace(platform=platform)]))
     assert quick_options(mesh) == options
