@@ -1,6 +1,7 @@
 """Text encoders: what transformers says, stored as the condition; complete weights or none."""
 
 import importlib.util
+import logging
 import pathlib
 
 import numpy as np
@@ -94,6 +95,21 @@ def test_stable_diffusion_s_condition_is_clip_s_last_hidden_states(folder):
     assert np.abs(masked - hidden).max() > 0.01
     assert set(arrays) == {"text"} and arrays["text"].shape == (2, 77, 16)
     np.testing.assert_allclose(arrays["text"], hidden, atol=2e-3)
+
+
+def test_more_tokens_than_the_model_has_positions_are_refused_before_the_first_caption(folder):
+    with pytest.raises(ValueError, match=r"text_tokens=78: the model in .* has positions for 77"):
+        open_text_encoder("clip", folder, 78)
+    assert open_text_encoder("clip", folder, 9)(CAPTIONS)["text"].shape == (2, 9, 16)
+
+
+def test_a_prompt_that_is_too_long_is_cut_without_a_warning_that_it_cannot_be_encoded(
+    folder, caplog, monkeypatch
+):
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    encoder = open_text_encoder("clip", folder)
+    assert encoder.is_cut(40 * CAPTIONS[0]) and not encoder.is_cut(CAPTIONS[0])
+    assert not [r.message for r in caplog.records if "indexing errors" in r.message]
 
 
 def write_umt5(folder: pathlib.Path, seed: int = 0) -> None:

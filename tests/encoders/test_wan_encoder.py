@@ -5,6 +5,7 @@ import pathlib
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 
 from tests.encoders.tiny_autoencoders import write_causal_video_vae, write_image_vae, write_wan_vae
 from tests.models.wan_vae.wan_vae_reference import CONFIG, from_torch, make_reference, to_torch
@@ -84,3 +85,18 @@ def test_the_identity_is_that_of_the_weights_and_the_first_latent_stands_apart(
     assert open_video_encoder("wan_vae", write_wan_vae(tmp_path / "same")).facts == facts
     assert open_video_encoder("wan_vae", write_wan_vae(tmp_path / "other", seed=1)).facts != facts
     assert "wan_vae" in FIRST_LATENT_APART
+
+
+@pytest.mark.parametrize("value", [float("nan"), 1e6], ids=["nan", "beyond_float16"])
+@pytest.mark.parametrize(
+    ("name", "bias"), [("image_vae", "encoder.conv_out.bias"), ("wan_vae", "quant_conv.bias")]
+)
+def test_latents_that_are_no_numbers_are_an_error_and_not_stored(
+    name: str, bias: str, value: float, tmp_path: pathlib.Path
+) -> None:
+    (file,) = WRITERS[name](tmp_path).glob("*.safetensors")
+    tensors = load_file(file)
+    save_file(tensors | {bias: np.full_like(tensors[bias], value)}, file)
+    encoder = open_video_encoder(name, tmp_path)
+    with pytest.raises(ValueError, match=f"{name} makes latents that are NaN or exceed float16"):
+        encoder.encode(np.zeros((5, 8, 8, 3), np.uint8))

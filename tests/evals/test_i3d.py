@@ -182,15 +182,20 @@ def test_files_are_converted_once_and_hashed(kind, reference, tensors, tmp_path,
 def test_bad_files_are_one_line(tmp_path, capsys):
     (tmp_path / "a.pt").write_bytes(b"nothing")
     torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pt")
+    (tmp_path / "a.npz").write_bytes(b"nothing")
+    np.savez(tmp_path / "objects.npz", a=np.array([{}], dtype=object))
     for arguments, told in (
-        ([tmp_path / "a.pt", tmp_path / "b"], "neither TorchScript nor tensors"),
-        ([tmp_path / "module.pt", tmp_path / "b"], "neither TorchScript nor tensors"),
+        ([tmp_path / "a.pt", tmp_path / "b"], "neither TorchScript nor a PyTorch file of tensors"),
+        ([tmp_path / "module.pt", tmp_path / "b"], "a whole pickled module, are not read"),
+        ([tmp_path / "a.npz", tmp_path / "b"], "is no NumPy file of plain arrays"),
+        ([tmp_path / "objects.npz", tmp_path / "b"], "is no NumPy file of plain arrays"),
         ([tmp_path / "missing.pt", tmp_path / "b"], "is not a file"),
         ([tmp_path / "a.pt"], "convert_i3d i3d_torchscript.pt"),
     ):
         assert convert_i3d.main([str(argument) for argument in arguments]) == 2
         shown = capsys.readouterr().err
         assert told in shown and (len(shown.splitlines()) == 1 or len(arguments) < 2)
+        assert "trust" not in shown and "allow_pickle" not in shown, "no way to run it is shown"
     with pytest.raises(ValueError, match="convert_i3d makes one"):
         load_i3d(tmp_path / "none")
     with pytest.raises(ValueError, match="not a readable safetensors file"):

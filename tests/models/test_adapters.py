@@ -531,6 +531,7 @@ def test_an_alpha_that_cannot_be_known_or_contradicts_itself_is_refused(
         ({"lora_alpha": None}, "lora_alpha is None; allowed: a number"),
         ({"peft_type": "LOHA"}, "describes LOHA, not LoRA"),
         ({"use_dora": True}, "describes DoRA, not LoRA"),
+        ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights='pissa_niter_4': A and B"),
         ({"alpha_pattern": {"(": 1}}, "'.' is no pattern of modules"),
         ({"alpha_pattern": [1]}, "alpha_pattern is a list of 1; allowed: an object"),
         ({"rank_pattern": {"to_q": "2"}}, "rank_pattern: to_q is '2'; allowed: a whole number"),
@@ -548,6 +549,25 @@ def test_an_alpha_that_cannot_be_known_or_contradicts_itself_is_refused(
     save_file(tensors, tmp_path / "both.safetensors", stated)
     with pytest.raises(ValueError, match="is 4 in a tensor and 2 in the file's settings"):
         read_adapter(tmp_path / "both.safetensors")
+
+
+@pytest.mark.parametrize("start", ["pissa", "olora"])
+def test_an_adapter_that_started_in_the_base_is_refused_until_peft_makes_it_a_plain_one(
+    start: str, tmp_path: pathlib.Path
+) -> None:
+    config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=["to_q"], init_lora_weights=start)
+    model = get_peft_model(WAN.make(), config)
+    model.peft_config["default"].init_lora_weights = True  # as peft's documentation says
+    model.save_pretrained(tmp_path / "start")
+    model.peft_config["default"].init_lora_weights = start
+    expected = WAN.reference_output(draw_adapter(model).base_model.model)
+    model.save_pretrained(tmp_path / "made")
+    with pytest.raises(ValueError, match="whose own matrices were changed too"):
+        read_adapter(tmp_path / "made")
+    model.save_pretrained(
+        tmp_path / "plain", path_initial_model_for_weight_conversion=str(tmp_path / "start")
+    )
+    assert relative(our_output(WAN, tmp_path / "plain"), expected) < TOLERANCE
 
 
 @pytest.mark.parametrize(

@@ -49,11 +49,18 @@ class TextModel:
             num_tokens: prompts are padded or cut to it.
 
         Raises:
-            ValueError: when a package or a file is missing or does not fit.
+            ValueError: when a package or a file is missing or does not fit, or the model has fewer
+                positions than `num_tokens`.
         """
         self._num_tokens = num_tokens
         self._sees_padding = kind in SEEING_PADDING
         self._opened = open_model(kind, weights, tokenizer, purpose="encoding prompts")
+        config = self._opened.model.config.get_text_config()
+        most = getattr(config, "max_position_embeddings", num_tokens)  # T5 knows no last position
+        if num_tokens > most:
+            raise ValueError(
+                f"text_tokens={num_tokens}: the model in {weights} has positions for {most}"
+            )
 
     def __call__(self, prompts: Sequence[str]) -> TextOutput:
         """Encode prompts."""
@@ -78,4 +85,5 @@ class TextModel:
 
     def num_tokens_of(self, prompt: str) -> int:
         """Tokens of a prompt with those that mark its ends, however many are encoded."""
-        return len(self._opened.tokenizer(prompt, truncation=False).input_ids)
+        # Without the tokenizer's warning that such a prompt cannot be encoded: it is cut.
+        return len(self._opened.tokenizer(prompt, truncation=False, verbose=False).input_ids)

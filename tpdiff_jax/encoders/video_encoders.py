@@ -54,7 +54,11 @@ class VideoEncoder(Protocol):
         ...
 
     def encode(self, frames: np.ndarray) -> np.ndarray:
-        """Uint8 [f, h, w, 3] -> float16 latents [f', h', w', c], the posterior's mean, scaled."""
+        """Uint8 [f, h, w, 3] -> float16 latents [f', h', w', c], the posterior's mean, scaled.
+
+        Raises:
+            ValueError: when a latent is no number, or none that float16 holds.
+        """
         ...
 
     def decode(self, latents: np.ndarray) -> np.ndarray:
@@ -120,8 +124,19 @@ class Autoencoder:
                 )
 
     def encode(self, frames: np.ndarray) -> np.ndarray:
-        """Uint8 [f, h, w, 3] -> float16 latents [f', h', w', c], the posterior's mean, scaled."""
-        return np.asarray(self._encode(self.params, frames[None])[0], np.float16)
+        """Return float16 latents [f', h', w', c] of uint8 [f, h, w, 3]; see `VideoEncoder`.
+
+        Raises:
+            ValueError: when a latent is no number, or none that float16 holds.
+        """
+        with np.errstate(over="ignore"):
+            latents = np.asarray(self._encode(self.params, frames[None])[0]).astype(np.float16)
+        if not np.isfinite(latents).all():
+            raise ValueError(
+                f"{self.name} makes latents that are NaN or exceed float16: its weights "
+                f"(SHA-256 {self.weights_sha256}) are damaged, or another autoencoder's"
+            )
+        return latents
 
     def decode(self, latents: np.ndarray) -> np.ndarray:
         """Latents [f', h', w', c] -> float32 pixels [f, h, w, 3], about [-1, 1]."""

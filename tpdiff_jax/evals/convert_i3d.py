@@ -18,7 +18,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tpdiff_jax.checks import first_line_of
 from tpdiff_jax.command_line.exit_codes import ExitCode
 from tpdiff_jax.evals.i3d_weights import params_from_tensors, save_i3d
 from tpdiff_jax.files.durable import WriteError, sha256_of_file
@@ -76,7 +75,7 @@ def read_tensors(path: pathlib.Path) -> Mapping[str, np.ndarray]:
             with np.load(path, allow_pickle=False) as file:
                 return {name: file[name] for name in file.files}
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path} is no NumPy file: {error}") from error
+            raise ValueError(f"{path} is no NumPy file of plain arrays") from error
     try:
         import torch
     except ImportError as error:
@@ -87,8 +86,9 @@ def read_tensors(path: pathlib.Path) -> Mapping[str, np.ndarray]:
         try:
             tensors = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # of many types, for a file that is no such file
-            raise ValueError(
-                f"{path} is neither TorchScript nor tensors: {first_line_of(error)}"
+            raise ValueError(  # PyTorch's own words say how to run what the file holds
+                f"{path} is neither TorchScript nor a PyTorch file of tensors alone; objects, as "
+                "of a whole pickled module, are not read"
             ) from error
     if isinstance(tensors, dict) and isinstance(tensors.get("state_dict"), dict):
         tensors = tensors["state_dict"]

@@ -67,6 +67,8 @@ _SETTINGS: Schema = {
     "peft_type?": Maybe(TEXT),
 }
 """What is read of an adapter_config.json, and of diffusers' metadata."""
+_STARTS_IN_THE_BASE = ("corda", "loftq", "lora_ga", "olora", "pissa")
+"""How values of `init_lora_weights` begin with which peft takes what A and B start from off W."""
 _FEW = 8
 
 
@@ -257,6 +259,13 @@ def _stated_scale(where: pathlib.Path, fields: Mapping[str, Any], module: str, r
     kind = "DoRA" if fields.get("use_dora") else fields.get("peft_type") or "LORA"
     if kind != "LORA":
         raise ValueError(f"{where} describes {kind}, not LoRA")
+    start = fields.get("init_lora_weights")
+    if str(start).lower().startswith(_STARTS_IN_THE_BASE):
+        raise ValueError(
+            f"{where} says init_lora_weights={start!r}: A and B belong to a network whose own "
+            "matrices were changed too. Save it as plain LoRA, with peft's save_pretrained(..., "
+            "path_initial_model_for_weight_conversion=...)"
+        )
     expected = _of_pattern(where, fields.get("rank_pattern"), module, fields["r"])
     if expected != rank:
         raise ValueError(

@@ -1,7 +1,7 @@
 """The config.json beside published weights: what it says must be so here."""
 
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tpdiff_jax.files.json_files import read_json
@@ -61,6 +61,25 @@ def shape_of_fields(
         if value is not None and shape.setdefault(ours, _frozen(value)) != _frozen(value):
             raise ValueError(f"{path} says {name}={value}, elsewhere {shape[ours]}")
     return shape
+
+
+def check_only_read_as(
+    path: pathlib.Path, fields: Mapping[str, Any], only: Iterable[tuple[str, Sequence[Any]]]
+) -> None:
+    """Refuse a config.json that says what another network's would.
+
+    Args:
+        path: of the file, for errors.
+        fields: its entries.
+        only: entries and the values that mean this network, the usual one first; one that the file
+            lacks has that.
+
+    Raises:
+        ValueError: naming the entry, its value and the usual one.
+    """
+    for name, allowed in only:
+        if fields.get(name, allowed[0]) not in allowed:
+            raise ValueError(f"{path} says {name}={fields[name]!r}; {allowed[0]!r} is read")
 
 
 def _frozen(value: Any) -> Any:

@@ -22,10 +22,12 @@ from tpdiff_jax.models.animatediff.weight_rows import (
 )
 from tpdiff_jax.models.animatediff.weights import (
     ANIMATEDIFF_LAYOUTS,
+    ONLY_READ_AS,
     abstract_animatediff_params,
     load_animatediff,
     save_animatediff,
 )
+from tpdiff_jax.weights.config_files import check_only_read_as
 from tpdiff_jax.weights.key_table import flatten_params, places
 
 FILE = "diffusion_pytorch_model.safetensors"
@@ -236,6 +238,37 @@ def test_a_config_file_that_says_otherwise_is_refused(tmp_path, tensors):
     path.write_text(json.dumps({"motion_num_attention_heads": 4}))
     with pytest.raises(ValueError, match=r"motion_num_attention_heads=4, .* num_heads=2"):
         load_animatediff(folder, CONFIG)
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("_class_name", "UNet3DConditionModel"),
+        ("act_fn", "relu"),
+        ("flip_sin_to_cos", False),
+        ("freq_shift", 1),
+        ("norm_eps", 1e-6),
+        ("resnet_time_scale_shift", "scale_shift"),
+        ("use_linear_projection", True),
+    ],
+)
+def test_a_config_file_of_another_kind_of_unet_is_refused(field, value, tmp_path, tensors):
+    """With the same tensors diffusers would compute something else."""
+    folder = write_layout(tmp_path, tensors, "separate")
+    path = folder / "unet" / "config.json"
+    fields = json.loads(path.read_text()) if path.exists() else {}
+    load_animatediff(folder, CONFIG)
+    path.write_text(json.dumps(fields | {field: value}))
+    with pytest.raises(ValueError, match=rf"unet/config.json says {field}=.* is read"):
+        load_animatediff(folder, CONFIG)
+
+
+@pytest.mark.parametrize("network", [UNet2DConditionModel, UNetMotionModel, MotionAdapter])
+def test_what_diffusers_writes_of_these_networks_is_what_is_read(network, tmp_path):
+    with torch.device("meta"):
+        network().save_config(tmp_path)
+    fields = json.loads((tmp_path / "config.json").read_text())
+    check_only_read_as(tmp_path / "config.json", fields, ONLY_READ_AS)
 
 
 def test_unknown_layouts_and_types_are_refused(tmp_path):

@@ -157,7 +157,7 @@ def test_sides_and_tiles_that_do_not_come_out_even_are_refused():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"channels": 0}, "vae.channels is 0; allowed: above 0"),
+        ({"channels": 0}, "vae.channels is 0; allowed: whole numbers from 1"),
         ({"scale": -1.0}, "vae.scale is -1.0; allowed: above 0"),
         ({"level_channels": ()}, "vae.level_channels must be multiples of vae.num_groups=32"),
         ({"level_channels": (128, 100)}, r"vae.level_channels must be .* got \(128, 100\)"),

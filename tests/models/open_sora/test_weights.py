@@ -182,8 +182,20 @@ def test_the_config_file_is_that_of_the_published_folder(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text()) == {
         "caption_channels": 12, "depth": 2, "hidden_size": 48, "in_channels": 4, "mlp_ratio": 1.5,
         "model_max_length": 5, "model_type": "STDiT3", "num_heads": 4, "patch_size": [1, 2, 2],
-        "pred_sigma": True, "qk_norm": True,
+        "pred_sigma": True, "qk_norm": True, "input_sq_size": 64,
     }  # fmt: skip
+
+
+def test_the_range_of_positions_of_1_2_is_that_of_its_config_file(tmp_path):
+    """It leaves no trace in the tensors; Open-Sora's own code reads it there, and takes 512."""
+    config = CONFIGS["stdit3"]
+    shapes = abstract_open_sora_params(config)
+    save_open_sora(tmp_path, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes), config)
+    load_open_sora(tmp_path, config)
+    with pytest.raises(
+        ValueError, match="input_sq_size=64, the config has base_pixels=512, 8 times model.base_s"
+    ):
+        load_open_sora(tmp_path, dataclasses.replace(config, base_side=64))
 
 
 def test_a_network_without_a_variance_has_half_the_output(tmp_path):

@@ -209,8 +209,8 @@ def test_parts_that_do_not_come_out_even_are_refused(params):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"latent_channels": 0}, "vae.latent_channels is 0; allowed: above 0"),
-        ({"level_depth": 0}, "vae.level_depth is 0; allowed: above 0"),
+        ({"latent_channels": 0}, "vae.latent_channels is 0; allowed: whole numbers from 1"),
+        ({"level_depth": 0}, "vae.level_depth is 0; allowed: whole numbers from 1"),
         ({"level_channels": ()}, "vae.level_channels must be even and positive"),
         ({"level_channels": (8, 15, 16, 16)}, "vae.level_channels must be even and positive"),
         ({"halves_time": (True,)}, "vae.halves_time must have 3 entries, .* got"),

@@ -34,6 +34,7 @@ from tpdiff_jax.models.animatediff.weight_rows import (
     position_names,
 )
 from tpdiff_jax.types import Params, PRNGKey
+from tpdiff_jax.weights.config_files import check_only_read_as
 from tpdiff_jax.weights.key_table import (
     check_tensors,
     export_tensor,
@@ -46,6 +47,25 @@ from tpdiff_jax.weights.tensor_files import STORED_TYPES, open_tensor_folder, wr
 ANIMATEDIFF_LAYOUTS = ("separate", "combined", "original")
 UNET, ADAPTER = "unet", "motion_adapter"
 POSITION_TOLERANCE = 5e-3  # of files in half precision
+ONLY_READ_AS: tuple[tuple[str, tuple[Any, ...]], ...] = (
+    ("_class_name", ("UNet2DConditionModel", "UNetMotionModel", "MotionAdapter")),
+    ("act_fn", ("silu",)),
+    ("center_input_sample", (False,)),
+    ("cross_attention_norm", (None,)),
+    ("downsample_padding", (1,)),
+    ("flip_sin_to_cos", (True,)),
+    ("freq_shift", (0,)),
+    ("mid_block_scale_factor", (1,)),
+    ("norm_eps", (1e-5,)),
+    ("resnet_out_scale_factor", (1,)),
+    ("resnet_skip_time_act", (False,)),
+    ("resnet_time_scale_shift", ("default",)),
+    ("time_embedding_act_fn", (None,)),
+    ("time_embedding_type", ("positional",)),
+    ("timestep_post_act", (None,)),
+    ("use_linear_projection", (False,)),
+)
+"""Entries of a config.json that other U-Nets have other values of, most with the same tensors."""
 SAMPLE_SIZE = 64  # latents along a side that diffusers samples where nobody says: SD 1.5's
 
 
@@ -276,6 +296,7 @@ def _check_positions(
 def _check_config(path: pathlib.Path, config: AnimateDiffConfig) -> None:
     """Compare what leaves no trace in the tensors' shapes: heads, groups, kinds of layers."""
     fields = read_json(path)
+    check_only_read_as(path, fields, ONLY_READ_AS)
     heads, groups = ("num_heads", config.num_heads), ("num_groups", config.num_groups)
     for name, (ours, expected) in {
         "num_attention_heads": heads,
@@ -283,7 +304,6 @@ def _check_config(path: pathlib.Path, config: AnimateDiffConfig) -> None:
         "motion_num_attention_heads": heads,
         "norm_num_groups": groups,
         "motion_norm_num_groups": groups,
-        "use_linear_projection": ("1 x 1 convolutions, use_linear_projection", False),
     }.items():
         if fields.get(name) not in (None, expected):
             raise ValueError(f"{path} says {name}={fields[name]}, the config has {ours}={expected}")

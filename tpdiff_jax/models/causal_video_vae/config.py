@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tpdiff_jax.checks import check_above, check_choice
+from tpdiff_jax.checks import check_above, check_choice, whole_number
 from tpdiff_jax.models.layers.basic import DTYPES
 
 
@@ -32,9 +32,11 @@ class CausalVideoVAEConfig:
 
     def __post_init__(self) -> None:
         for field in (
-            "channels", "latent_channels", "encoder_depth", "decoder_depth", "num_groups",
-            "first_scale", "later_scale",
-        ):  # fmt: skip
+            *("channels", "latent_channels", "encoder_depth", "decoder_depth"),
+            "num_groups",
+        ):
+            whole_number(f"vae.{field}", getattr(self, field))
+        for field in ("first_scale", "later_scale"):
             check_above(f"vae.{field}", getattr(self, field), 0)
         if not self.level_channels or any(
             channels <= 0 or channels % self.num_groups for channels in self.level_channels

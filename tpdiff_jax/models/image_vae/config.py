@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tpdiff_jax.checks import check_above, check_choice
+from tpdiff_jax.checks import check_above, check_choice, whole_number
 from tpdiff_jax.models.layers.basic import DTYPES
 
 
@@ -26,8 +26,9 @@ class ImageVAEConfig:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        for field in ("channels", "latent_channels", "level_depth", "num_groups", "scale"):
-            check_above(f"vae.{field}", getattr(self, field), 0)
+        for field in ("channels", "latent_channels", "level_depth", "num_groups"):
+            whole_number(f"vae.{field}", getattr(self, field))
+        check_above("vae.scale", self.scale, 0)
         if not self.level_channels or any(
             channels <= 0 or channels % self.num_groups for channels in self.level_channels
         ):

@@ -4,6 +4,8 @@ Older files name the middle's attention otherwise; both names are read.
 """
 
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 
@@ -11,7 +13,7 @@ from tpdiff_jax.files.json_files import read_json, refusing_odd_fields
 from tpdiff_jax.models.image_vae.config import ImageVAEConfig
 from tpdiff_jax.models.image_vae.network import ImageVAE
 from tpdiff_jax.types import Params
-from tpdiff_jax.weights.config_files import shape_of_fields
+from tpdiff_jax.weights.config_files import check_only_read_as, shape_of_fields
 from tpdiff_jax.weights.frame_rows import convolution_rows, norm_rows, pointwise_rows, residual_rows
 from tpdiff_jax.weights.key_table import KeyRow, linear_rows
 from tpdiff_jax.weights.published_folder import read_published
@@ -27,6 +29,17 @@ IMAGE_VAE_FIELDS: tuple[tuple[str, str], ...] = (
     ("scaling_factor", "scale"),
 )
 """Entries of config.json and fields of `ImageVAEConfig`."""
+IMAGE_VAE_ONLY: tuple[tuple[str, tuple[Any, ...]], ...] = (
+    ("_class_name", ("AutoencoderKL",)),
+    ("act_fn", ("silu",)),
+    ("latents_mean", (None,)),
+    ("latents_std", (None,)),
+    ("mid_block_add_attention", (True,)),
+    ("shift_factor", (None, 0)),
+    ("use_post_quant_conv", (True,)),
+    ("use_quant_conv", (True,)),
+)
+"""Entries of config.json that other autoencoders of this class have other values of."""
 OLD_NAMES = (
     (".query.", ".to_q."),
     (".key.", ".to_k."),
@@ -69,9 +82,22 @@ def read_image_vae_config(folder: pathlib.Path) -> ImageVAEConfig:
     path = folder / "config.json"
     if not path.exists():
         return ImageVAEConfig()
-    shape = shape_of_fields(path, read_json(path), IMAGE_VAE_FIELDS)
     with refusing_odd_fields(path):
-        return ImageVAEConfig(**shape)
+        return image_vae_config(path, read_json(path))
+
+
+def image_vae_config(path: pathlib.Path, fields: Mapping[str, Any]) -> ImageVAEConfig:
+    """Return the shape that entries of a config.json state.
+
+    Args:
+        path: of the file, for errors.
+        fields: the entries.
+
+    Raises:
+        ValueError: naming an entry that does not fit.
+    """
+    check_only_read_as(path, fields, IMAGE_VAE_ONLY)
+    return ImageVAEConfig(**shape_of_fields(path, fields, IMAGE_VAE_FIELDS))
 
 
 def load_image_vae(folder: pathlib.Path, config: ImageVAEConfig) -> Params:

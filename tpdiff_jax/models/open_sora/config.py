@@ -94,6 +94,11 @@ class OpenSoraConfig:
         return self.form == "stdit3"
 
     @property
+    def base_pixels(self) -> int:
+        """`base_side` in pixels, of an autoencoder that divides sides by 8, as Open-Sora's does."""
+        return 8 * self.base_side
+
+    @property
     def head_dim(self) -> int:
         """Channels of an attention head."""
         return self.hidden_size // self.num_heads

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from tpdiff_jax.checks import check_above, check_choice
+from tpdiff_jax.checks import check_choice, whole_number
 from tpdiff_jax.models.image_vae.config import ImageVAEConfig
 from tpdiff_jax.models.layers.basic import DTYPES
 
@@ -31,7 +31,7 @@ class OpenSoraVAEConfig:
 
     def __post_init__(self) -> None:
         for name in ("width", "level_depth", "num_groups", "chunk_frames"):
-            check_above(f"vae.{name}", getattr(self, name), 0)
+            whole_number(f"vae.{name}", getattr(self, name))
         if not self.multipliers or any(w < 1 or w % self.num_groups for w in self.level_channels):
             raise ValueError(
                 f"vae.multipliers={self.multipliers} must make levels of multiples of "

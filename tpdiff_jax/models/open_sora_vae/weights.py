@@ -11,10 +11,9 @@ import jax
 import numpy as np
 
 from tpdiff_jax.files.json_files import read_json, refusing_odd_fields
-from tpdiff_jax.models.image_vae.config import ImageVAEConfig
 from tpdiff_jax.models.image_vae.weights import (
-    IMAGE_VAE_FIELDS,
     current_image_vae_name,
+    image_vae_config,
     image_vae_rows,
 )
 from tpdiff_jax.models.open_sora_vae.config import OpenSoraVAEConfig
@@ -123,9 +122,9 @@ def read_open_sora_vae_config(folder: pathlib.Path) -> OpenSoraVAEConfig:
     fields = read_json(path)
     shape = shape_of_fields(path, fields, PIPELINE_FIELDS)
     shape |= shape_of_fields(path, _part(path, fields, "vae_temporal"), TEMPORAL_FIELDS)
-    of_image = shape_of_fields(path, _part(path, fields, "vae_2d"), IMAGE_VAE_FIELDS)
+    of_image = _part(path, fields, "vae_2d")
     with refusing_odd_fields(path):
-        return OpenSoraVAEConfig(image=ImageVAEConfig(**of_image), **shape)
+        return OpenSoraVAEConfig(image=image_vae_config(path, of_image), **shape)
 
 
 def _part(path: pathlib.Path, fields: Any, name: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tpdiff_jax.checks import check_above, check_choice
+from tpdiff_jax.checks import check_choice, whole_number
 from tpdiff_jax.models.layers.basic import DTYPES
 
 LATENTS_MEAN = (
@@ -39,7 +39,7 @@ class WanVAEConfig:
 
     def __post_init__(self) -> None:
         for field in ("channels", "latent_channels", "level_depth"):
-            check_above(f"vae.{field}", getattr(self, field), 0)
+            whole_number(f"vae.{field}", getattr(self, field))
         widths = self.level_channels
         if not widths or any(channels <= 0 or channels % 2 for channels in widths):
             raise ValueError(f"vae.level_channels must be even and positive, got {widths}")

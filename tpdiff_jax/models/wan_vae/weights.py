@@ -9,11 +9,11 @@ from typing import Any
 
 import jax
 
-from tpdiff_jax.files.json_files import read_json
+from tpdiff_jax.files.json_files import read_json, refusing_odd_fields
 from tpdiff_jax.models.wan_vae.config import WanVAEConfig
 from tpdiff_jax.models.wan_vae.network import WanVAE
 from tpdiff_jax.types import Params
-from tpdiff_jax.weights.config_files import shape_of_fields
+from tpdiff_jax.weights.config_files import check_only_read_as, shape_of_fields
 from tpdiff_jax.weights.frame_rows import (
     convolution_3d_rows,
     convolution_rows,
@@ -112,17 +112,16 @@ def read_wan_vae_config(folder: pathlib.Path) -> WanVAEConfig:
     if not path.exists():
         return WanVAEConfig()
     fields = read_json(path)
-    for name, allowed in ONLY_READ_AS:
-        if fields.get(name, allowed[0]) not in allowed:
-            raise ValueError(f"{path} says {name}={fields[name]!r}; {allowed[0]!r} is read")
+    check_only_read_as(path, fields, ONLY_READ_AS)
     base, multiples = fields.get("base_dim", 96), fields.get("dim_mult", [1, 2, 4, 4])
     if fields.get("decoder_base_dim") not in (None, base):
         raise ValueError(f"{path} says decoder_base_dim={fields['decoder_base_dim']}, not {base}")
-    if not multiples or multiples[0] != 1:
-        raise ValueError(f"{path} says dim_mult={multiples}; a list that starts with 1 is read")
     shape = shape_of_fields(path, fields, WAN_VAE_FIELDS)
-    level_channels = tuple(base * multiple for multiple in multiples)
-    return WanVAEConfig(level_channels=level_channels, **shape)
+    with refusing_odd_fields(path):
+        if not multiples or multiples[0] != 1:
+            raise ValueError(f"{path} says dim_mult={multiples}; a list that starts with 1 is read")
+        level_channels = tuple(base * multiple for multiple in multiples)
+        return WanVAEConfig(level_channels=level_channels, **shape)
 
 
 def load_wan_vae(folder: pathlib.Path, config: WanVAEConfig) -> Params:
