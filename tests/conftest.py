@@ -147,6 +147,25 @@ def compiled_anew(programs_stay: None, monkeypatch: pytest.MonkeyPatch) -> None:
     _set_cache({"jax_compilation_cache_dir": None, "jax_enable_compilation_cache": False})
 
 
+@pytest.fixture
+def compiled_in_haste(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let the TPU compiler take the least effort, here and in commands that a test starts.
+
+    A quarter of the time. Programs need more memory and run for longer: what fits so, fits. No
+    test of a refusal that means to be about the program should use it.
+    """
+    import jax
+
+    names = ("jax_exec_time_optimization_effort", "jax_memory_fitting_effort")
+    before = {name: jax.config.values[name] for name in names}
+    for name in names:
+        monkeypatch.setenv(name.upper(), "-1.0")
+        jax.config.update(name, -1.0)
+    yield
+    for name, effort in before.items():
+        jax.config.update(name, effort)
+
+
 @pytest.fixture(scope="session")
 def small_clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pathlib.Path]:
     """A folder of clips of every kind, made once for all tests that only read them."""

@@ -6,12 +6,15 @@ import sys
 
 from tests.tiny import REPO
 
+_FEW_COLLECTIONS = "import gc; gc.set_threshold(10_000, 10, 10)\n"
+"""As in the command itself: hardly anything that is traced goes away."""
+
 
 def last_line_on(num_devices: int, script: str, *arguments: str, timeout: float = 900.0) -> str:
     """Run a script on forced host devices; return the last line that it prints."""
     forced = f"--xla_force_host_platform_device_count={num_devices} " + os.environ["XLA_FLAGS"]
     out = subprocess.run(
-        [sys.executable, "-c", script, *arguments],
+        [sys.executable, "-c", _FEW_COLLECTIONS + script, *arguments],
         cwd=REPO,
         env=os.environ | {"XLA_FLAGS": forced, "JAX_PLATFORMS": "cpu"},
         capture_output=True,

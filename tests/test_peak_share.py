@@ -16,7 +16,7 @@ def test_a_run_is_compared_with_products_of_its_own_type(
     dtype: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A GPU multiplies bfloat16 numbers at least twice as fast as float32."""
-    monkeypatch.setattr(train, "measure_matmul_flops", lambda dtype="float32": PEAKS[dtype])
+    monkeypatch.setattr(train, "peak_matmul_flops", PEAKS.__getitem__)
     experiment = build_experiment(tiny_config(model__dtype=dtype))
     log = train.open_run_log(experiment, tmp_path, None, train.open_goodput(tmp_path, None))
     with log:

@@ -157,6 +157,7 @@ def test_other_frames_than_the_data_sets_are_planned(tmp_path: pathlib.Path) -> 
 
 @needs_libtpu
 @pytest.mark.slow
+@pytest.mark.usefixtures("compiled_in_haste")
 def test_a_tpu_slice_is_planned_from_the_command_line(tmp_path: pathlib.Path) -> None:
     out = run_main(
         *("--mode=plan", FLOW, f"--workdir={tmp_path}", "--topology=v5e:2x4", "--nolargest_batch"),
@@ -178,6 +179,7 @@ def test_a_tpu_slice_is_planned_from_the_command_line(tmp_path: pathlib.Path) ->
 
 @needs_libtpu
 @pytest.mark.slow
+@pytest.mark.usefixtures("compiled_in_haste")
 def test_what_does_not_fit_ends_with_exit_code_5_and_one_line(tmp_path: pathlib.Path) -> None:
     out = run_main(
         *("--mode=plan", FLOW, f"--workdir={tmp_path}", "--topology=v5e:2x4"),

@@ -13,7 +13,7 @@ import time
 import jax
 from absl import logging
 
-from tpdiff_jax.devices.peak import measure_matmul_flops
+from tpdiff_jax.devices.peak import peak_matmul_flops
 from tpdiff_jax.devices.stop_signal import StopSignal
 from tpdiff_jax.experiment.build import Experiment
 from tpdiff_jax.generation.validation_prompts import encode_prompts, settle_prompts
@@ -226,7 +226,7 @@ def open_run_log(
         max_bad_steps=experiment.task.guard.max_bad_steps,
         num_buckets=len(experiment.shapes),
     )
-    peak_flops = measure_matmul_flops(experiment.network.config.dtype) * jax.device_count()
+    peak_flops = peak_matmul_flops(experiment.network.config.dtype) * jax.device_count()
     return RunLog(
         window=window,
         meter=CostMeter(step_costs(experiment), window, peak_flops=peak_flops),

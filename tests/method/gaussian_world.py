@@ -30,6 +30,8 @@ and formulas are written out again, in float64.
 """
 
 import dataclasses
+import functools
+import itertools
 import math
 
 import jax
@@ -42,17 +44,28 @@ from tpdiff_jax.method.samplers import sample_from_noise
 from tpdiff_jax.method.stages import Pyramid
 
 
+def library(t):
+    """What computes with a time: numpy, unless it is jax's own."""
+    return jnp if isinstance(t, jax.Array) else np
+
+
 def path_scales(path, t):
     """gamma_t and sigma_t, from the paths' definitions; t a number or a traced scalar."""
     if isinstance(path, FlowPath):
         return 1.0 - t, t * 1.0
+    xp = library(t)
+    gamma = xp.interp(t, np.linspace(0.0, 1.0, 1001), ddim_gammas(path))
+    return gamma, xp.sqrt(1.0 - gamma**2)
+
+
+@functools.cache
+def ddim_gammas(path):
+    """gamma_t at 1,001 even times."""
     betas = np.linspace(path.beta_start**0.5, path.beta_end**0.5, 1000) ** 2
     gammas = np.sqrt(np.cumprod(1.0 - betas))
     if path.zero_terminal_snr:
         gammas = (gammas - gammas[-1]) * gammas[0] / (gammas[0] - gammas[-1])
-    gammas = np.concatenate([[1.0], gammas])
-    gamma = jnp.interp(t, jnp.linspace(0.0, 1.0, 1001), jnp.asarray(gammas))
-    return gamma, jnp.sqrt(1.0 - gamma**2)
+    return np.concatenate([[1.0], gammas])
 
 
 def downsampling(num_frames, stride, mode):
@@ -163,19 +176,19 @@ class GaussianWorld:
     data_mean: float = 0.0
     coarse_noise: float = 0.0
 
-    def videos(self, i):
-        """x_i and c_i as matrices on x_0, both [n_i, N]."""
-        stages, shape = self.pyramid.stages, self.pyramid.shape
-        strides = stages[i].strides
-        own = video_downsampling(shape, strides, self.down)
-        if i == 0 or self.pyramid.line == "marginal":
-            return own, own
-        before = video_downsampling(shape, stages[i - 1].strides, self.down)
-        return own, self.upsampling_into(i) @ before
+    @functools.cached_property
+    def videos(self):
+        """x_i and c_i of each stage as matrices on x_0, both [n_i, N]."""
+        shape, stages = self.pyramid.shape, self.pyramid.stages
+        own = [video_downsampling(shape, stage.strides, self.down) for stage in stages]
+        if self.pyramid.line == "marginal":
+            return list(zip(own, own, strict=True))
+        known = [up @ before for up, before in zip(self.upsamplings, own[:-1], strict=True)]
+        return list(zip(own, [own[0], *known], strict=True))
 
     def point_and_target(self, i, t):
         """A and B: x_t and target as matrices on w = (x_0, eps), both [n_i, N + n_i]."""
-        own, known = self.videos(i)
+        own, known = self.videos[i]
         f = len(own)
         x, c = (np.hstack([video, np.zeros((f, f))]) for video in (own, known))
         eps = np.hstack([np.zeros_like(own), np.eye(f)])
@@ -186,13 +199,17 @@ class GaussianWorld:
         nothing = np.zeros(math.prod(self.pyramid.stages[i].shape))
         if i == 0 or self.pyramid.line == "marginal":
             return self.on_the_line(i, t, nothing, nothing, nothing)
-        offset = (1.0 - self.upsampling_into(i).sum(1)) * self.data_mean
+        offset = (1.0 - self.upsamplings[i - 1].sum(1)) * self.data_mean
         return self.on_the_line(i, t, nothing, offset, nothing)
 
-    def upsampling_into(self, i):
-        """U of stage i, 1 or more, as one matrix."""
-        coarse, fine = (self.pyramid.stages[j].strides for j in (i - 1, i))
-        return video_upsampling(self.pyramid.shape, coarse, fine, self.down, self.up)
+    @functools.cached_property
+    def upsamplings(self):
+        """U into each stage but the first, as one matrix."""
+        strides = [stage.strides for stage in self.pyramid.stages]
+        return [
+            video_upsampling(self.pyramid.shape, coarse, fine, self.down, self.up)
+            for coarse, fine in itertools.pairwise(strides)
+        ]
 
     def on_the_line(self, i, t, x, c, eps):
         """x_t and target of a stage's video, what is known of it, and noise."""
@@ -232,12 +249,12 @@ class GaussianWorld:
         mean, cov = self.joint(i)
         cov_point, cov_both = point @ cov @ point.T, point @ cov @ target.T
         if self.coarse_noise and i > 0:
-            up = self.coarse_noise * self.upsampling_into(i)
+            up = self.coarse_noise * self.upsamplings[i - 1]
             nothing = np.zeros_like(up)
             more_point, more_target = self.on_the_line(i, t, nothing, up, nothing)
             cov_point += more_point @ more_point.T
             cov_both += more_point @ more_target.T
-        gain = jnp.linalg.solve(cov_point, cov_both).T
+        gain = library(t).linalg.solve(cov_point, cov_both).T
         return point @ mean + constant_point, cov_point, target @ mean + constant_target, gain
 
     def stage_of(self, x_t):
@@ -248,7 +265,7 @@ class GaussianWorld:
     def time_of(self, network_time):
         """Noise time from the network's (above the path's first grid point)."""
         offset = 0.0 if isinstance(self.pyramid.path, FlowPath) else 1.0
-        return (network_time.astype(jnp.result_type(float)) + offset) / 1000.0
+        return (network_time.astype(np.float64) + offset) / 1000.0
 
     def predict(self, x_t, t, positions, strides, cond):
         """The optimal network: E[target | x_t]; all samples of a batch share their time."""
@@ -285,7 +302,7 @@ def sampled_law(world, spec, *, start_law=None, predict=None):
     )
     # Compiling is all the cost: the program runs for milliseconds, so it need not be optimised.
     run = jax.jit(
-        lambda *ns: sample_from_noise(predict or world.predict, world.pyramid, spec, ns),
+        lambda *ns: sample_from_noise(in_numpy(predict or world.predict), world.pyramid, spec, ns),
         compiler_options={"xla_backend_optimization_level": 0},
     )
     out = np.asarray(run(*noises)).reshape(len(basis), -1)
@@ -293,6 +310,18 @@ def sampled_law(world, spec, *, start_law=None, predict=None):
     start, jumps = columns[:, : counts[0]], columns[:, counts[0] :]
     start_mean, start_cov = start_law or (np.zeros(counts[0]), np.eye(counts[0]))
     return offset + start @ start_mean, start @ start_cov @ start.T + jumps @ jumps.T
+
+
+def in_numpy(predict):
+    """A network that the compiled sampler calls and that is not compiled itself."""
+
+    def answer(x_t, t, positions, strides, cond):
+        def call(*arrays):
+            return predict(*map(np.asarray, arrays), positions, strides, cond)
+
+        return jax.pure_callback(call, jax.ShapeDtypeStruct(x_t.shape, x_t.dtype), x_t, t)
+
+    return answer
 
 
 def law_error(world, law):

@@ -1,5 +1,6 @@
 """The machine's measured matrix-product rate: what a training step's FLOP/s are compared with."""
 
+import functools
 import time
 from collections.abc import Callable
 
@@ -32,3 +33,13 @@ def measure_matmul_flops(
         product(a).block_until_ready()
         best = min(best, clock() - start)
     return 2.0 * size**3 / best
+
+
+@functools.cache
+def peak_matmul_flops(dtype: str) -> float:
+    """Return `measure_matmul_flops` of a type, measured once a process.
+
+    Args:
+        dtype: type of the operands.
+    """
+    return measure_matmul_flops(dtype)
