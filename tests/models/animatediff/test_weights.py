@@ -22,7 +22,7 @@ from tpdiff_jax.models.animatediff.weight_rows import (
 )
 from tpdiff_jax.models.animatediff.weights import (
     ANIMATEDIFF_LAYOUTS,
-    ONLY_READ_AS,
+    UNET_ONLY,
     abstract_animatediff_params,
     load_animatediff,
     save_animatediff,
@@ -268,7 +268,7 @@ def test_what_diffusers_writes_of_these_networks_is_what_is_read(network, tmp_pa
     with torch.device("meta"):
         network().save_config(tmp_path)
     fields = json.loads((tmp_path / "config.json").read_text())
-    check_only_read_as(tmp_path / "config.json", fields, ONLY_READ_AS)
+    check_only_read_as(tmp_path / "config.json", fields, UNET_ONLY)
 
 
 def test_unknown_layouts_and_types_are_refused(tmp_path):

@@ -47,7 +47,7 @@ from tpdiff_jax.weights.tensor_files import STORED_TYPES, open_tensor_folder, wr
 ANIMATEDIFF_LAYOUTS = ("separate", "combined", "original")
 UNET, ADAPTER = "unet", "motion_adapter"
 POSITION_TOLERANCE = 5e-3  # of files in half precision
-ONLY_READ_AS: tuple[tuple[str, tuple[Any, ...]], ...] = (
+UNET_ONLY: tuple[tuple[str, tuple[Any, ...]], ...] = (
     ("_class_name", ("UNet2DConditionModel", "UNetMotionModel", "MotionAdapter")),
     ("act_fn", ("silu",)),
     ("center_input_sample", (False,)),
@@ -296,7 +296,7 @@ def _check_positions(
 def _check_config(path: pathlib.Path, config: AnimateDiffConfig) -> None:
     """Compare what leaves no trace in the tensors' shapes: heads, groups, kinds of layers."""
     fields = read_json(path)
-    check_only_read_as(path, fields, ONLY_READ_AS)
+    check_only_read_as(path, fields, UNET_ONLY)
     heads, groups = ("num_heads", config.num_heads), ("num_groups", config.num_groups)
     for name, (ours, expected) in {
         "num_attention_heads": heads,

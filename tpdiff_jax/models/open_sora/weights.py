@@ -67,7 +67,7 @@ OPEN_SORA_FIELDS: tuple[tuple[str, str], ...] = (
 """Entries of config.json and the fields or properties of `OpenSoraConfig` that they must equal."""
 ROTARY_FIELDS: tuple[tuple[str, str], ...] = (("input_sq_size", "base_pixels"),)
 """The same of 1.2 alone: 1.0's own code is told by its caller."""
-MADE_OF: Mapping[str, str] = {"base_pixels": ", 8 times model.base_side"}
+ROTARY_MADE_OF: Mapping[str, str] = {"base_pixels": ", 8 times model.base_side"}
 MODEL_TYPES: Mapping[str, str] = {"stdit": "STDiT", "stdit3": "STDiT3"}
 
 
@@ -118,7 +118,7 @@ def load_open_sora(
     shapes, tensors = params or abstract_open_sora_params(config), open_tensor_folder(folder)
     if (folder / "config.json").exists():
         fixed = {"model_type": MODEL_TYPES[config.form]}
-        check_config_file(folder / "config.json", config, _fields(config), MADE_OF, fixed)
+        check_config_file(folder / "config.json", config, _fields(config), ROTARY_MADE_OF, fixed)
     passed_over = () if config.is_rotary else COMPUTED_TABLES
     learned = {name: name for name in tensors.shapes if name not in passed_over}
     return read_published(tensors, open_sora_rows(config), shapes, learned)

@@ -33,7 +33,7 @@ WAN_VAE_FIELDS: tuple[tuple[str, str], ...] = (
     ("latents_std", "latents_std"),
 )
 """Entries of config.json and fields of `WanVAEConfig`."""
-ONLY_READ_AS: tuple[tuple[str, tuple[Any, ...]], ...] = (
+WAN_VAE_ONLY: tuple[tuple[str, tuple[Any, ...]], ...] = (
     ("_class_name", ("AutoencoderKLWan",)),
     ("attn_scales", ([],)),
     ("is_residual", (False,)),
@@ -112,7 +112,7 @@ def read_wan_vae_config(folder: pathlib.Path) -> WanVAEConfig:
     if not path.exists():
         return WanVAEConfig()
     fields = read_json(path)
-    check_only_read_as(path, fields, ONLY_READ_AS)
+    check_only_read_as(path, fields, WAN_VAE_ONLY)
     base, multiples = fields.get("base_dim", 96), fields.get("dim_mult", [1, 2, 4, 4])
     if fields.get("decoder_base_dim") not in (None, base):
         raise ValueError(f"{path} says decoder_base_dim={fields['decoder_base_dim']}, not {base}")
