@@ -151,19 +151,19 @@ def compiled_anew(programs_stay: None, monkeypatch: pytest.MonkeyPatch) -> None:
 def compiled_in_haste(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let the TPU compiler take the least effort, here and in commands that a test starts.
 
-    A quarter of the time. Programs need more memory and run for longer: what fits so, fits. No
+    Half of the time or less. Programs need more memory and run for longer: what fits so, fits. No
     test of a refusal that means to be about the program should use it.
     """
     import jax
 
-    names = ("jax_exec_time_optimization_effort", "jax_memory_fitting_effort")
+    names = ("jax_optimization_level", "jax_memory_fitting_level")
     before = {name: jax.config.values[name] for name in names}
     for name in names:
-        monkeypatch.setenv(name.upper(), "-1.0")
-        jax.config.update(name, -1.0)
+        monkeypatch.setenv(name.upper(), "O0")
+        jax.config.update(name, "O0")
     yield
-    for name, effort in before.items():
-        jax.config.update(name, effort)
+    for name, level in before.items():
+        jax.config.update(name, level)
 
 
 @pytest.fixture(scope="session")
