@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from tpdiff_jax.encoders.stored import as_stored
 from tpdiff_jax.encoders.text_models import TextModel, TextOutput
 from tpdiff_jax.weights.weight_hash import hash_folders
 
 TEXT_PACKAGES = ("torch", "transformers", "tokenizers")
-STORED = np.float16
 OUTPUTS: Mapping[str, Callable[[TextOutput], Any]] = {
     "hidden": lambda output: output.hidden,
     "hidden_of_prompt": lambda output: output.hidden * output.mask[..., None],
@@ -117,10 +117,8 @@ class TextEncoder:
             arrays |= {name: OUTPUTS[key](output) for name, key in part.entries.items()}
         for name, array in arrays.items():
             if array.dtype != np.bool_:
-                with np.errstate(over="ignore"):
-                    arrays[name] = array.astype(STORED)
-                if not np.isfinite(arrays[name]).all():
-                    raise ValueError(f"{name!r} of prompt {prompt[:200]!r} exceeds float16")
+                refusal = f"{name!r} of prompt {prompt[:200]!r} exceeds float16"
+                arrays[name] = as_stored(array, refusal)
         return arrays
 
 

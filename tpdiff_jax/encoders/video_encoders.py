@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from tpdiff_jax.encoders.stored import as_stored
 from tpdiff_jax.models.causal_video_vae.network import CausalVideoVAE
 from tpdiff_jax.models.causal_video_vae.weights import load_causal_video_vae, read_vae_config
 from tpdiff_jax.models.image_vae.network import ImageVAE
@@ -129,14 +130,11 @@ class Autoencoder:
         Raises:
             ValueError: when a latent is no number, or none that float16 holds.
         """
-        with np.errstate(over="ignore"):
-            latents = np.asarray(self._encode(self.params, frames[None])[0]).astype(np.float16)
-        if not np.isfinite(latents).all():
-            raise ValueError(
-                f"{self.name} makes latents that are NaN or exceed float16: its weights "
-                f"(SHA-256 {self.weights_sha256}) are damaged, or another autoencoder's"
-            )
-        return latents
+        return as_stored(
+            np.asarray(self._encode(self.params, frames[None])[0]),
+            f"{self.name} makes latents that are NaN or exceed float16: its weights "
+            f"(SHA-256 {self.weights_sha256}) are damaged, or another autoencoder's",
+        )
 
     def decode(self, latents: np.ndarray) -> np.ndarray:
         """Latents [f', h', w', c] -> float32 pixels [f, h, w, 3], about [-1, 1]."""
