@@ -29,6 +29,7 @@ Nothing here comes from the package under test but the stage windows (s_i, e_i):
 and formulas are written out again, in float64.
 """
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -44,18 +45,12 @@ from tpdiff_jax.method.samplers import sample_from_noise
 from tpdiff_jax.method.stages import Pyramid
 
 
-def library(t):
-    """What computes with a time: numpy, unless it is jax's own."""
-    return jnp if isinstance(t, jax.Array) else np
-
-
 def path_scales(path, t):
-    """gamma_t and sigma_t, from the paths' definitions; t a number or a traced scalar."""
+    """gamma_t and sigma_t, from the paths' definitions; t a number."""
     if isinstance(path, FlowPath):
         return 1.0 - t, t * 1.0
-    xp = library(t)
-    gamma = xp.interp(t, np.linspace(0.0, 1.0, 1001), ddim_gammas(path))
-    return gamma, xp.sqrt(1.0 - gamma**2)
+    gamma = np.interp(t, np.linspace(0.0, 1.0, 1001), ddim_gammas(path))
+    return gamma, np.sqrt(1.0 - gamma**2)
 
 
 @functools.cache
@@ -254,7 +249,7 @@ class GaussianWorld:
             more_point, more_target = self.on_the_line(i, t, nothing, up, nothing)
             cov_point += more_point @ more_point.T
             cov_both += more_point @ more_target.T
-        gain = library(t).linalg.solve(cov_point, cov_both).T
+        gain = np.linalg.solve(cov_point, cov_both).T
         return point @ mean + constant_point, cov_point, target @ mean + constant_target, gain
 
     def stage_of(self, x_t):
@@ -281,14 +276,13 @@ class GaussianWorld:
         return np.asarray(start @ mean), np.asarray(start @ cov @ start.T)
 
 
-def sampled_law(world, spec, *, start_law=None, predict=None):
+def sampled_law(world, spec, *, start_law=None):
     """Exact mean and covariance of what the real sampler returns, by affine propagation.
 
     Args:
         world: supplies pyramid and predictor.
         spec: the sampler's.
         start_law: mean and covariance of the start; N(0, I) by default.
-        predict: another affine predictor.
 
     Returns:
         mean [N] and covariance [N, N], float64.
@@ -300,28 +294,53 @@ def sampled_law(world, spec, *, start_law=None, predict=None):
         jnp.asarray(part).reshape(-1, *shape, 1)
         for part, shape in zip(np.split(basis, np.cumsum(counts)[:-1], axis=1), shapes, strict=True)
     )
-    # Compiling is all the cost: the program runs for milliseconds, so it need not be optimised.
-    run = jax.jit(
-        lambda *ns: sample_from_noise(in_numpy(predict or world.predict), world.pyramid, spec, ns),
-        compiler_options={"xla_backend_optimization_level": 0},
-    )
-    out = np.asarray(run(*noises)).reshape(len(basis), -1)
+    out = sampled(world.predict, world.pyramid, spec, noises).reshape(len(basis), -1)
     offset, columns = out[0], (out[1:] - out[0]).T  # [N], [N, sum n_i]
     start, jumps = columns[:, : counts[0]], columns[:, counts[0] :]
     start_mean, start_cov = start_law or (np.zeros(counts[0]), np.eye(counts[0]))
     return offset + start @ start_mean, start @ start_cov @ start.T + jumps @ jumps.T
 
 
-def in_numpy(predict):
-    """A network that the compiled sampler calls and that is not compiled itself."""
+def sampled(predict, pyramid, spec, noises):
+    """What the real sampler, compiled, makes of each stage's noise; the network is not compiled.
 
-    def answer(x_t, t, positions, strides, cond):
-        def call(*arrays):
+    Args:
+        predict: the network, on numpy's arrays.
+        pyramid: the sampler's.
+        spec: the sampler's.
+        noises: of each stage, float64.
+
+    Returns:
+        Videos, float64.
+    """
+
+    def asked(x_t, t, positions, strides, cond):
+        def answer(*arrays):
             return predict(*map(np.asarray, arrays), positions, strides, cond)
 
-        return jax.pure_callback(call, jax.ShapeDtypeStruct(x_t.shape, x_t.dtype), x_t, t)
+        return jax.pure_callback(answer, jax.ShapeDtypeStruct(x_t.shape, x_t.dtype), x_t, t)
 
-    return answer
+    # Compiling is all the cost: the program runs for milliseconds, so it need not be optimised.
+    run = jax.jit(
+        lambda *ns: sample_from_noise(asked, pyramid, spec, ns),
+        compiler_options={"xla_backend_optimization_level": 0},
+    )
+    with float64_on_all_threads():
+        return np.asarray(run(*noises))
+
+
+@contextlib.contextmanager
+def float64_on_all_threads():
+    """jax.enable_x64 also for JAX's own threads, which may be those that ask the network.
+
+    On a thread without it what the network answers would be cut to float32, which JAX refuses.
+    """
+    before = jax.config.values["jax_enable_x64"]
+    jax.config.update("jax_enable_x64", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_x64", before)
 
 
 def law_error(world, law):

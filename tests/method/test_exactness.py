@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import softmax
 
 from tests.method.gaussian_world import (
     GaussianWorld,
@@ -19,13 +20,13 @@ from tests.method.gaussian_world import (
     gaussian_coupling,
     law_error,
     moving_video_law,
+    sampled,
     sampled_law,
     upsampling,
 )
 from tpdiff_jax.method.ddim_path import DDIMPath
 from tpdiff_jax.method.paths import FlowPath
 from tpdiff_jax.method.sampler_spec import SamplerSpec
-from tpdiff_jax.method.samplers import sample_from_noise
 from tpdiff_jax.method.stage_targets import training_point
 from tpdiff_jax.method.stages import make_pyramid
 
@@ -281,11 +282,11 @@ class MixtureWorld:
         for world, weight in zip(self.worlds, self.weights, strict=True):
             mean, cov, _, _ = world.conditional(i, time)
             centred = x_t[..., 0, 0, 0] - mean
-            distance = jnp.sum(centred * jnp.linalg.solve(cov, centred.T).T, axis=1)
+            distance = np.sum(centred * np.linalg.solve(cov, centred.T).T, axis=1)
             logits.append(math.log(weight) - distance / 2.0)
             answers.append(world.predict(x_t, t, positions, strides, cond))
-        posterior = jax.nn.softmax(jnp.stack(logits), axis=0)[..., None, None, None, None]
-        return jnp.sum(posterior * jnp.stack(answers), axis=0)
+        posterior = softmax(np.stack(logits), axis=0)[..., None, None, None, None]
+        return np.sum(posterior * np.stack(answers), axis=0)
 
 
 def kolmogorov_distance(values, cdf):
@@ -316,10 +317,7 @@ def test_two_component_mixture_keeps_its_law_along_the_separating_direction(path
     distance = {}
     for renoise in (True, False):
         spec = steps_spec(base, 32, renoise=renoise)
-        run = jax.jit(lambda ns, spec=spec: sample_from_noise(
-            mixture.predict, base.pyramid, spec, ns))  # fmt: skip
-        distance[renoise] = kolmogorov_distance(
-            np.asarray(run(noises))[..., 0, 0, 0] @ direction, cdf
-        )
+        videos = sampled(mixture.predict, base.pyramid, spec, noises)
+        distance[renoise] = kolmogorov_distance(videos[..., 0, 0, 0] @ direction, cdf)
     assert distance[True] < 1.95 / math.sqrt(num)  # the 0.1 % critical value
     assert distance[False] > 3.0 * 1.95 / math.sqrt(num)
