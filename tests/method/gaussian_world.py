@@ -335,12 +335,11 @@ def float64_on_all_threads():
 
     On a thread without it what the network answers would be cut to float32, which JAX refuses.
     """
-    before = jax.config.values["jax_enable_x64"]
     jax.config.update("jax_enable_x64", True)
     try:
         yield
     finally:
-        jax.config.update("jax_enable_x64", before)
+        jax.config.update("jax_enable_x64", False)  # what it was cannot be asked: see this thread's
 
 
 def law_error(world, law):
