@@ -34,6 +34,9 @@ def get_config() -> ConfigDict:
     config.model.name = "video_dit"
     config.model.weights = ""  # folder of published weights to start from; "" draws them
     config.model.patch_size = 8
+    # Channels of convolutional levels between pixels and patches, the finest first; each halves
+    # the sides of the next. (): a patch is one linear layer's.
+    config.model.level_channels = ()
     config.model.hidden_size = 128
     config.model.depth = 4
     config.model.num_heads = 2

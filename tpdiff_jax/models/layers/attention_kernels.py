@@ -33,8 +33,6 @@ MIN_TOKENS = 128
 MIN_TOKENS_CPU = 256  # from there on blocks were no slower, forward and backward
 CUDNN_HEAD_UNIT, CUDNN_MAX_HEAD = 8, 128  # channels of a head; more than 128 only from Hopper on
 _BLOCKS = (512, 256, 128)  # rows of queries or keys in a block of splash, largest first
-_OVER_FRAMES = ("batch", "tokens", None, "heads", None)
-_OVER_PLACES = ("batch", None, "tokens", "heads", None)
 
 
 def check_kernel(choice: str, platform: str, dtype: str) -> None:
@@ -94,7 +92,9 @@ def choose_kernel(
     return "blocks" if platform == "cpu" and fewest >= MIN_TOKENS_CPU else "xla"
 
 
-def attention_over(axis: str, choice: str, layout: Layout) -> Attend:
+def attention_over(
+    axis: str, choice: str, layout: Layout, heads: str | None = "heads"
+) -> Attend:
     """Return attention along one axis of a video's tokens, on however many devices.
 
     Args:
@@ -102,6 +102,7 @@ def attention_over(axis: str, choice: str, layout: Layout) -> Attend:
             ([b, f, l, n, e], over f and l).
         choice: one of `CHOICES`.
         layout: the devices.
+        heads: axis that heads are divided along; None: all devices have all heads.
 
     Returns:
         A function of queries, keys and values of that shape.
@@ -115,7 +116,9 @@ def attention_over(axis: str, choice: str, layout: Layout) -> Attend:
             q, k, v = (part.reshape(shape[0], -1, *shape[3:]) for part in (q, k, v))
         return (attend_by(choice, layout.platform, q, k, v).reshape(shape),)
 
-    axes = _OVER_FRAMES if axis == "time" else _OVER_PLACES
+    axes = ("batch", "tokens", None, heads, None)
+    if axis != "time":
+        axes = ("batch", None, "tokens", heads, None)
     on_shards = layout.over_shards(attend, (axes,) * 3, (axes,))
     return lambda q, k, v: on_shards(q, k, v)[0]
 

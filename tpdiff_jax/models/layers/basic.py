@@ -216,6 +216,34 @@ class Conv(LowRank, nnx.Conv):
         return y + (narrow @ low_b).reshape(y.shape)
 
 
+class MatrixConv(LowRank):
+    """A 3x3 convolution of frames, zeros around them, whose kernel is one matrix.
+
+    Its rows are those of an unfolded neighbourhood, (row, column, channel), so that a low-rank
+    change, and an optimizer of matrices, take it as they take a linear layer.
+    """
+
+    def __init__(self, d_in: int, d_out: int, dtype: DTypeLike, rngs: nnx.Rngs):
+        init = nnx.initializers.xavier_uniform()
+        self.kernel = nnx.Param(init(rngs.params(), (9 * d_in, d_out), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((d_out,), jnp.float32))
+        self.dtype = dtype
+
+    def __call__(self, x: Array) -> Array:
+        """[..., h, w, d_in] -> [..., h, w, d_out] in the compute dtype."""
+        x = x.astype(self.dtype)
+        y = self._convolve(x, self.kernel[...]) + self.bias[...].astype(self.dtype)
+        if self.lora_a is None or self.lora_b is None:
+            return y
+        return y + product(self._convolve(x, self.lora_a[...]), self.lora_b[...].astype(self.dtype))
+
+    def _convolve(self, x: Array, matrix: Array) -> Array:
+        kernel = matrix.astype(self.dtype).reshape(3, 3, x.shape[-1], -1)
+        frames, axes = x.reshape(-1, *x.shape[-3:]), ("NHWC", "HWIO", "NHWC")
+        y = jax.lax.conv_general_dilated(frames, kernel, (1, 1), "SAME", dimension_numbers=axes)
+        return y.reshape(*x.shape[:-1], -1)
+
+
 class RMSNorm(nnx.Module):
     """x / sqrt(mean(x^2) + 1e-6) with a learned scale (arXiv 1910.07467, Eq. 4)."""
 

@@ -18,5 +18,6 @@ VIDEO_DIT_PARAM_AXES: ParamAxes = (
     (r"blocks/feed_forward/outer/kernel", ("layers", "hidden", "width")),
     (r"head/modulation/kernel", ("width", "hidden")),
     (r"head/patch/kernel", ("width", None)),
+    (r"(folds|down_\d+|up_\d+)/.*", ()),
     (r".*/(bias|scale)", ()),
 )

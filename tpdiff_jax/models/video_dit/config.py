@@ -24,6 +24,7 @@ class VideoDiTConfig:
 
     channels: int = 1
     patch_size: int = 4
+    level_channels: tuple[int, ...] = ()
     hidden_size: int = 192
     depth: int = 6
     num_heads: int = 3
@@ -54,6 +55,7 @@ class VideoDiTConfig:
             raise ValueError(f"model.rope_theta must be above 1, got {self.rope_theta}")
         check_feed_forward(self)
         self._check_heads()
+        self._check_levels()
 
     def _check_heads(self) -> None:
         num_axes = 3 if self.attention == "joint" else 2
@@ -65,9 +67,24 @@ class VideoDiTConfig:
                 f"{self.hidden_size} channels"
             )
 
+    def _check_levels(self) -> None:
+        if any(channels < 2 or channels % 2 for channels in self.level_channels):
+            raise ValueError(
+                "model.level_channels must be even and at least 2 each (positions are rotary), "
+                f"got {self.level_channels}"
+            )
+        if self.patch_size % 2 ** len(self.level_channels):
+            raise ValueError(
+                f"model.level_channels={self.level_channels} halves frames "
+                f"{len(self.level_channels)} times: model.patch_size must be a multiple of "
+                f"{2 ** len(self.level_channels)}, got {self.patch_size}"
+            )
+
     @property
     def patch_dim(self) -> int:
-        """Values in a patch."""
+        """Values in a patch: of its pixels, or of those of the last level."""
+        if self.level_channels:
+            return 4 * self.level_channels[-1]
         return self.patch_size**2 * self.channels
 
     @property

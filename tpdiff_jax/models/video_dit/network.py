@@ -42,16 +42,12 @@ from tpdiff_jax.models.layers.embeddings import (
 )
 from tpdiff_jax.models.layers.head import Head
 from tpdiff_jax.models.layers.one_device import ONE_DEVICE
-from tpdiff_jax.models.layers.patching import (
-    frames_to_patches,
-    num_patches,
-    patch_positions,
-    patches_to_frames,
-)
+from tpdiff_jax.models.layers.patching import num_patches, patch_positions
 from tpdiff_jax.models.layers.rope import axis_angles, rope_table, split_head, video_table
 from tpdiff_jax.models.network import attention_axis_sizes, video_shape
 from tpdiff_jax.models.video_dit.axes import VIDEO_DIT_PARAM_AXES
 from tpdiff_jax.models.video_dit.config import VideoDiTConfig
+from tpdiff_jax.models.video_dit.levels import Levels, levels_flops, new_levels
 from tpdiff_jax.types import (
     Array,
     ArrayLike,
@@ -150,7 +146,8 @@ class VideoDiTStem(nnx.Module):
 class VideoDiT:
     """The network as pure functions of a parameter tree {"stem", "blocks", "head"}.
 
-    Every leaf under "blocks" has a leading axis of `depth`.
+    Every leaf under "blocks" has a leading axis of `depth`. Convolutional levels, where there are
+    any, add their own entries (`new_levels`).
 
     Raises:
         ValueError: when `model.attention_kernel` cannot run on the layout's devices.
@@ -189,6 +186,7 @@ class VideoDiT:
             "stem": new_params(VideoDiTStem, self.config, key_stem),
             "blocks": new_stack(Block, self.config, self.config.depth, key_blocks),
             "head": new_params(Head, self.config, key_head),
+            **new_levels(self.config, jax.random.fold_in(key, 3)),
         }
 
     def apply(
@@ -227,12 +225,14 @@ class VideoDiT:
         patches = patch_positions(positions, size)
         tables = rotary_tables(config, patches)
         sinusoids = position_features(patches.rows, patches.columns, config.hidden_size)
-        x = stem.tokens(frames_to_patches(x_t, size), sinusoids)  # [b, f, l, d]
+        levels = Levels(config, params, condition, positions.frames, self.layout)
+        pixels, kept = levels.down(x_t)
+        x = stem.tokens(pixels, sinusoids)  # [b, f, l, d]
         x = self.layout.constrain(x, *TOKEN_AXES)
         seen = (condition, tables, self.layout)
         gather = self.layout.gather_layer(self.param_axes, "blocks")
         x = apply_stack(Block, config, params["blocks"], x, *seen, gather=gather)
-        return patches_to_frames(head(x, condition), size, shape[1] // size)
+        return levels.up(head(x, condition), kept, shape[1] // size)
 
     def flops(self, shape: Shape) -> float:
         """Matrix-product FLOPs of one forward pass over one video of (frames, height, width)."""
@@ -244,7 +244,8 @@ class VideoDiT:
         block += 4.0 * tokens * d * config.feed_forward_dim
         block += 2.0 * d * 3 * config.num_sublayers * d
         ends = 4.0 * tokens * config.patch_dim * d + 2.0 * d * 2 * d
-        return config.depth * block + ends + scalar_embedding_flops(d)
+        sides = levels_flops(config, shape)
+        return config.depth * block + ends + sides + scalar_embedding_flops(d)
 
     def num_tokens(self, shape: Shape) -> int:
         """Tokens of one video of (frames, height, width): its patches."""

@@ -52,7 +52,7 @@ def video_dit_rows(params: Params) -> list[KeyRow]:
     rows = []
     for path in flatten_params(params):
         *parts, kind = path.split("/")
-        if parts[0] == "blocks":
+        if parts[0] not in ("stem", "head", "folds"):
             parts.insert(1, LAYER)
         transform = TRANSPOSED if kind == "kernel" else UNCHANGED
         rows.append(KeyRow(".".join([*parts, _ENDINGS[kind]]), path, transform))
