@@ -31,6 +31,7 @@ DIT = VideoDiTConfig(
     channels=2, patch_size=4, hidden_size=24, depth=2, num_heads=2, mlp_ratio=2.0, qk_norm=True
 )
 RNG = np.random.default_rng(0)
+LABELS = {"label": np.array([[3], [7]])}
 
 
 def normal(*shape: int) -> Any:
@@ -57,8 +58,13 @@ class Case(NamedTuple):
 CASES = {
     "video_dit": Case(
         VideoDiT(DIT),
-        (normal(2, FRAMES, 8, 12, 2), np.array([100.0, 900.0]), {"label": np.array([[3], [7]])}),
+        (normal(2, FRAMES, 8, 12, 2), np.array([100.0, 900.0]), LABELS),
         "blocks/.*",
+    ),
+    "video_dit_levels": Case(
+        VideoDiT(dataclasses.replace(DIT, level_channels=(4, 6))),
+        (normal(2, FRAMES, 8, 12, 2), np.array([100.0, 900.0]), LABELS),
+        "(blocks|down_.|up_.)/.*",
     ),
     "flux": Case(
         Flux(flux_reference.CONFIG), flux_reference.make_inputs(FRAMES), "(double|single)_blocks/.*"

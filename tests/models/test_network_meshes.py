@@ -1,4 +1,4 @@
-"""Networks that take text give on several devices the outputs and gradients of one."""
+"""Several devices give the outputs and gradients of one: networks with text or with levels."""
 
 import pytest
 
@@ -15,13 +15,27 @@ from tests.models.open_sora import open_sora_reference
 from tests.models.wan import wan_reference
 from tpdiff_jax.devices.mesh import MeshLayout, MeshSpec, make_mesh
 from tpdiff_jax.devices.param_sharding import state_shardings
-from tpdiff_jax.models import AnimateDiff, Flux, ModelScope, OpenSora, Wan
+from tpdiff_jax.models import (
+    AnimateDiff, Flux, ModelScope, OpenSora, VideoDiT, VideoDiTConfig, Wan
+)
 
+rng = np.random.default_rng(0)
 MESHES = (dict(data=1, context=2, tensor=2), dict(data=1, fsdp=2, context=2))
 CAUSAL = dataclasses.replace(flux_reference.CONFIG, is_causal=True)
 STD = {"open_sora stdit": 0.1}  # 1.0 attends over time without a norm: at 0.2 float32 says little
 SCANNED = ("causal flux", "open_sora stdit3", "wan")
+LEVELS = VideoDiTConfig(
+    channels=2, hidden_size=24, depth=2, num_heads=2, mlp_ratio=2.0, level_channels=(4, 6)
+)
 CASES = {
+    "video_dit levels": (
+        VideoDiT(LEVELS),
+        (
+            rng.standard_normal((2, 3, 8, 16, 2)).astype(np.float32),
+            np.float32([100.0, 900.0]),
+            {"label": np.array([[3], [7]])},
+        ),
+    ),
     "flux": (Flux(flux_reference.CONFIG), flux_reference.make_inputs(3)),
     "causal flux": (Flux(CAUSAL), flux_reference.make_inputs(3)),
     "animatediff": (
@@ -44,7 +58,6 @@ def outputs(network, params, x, t, cond):
     return jax.jit(jax.grad(loss, has_aux=True))(params)
 
 
-rng = np.random.default_rng(0)
 network, inputs = CASES[NAME]
 params = jax.tree.map(
     lambda leaf: (STD.get(NAME, 0.2) * rng.standard_normal(leaf.shape)).astype(np.float32),
@@ -71,7 +84,7 @@ print("equal")
 @pytest.mark.parametrize(
     "name",
     [
-        *("flux", "causal flux", "animatediff", "modelscope"),
+        *("video_dit levels", "flux", "causal flux", "animatediff", "modelscope"),
         *("open_sora stdit", "open_sora stdit3", "wan"),
     ],
 )

@@ -17,6 +17,13 @@ from tpdiff_jax.models import VideoDiTConfig
         ({"hidden_size": 9, "num_heads": 3}, r"model.num_heads must divide hidden_size"),
         ({"hidden_size": 4, "num_heads": 2}, r"at least 4; got 2 heads for 4 channels"),
         ({"hidden_size": 8, "num_heads": 2, "attention": "joint"}, r"at least 6; got 2 heads"),
+        ({"level_channels": (8, 9)}, r"model.level_channels must be even .*, got \(8, 9\)"),
+        ({"level_channels": (0,)}, r"model.level_channels must be even and at least 2"),
+        (
+            {"level_channels": (8, 8, 8)},
+            r"model.level_channels=\(8, 8, 8\) halves frames 3 times: model.patch_size must be a "
+            r"multiple of 8, got 4",
+        ),
     ],
 )
 def test_impossible_fields_are_refused(fields, message):
@@ -37,6 +44,7 @@ def test_derived_sizes():
     config = VideoDiTConfig(channels=3, patch_size=8, hidden_size=96, num_heads=3)
     assert (config.patch_dim, config.head_dim, config.feed_forward_dim) == (192, 32, 384)
     assert (config.attention_axes, config.num_sublayers) == (("space", "time"), 3)
+    assert VideoDiTConfig(patch_size=8, level_channels=(16, 24)).patch_dim == 4 * 24
     joint = VideoDiTConfig(attention="joint")
     assert (joint.attention_axes, joint.num_sublayers) == (("video",), 2)
 

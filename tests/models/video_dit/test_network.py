@@ -14,6 +14,11 @@ from tpdiff_jax.models.layers.embeddings import scalar_embedding_flops
 from tpdiff_jax.models.video_dit.network import position_features
 from tpdiff_jax.types import Positions
 
+KINDS = {
+    "factorised": {},
+    "joint": {"attention": "joint"},
+    "levels": {"level_channels": (8, 12)},
+}
 ATTENTIONS = ("factorised", "joint")
 POSITIONS = np.array([0.0, 2.0, 4.0], np.float32)
 COND = {"label": np.array([[3], [7]], np.int32)}
@@ -54,18 +59,18 @@ def run(network, params, x=None, t=T, positions=POSITIONS, strides=(2, 1, 1), co
     return apply(network, params, x, t, positions, strides, cond)
 
 
-@pytest.mark.parametrize("attention", ATTENTIONS)
-def test_a_fresh_network_predicts_zero(attention):
-    network = small(attention=attention)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_fresh_network_predicts_zero(kind):
+    network = small(**KINDS[kind])
     output = run(network, network.init(jax.random.key(0)))
     assert output.shape == (2, 3, 8, 12, 2)
     assert output.dtype == jnp.float32
     np.testing.assert_array_equal(output, 0.0)
 
 
-@pytest.mark.parametrize("attention", ATTENTIONS)
-def test_parameters_are_nested_dicts_of_float32_with_stacked_blocks(attention):
-    params = small(attention=attention, depth=3).init(jax.random.key(0))
+@pytest.mark.parametrize("kind", KINDS)
+def test_parameters_are_nested_dicts_of_float32_with_stacked_blocks(kind):
+    params = small(**KINDS[kind], depth=3).init(jax.random.key(0))
 
     def check(tree):
         assert type(tree) is dict
@@ -77,7 +82,9 @@ def test_parameters_are_nested_dicts_of_float32_with_stacked_blocks(attention):
                 assert value.dtype == jnp.float32
 
     check(params)
-    assert set(params) == {"stem", "blocks", "head"}
+    levels = ["down_0", "up_0", "down_1", "up_1"] if kind == "levels" else []
+    assert set(params) == {"stem", "blocks", "head", *levels, *(["folds"] if levels else [])}
+    assert all(leaf.shape[0] == 1 for name in levels for leaf in jax.tree.leaves(params[name]))
     assert all(leaf.shape[0] == 3 for leaf in jax.tree.leaves(params["blocks"]))
     kernels = params["blocks"]["feed_forward"]["inner"]["kernel"]
     assert np.abs(kernels[0] - kernels[1]).max() > 0.01
@@ -92,9 +99,9 @@ def test_init_is_a_function_of_the_key():
     assert np.abs(kernels[0] - kernels[1]).max() > 0.0
 
 
-@pytest.mark.parametrize("attention", ATTENTIONS)
-def test_permuting_frames_with_their_positions_permutes_the_output(attention):
-    network = small(attention=attention)
+@pytest.mark.parametrize("kind", KINDS)
+def test_permuting_frames_with_their_positions_permutes_the_output(kind):
+    network = small(**KINDS[kind])
     params, x, order = randomised(network), noise(4), np.array([2, 0, 3, 1])
     positions = np.array([0.0, 4.0, 8.0, 12.0], np.float32)
     expected = run(network, params, x, positions=positions)[:, order]
@@ -102,9 +109,9 @@ def test_permuting_frames_with_their_positions_permutes_the_output(attention):
     np.testing.assert_allclose(result, expected, atol=2e-5)
 
 
-@pytest.mark.parametrize("attention", ATTENTIONS)
-def test_only_differences_of_frame_positions_matter_and_they_do(attention):
-    network = small(attention=attention)
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_differences_of_frame_positions_matter_and_they_do(kind):
+    network = small(**KINDS[kind])
     params = randomised(network)
     output = run(network, params)
     np.testing.assert_allclose(run(network, params, positions=POSITIONS + 9.0), output, atol=5e-5)
@@ -112,18 +119,18 @@ def test_only_differences_of_frame_positions_matter_and_they_do(attention):
     assert np.abs(naive - output).max() > 1e-3
 
 
-@pytest.mark.parametrize("attention", ATTENTIONS)
-def test_traced_frame_positions_give_the_static_ones_output(attention):
-    network = small(attention=attention)
+@pytest.mark.parametrize("kind", KINDS)
+def test_traced_frame_positions_give_the_static_ones_output(kind):
+    network = small(**KINDS[kind])
     params = randomised(network)
     where = at(POSITIONS, noise())
     static = jax.jit(lambda x: network.apply(params, x, T, where, (2, 1, 1), COND))(noise())
     np.testing.assert_allclose(run(network, params), static, atol=5e-5)
 
 
-@pytest.mark.parametrize("attention", ATTENTIONS)
-def test_time_strides_label_and_every_frame_reach_every_frame(attention):
-    network = small(attention=attention)
+@pytest.mark.parametrize("kind", KINDS)
+def test_time_strides_label_and_every_frame_reach_every_frame(kind):
+    network = small(**KINDS[kind])
     params, x = randomised(network), noise()
     output = run(network, params, x)
     others = {
@@ -141,9 +148,9 @@ def test_time_strides_label_and_every_frame_reach_every_frame(attention):
         assert change.min() > 1e-4, name
 
 
-@pytest.mark.parametrize("attention", ATTENTIONS)
-def test_samples_do_not_see_each_other(attention):
-    network = small(attention=attention)
+@pytest.mark.parametrize("kind", KINDS)
+def test_samples_do_not_see_each_other(kind):
+    network = small(**KINDS[kind])
     params, x = randomised(network), noise()
     changed = run(network, params, x.at[1].add(1.0))
     np.testing.assert_allclose(changed[0], run(network, params, x)[0], atol=1e-5)
@@ -165,9 +172,9 @@ def test_space_attention_mixes_patches_and_time_attention_mixes_frames():
     assert full_change[:, 1, 4:].max() > 1e-4
 
 
-@pytest.mark.parametrize("attention", ATTENTIONS)
-def test_scanned_and_unrolled_blocks_and_rematerialised_ones_agree(attention):
-    reference = small(attention=attention)
+@pytest.mark.parametrize("kind", KINDS)
+def test_scanned_and_unrolled_blocks_and_rematerialised_ones_agree(kind):
+    reference = small(**KINDS[kind])
     params, x = randomised(reference), noise()
 
     def loss(network):
@@ -180,16 +187,16 @@ def test_scanned_and_unrolled_blocks_and_rematerialised_ones_agree(attention):
         {"remat": "full"},
         {"remat": "offload"},
     ):
-        other_value, other_grads = loss(small(attention=attention, **fields))(params)
+        other_value, other_grads = loss(small(**KINDS[kind], **fields))(params)
         np.testing.assert_allclose(other_value, value, rtol=1e-5)
         for a, b in zip(jax.tree.leaves(other_grads), jax.tree.leaves(grads), strict=True):
             np.testing.assert_allclose(a, b, atol=1e-5 * max(1.0, float(np.abs(b).max())))
 
 
-@pytest.mark.parametrize("attention", ATTENTIONS)
-def test_bfloat16_stays_near_float32_and_every_parameter_gets_a_gradient(attention):
+@pytest.mark.parametrize("kind", KINDS)
+def test_bfloat16_stays_near_float32_and_every_parameter_gets_a_gradient(kind):
     """Of a stage that is smaller; one that is only slower has no use for one embedding."""
-    network, half = small(attention=attention), small(attention=attention, dtype="bfloat16")
+    network, half = small(**KINDS[kind]), small(**KINDS[kind], dtype="bfloat16")
     params = randomised(network)
     output, output_half = (run(one, params, strides=(2, 2, 2)) for one in (network, half))
     assert output_half.dtype == jnp.float32
@@ -217,12 +224,12 @@ def parameters_without_gradient(network, params, strides):
     return missing
 
 
-@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", [(4, 8, 12), (16, 8, 12), (4, 4, 8)])
 @pytest.mark.parametrize("strides, embeddings", [((2, 1, 1), 1), ((1, 2, 2), 2)])
-def test_flops_are_exactly_those_of_the_matrix_products(attention, shape, strides, embeddings):
+def test_flops_are_exactly_those_of_the_matrix_products(kind, shape, strides, embeddings):
     """Strides over space are embedded beside those over time where there are any."""
-    network = small(attention=attention, scan_layers=False)
+    network = small(**KINDS[kind], scan_layers=False)
     params, x = network.init(jax.random.key(0)), noise(*shape)
     where = at(np.arange(shape[0], dtype=np.float32), x)
     jaxpr = jax.make_jaxpr(lambda x: network.apply(params, x, T, where, strides, COND))(x)
@@ -240,10 +247,10 @@ def test_tokens_and_flops_follow_the_shape_that_is_asked_for():
     assert network.flops((2, 4, 8)) == block + ends
 
 
-@pytest.mark.parametrize("attention", ATTENTIONS)
-def test_the_same_parameters_serve_frames_of_two_sizes_and_a_coarse_stage(attention):
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_parameters_serve_frames_of_two_sizes_and_a_coarse_stage(kind):
     """A fresh size compiles and computes: the mean of a tall video is not that of a wide one."""
-    network = small(attention=attention)
+    network = small(**KINDS[kind])
     params = randomised(network)
     stages = {
         "wide": (at(POSITIONS, noise()), (2, 1, 1), noise()),
@@ -266,16 +273,16 @@ def coarse_positions():
     )
 
 
-@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("axis", ["rows", "columns"])
-def test_positions_of_rows_and_columns_matter(attention, axis):
+def test_positions_of_rows_and_columns_matter(kind, axis):
     """A shift too: rotations see differences only, the sinusoids where a patch stands."""
-    network = small(attention=attention)
+    network = small(**KINDS[kind])
     params, x, full = randomised(network), noise(), at(POSITIONS, noise())
     output = run(network, params, x, positions=full)
     for moved in (getattr(full, axis) + 8.0, 2.0 * getattr(full, axis)):
         other = run(network, params, x, positions=full._replace(**{axis: moved}))
-        assert np.abs(other - output).max() > 1e-3
+        assert np.abs(other - output).max() > 1e-4
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
@@ -320,6 +327,27 @@ def test_flops_are_near_the_compilers_where_matrix_products_dominate(attention):
     compiled = jax.jit(lambda p, x, t: network.apply(p, x, t, where, (1, 1, 1), cond))
     counted = compiled.lower(params, x, t).cost_analysis()["flops"]
     assert 1.0 < counted / network.flops((8, 32, 32)) < 1.05
+
+
+def test_a_level_shifts_with_its_frames():
+    """Away from the borders, and without the tokens, whose places are fixed."""
+    network = small(level_channels=(8, 12))
+    params, x = randomised(network), noise(height=24, width=24)
+    params["folds"]["out"]["1"] = jax.tree.map(jnp.zeros_like, params["folds"]["out"]["1"])
+    up = run(network, params, x)
+    np.testing.assert_allclose(
+        run(network, params, jnp.roll(x, 3, axis=2))[:, :, 9:18], up[:, :, 6:15], atol=2e-5
+    )
+
+
+def test_pixels_of_a_level_see_other_frames_and_neighbours():
+    network = small(level_channels=(8, 12))
+    params, x = randomised(network), noise()
+    params["folds"]["out"]["1"] = jax.tree.map(jnp.zeros_like, params["folds"]["out"]["1"])
+    change = np.abs(run(network, params, x.at[:, 0, 4, 6].add(3.0)) - run(network, params, x))
+    assert change[:, 1:, 4, 6].min() > 1e-5, "the same pixel of other frames"
+    assert change[:, 0, 1:8, 3:10].max(-1).min() > 0.0, "four convolutions, each of a pixel"
+    np.testing.assert_array_equal(change[:, :, :, 11], 0.0)
 
 
 def test_null_condition_replaces_labels_and_keeps_everything_else():

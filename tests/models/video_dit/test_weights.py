@@ -43,12 +43,14 @@ def assert_same(a: Any, b: Any) -> None:
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-@pytest.mark.parametrize("attention", ["factorised", "joint"])
+@pytest.mark.parametrize(
+    "fields", [{"attention": "factorised"}, {"attention": "joint"}, {"level_channels": (4,)}]
+)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_every_parameter_survives_the_round_trip_bit_for_bit(
-    dtype: str, attention: str, tmp_path: pathlib.Path
+    dtype: str, fields: dict[str, Any], tmp_path: pathlib.Path
 ) -> None:
-    config = dataclasses.replace(CONFIG, attention=attention)
+    config = dataclasses.replace(CONFIG, **fields)
     stored = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
     params = jax.tree.map(
         lambda x: x.astype(stored).astype(np.float32), random_params(config)
@@ -87,8 +89,29 @@ def test_names_and_shapes_are_those_of_the_page(tmp_path: pathlib.Path) -> None:
         "_class_name": "VideoDiT",
         **{"channels": 2, "patch_size": 2, "hidden_size": 16, "depth": 2, "num_heads": 2},
         **{"mlp_ratio": 2.0, "attention": "factorised", "qk_norm": True, "activation": "gelu"},
-        **{"rope_theta": 10000.0, "num_classes": 3},
+        **{"rope_theta": 10000.0, "num_classes": 3, "level_channels": []},
     }
+
+
+def test_a_file_of_an_earlier_build_has_no_levels(tmp_path: pathlib.Path) -> None:
+    params = random_params(CONFIG)
+    save_video_dit(tmp_path, params, CONFIG, "tpdiff", "float32")
+    fields = json.loads((tmp_path / "config.json").read_text())
+    del fields["level_channels"]
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    assert read_video_dit_config(tmp_path) == CONFIG
+    assert_same(load_video_dit(tmp_path, CONFIG), params)
+
+
+def test_levels_are_named_by_way_and_index(tmp_path: pathlib.Path) -> None:
+    config = dataclasses.replace(CONFIG, patch_size=4, level_channels=(4, 6))
+    save_video_dit(tmp_path, random_params(config), config, "tpdiff", "float32")
+    shapes = {name: tensor.shape for name, tensor in load_file(tmp_path / FILE).items()}
+    assert shapes["folds.into.0.weight"] == (4, 2), "of single pixels of two channels"
+    assert shapes["folds.into.1.weight"] == (6, 4 * 4)
+    assert shapes["down_0.0.attention.qkv.weight"] == (12, 4)
+    assert shapes["up_1.0.first.weight"] == (6, 9 * 6)
+    assert shapes["stem.patch.weight"] == (16, 4 * 6), "of the last level's pixels"
 
 
 def test_how_a_network_computes_does_not_show(tmp_path: pathlib.Path) -> None:
@@ -116,6 +139,10 @@ def test_shards_are_read_as_one_file(
         ({"attention": "joint"}, "says attention=factorised, the config has attention=joint"),
         ({"num_classes": 4}, "says num_classes=3, the config has num_classes=4"),
         ({"qk_norm": False}, "says qk_norm=True, the config has qk_norm=False"),
+        (
+            {"level_channels": (4,)},
+            r"says level_channels=\(\), the config has level_channels=\(4,\)",
+        ),
     ],
 )
 def test_another_network_is_refused_by_the_entry(

@@ -92,9 +92,7 @@ def choose_kernel(
     return "blocks" if platform == "cpu" and fewest >= MIN_TOKENS_CPU else "xla"
 
 
-def attention_over(
-    axis: str, choice: str, layout: Layout, heads: str | None = "heads"
-) -> Attend:
+def attention_over(axis: str, choice: str, layout: Layout, heads: str | None = "heads") -> Attend:
     """Return attention along one axis of a video's tokens, on however many devices.
 
     Args:
@@ -116,9 +114,8 @@ def attention_over(
             q, k, v = (part.reshape(shape[0], -1, *shape[3:]) for part in (q, k, v))
         return (attend_by(choice, layout.platform, q, k, v).reshape(shape),)
 
-    axes = ("batch", "tokens", None, heads, None)
-    if axis != "time":
-        axes = ("batch", None, "tokens", heads, None)
+    places = ("tokens", None) if axis == "time" else (None, "tokens")
+    axes = ("batch", *places, heads, None)
     on_shards = layout.over_shards(attend, (axes,) * 3, (axes,))
     return lambda q, k, v: on_shards(q, k, v)[0]
 

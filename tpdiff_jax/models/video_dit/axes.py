@@ -2,6 +2,7 @@
 
 Matrices are divided along the width, and along heads or hidden units where they have them.
 Vectors (biases, scales) are replicated: they are small, and gathering them costs a message each.
+So are convolutional levels, which are far narrower than the blocks.
 """
 
 from tpdiff_jax.types import ParamAxes

@@ -104,7 +104,8 @@ class LevelBlock(nnx.Module):
         modulations = jnp.split(self.modulation(condition), _NUM_MODULATIONS, axis=-1)
         shift, scale, gate = modulations[:3]
         x = x + over_tokens(gate, x) * self._attend(modulated_norm(x, shift, scale), table, layout)
-        y = self.first(jax.nn.silu(layer_norm(x)))
+        x = layout.constrain(x, "batch")
+        y = layout.constrain(self.first(jax.nn.silu(layer_norm(x))), "batch")
         y = self.second(jax.nn.silu(modulated_norm(y, *modulations[3:])))
         return layout.constrain(x + y, "batch")
 

@@ -11,6 +11,9 @@ A tensor is called by the path of its parameter, dots between its parts, and a n
     blocks/attention/time/q_norm/scale  [n, d]         blocks.0.attention.time.q_norm.weight, ...
     blocks/attention/time/qkv/kernel    [n, in, out]   blocks.0.attention.time.qkv.weight [out, in]
 
+Levels' parameters are counted likewise, `down_0.0.first.weight [out, 9 in]`; those of `folds`, and
+of what comes before and behind the blocks, are not.
+
 Matrices lie as PyTorch keeps them, so adapters in the layouts peft and diffusers have the same
 names. What only says how to compute (`dtype`, `remat`, `scan_layers`, `attention_kernel`) is not
 in config.json.
@@ -25,7 +28,7 @@ from tpdiff_jax.checks import check_choice, naming
 from tpdiff_jax.files.json_files import read_json
 from tpdiff_jax.models import VideoDiT, VideoDiTConfig
 from tpdiff_jax.types import Params
-from tpdiff_jax.weights.config_files import check_config_file
+from tpdiff_jax.weights.config_files import check_config_file, shape_of_fields
 from tpdiff_jax.weights.key_table import (
     LAYER,
     TRANSPOSED,
@@ -40,6 +43,7 @@ VIDEO_DIT_LAYOUTS = ("tpdiff",)
 _CLASS = {"_class_name": "VideoDiT"}
 _FREE = ("attention_kernel", "dtype", "scan_layers", "remat")
 _FIELDS = tuple(f.name for f in dataclasses.fields(VideoDiTConfig) if f.name not in _FREE)
+_SINCE = ("level_channels",)  # files of earlier builds lack it: they have no levels
 _ENDINGS = {"kernel": "weight", "scale": "weight", "table": "weight", "bias": "bias"}
 
 
@@ -115,11 +119,13 @@ def read_video_dit_config(folder: pathlib.Path) -> VideoDiTConfig:
     fields = read_json(path)
     if wrong := {name: fields.get(name) for name in _CLASS if fields.get(name) != _CLASS[name]}:
         raise ValueError(f"{path} says {wrong}; read is {_CLASS}")
-    missing = [name for name in _FIELDS if name not in fields]
+    missing = [name for name in _FIELDS if name not in fields and name not in _SINCE]
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}")
     try:
         with naming(str(path)):
-            return VideoDiTConfig(**{name: fields[name] for name in _FIELDS})
+            return VideoDiTConfig(
+                **shape_of_fields(path, fields, zip(_FIELDS, _FIELDS, strict=True))
+            )
     except TypeError as error:  # a value of another type than the field's
         raise ValueError(f"{path} does not fit a video DiT: {error}") from error
