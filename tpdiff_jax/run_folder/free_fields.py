@@ -27,6 +27,7 @@ LATER_FIELDS = {
     "sample.grid_power": (1.0,),
     "sample.time_grids": (),
     "pyramid.coarse_noise": 0.0,
+    "model.level_channels": (),
 }
 """Fields that runs saved by earlier versions lack -> the value that means what those did."""
 
