@@ -110,16 +110,21 @@ def _set_cache(settings: dict[str, object]) -> None:
 
 @pytest.fixture(autouse=True)
 def programs_stay() -> Iterator[None]:
-    """Undo what a command that a test runs in this process says of compiled programs.
-
-    A test that leaves float64 on would fail others, far away: it fails here.
-    """
+    """Undo what a command that a test runs in this process says of compiled programs."""
     yield
     if "jax" in sys.modules:
         values = sys.modules["jax"].config.values
         if any(values[name] != value for name, value in CACHE_SETTINGS.items()):
             _set_cache(CACHE_SETTINGS)
-        assert not values["jax_enable_x64"], "this test leaves jax_enable_x64 on"
+
+
+@pytest.fixture(autouse=True)
+def float64_stays_off() -> Iterator[None]:
+    """Fail a test that leaves float64 on, which would fail others, far away."""
+    yield
+    if "jax" in sys.modules:
+        left = sys.modules["jax"].config.values["jax_enable_x64"]
+        assert not left, "this test leaves jax_enable_x64 on"
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -280,9 +280,10 @@ def test_positions_of_rows_and_columns_matter(kind, axis):
     network = small(**KINDS[kind])
     params, x, full = randomised(network), noise(), at(POSITIONS, noise())
     output = run(network, params, x, positions=full)
+    least = 1e-4 if kind == "levels" else 1e-3  # tokens are a part of what comes out of levels
     for moved in (getattr(full, axis) + 8.0, 2.0 * getattr(full, axis)):
         other = run(network, params, x, positions=full._replace(**{axis: moved}))
-        assert np.abs(other - output).max() > 1e-4
+        assert np.abs(other - output).max() > least
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)

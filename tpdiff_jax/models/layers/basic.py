@@ -18,6 +18,8 @@ from tpdiff_jax.types import Array
 EPSILON = 1e-6
 LOW_RANK_NAMES = ("lora_a", "lora_b")
 """Parameters of a low-rank change, beside the kernel that it changes."""
+TAPS = 9
+"""Pixels that a 3x3 convolution sees."""
 DTYPES: dict[str, jnp.dtype] = {
     "float32": jnp.dtype(jnp.float32),
     "bfloat16": jnp.dtype(jnp.bfloat16),
@@ -225,7 +227,7 @@ class MatrixConv(LowRank):
 
     def __init__(self, d_in: int, d_out: int, dtype: DTypeLike, rngs: nnx.Rngs):
         init = nnx.initializers.xavier_uniform()
-        self.kernel = nnx.Param(init(rngs.params(), (9 * d_in, d_out), jnp.float32))
+        self.kernel = nnx.Param(init(rngs.params(), (TAPS * d_in, d_out), jnp.float32))
         self.bias = nnx.Param(jnp.zeros((d_out,), jnp.float32))
         self.dtype = dtype
 

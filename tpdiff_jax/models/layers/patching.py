@@ -21,7 +21,7 @@ def frames_to_patches(video: Array, patch_size: int) -> Array:
     Returns:
         [b, f, l, patch_size^2 * c], patches in row-major order.
     """
-    return rearrange(video, "b f (r p) (s q) c -> b f (r s) (p q c)", p=patch_size, q=patch_size)
+    return rearrange(fold(video, patch_size), "b f r s p -> b f (r s) p")
 
 
 def patches_to_frames(patches: Array, patch_size: int, num_rows: int) -> Array:
@@ -35,13 +35,17 @@ def patches_to_frames(patches: Array, patch_size: int, num_rows: int) -> Array:
     Returns:
         [b, f, h, w, c].
     """
-    return rearrange(
-        patches,
-        "b f (r s) (p q c) -> b f (r p) (s q) c",
-        r=num_rows,
-        p=patch_size,
-        q=patch_size,
-    )
+    return unfold(rearrange(patches, "b f (r s) p -> b f r s p", r=num_rows), patch_size)
+
+
+def fold(x: Array, side: int) -> Array:
+    """Make squares of pixels one pixel: [b, f, h, w, c] -> [b, f, h / side, w / side, side^2 c]."""
+    return rearrange(x, "b f (h p) (w q) c -> b f h w (p q c)", p=side, q=side)
+
+
+def unfold(x: Array, side: int) -> Array:
+    """Undo `fold`."""
+    return rearrange(x, "b f h w (p q c) -> b f (h p) (w q) c", p=side, q=side)
 
 
 def num_patches(shape: Shape, patch_size: int) -> int:

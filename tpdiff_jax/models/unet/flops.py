@@ -3,11 +3,10 @@
 A video's shape is (frames, height, width); a `LayerShape` is a layer's.
 """
 
+from tpdiff_jax.models.layers.basic import TAPS
 from tpdiff_jax.models.unet.config import LayerShape, UNetConfig
 from tpdiff_jax.models.unet.transformers import FEED_FORWARD_RATIO
 from tpdiff_jax.types import Shape
-
-TAPS = 9  # of a 3 x 3 convolution
 
 
 def num_pixels(video: Shape, level: int) -> int:

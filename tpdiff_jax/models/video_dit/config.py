@@ -12,6 +12,8 @@ from tpdiff_jax.models.layers.config_checks import (
 )
 
 ATTENTIONS = ("factorised", "joint")
+FOLD = 2
+"""Side of the square of a level's pixels that is one of the next level's, or a token's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,18 +75,19 @@ class VideoDiTConfig:
                 "model.level_channels must be even and at least 2 each (positions are rotary), "
                 f"got {self.level_channels}"
             )
-        if self.patch_size % 2 ** len(self.level_channels):
+        unit = FOLD ** len(self.level_channels)
+        if self.patch_size % unit:
             raise ValueError(
                 f"model.level_channels={self.level_channels} halves frames "
                 f"{len(self.level_channels)} times: model.patch_size must be a multiple of "
-                f"{2 ** len(self.level_channels)}, got {self.patch_size}"
+                f"{unit}, got {self.patch_size}"
             )
 
     @property
     def patch_dim(self) -> int:
         """Values in a patch: of its pixels, or of those of the last level."""
         if self.level_channels:
-            return 4 * self.level_channels[-1]
+            return FOLD**2 * self.level_channels[-1]
         return self.patch_size**2 * self.channels
 
     @property

@@ -17,6 +17,7 @@ transformer); attention over time within the levels is not from there.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,7 @@ from tpdiff_jax.models.layers.attention import RotaryTable, SelfAttention, atten
 from tpdiff_jax.models.layers.attention_kernels import attention_over
 from tpdiff_jax.models.layers.basic import (
     DTYPES,
+    TAPS,
     Linear,
     MatrixConv,
     layer_norm,
@@ -35,15 +37,17 @@ from tpdiff_jax.models.layers.basic import (
     zero_linear,
 )
 from tpdiff_jax.models.layers.block_stack import apply_stack, bind, new_params, new_stack
-from tpdiff_jax.models.layers.patching import frames_to_patches, patches_to_frames
+from tpdiff_jax.models.layers.patching import (
+    fold,
+    frames_to_patches,
+    patches_to_frames,
+    unfold,
+)
 from tpdiff_jax.models.layers.rope import axis_angles, rope_table
-from tpdiff_jax.models.video_dit.config import VideoDiTConfig
+from tpdiff_jax.models.video_dit.config import FOLD, VideoDiTConfig
 from tpdiff_jax.types import Array, ArrayLike, Layout, Params, PRNGKey, Shape
 
-FOLD = 2
-"""Side of the square of pixels that becomes one, from each level to the next."""
 _NUM_MODULATIONS = 5  # of a block: attention's shift, scale and gate, the convolutions' two
-_TAPS = 9  # pixels that a convolution sees
 
 
 @dataclass(frozen=True)
@@ -61,9 +65,7 @@ class LevelShape:
     @property
     def fold(self) -> int:
         """Side of the square of finer pixels that is one of its own."""
-        if self.index:
-            return FOLD
-        return self.network.patch_size // FOLD ** len(self.network.level_channels)
+        return FOLD if self.index else self.side
 
     @property
     def folded(self) -> int:
@@ -104,6 +106,7 @@ class LevelBlock(nnx.Module):
         modulations = jnp.split(self.modulation(condition), _NUM_MODULATIONS, axis=-1)
         shift, scale, gate = modulations[:3]
         x = x + over_tokens(gate, x) * self._attend(modulated_norm(x, shift, scale), table, layout)
+        # Rows divided along one of several mesh axes: XLA makes a kernel's gradient too large.
         x = layout.constrain(x, "batch")
         y = layout.constrain(self.first(jax.nn.silu(layer_norm(x))), "batch")
         y = self.second(jax.nn.silu(modulated_norm(y, *modulations[3:])))
@@ -122,21 +125,15 @@ class Folds(nnx.Module):
     def __init__(self, config: VideoDiTConfig, rngs: nnx.Rngs):
         init, dtype = nnx.initializers.xavier_uniform(), DTYPES[config.dtype]
         shapes = levels(config)
-        self.into = nnx.Dict(
-            {
-                str(shape.index): Linear(
-                    shape.folded, shape.channels, dtype=dtype, kernel_init=init, rngs=rngs
-                )
-                for shape in shapes
-            }
-        )
+
+        def linear(d_in: int, d_out: int) -> Linear:
+            return Linear(d_in, d_out, dtype=dtype, kernel_init=init, rngs=rngs)
+
+        first, *others = shapes
+        self.into = nnx.Dict({str(s.index): linear(s.folded, s.channels) for s in shapes})
         self.out = nnx.Dict(
-            {
-                str(shape.index): zero_linear(shape.channels, shape.folded, dtype, rngs)
-                if shape.index == 0
-                else Linear(shape.channels, shape.folded, dtype=dtype, kernel_init=init, rngs=rngs)
-                for shape in shapes
-            }
+            {"0": zero_linear(first.channels, first.folded, dtype, rngs)}
+            | {str(s.index): linear(s.channels, s.folded) for s in others}
         )
 
 
@@ -159,12 +156,13 @@ def new_levels(config: VideoDiTConfig, key: PRNGKey) -> Params:
     shapes = levels(config)
     if not shapes:
         return {}
-    keys = jax.random.split(key, 2 * len(shapes) + 1)
-    names = [f"{way}_{shape.index}" for shape in shapes for way in ("down", "up")]
+    ways = [(way, shape) for shape in shapes for way in ("down", "up")]
+    *keys, key_folds = jax.random.split(key, len(ways) + 1)
     stacks = {
-        name: new_stack(LevelBlock, shapes[i // 2], 1, keys[i]) for i, name in enumerate(names)
+        f"{way}_{shape.index}": new_stack(LevelBlock, shape, 1, key_stack)
+        for (way, shape), key_stack in zip(ways, keys, strict=True)
     }
-    return {"folds": new_params(Folds, config, keys[-1]), **stacks}
+    return {"folds": new_params(Folds, config, key_folds), **stacks}
 
 
 @dataclass(frozen=True)
@@ -215,7 +213,7 @@ class Levels:
     def _patch_side(self) -> int:
         return FOLD if self.config.level_channels else self.config.patch_size
 
-    @property
+    @cached_property
     def _folds(self) -> Folds:
         return bind(Folds, self.config, self.params["folds"])
 
@@ -227,16 +225,6 @@ class Levels:
         return apply_stack(LevelBlock, shape, stack, x, *seen)
 
 
-def fold(x: Array, side: int) -> Array:
-    """[b, f, h, w, c] -> [b, f, h / side, w / side, side^2 c]."""
-    return rearrange(x, "b f (h p) (w q) c -> b f h w (p q c)", p=side, q=side)
-
-
-def unfold(x: Array, side: int) -> Array:
-    """Undo `fold`."""
-    return rearrange(x, "b f h w (p q c) -> b f (h p) (w q) c", p=side, q=side)
-
-
 def levels_flops(config: VideoDiTConfig, shape: Shape) -> float:
     """Count the matrix-product FLOPs of the levels of one video of (frames, height, width)."""
     return sum(_level_flops(level, shape) for level in levels(config))
@@ -245,6 +233,6 @@ def levels_flops(config: VideoDiTConfig, shape: Shape) -> float:
 def _level_flops(level: LevelShape, shape: Shape) -> float:
     c, frames = level.channels, shape[0]
     pixels = float(frames * (shape[1] // level.side) * (shape[2] // level.side))
-    block = attention_flops(pixels, frames, c) + 2 * 2.0 * pixels * _TAPS * c**2
+    block = attention_flops(pixels, frames, c) + 2 * 2.0 * pixels * TAPS * c**2
     block += 2.0 * level.network.hidden_size * _NUM_MODULATIONS * c
     return 2 * block + 2 * 2.0 * pixels * level.folded * c

@@ -244,8 +244,8 @@ class VideoDiT:
         block += 4.0 * tokens * d * config.feed_forward_dim
         block += 2.0 * d * 3 * config.num_sublayers * d
         ends = 4.0 * tokens * config.patch_dim * d + 2.0 * d * 2 * d
-        sides = levels_flops(config, shape)
-        return config.depth * block + ends + sides + scalar_embedding_flops(d)
+        of_levels = levels_flops(config, shape)
+        return config.depth * block + ends + of_levels + scalar_embedding_flops(d)
 
     def num_tokens(self, shape: Shape) -> int:
         """Tokens of one video of (frames, height, width): its patches."""

@@ -119,13 +119,12 @@ def read_video_dit_config(folder: pathlib.Path) -> VideoDiTConfig:
     fields = read_json(path)
     if wrong := {name: fields.get(name) for name in _CLASS if fields.get(name) != _CLASS[name]}:
         raise ValueError(f"{path} says {wrong}; read is {_CLASS}")
-    missing = [name for name in _FIELDS if name not in fields and name not in _SINCE]
+    missing = [name for name in _FIELDS if fields.get(name) is None and name not in _SINCE]
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}")
     try:
         with naming(str(path)):
-            return VideoDiTConfig(
-                **shape_of_fields(path, fields, zip(_FIELDS, _FIELDS, strict=True))
-            )
+            shape = shape_of_fields(path, fields, ((name, name) for name in _FIELDS))
+            return VideoDiTConfig(**shape)
     except TypeError as error:  # a value of another type than the field's
         raise ValueError(f"{path} does not fit a video DiT: {error}") from error
