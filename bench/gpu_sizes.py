@@ -95,7 +95,7 @@ TOY = Size(
     },
     system_fields={
         "animatediff": {
-            **_SHORT, "model.level_channels": (8, 16), "model.level_depth": 1, "model.num_heads": 2,
+            **_SHORT, "model.level_channels": (8,), "model.level_depth": 1, "model.num_heads": 2,
             "model.num_groups": 4, "model.text_dim": 8, "model.num_text_tokens": 3,
         },
         "miniflux": {

@@ -3,8 +3,9 @@
 Kinds of kill, taken in turn so that every soak has them all:
 
     any       SIGKILL after a random time, start-up and compilation included
-    writing   SIGKILL while the files of a checkpoint are being written
-    hashing   SIGKILL between its last file and its final name
+    writing   SIGKILL while the files of a checkpoint are being written, the first save after a
+              random time in the training loop: the run gets on from one kill to the next
+    hashing   SIGKILL between its last file and its final name, the same
     term      SIGTERM, the notice of preemption, at a random time in the training loop
 """
 
@@ -92,23 +93,26 @@ def _trigger(
     """Return a function of the age that says whether the time has come."""
     if kill is None:
         return lambda age: False
-    if kill.kind in ("writing", "hashing"):
-        pattern = _WRITING if kill.kind == "writing" else _HASHING
-        left_before = set(_names(checkpoints))
-        return lambda age: any(
-            pattern.fullmatch(name) and name not in left_before for name in _names(checkpoints)
-        )
     if kill.kind == "any":
         return lambda age: age >= kill.seconds
     before = _changed_at(metrics)
     loop_began_at: list[float] = []
 
-    def is_due(age: float) -> bool:
+    def has_trained(age: float) -> bool:
         if not loop_began_at and _changed_at(metrics) != before:
             loop_began_at.append(age)
         return bool(loop_began_at) and age >= loop_began_at[0] + kill.seconds
 
-    return is_due
+    if kill.kind == "term":
+        return has_trained
+    pattern = _WRITING if kill.kind == "writing" else _HASHING
+    left_before = set(_names(checkpoints))
+
+    def is_saving(age: float) -> bool:
+        names = _names(checkpoints) if has_trained(age) else []
+        return any(pattern.fullmatch(name) and name not in left_before for name in names)
+
+    return is_saving
 
 
 def _names(folder: pathlib.Path) -> list[str]:

@@ -45,7 +45,9 @@ def test_killed_inside_a_save_and_resumed_the_bits_are_those_of_an_undisturbed_r
     tmp_path: pathlib.Path, quick_processes: None
 ) -> None:
     report = run_soak(
-        tmp_path / "out", "--kills=2", "--kinds=writing,hashing", "--config.train.num_steps=5"
+        tmp_path / "out",
+        *("--kills=2", "--kinds=writing,hashing", "--mean_seconds=0.01"),
+        "--config.train.num_steps=5",
     )
     assert report["is_equal"], report
     assert report["num_arrays"] > 20 and report["compared_lines"] == 5
@@ -62,13 +64,14 @@ def test_more_than_twenty_sigkills_inside_and_outside_saves_change_no_bit(
 ) -> None:
     report = run_soak(
         tmp_path / "out",
-        *("--kills=21", "--kinds=any,writing,hashing", "--mean_seconds=3"),
-        "--config.train.num_steps=150",
+        *("--kills=21", "--kinds=any,writing,hashing", "--mean_seconds=0.4"),
+        "--config.train.num_steps=60",
     )
     assert report["is_equal"], report
     killed = [life for life in report["lives"] if life["kind"]]
     assert len(killed) >= 20 and {life["code"] for life in killed} == {-9}
     assert sum(bool(life["unfinished"]) for life in killed) >= 5
+    assert len({life["newest_step"] for life in killed}) >= 3, "kills fell on one place again"
 
 
 # ---- the soak itself, on fabricated runs
@@ -154,8 +157,10 @@ def test_an_interrupted_soak_goes_on_where_it_was(tmp_path: pathlib.Path) -> Non
 
 def test_a_process_is_killed_while_it_writes_a_checkpoint(tmp_path: pathlib.Path) -> None:
     script = "import pathlib, sys, time\np = pathlib.Path(sys.argv[1])\n"
-    script += "(p / '4').mkdir(parents=True)\n(p / '5.saving.orbax-checkpoint-tmp').mkdir()\n"
-    script += "time.sleep(60)\n"
+    script += "(p / '3.saving.orbax-checkpoint-tmp').mkdir(parents=True)\ntime.sleep(0.5)\n"
+    script += "(p.parent / 'metrics.jsonl').write_text('{}')\n"
+    script += "(p / '3.saving.orbax-checkpoint-tmp').rename(p / '4')\n"
+    script += "(p / '5.saving.orbax-checkpoint-tmp').mkdir()\ntime.sleep(60)\n"
     python = shutil.which("python3") or "python3"
     command = [python, "-c", script, str(tmp_path / "checkpoints")]
     life = live(command, tmp_path, Kill("writing", 0.0))

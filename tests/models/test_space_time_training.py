@@ -72,7 +72,7 @@ def test_flux_learns_in_every_stage_of_a_pyramid_over_time_and_space():
         return stage_loss(task, stage, params, batch, draws)[0]
 
     losses = [jax.jit(functools.partial(loss, stage)) for stage in stages]
-    state = jax.jit(lambda key: init_state(task, FLUX.init, key))(key)
+    state = init_state(task, jax.jit(FLUX.init), key)
     before = [float(one(state.params)) for one in losses]
     for _ in range(NUM_ROUNDS):
         for step in steps:

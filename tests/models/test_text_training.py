@@ -106,7 +106,7 @@ def trained(request):
     )
     key = jax.random.key(0)
     steps = [jax.jit(functools.partial(train_step, task, stage)) for stage in range(2)]
-    state = jax.jit(lambda key: init_state(task, network.init, key))(key)
+    state = init_state(task, jax.jit(network.init), key)
     start = state.params
     for i in range(NUM_STEPS):
         labels = np.random.default_rng(i).integers(NUM_LABELS, size=BATCH)

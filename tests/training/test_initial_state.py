@@ -5,10 +5,11 @@ import pathlib
 import jax
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
 from safetensors.numpy import load_file, save_file
 
 from configs import miniflux_vid
-from tests.tiny import SIZES, set_field
+from tests.tiny import SIZES, set_field, tiny_config
 from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.models import Flux
 from tpdiff_jax.models.flux.weights import save_flux
@@ -65,3 +66,19 @@ def test_weights_that_do_not_fit_are_one_line_that_names_the_tensor(tmp_path: pa
     (tmp_path / "config.json").write_text('{"_class_name": "UNet"}')
     with pytest.raises(ValueError, match=r"_class_name='UNet'"):
         make_state(build_experiment(config, frame_shape=FRAMES), jax.random.key(1))
+
+
+def test_runs_of_one_network_share_the_program_that_draws_its_parameters(
+    tmp_path: pathlib.Path, programs_stay: None
+) -> None:
+    """Drawing takes as long to compile as a step: a vanilla twin reads it from disk."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    reset_cache()
+    network = {"model__hidden_size": 24, "model__mlp_ratio": 3.0}  # of no other test
+    states = [
+        make_state(build_experiment(tiny_config(**network, **fields)), jax.random.key(0))
+        for fields in ({}, {"pyramid__frame_strides": (1,)})
+    ]
+    jax.tree.map(np.testing.assert_array_equal, states[0].params, states[1].params)
+    programs = [path.name.partition("-")[0] for path in tmp_path.glob("*-cache")]
+    assert programs.count("jit_init") == 1 and programs.count("jit_state_of_params") == 2

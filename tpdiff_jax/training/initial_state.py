@@ -38,15 +38,16 @@ def make_state(experiment: Experiment, key: PRNGKey) -> TrainState:
     Raises:
         ValueError: when the published weights to start from do not fit.
     """
-    abstract = abstract_train_state(experiment)
-    shardings = jax.tree.map(lambda a: a.sharding, abstract)
+    shardings = jax.tree.map(lambda a: a.sharding, abstract_train_state(experiment))
+    shapes = abstract_params(experiment)
     if experiment.weights is None:
-        state = jax.jit(_init(experiment), out_shardings=shardings)(key)
+        # A program of its own: runs that differ in all but the network read it from the cache.
+        placed = jax.tree.map(lambda a: a.sharding, shapes)
+        params = jax.jit(experiment.network.init, out_shardings=placed)(key)
     else:
-        config, shapes = experiment.network.config, abstract_params(experiment)
-        params = experiment.weights.load(config, shapes, key)
-        of_params = functools.partial(state_of_params, experiment.task)
-        state = jax.jit(of_params, out_shardings=shardings, donate_argnums=0)(params, key)
+        params = experiment.weights.load(experiment.network.config, shapes, key)
+    of_params = functools.partial(state_of_params, experiment.task)
+    state = jax.jit(of_params, out_shardings=shardings, donate_argnums=0)(params, key)
     return state if experiment.adapter is None else _from_adapter(experiment, state)
 
 
