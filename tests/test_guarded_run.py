@@ -76,6 +76,12 @@ def stopped(patched: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactor
     return workdir
 
 
+@pytest.fixture
+def copied(stopped: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
+    """The same for a test that changes it: workers that share the tests take them in any order."""
+    return pathlib.Path(shutil.copytree(stopped, tmp_path / "run"))
+
+
 def test_a_bad_batch_is_a_step_that_was_never_applied(stopped: pathlib.Path) -> None:
     experiment = build_experiment(the_config())
     abstract_state = abstract_train_state(experiment)
@@ -124,16 +130,16 @@ def test_the_bundle_holds_what_the_bad_steps_were_made_of(stopped: pathlib.Path)
 
 
 def test_a_restart_stops_at_the_same_step_with_the_row_carried_over(
-    stopped: pathlib.Path,
+    copied: pathlib.Path,
 ) -> None:
     """The second start saves after the first bad step, the third begins with the second one."""
     for start in range(2):
         with pytest.raises(TooManyBadSteps) as stop:
             experiment = build_experiment(the_config(train__checkpoint_every_steps=1))
-            train.train(experiment, stopped)
+            train.train(experiment, copied)
         assert stop.value.steps[-1].step + 1 == 9
         assert len(stop.value.steps) == 2 - start
-    lines = read_metrics(stopped / "goodput.jsonl")
+    lines = read_metrics(copied / "goodput.jsonl")
     summary = summarise(lines)
     assert summary["sessions"] == 3
     assert sum(summary["seconds"].values()) == pytest.approx(summary["wall_seconds"])
@@ -159,13 +165,11 @@ def test_replay_calls_no_difference_what_another_schedule_has_made(
     step: int,
     changed: int,
     is_told: bool,
-    stopped: pathlib.Path,
-    tmp_path: pathlib.Path,
+    copied: pathlib.Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """As in a run that was made longer: a step up to the replayed one had another rate then."""
-    workdir = shutil.copytree(stopped, tmp_path / "run")
-    path = workdir / "metrics.jsonl"
+    path = copied / "metrics.jsonl"
     lines = read_metrics(path)
     for line in lines:
         if line["step"] == step:
@@ -173,24 +177,24 @@ def test_replay_calls_no_difference_what_another_schedule_has_made(
         if line["step"] == changed:
             line["learning_rate"] *= 1.5
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert replay.replay(workdir, step) == is_told
+    assert replay.replay(copied, step) == is_told
     out = capsys.readouterr().out
     assert ("the schedule was another then" in out) == is_told == ("DIFFERS" not in out)
     assert "grad_norm" in out and out.count("equal to the logged one") == 1
 
 
 def test_replay_sees_a_last_bit_that_differs(
-    stopped: pathlib.Path, capsys: pytest.CaptureFixture[str]
+    copied: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = stopped / "metrics.jsonl"
+    path = copied / "metrics.jsonl"
     lines = read_metrics(path)
     loss = np.float32(lines[1]["step_loss"])
     lines[1]["step_loss"] = float(np.nextafter(loss, np.float32(9)))
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert not replay.replay(stopped, 2)
+    assert not replay.replay(copied, 2)
     assert "DIFFERS" in capsys.readouterr().out
     path.write_text("")
-    assert replay.replay(stopped, 2)
+    assert replay.replay(copied, 2)
     assert capsys.readouterr().out.count("not logged") == 2
 
 
