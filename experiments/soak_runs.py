@@ -109,8 +109,9 @@ def _trigger(
     left_before = set(_names(checkpoints))
 
     def is_saving(age: float) -> bool:
-        names = _names(checkpoints) if has_trained(age) else []
-        return any(pattern.fullmatch(name) and name not in left_before for name in names)
+        return has_trained(age) and any(
+            pattern.fullmatch(name) and name not in left_before for name in _names(checkpoints)
+        )
 
     return is_saving
 

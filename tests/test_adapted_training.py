@@ -19,7 +19,7 @@ from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.models.layers.basic import Linear
 from tpdiff_jax.models.layers.block_stack import apply_stack
 from tpdiff_jax.optim.adaptation import Adaptation
-from tpdiff_jax.train_state import averaged_params, init_state
+from tpdiff_jax.train_state import averaged_params, state_of_params
 from tpdiff_jax.train_step import train_step
 
 PARTS = {"adaptation__trained": "blocks/.*"}
@@ -30,7 +30,7 @@ def test_what_is_frozen_keeps_its_bits_and_has_no_moments_and_no_average(
     batch: dict[str, Any],  # noqa: F811
 ) -> None:
     task = make_task(optimizer=optax.adam(0.1), adaptation=Adaptation(trained="b"))
-    state = init_state(task, init, jax.random.key(0))
+    state = state_of_params(task, init(jax.random.key(0)), jax.random.key(0))
     assert set(state.params) == set(state.ema_params) == {"b"} and set(state.frozen) == {"a"}
     moments = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.dtype == jnp.float32]
     assert len(moments) == 2, "two moments of one parameter"
@@ -68,7 +68,7 @@ def test_low_rank_changes_learn_and_the_matrix_stays(batch: dict[str, Any]) -> N
     task = make_task(
         apply=matrix_network, optimizer=optax.adam(0.1), adaptation=Adaptation(rank=1, alpha=2.0)
     )
-    state = init_state(task, lambda key: {"layer": {"kernel": kernel}}, jax.random.key(0))
+    state = state_of_params(task, {"layer": {"kernel": kernel}}, jax.random.key(0))
     start = averaged_params(task, state)
     np.testing.assert_array_equal(start["layer"]["kernel"], kernel)
     step = jax.jit(train_step, static_argnums=(0, 1))

@@ -11,7 +11,7 @@ import pytest
 from tpdiff_jax import method
 from tpdiff_jax.method.stage_targets import coarse_perturbation
 from tpdiff_jax.optim.guard import GuardSpec
-from tpdiff_jax.train_state import TrainTask, init_state
+from tpdiff_jax.train_state import TrainTask, state_of_params
 from tpdiff_jax.train_step import draw, loss_and_grads, stage_loss, train_step
 
 BATCH, FRAMES, SIZE = 4, 8, 2
@@ -108,7 +108,7 @@ def test_coarse_noise_is_that_of_the_whole_batch_however_it_is_cut(
 
 def test_first_update_is_gradient_descent_and_the_average_follows(batch: dict[str, Any]) -> None:
     task, key = make_task(), jax.random.key(3)
-    state = init_state(task, init, key)
+    state = state_of_params(task, init(key), key)
     new, metrics = jax.jit(train_step, static_argnums=(0, 1))(task, 0, state, batch, key)
     step_key = jax.random.fold_in(key, 0)
     draws = draw(task, 0, BATCH, step_key)
@@ -158,7 +158,7 @@ def test_a_run_with_a_bad_step_equals_one_in_which_it_was_never_applied(
     else:
         bad_batch = batch | {"video": batch["video"] * 100.0}
     step, key = jax.jit(train_step, static_argnums=(0, 1)), jax.random.key(0)
-    disturbed = undisturbed = init_state(task, init, key)
+    disturbed = undisturbed = state_of_params(task, init(key), key)
     for count in range(bad_at + 3):
         if count == bad_at:
             disturbed, metrics = step(bad_task, 0, disturbed, bad_batch, key)
@@ -186,7 +186,8 @@ def test_a_clip_of_nan_is_a_skipped_step_whatever_pairs_the_noise(
 ) -> None:
     task = make_task(strides=(2, 1), alignment=method.AlignmentSpec(mode=mode, group_size=BATCH))
     bad = batch | {"video": batch["video"].at[1].set(jnp.nan)}
-    state, key = init_state(task, init, jax.random.key(0)), jax.random.key(1)
+    state = state_of_params(task, init(jax.random.key(0)), jax.random.key(0))
+    key = jax.random.key(1)
     skipped, metrics = jax.jit(train_step, static_argnums=(0, 1))(task, 1, state, bad, key)
     assert float(metrics["is_skipped"]) == 1.0
     assert_same_bits(skipped.params, state.params)
@@ -194,7 +195,7 @@ def test_a_clip_of_nan_is_a_skipped_step_whatever_pairs_the_noise(
 
 def test_randomness_moves_on_with_the_step(batch: dict[str, Any]) -> None:
     task, key = make_task(optimizer=optax.sgd(0.0)), jax.random.key(0)
-    state = init_state(task, init, key)
+    state = state_of_params(task, init(key), key)
     state, first = train_step(task, 0, state, batch, key)
     _, second = train_step(task, 0, state, batch, key)
     assert float(first["loss"]) != float(second["loss"])
@@ -209,7 +210,7 @@ def test_gradients_accumulated_over_parts_are_those_of_the_whole_batch(
     fields = {"strides": (2, 1), "alignment": alignment, "cond_dropout": 0.5}
     key, step = jax.random.key(3), jax.jit(train_step, static_argnums=(0, 1))
     whole, parts = make_task(**fields), make_task(**fields, grad_accum_steps=2)
-    state = init_state(whole, init, key)
+    state = state_of_params(whole, init(key), key)
     one, metrics = step(whole, 1, state, batch, key)
     two, metrics_in_parts = step(parts, 1, state, batch, key)
     np.testing.assert_allclose(metrics_in_parts["loss"], metrics["loss"], rtol=1e-6)

@@ -70,20 +70,6 @@ class TrainTask(NamedTuple):
     adaptation: Adaptation = Adaptation()
 
 
-def init_state(task: TrainTask, init: Callable[[PRNGKey], Params], key: PRNGKey) -> TrainState:
-    """Return the state before the first step, with fresh parameters.
-
-    Args:
-        task: what a step needs.
-        init: draws the network's parameters from a key.
-        key: of the parameters and of low-rank changes.
-
-    Returns:
-        Counters at 0, the average equal to the parameters.
-    """
-    return state_of_params(task, init(key), key)
-
-
 def state_of_params(task: TrainTask, network_params: Params, key: PRNGKey) -> TrainState:
     """Return the state before the first step, with given parameters.
 

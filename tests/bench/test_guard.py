@@ -8,13 +8,13 @@ import pytest
 
 from bench import guard
 from tests.test_train_step import batch, init, make_task  # noqa: F401 a fixture
-from tpdiff_jax.train_state import init_state
+from tpdiff_jax.train_state import state_of_params
 from tpdiff_jax.train_step import train_step
 
 
 def test_the_unguarded_step_trains_as_the_guarded_one(batch):  # noqa: F811
     task, key = make_task(), jax.random.key(0)
-    state = init_state(task, init, key)
+    state = state_of_params(task, init(key), key)
     guarded, _ = train_step(task, 0, state, batch, key)
     unguarded, metrics = guard.unguarded_step(task, 0, state, batch, key)
     assert {"loss", "grad_norm"} <= set(metrics)

@@ -158,8 +158,8 @@ def test_an_interrupted_soak_goes_on_where_it_was(tmp_path: pathlib.Path) -> Non
 def test_a_process_is_killed_while_it_writes_a_checkpoint(tmp_path: pathlib.Path) -> None:
     script = "import pathlib, sys, time\np = pathlib.Path(sys.argv[1])\n"
     script += "(p / '3.saving.orbax-checkpoint-tmp').mkdir(parents=True)\ntime.sleep(0.5)\n"
-    script += "(p.parent / 'metrics.jsonl').write_text('{}')\n"
     script += "(p / '3.saving.orbax-checkpoint-tmp').rename(p / '4')\n"
+    script += "(p.parent / 'metrics.jsonl').write_text('{}')\n"
     script += "(p / '5.saving.orbax-checkpoint-tmp').mkdir()\ntime.sleep(60)\n"
     python = shutil.which("python3") or "python3"
     command = [python, "-c", script, str(tmp_path / "checkpoints")]

@@ -16,7 +16,7 @@ from tests.tiny import set_field
 from tpdiff_jax import method
 from tpdiff_jax.experiment.build import build_experiment
 from tpdiff_jax.models import Flux, FluxConfig
-from tpdiff_jax.train_state import TrainTask, init_state
+from tpdiff_jax.train_state import TrainTask, state_of_params
 from tpdiff_jax.train_step import draw, stage_loss, train_step
 from tpdiff_jax.training.initial_state import abstract_train_state
 
@@ -72,7 +72,7 @@ def test_flux_learns_in_every_stage_of_a_pyramid_over_time_and_space():
         return stage_loss(task, stage, params, batch, draws)[0]
 
     losses = [jax.jit(functools.partial(loss, stage)) for stage in stages]
-    state = init_state(task, jax.jit(FLUX.init), key)
+    state = jax.jit(lambda key: state_of_params(task, FLUX.init(key), key))(key)
     before = [float(one(state.params)) for one in losses]
     for _ in range(NUM_ROUNDS):
         for step in steps:

@@ -25,7 +25,7 @@ from tpdiff_jax.models import (
     Wan,
     WanConfig,
 )
-from tpdiff_jax.train_state import TrainTask, init_state
+from tpdiff_jax.train_state import TrainTask, state_of_params
 from tpdiff_jax.train_step import draw, stage_loss, train_step
 
 NUM_LABELS, BATCH, FRAMES = 4, 16, 5
@@ -106,7 +106,7 @@ def trained(request):
     )
     key = jax.random.key(0)
     steps = [jax.jit(functools.partial(train_step, task, stage)) for stage in range(2)]
-    state = init_state(task, jax.jit(network.init), key)
+    state = jax.jit(lambda key: state_of_params(task, network.init(key), key))(key)
     start = state.params
     for i in range(NUM_STEPS):
         labels = np.random.default_rng(i).integers(NUM_LABELS, size=BATCH)

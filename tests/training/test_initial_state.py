@@ -82,3 +82,10 @@ def test_runs_of_one_network_share_the_program_that_draws_its_parameters(
     jax.tree.map(np.testing.assert_array_equal, states[0].params, states[1].params)
     programs = [path.name.partition("-")[0] for path in tmp_path.glob("*-cache")]
     assert programs.count("jit_init") == 1 and programs.count("jit_state_of_params") == 2
+
+
+def test_a_seed_gives_the_low_rank_changes_of_a_network_in_the_order_it_is_built() -> None:
+    experiment, key = build_experiment(tiny_config(adaptation__rank=2)), jax.random.key(3)
+    adaptation, init = experiment.task.adaptation, experiment.network.init
+    expected, _ = jax.jit(lambda key: adaptation.split(init(key), jax.random.fold_in(key, 1)))(key)
+    jax.tree.map(np.testing.assert_array_equal, make_state(experiment, key).params, expected)

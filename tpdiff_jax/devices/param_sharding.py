@@ -29,6 +29,11 @@ def path_ends(key_path: KeyPath) -> list[str]:
     return ["/".join(names[start:]) for start in range(len(names))]
 
 
+def shardings_of(tree: Any) -> Any:
+    """Return where every array of a tree lies, or will: the tree of their shardings."""
+    return jax.tree.map(lambda leaf: leaf.sharding, tree)
+
+
 def state_shardings(
     mesh: Mesh, table: ParamAxes, params: Params, state: Any, *, is_muon: bool = False
 ) -> Any:

@@ -2,7 +2,6 @@
 
 import functools
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 from absl import logging
 
 from tpdiff_jax.checks import naming
-from tpdiff_jax.devices.param_sharding import state_shardings
+from tpdiff_jax.devices.param_sharding import shardings_of, state_shardings
 from tpdiff_jax.experiment.build import Experiment
 from tpdiff_jax.models.adapter_names import adapter_names
 from tpdiff_jax.models.adapter_start import fill_low_rank
@@ -21,7 +20,7 @@ from tpdiff_jax.models.adapters import (
 )
 from tpdiff_jax.optim.adaptation import union
 from tpdiff_jax.run_folder.checkpoints import Restored
-from tpdiff_jax.train_state import TrainState, init_state, state_of_params
+from tpdiff_jax.train_state import TrainState, state_of_params
 from tpdiff_jax.types import Params, PRNGKey
 from tpdiff_jax.weights.adapter_files import quoted_names, read_adapter
 
@@ -38,16 +37,20 @@ def make_state(experiment: Experiment, key: PRNGKey) -> TrainState:
     Raises:
         ValueError: when the published weights to start from do not fit.
     """
-    shardings = jax.tree.map(lambda a: a.sharding, abstract_train_state(experiment))
-    shapes = abstract_params(experiment)
-    if experiment.weights is None:
-        # A program of its own: runs that differ in all but the network read it from the cache.
-        placed = jax.tree.map(lambda a: a.sharding, shapes)
-        params = jax.jit(experiment.network.init, out_shardings=placed)(key)
-    else:
-        params = experiment.weights.load(experiment.network.config, shapes, key)
+    init, shapes = experiment.network.init, abstract_params(experiment)
     of_params = functools.partial(state_of_params, experiment.task)
-    state = jax.jit(of_params, out_shardings=shardings, donate_argnums=0)(params, key)
+    shardings = shardings_of(_abstract_state(experiment, shapes))
+    if experiment.weights is None and experiment.task.adaptation.rank:
+        # Low-rank changes take their keys in the order in which a network is built. Arguments of a
+        # program come in that of their names: two programs would give a seed other changes.
+        state = jax.jit(lambda key: of_params(init(key), key), out_shardings=shardings)(key)
+    else:
+        if experiment.weights is None:
+            # A program of its own: runs that differ in the rest read it from the cache.
+            params = jax.jit(init, out_shardings=shardings_of(shapes))(key)
+        else:
+            params = experiment.weights.load(experiment.network.config, shapes, key)
+        state = jax.jit(of_params, out_shardings=shardings, donate_argnums=0)(params, key)
     return state if experiment.adapter is None else _from_adapter(experiment, state)
 
 
@@ -73,8 +76,7 @@ def _from_adapter(experiment: Experiment, state: TrainState) -> TrainState:
 
 def abstract_train_state(experiment: Experiment) -> TrainState:
     """Return shapes, types and shardings of the state without making it."""
-    shapes = jax.eval_shape(_init(experiment), jax.random.key(0))
-    return _with_shardings(experiment, union(shapes.params, shapes.frozen), shapes)
+    return _abstract_state(experiment, abstract_params(experiment))
 
 
 def log_start(restored: Restored | None, state: TrainState) -> None:
@@ -105,6 +107,12 @@ def abstract_params(experiment: Experiment) -> Params:
     return _with_shardings(experiment, shapes, shapes)
 
 
+def _abstract_state(experiment: Experiment, params: Params) -> TrainState:
+    of_params = functools.partial(state_of_params, experiment.task)
+    shapes = jax.eval_shape(of_params, params, jax.random.key(0))
+    return _with_shardings(experiment, union(shapes.params, shapes.frozen), shapes)
+
+
 def _with_shardings(experiment: Experiment, params: Params, tree: Any) -> Any:
     axes = experiment.task.adaptation.param_axes(experiment.network.param_axes)
     is_muon = experiment.config.optim.name == "muon"
@@ -113,7 +121,3 @@ def _with_shardings(experiment: Experiment, params: Params, tree: Any) -> Any:
         tree,
         state_shardings(experiment.mesh, axes, params, tree, is_muon=is_muon),
     )
-
-
-def _init(experiment: Experiment) -> Callable[[PRNGKey], TrainState]:
-    return functools.partial(init_state, experiment.task, experiment.network.init)

@@ -21,6 +21,7 @@ from absl import logging
 from tpdiff_jax.checks import naming
 from tpdiff_jax.devices import mesh as mesh_lib
 from tpdiff_jax.devices.host_memory import release_free_memory
+from tpdiff_jax.devices.param_sharding import shardings_of
 from tpdiff_jax.experiment.experiment import Experiment, Program
 from tpdiff_jax.run_folder.cores import usable_cores
 from tpdiff_jax.run_log.progress import Progress
@@ -154,8 +155,8 @@ def trace_gradient(program: Program, abstract_state: TrainState, key: Any) -> ja
     gradient.__name__ = f"train_{name}"  # shown by profilers and logs
     jitted = jax.jit(
         gradient,
-        in_shardings=(_shardings(params), _shardings(frozen), replicated, batched, replicated),
-        out_shardings=(_shardings(params), replicated),
+        in_shardings=(shardings_of(params), shardings_of(frozen), replicated, batched, replicated),
+        out_shardings=(shardings_of(params), replicated),
     )
     return jitted.trace(params, frozen, abstract_state.step, abstract_batch(program), key)
 
@@ -175,8 +176,8 @@ def trace_update(experiment: Experiment, abstract_state: TrainState) -> jax.stag
 
     jitted = jax.jit(
         train_update,
-        in_shardings=(_shardings(state), _shardings(grads), replicated, replicated),
-        out_shardings=(_shardings(state), replicated),
+        in_shardings=(shardings_of(state), shardings_of(grads), replicated, replicated),
+        out_shardings=(shardings_of(state), replicated),
         donate_argnums=0,
     )
     loss, stage = jax.ShapeDtypeStruct((), jnp.float32), jax.ShapeDtypeStruct((), jnp.int32)
@@ -188,10 +189,6 @@ def _compile(traced: jax.stages.Traced) -> jax.stages.Compiled:
     compiled = traced.lower().compile()
     release_free_memory()
     return compiled
-
-
-def _shardings(tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf.sharding, tree)
 
 
 def abstract_batch(program: Program) -> dict[str, Any]:
